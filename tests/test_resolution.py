@@ -1,0 +1,104 @@
+"""Grids, tiles and budgets."""
+import pytest
+import torch
+from einops import rearrange
+from PIL import Image
+
+from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, choose_grid, grid_fit, interpolate_positions,
+                                   merge_tiles, resize, split_tiles, visual_tokens)
+
+
+def test_the_papers_fourteen_grids():
+    assert len(set(FERRET_GRIDS)) == 14 and max(r*c for r, c in FERRET_GRIDS) == 6
+    assert {(c, r) for r, c in FERRET_GRIDS} == set(FERRET_GRIDS)
+
+
+# (height, width) -> (rows, cols), measured on the public code with its five grids of 336-px tiles
+@pytest.mark.parametrize("size, grid", [((480, 640), (2, 2)), ((2532, 1170), (3, 1)), ((1080, 1920), (2, 2)), ((300, 1000), (1, 3))])
+def test_same_choice_as_the_public_code(size, grid):
+    assert choose_grid(size, 336, LLAVA_NEXT_GRIDS) == grid
+
+
+def test_a_wide_image_never_gets_a_portrait_grid_by_a_tie():
+    "The public code gives 300 x 100 (wide) a 336 x 672 canvas (tall), because the first of equals wins."
+    assert choose_grid((100, 300), 336, LLAVA_NEXT_GRIDS) == (1, 2)
+    assert choose_grid((300, 100), 336, LLAVA_NEXT_GRIDS) == (2, 1)
+    for grids in (LLAVA_NEXT_GRIDS, LLAVA_NEXT_GRIDS[::-1]):
+        assert choose_grid((100, 130), 336, grids) == (1, 2)
+
+
+def test_choice_does_not_depend_on_the_order_of_the_grids_unless_nothing_else_decides():
+    for h in range(60, 1500, 97):
+        for w in range(61, 1500, 89):
+            for tile in (96, 224, 336):
+                assert choose_grid((h, w), tile, FERRET_GRIDS) == choose_grid((h, w), tile, FERRET_GRIDS[::-1]) or h == w
+
+
+def test_turning_the_image_turns_the_grid():
+    for h, w in [(100, 101), (480, 640), (50, 700), (333, 999), (1170, 2532)]:
+        for tile in (48, 224, 336):
+            assert choose_grid((h, w), tile, FERRET_GRIDS) == choose_grid((w, h), tile, FERRET_GRIDS)[::-1]
+
+
+def test_chosen_grids_of_the_paper():
+    assert choose_grid((480, 640), 224, FERRET_GRIDS) == (2, 3)
+    assert choose_grid((480, 640), 336, FERRET_GRIDS) == (2, 2)
+    assert choose_grid((100, 100), 336, FERRET_GRIDS) == (1, 1)
+
+
+def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
+    fits = allowed_grids(FERRET_GRIDS, tokens_per_tile=256, tokens_global=256, max_visual_tokens=1280)
+    assert len(fits) == 8 and max(r*c for r, c in fits) == 4
+    assert fits == allowed_grids(FERRET_GRIDS, max_tiles=4)
+    assert visual_tokens((2, 2), 256, 256) == 1280 and visual_tokens((2, 3), 256, 256) == 1792
+    assert visual_tokens((2, 2), 576, 576) == 2880
+    with pytest.raises(ValueError, match="budget"): allowed_grids(FERRET_GRIDS, tokens_per_tile=576, tokens_global=576, max_visual_tokens=1000)
+    with pytest.raises(ValueError, match="tokens_per_tile"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
+
+
+@pytest.mark.parametrize("size, grid", [((1, 100_000), (1, 6)), ((100_000, 1), (6, 1)), ((10, 20_000), (1, 6)), ((4, 4000), (1, 6)), ((1, 1), (1, 1))])
+def test_extreme_shapes_and_sizes(size, grid):
+    assert choose_grid(size, 224, FERRET_GRIDS) == grid
+    effective, wasted = grid_fit(size, 224, grid)
+    assert 0 < effective <= size[0]*size[1] and wasted >= 0
+
+
+def test_tiles_need_not_be_square():
+    assert choose_grid((224, 224), (224, 112), ((1, 1), (1, 2), (2, 1))) == (1, 2)
+
+
+def test_an_empty_image_or_no_grids_gets_one_sentence():
+    with pytest.raises(ValueError, match="at least one pixel"): choose_grid((0, 5), 224)
+    with pytest.raises(ValueError, match="no grids"): choose_grid((5, 5), 224, ())
+
+
+@pytest.mark.parametrize("grid", FERRET_GRIDS)
+def test_merging_undoes_splitting(grid):
+    x = torch.arange(3*(grid[0]*4)*(grid[1]*6)).reshape(3, grid[0]*4, grid[1]*6)
+    tiles = split_tiles(x, grid)
+    assert tiles.shape == (grid[0]*grid[1], 3, 4, 6)
+    assert torch.equal(merge_tiles(rearrange(tiles, "n c h w -> n h w c"), grid), x.permute(1, 2, 0))
+
+
+def test_tiles_come_in_raster_order():
+    x = torch.arange(6).reshape(1, 2, 3)
+    assert split_tiles(x, (2, 3)).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="divide evenly"): split_tiles(x, (2, 2))
+    with pytest.raises(ValueError, match="expected 6"): merge_tiles(torch.zeros(4, 2, 2, 1), (2, 3))
+
+
+def test_resize_takes_height_first_and_stretches():
+    image = resize(Image.new("RGB", (30, 10)), (20, 40))
+    assert image.size == (40, 20)
+    assert resize(image, (20, 40)) is image
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_interpolated_positions_keep_their_place(mode):
+    rows, cols = torch.meshgrid((torch.arange(8) + 0.5)/8, (torch.arange(8) + 0.5)/8, indexing="ij")
+    big = interpolate_positions(torch.stack([cols, rows], -1), (16, 24), mode)
+    assert big.shape == (16, 24, 2)
+    assert torch.allclose(big[4:-4, 5, 1], (torch.arange(4, 12) + 0.5)/16, atol=1e-2)
+    assert torch.allclose(big[5, 6:-6, 0], (torch.arange(6, 18) + 0.5)/24, atol=1e-2)
+    small = torch.rand(4, 4, 3)
+    assert torch.equal(interpolate_positions(small, (4, 4), mode), small)

@@ -1,0 +1,195 @@
+"""A region in any form must read features from where it lies, in every mode and dtype."""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ferretlite.fusion import fuse_maps, grid_positions
+from ferretlite.geometry import Box, Mask, Point, sample_points
+from ferretlite.resolution import merge_tiles
+from ferretlite.sampler import (MeanSampler, SpatialAwareSampler, farthest_points, fold, gather_points, lookup,
+                                lookup_regions, nearest_points, square_distances)
+
+GRIDS = [(24, 24), (12, 36), (40, 10), (7, 5)]
+SIZE = (300, 420)
+
+
+def blob(size=SIZE):
+    "An off-centre triangle: upper right of the image, nothing symmetric about it."
+    y, x = np.mgrid[:size[0], :size[1]]
+    return Mask((x > 250) & (y > 45) & (x - 250 + 2 * (y - 45) < 110))
+
+
+REGIONS = {"point": Point(350, 60), "box": Box(280, 40, 360, 90), "mask": blob()}
+
+
+def small(**kw):
+    torch.manual_seed(0)
+    return SpatialAwareSampler(12, 20, n_points=48, n_centers=(16, 4), n_neighbors=(8, 4), **kw)
+
+
+def ramp(grid):
+    "A map whose features are its cells' own places, counted in cells."
+    return grid_positions(grid) * torch.tensor([grid[1], grid[0]])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kind", REGIONS)
+def test_coordinate_ramp_comes_back_as_the_regions_coordinates(kind, grid):
+    points = sample_points(REGIONS[kind], SIZE, 64)
+    expected = points * torch.tensor([grid[1], grid[0]])
+    half = torch.tensor([0.5, 0.5])
+    inside = ((expected >= half) & (expected <= torch.tensor([grid[1], grid[0]]) - half)).all(1)
+    assert inside.float().mean() > 0.5
+    found = lookup(ramp(grid), points)
+    assert (found - expected)[inside].abs().max() < 1e-3
+    batched = lookup_regions([torch.zeros(3, 4, 2), ramp(grid)], torch.stack([points, points]), [1, 1])[1]
+    assert (batched - expected)[inside].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+def test_a_transposed_lookup_would_be_seen(kind):
+    points = sample_points(REGIONS[kind], SIZE, 64)
+    found, transposed = lookup(ramp((24, 24)), points), lookup(ramp((24, 24)), points.flip(-1))
+    assert found[:, 0].mean() > 14 and found[:, 1].mean() < 8 # right, up
+    assert (transposed - 24*points).abs().max() > 5
+
+
+def test_ramp_survives_tiling_and_fusion():
+    "Local tiles merged, plus the upsampled global map: the sum of two ramps is twice the ramp."
+    grid, tile = (2, 3), 8
+    whole = grid_positions((2*tile, 3*tile))
+    tiles = whole.reshape(2, tile, 3, tile, 2).permute(0, 2, 1, 3, 4).reshape(6, tile, tile, 2)
+    fused = fuse_maps(merge_tiles(tiles, grid), grid_positions((tile, tile)))
+    for region in REGIONS.values():
+        points = sample_points(region, SIZE, 64)
+        assert (lookup(fused, points)/2 - points).abs().max() < 1e-3
+
+
+def test_lookup_equals_grid_sample_also_beyond_the_border():
+    torch.manual_seed(1)
+    m, xy = torch.randn(7, 11, 5), torch.rand(200, 2)*1.4 - 0.2
+    reference = F.grid_sample(m.permute(2, 0, 1)[None], 2*xy[None, None] - 1, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(lookup(m, xy), reference[0, :, 0].T, atol=1e-5, rtol=1e-5)
+
+
+def test_every_vector_comes_from_its_own_image_and_region():
+    "Batched equals one at a time, with maps of different sizes and an image without regions."
+    sampler = small().eval()
+    maps = [torch.randn(*g, 12) for g in [(12, 12), (6, 6), (24, 12), (12, 24)]]
+    regions = [[REGIONS["point"], REGIONS["box"]], [], [REGIONS["mask"]], [Box(0, 0, 420, 300), Point(1, 299), REGIONS["box"]]]
+    together = sampler(maps, regions, [SIZE]*4)
+    assert [tuple(v.shape) for v in together] == [(2, 20), (0, 20), (1, 20), (3, 20)]
+    for m, of_image, vectors in zip(maps, regions, together):
+        for region, vector in zip(of_image, vectors):
+            alone, = sampler([m], [[region]], [SIZE])
+            torch.testing.assert_close(alone[0], vector, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [SpatialAwareSampler, MeanSampler])
+def test_a_region_reads_its_own_place_and_nothing_else(kind):
+    torch.manual_seed(0)
+    sampler, m = kind(12, 20).eval() if kind is MeanSampler else small().eval(), torch.randn(10, 10, 12)
+    box, cells = Box(30, 40, 60, 60), (slice(3, 7), slice(2, 7)) # what bilinear lookup inside the box can touch
+    before, = sampler([m], [[box]], [(100, 100)])
+    noise = torch.randn_like(m)
+    noise[cells] = 0
+    outside, inside = m + noise, m.clone()
+    inside[4:6, 3:6] += 1
+    torch.testing.assert_close(sampler([outside], [[box]], [(100, 100)])[0], before)
+    assert (sampler([inside], [[box]], [(100, 100)])[0] - before).abs().max() > 1e-2
+
+
+def test_eval_throws_no_dice_and_train_obeys_its_generator():
+    sampler, m, args = small(), torch.randn(12, 12, 12), ([list(REGIONS.values())], [SIZE])
+    run = lambda seed: sampler([m], *args, generator=torch.Generator().manual_seed(seed))[0]
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+    assert not torch.equal(sampler([m], *args)[0], sampler([m], *args)[0])
+    sampler.eval()
+    state = torch.get_rng_state()
+    assert torch.equal(sampler([m], *args)[0], run(3))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_parameters_are_those_of_the_public_checkpoint():
+    with torch.device("meta"): sampler = SpatialAwareSampler(1024, 4096)
+    assert sum(p.numel() for p in sampler.parameters()) == 44_069_900
+    shapes = {k: tuple(v.shape) for k, v in sampler.state_dict().items()}
+    expected = {"flatten_projector.weight": (1024, 32768), "flatten_projector.bias": (1024,),
+                "dim_projector.weight": (4096, 1024), "dim_projector.bias": (4096,)}
+    for i in "01":
+        expected |= {f"diff_projector_list.{i}.weight": (1026, 1026), f"diff_projector_list.{i}.bias": (1026,),
+                     f"agg_projector_list.{i}.net.0.weight": (1024, 2052, 1), f"agg_projector_list.{i}.net.0.bias": (1024,),
+                     f"agg_projector_list.{i}.norm.weight": (1024,), f"agg_projector_list.{i}.norm.bias": (1024,)}
+    assert shapes == expected
+
+
+def test_forward_and_backward_stay_on_their_device():
+    "The meta device raises on a stray CPU tensor and on .item(): what would break on CUDA breaks here."
+    with torch.device("meta"): sampler = small()
+    maps = [torch.empty(8, 8, 12, device="meta"), torch.empty(4, 8, 12, device="meta")]
+    vectors = sampler(maps, [list(REGIONS.values()), []], [SIZE, SIZE])
+    torch.cat(vectors).sum().backward()
+    assert vectors[0].device.type == "meta" and tuple(vectors[0].shape) == (3, 20)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_folded_stage_equals_the_published_algorithm(pool):
+    "Two linear layers per (centre, neighbour) pair, spelled out as Ferret's paper and code have them."
+    sampler = small(pool=pool)
+    for p in sampler.parameters(): torch.nn.init.normal_(p, std=0.3)
+    points, features = torch.rand(3, 48, 2), torch.randn(3, 48, 12)
+    centers, found = sampler.stage(0, points, features)
+    kept = farthest_points(points, 16)
+    z = torch.cat([features, points], -1)
+    a = gather_points(z, kept)[:, :, None]
+    z = gather_points(z, nearest_points(centers, points, 8))
+    rows = torch.cat([sampler.diff_projector_list[0](z - a), a.expand_as(z)], -1)
+    rows = sampler.agg_projector_list[0].net(rows.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
+    rows = sampler.agg_projector_list[0].norm(rows).unflatten(1, (16, 8))
+    torch.testing.assert_close(found, rows.amax(2) if pool == "max" else rows.mean(2), atol=2e-4, rtol=1e-4)
+
+
+def test_geometry_stays_float32_under_bfloat16_autocast():
+    sampler = small().eval()
+    m, box = torch.randn(12, 12, 12), Box(400, 280, 411, 291) # small, in the far corner: where bfloat16 merges points
+    seen = []
+    stage = sampler.stage
+    sampler.stage = lambda i, points, features: seen.append((points, features)) or stage(i, points, features)
+    with torch.autocast("cpu", torch.bfloat16): low, = sampler([m.bfloat16()], [[box]], [SIZE])
+    points, features = seen[0]
+    assert points.dtype == features.dtype == torch.float32
+    assert len(points[0].unique(dim=0)) == len(sample_points(box, SIZE, 48).unique(dim=0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert square_distances(points, points).dtype == torch.float32
+        picked = farthest_points(points, 16)
+        P, R, c = fold(sampler.diff_projector_list[0], sampler.agg_projector_list[0].net[0])
+    assert torch.equal(picked, farthest_points(points, 16))
+    assert {P.dtype, R.dtype, c.dtype} == {torch.float32}
+    high, = sampler([m.bfloat16()], [[box]], [SIZE])
+    assert (low.float() - high).norm() / high.norm() < 0.05
+
+
+def test_a_model_cast_to_bfloat16_still_runs():
+    sampler = small().bfloat16().eval()
+    vectors, = sampler([torch.randn(8, 8, 12).bfloat16()], [list(REGIONS.values())], [SIZE])
+    assert vectors.dtype == torch.bfloat16 and vectors.isfinite().all()
+
+
+def test_all_parameters_learn_and_no_regions_still_give_a_graph():
+    sampler, m = small(), torch.randn(8, 8, 12, requires_grad=True)
+    torch.cat(sampler([m], [[REGIONS["box"]]], [SIZE])).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in sampler.parameters()) and m.grad.abs().sum() > 0
+    sampler.zero_grad()
+    empty = torch.cat(sampler([m, m], [[], []], [SIZE]*2))
+    empty.sum().backward()
+    assert tuple(empty.shape) == (0, 20) and all(p.grad is not None for p in sampler.parameters())
+
+
+def test_bad_input_gets_one_sentence():
+    with pytest.raises(ValueError, match="pool='median'"): small(pool="median")
+    with pytest.raises(ValueError, match="compat='ferret'"): small(compat="ferret")
+    with pytest.raises(ValueError, match="16 points and asks 99"): SpatialAwareSampler(12, 20, 48, (16,), (99,))
+    with pytest.raises(ValueError, match="per stage"): SpatialAwareSampler(12, 20, 48, (16, 4), (8,))
+    with pytest.raises(ValueError, match="expected \\[h, w, 12\\]"): small()([torch.zeros(4, 4, 7)], [[]], [SIZE])
+    with pytest.raises(ValueError, match="one of each per image"): small()([torch.zeros(4, 4, 12)], [[], []], [SIZE])

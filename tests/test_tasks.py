@@ -1,0 +1,262 @@
+"""Tasks: fair questions, true relations, answers that read back to the truth."""
+import math
+import random
+import re
+
+import pytest
+
+from ferretlite.geometry import Box, Mask, Point
+from ferretlite.grammar import parse_groundings
+from ferretlite.scenes import KINDS, Scene, SceneObject, make_scene
+from ferretlite.tasks import (MOST, SWITCH, TASKS, WORDINGS, Query, Relation, Turn, attribute_query, descriptions, family, inner_point,
+                              make_conversation, plural, raster_scan, relation_query, rivals, say)
+
+SCENES = [make_scene(s, (160, 224), split) for split in ("train", "val", "count", "unseen", "large") for s in range(8)]
+DRAWS = [(scene, random.Random(f"{scene.id} {k}")) for scene in SCENES for k in range(3)]
+
+
+def asked(task, wording=None):
+    "Every (scene, turn) that the draws give for a task."
+    turns = ((scene, TASKS[task](scene, random.Random(rng.random()), wording)) for scene, rng in DRAWS)
+    found = [(scene, turn) for scene, turn in turns if turn]
+    assert found, f"no scene can pose {task}"
+    return found
+
+
+def star(color, fill, x, y, side=20, name="star"): return SceneObject(name, Box(x, y, x + side, y + side), None, color, fill)
+
+
+def photo(*names):
+    "A scene as read from a data set: no attributes, no masks."
+    return Scene(None, (100, 100), [SceneObject(n, Box(9 * i, 5, 9 * i + 8, 50)) for i, n in enumerate(names)], "photo")
+
+
+def fits(thing, words):
+    "An independent reading of a bare description: every word of it is true of the object."
+    for kind in sorted({thing.name, family(thing.name)}, key=len, reverse=True):
+        if re.search(rf"\b{kind}\b", words):
+            rest = words.replace(kind, "", 1).split()
+            return all(w in (thing.color, thing.fill, thing.text) for w in rest)
+    return False
+
+
+# -- referring expressions
+
+def test_attribute_query_matches_exactly_one_object():
+    for scene, rng in DRAWS:
+        found = attribute_query(scene, rng)
+        if found: assert [i for i, o in enumerate(scene.objects) if fits(o, found[0].phrase)] == [found[1]], found[0].phrase
+
+def test_rec_question_without_relation_has_one_answer():
+    plain = [(s, t) for s, t in asked("rec") if not t.meta["relation"]]
+    for scene, turn in plain:
+        assert [i for i, o in enumerate(scene.objects) if fits(o, turn.meta["query"])] == [turn.meta["object"]], turn.prompt
+    assert len(plain) > 50
+
+def test_rec_prefers_targets_with_both_rivals():
+    contested = [(s, t) for s, t in asked("rec") if not t.meta["relation"] and s.split in ("train", "val")]
+    assert sum(min(t.meta["rivals"]) > 0 for _, t in contested) > .6 * len(contested)
+
+def centre(box): return (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+
+def clearly(relation, thing, anchor, size):
+    "Whether a direction holds by the margin: written out once more, in plain arithmetic."
+    (x, y), (ax, ay), m = centre(thing.box), centre(anchor.box), .05 * min(size)
+    return {"left": x <= anchor.box.x1 - m, "right": x >= anchor.box.x2 + m, "above": y <= anchor.box.y1 - m, "below": y >= anchor.box.y2 + m}[relation]
+
+def clearly_not(relation, thing, anchor):
+    (x, y), (ax, ay) = centre(thing.box), centre(anchor.box)
+    return {"left": x >= ax, "right": x <= ax, "above": y >= ay, "below": y <= ay}[relation]
+
+def test_relations_are_true_by_their_margin_and_for_one_object_only():
+    seen, eps = set(), 1e-6
+    for scene, rng in DRAWS:
+        found = relation_query(scene, rng)
+        if not found: continue
+        (query, target), things, short = found, scene.objects, min(scene.size)
+        seen.add(query.relation)
+        fitting = [i for i, o in enumerate(things) if fits(o, query.query.phrase)]
+        assert target in fitting and len(fitting) > 1
+        if query.relation == "largest":
+            assert all(things[target].box.area >= 1.5 * things[i].box.area - eps for i in fitting if i != target)
+            continue
+        anchors = [i for i, o in enumerate(things) if fits(o, query.anchor.phrase)]
+        assert len(anchors) == 1 and target not in anchors, query.phrase
+        anchor, others = things[anchors[0]], [things[i] for i in fitting if i not in (target, anchors[0])]
+        assert others, query.phrase
+        if query.relation == "nearest":
+            away = lambda o: math.dist(centre(o.box), centre(anchor.box))
+            assert all(away(o) - away(things[target]) >= .1 * short - eps for o in others), query.phrase
+        else:
+            assert clearly(query.relation, things[target], anchor, scene.size), query.phrase
+            assert all(clearly_not(query.relation, o, anchor) for o in others), query.phrase
+    assert seen == {"left", "right", "above", "below", "nearest", "largest"}
+
+def test_close_calls_select_nobody():
+    things = [star("red", "filled", 10, 40), star("blue", "filled", 38, 70), star("red", "filled", 40, 40, name="umbrella")]
+    left = Relation(Query("star"), "left", Query("umbrella"))
+    assert left.select(things, (100, 100)) == []           # the blue star is only just left of the umbrella's centre
+    things[1] = star("blue", "filled", 70, 70)
+    assert left.select(things, (100, 100)) == [0]
+    assert Relation(Query("star"), "largest").select(things, (100, 100)) == []
+    assert Relation(Query("star"), "left", Query(color="red")).select(things, (100, 100)) == []  # two anchors
+
+def test_queries_match_by_subset_of_attributes():
+    red, blue = star("red", "filled", 0, 0), star("blue", "outlined", 30, 0)
+    assert [q.phrase for q in descriptions(red)] == ["star", "red star", "filled star", "filled red star"]
+    assert all(q.matches(red) for q in descriptions(red))
+    assert [q.matches(blue) for q in descriptions(red)] == [True, False, False, False]
+    assert rivals([red, blue, star("red", "filled", 0, 30, name="moon")], 0) == (1, 1)
+
+
+# -- answers
+
+@pytest.mark.parametrize("task", ["rec", "phrase", "dense_detection", "grounded_caption"])
+def test_answers_read_back_to_the_truth_within_half_a_bin(task):
+    for scene, turn in asked(task):
+        read = parse_groundings(turn.answer, scene.size)
+        boxes = [b for g in read for b in g.boxes]
+        truth = [b for g in turn.meta["groundings"] for b in g.boxes] if task != "rec" else [turn.meta["box"]]
+        assert len(boxes) == len(truth), turn.answer
+        h, w = scene.size
+        for a, b in zip(boxes, truth):
+            for x, y, side in zip(a.list(), b.list(), (w, h, w, h)): assert abs(x - y) / side * 1000 <= .5 + 1e-4
+        if task != "rec": assert [g.name for g in read for _ in g.boxes] == [g.name for g in turn.meta["groundings"] for _ in g.boxes]
+
+def test_rec_answers_with_the_full_phrase():
+    for scene, turn in asked("rec"):
+        thing = scene.objects[turn.meta["object"]]
+        if not thing.text: assert turn.answer.startswith(thing.phrase + " ["), turn.answer
+        assert turn.meta["box"] == thing.box
+
+def test_phrase_gives_every_box_of_each_phrase_once():
+    for scene, turn in asked("phrase"):
+        boxes = [b for g in turn.meta["groundings"] for b in g.boxes]
+        assert len({tuple(b.list()) for b in boxes}) == len(boxes)
+        assert 1 <= len(turn.meta["groundings"]) <= 4
+        for g in turn.meta["groundings"]:
+            assert g.name in turn.prompt
+            fitting = [o.box for o in scene.objects if fits(o, g.name) or any(plural(q.phrase) == g.name for q in descriptions(o))]
+            assert {tuple(b.list()) for b in fitting} == {tuple(b.list()) for b in g.boxes}, turn.answer
+
+def test_dense_detection_runs_in_raster_order_of_its_own_text():
+    for _, turn in asked("dense_detection"):
+        corners = [tuple(map(int, c)) for c in re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", turn.answer)]
+        keys = [(y1, x1, y2, x2) for x1, y1, x2, y2 in corners]
+        assert keys == sorted(keys) and len(keys) == len(turn.meta["objects"])
+
+def test_dense_answers_keep_the_twelve_largest():
+    crowd = [star("red", "filled", 2 * i, 90 - 3 * i, side=1 + i) for i in range(15)]
+    assert sorted(raster_scan(crowd, (300, 300))) == list(range(3, 15)) and MOST == 12
+
+def test_dense_referring_names_each_region():
+    for scene, turn in asked("dense_referring"):
+        names = re.findall(r"\d+: ([^,]+)", turn.answer)
+        assert names == turn.meta["names"] == [scene.objects[i].phrase for i in turn.meta["objects"]]
+
+def test_count_answers_are_true_and_cover_zero_to_ten():
+    seen = set()
+    for scene, turn in asked("count"):
+        n = sum(turn.meta["query"] == "object" or fits(o, turn.meta["query"]) or turn.meta["query"] == f"{o.color} object" for o in scene.objects)
+        assert turn.answer == str(n) == str(turn.meta["n"]), turn.prompt
+        seen.add(n)
+    assert {0, 1, 2, 3, 4, 5, 6} <= seen
+
+def test_choose_has_one_right_option_and_half_close_relatives():
+    turns = asked("choose") + asked("choose", wording=0)
+    for scene, turn in turns:
+        thing, (a, b) = scene.objects[turn.meta["object"]], turn.meta["options"]
+        assert turn.answer in (a, b) and a in turn.prompt and b in turn.prompt
+        assert [fits(thing, o) for o in (a, b)] == [o == turn.answer for o in (a, b)], (a, b)
+    assert .35 < sum(t.meta["differs"] != "other" for _, t in turns) / len(turns) < .65
+    assert .35 < sum(t.answer == t.meta["options"][0] for _, t in turns) / len(turns) < .65
+
+def test_word_answers_with_the_letters():
+    for scene, turn in asked("word"): assert turn.answer == scene.objects[turn.meta["object"]].text
+
+def test_grounded_caption_is_the_caption_with_boxes():
+    for scene, turn in asked("grounded_caption"):
+        assert turn.prompt.endswith("\n" + SWITCH)
+        if len(scene.objects) <= MOST: assert re.sub(r" \[[^]]*\]", "", turn.answer) == scene.caption
+
+
+# -- prompts and regions
+
+def test_prompts_of_the_paper_are_exact():
+    scene = photo("cat", "dog")
+    canonical = lambda task: TASKS[task](scene, random.Random(0), 0).prompt
+    assert SWITCH == "Include the coordinates for each mentioned object."
+    assert canonical("dense_referring") == "Please classify the objects in the following locations. 1: <region>, 2: <region>."
+    assert canonical("dense_detection") == "Please localize visible objects in the image in a raster scan order."
+    assert say("rec", query="the red umbrella") == "What is the location of the red umbrella in the image?"
+    assert say("phrase", queries="the cat, the dog", listed="") == "What are the locations of the cat, the dog?"
+    assert say("choose", a="cat", b="dog", an_a="", an_b="") == "Is the object <region> of the image a cat or a dog?"
+
+def test_answers_of_the_paper_are_exact():
+    scene, rng = photo("cat", "dog"), random.Random(0)
+    assert TASKS["dense_referring"](scene, rng, 0).answer in ("Here are the categories: 1: cat, 2: dog", "Here are the categories: 1: dog, 2: cat")
+    assert TASKS["dense_detection"](scene, rng, 0).answer == "The objects are: 1: cat [0, 50, 80, 500], 2: dog [90, 50, 170, 500]"
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_every_region_has_its_placeholder(task):
+    for _, turn in asked(task):
+        assert turn.task == task and turn.prompt.count("<region>") == len(turn.regions) and "<region>" not in turn.answer
+        assert not re.search(r"[{}]", turn.prompt)
+
+def test_a_turn_with_a_missing_region_is_refused():
+    with pytest.raises(ValueError, match="1 <region> for 2 regions"): Turn("name", "<region>?", "cat", [Point(1, 1), Point(2, 2)])
+
+def test_points_lie_on_their_objects():
+    for scene, rng in DRAWS:
+        thing = rng.choice(scene.objects)
+        p = inner_point(thing, scene.size, rng)
+        assert thing.mask.to_mask(*scene.size)[int(p.y), int(p.x)]
+
+def test_all_three_region_forms_occur():
+    assert {t.meta["form"] for _, t in asked("name")} == {"point", "box", "mask"}
+    assert {type(r) for _, t in asked("dense_referring") for r in t.regions} == {Point, Box, Mask}
+
+def test_every_task_has_at_least_five_wordings():
+    assert set(TASKS) - {"grounded_caption"} <= set(WORDINGS)
+    assert all(len(set(w)) == len(w) >= (4 if k == "read" else 5) for k, w in WORDINGS.items())
+
+def test_plurals():
+    known = {"star": "stars", "dice 3": "dice 3", "dice": "dice", "cup": "cups", "wine glass": "wine glasses", "person": "people", "red mouse": "red mice"}
+    assert {k: plural(k) for k in known} == known
+    assert len({plural(k) for k in KINDS}) == len(KINDS)
+
+
+# -- conversations
+
+def test_conversations_are_deterministic_and_leave_global_randomness_alone():
+    mixture = dict.fromkeys(TASKS, 1)
+    random.seed(1); before = random.getstate()
+    talks = [make_conversation(scene, mixture, random.Random(7), 5) for scene in SCENES[:20] for _ in range(2)]
+    assert random.getstate() == before
+    assert all(a.turns == b.turns for a, b in zip(talks[::2], talks[1::2]))
+
+def test_conversations_repeat_no_question_and_keep_to_their_tasks():
+    for scene in SCENES[:20]:
+        turns = make_conversation(scene, dict(rec=1, name=2, count=0), random.Random(3), 6).turns
+        assert len({(t.prompt, t.answer) for t in turns}) == len(turns)
+        assert {t.task for t in turns} <= {"rec", "name"}
+
+def test_the_whole_image_is_asked_about_once():
+    for scene in SCENES[:20]:
+        drawn = [t.task for t in make_conversation(scene, dict(dense_detection=5, caption=5, name=1), random.Random(3), 4).turns]
+        assert drawn.count("dense_detection") == drawn.count("caption") == 1
+
+def test_unknown_task_is_named():
+    with pytest.raises(ValueError, match="Unknown task 'sing': expected some of caption"): make_conversation(SCENES[0], {"sing": 1}, random.Random(0))
+
+def test_objects_without_attributes_or_masks_pose_what_they_can():
+    scene = photo("cat", "dog", "dog", "wine glass")
+    for seed in range(20):
+        for task, ask in TASKS.items():
+            turn = ask(scene, random.Random(seed))
+            assert (turn is None) == (task == "word"), task
+            if task == "choose": assert set(turn.meta["options"]) <= {"cat", "dog", "wine glass"}
+
+def test_an_empty_scene_poses_nothing():
+    empty = Scene(None, (50, 50), [], "empty")
+    assert make_conversation(empty, dict.fromkeys(TASKS, 1), random.Random(0)).turns == []
