@@ -24,7 +24,6 @@ setup(
     description=cfg["description"], keywords=cfg["keywords"].split(),
     author=cfg["author"], author_email=cfg["author_email"],
     long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
-    url=f"https://github.com/{cfg['user']}/{cfg['repo']}",
     packages=find_packages(include=["ferretlite", "ferretlite.*"]),
     package_data={"ferretlite": ["weights/**/*"]},
     python_requires=f">={cfg['min_python']}",

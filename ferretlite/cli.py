@@ -69,6 +69,7 @@ def whole(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1: raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
+# %% ../nbs/28_command_line.ipynb #0d33a455
 def size_text(text: str): # -> side, or (height, width)
     "`384`, or `288x384` for height x width."
     sides = text.lower().split("x")
@@ -83,7 +84,7 @@ def minutes(text: str) -> float:
     if value <= 0: raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
     return value
 
-# %% ../nbs/28_command_line.ipynb #0d33a455
+# %% ../nbs/28_command_line.ipynb #c41ab773
 def read_mask(path): # -> geometry.Mask
     "A region from a picture: its opaque pixels where it has transparency, else its bright ones."
     import numpy as np
@@ -104,7 +105,7 @@ def read_regions(given, size) -> list: # of Point, Box or Mask
     make = dict(box=lambda v: Box(*v), point=lambda v: Point(*v), mask=read_mask)
     return [check_region(make[kind](value), size) for kind, value in given or []]
 
-# %% ../nbs/28_command_line.ipynb #e6ed64c9
+# %% ../nbs/28_command_line.ipynb #a84343ad
 @contextlib.contextmanager
 def quiet():
     "Whatever is printed inside goes to stderr, and transformers keeps its bars and hints to itself."
@@ -113,7 +114,7 @@ def quiet():
     logging.set_verbosity_error(); logging.disable_progress_bar()
     with contextlib.redirect_stdout(sys.stderr): yield
 
-# %% ../nbs/28_command_line.ipynb #a84343ad
+# %% ../nbs/28_command_line.ipynb #6a40c2b4
 def answer_lines(answer) -> str:
     "An answer for people: the words, then a line per box."
     lines = [answer.text or "(no words)"]
@@ -137,7 +138,7 @@ def run_ask(args):
     print(answer_lines(answer))
     for warning in answer.warnings: print(f"ferretlite: {warning}", file=sys.stderr)
 
-# %% ../nbs/28_command_line.ipynb #6a40c2b4
+# %% ../nbs/28_command_line.ipynb #4acca213
 def run_train(args):
     "The stages of a preset."
     with quiet():
@@ -155,6 +156,7 @@ def run_pretrain(args):
         pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed)
     print(args.out)
 
+# %% ../nbs/28_command_line.ipynb #5275ac36
 def run_eval(args):
     "All metrics of a suite."
     with quiet():
@@ -165,18 +167,19 @@ def run_eval(args):
         if args.json: write_json(args.json, metrics)
     print(metrics_table(metrics))
 
-# %% ../nbs/28_command_line.ipynb #9cd09b79
+# %% ../nbs/28_command_line.ipynb #449694de
 def run_scenes(args):
     "Scenes as COCO files."
     out = Path(args.out)
     if (out / "annotations.json").exists(): raise ValueError(f"{out} already holds annotations.json: choose another folder.")
     if out.exists() and not out.is_dir(): raise ValueError(f"{out} is a file: expected the name of a folder.")
     from tqdm import tqdm
-    from ferretlite.scenes import export_coco, make_scene
+    from ferretlite.scenes import SPLITS, export_coco, make_scene
+    if args.split not in SPLITS: raise ValueError(f"Unknown split {args.split!r}: expected one of {', '.join(SPLITS)}.")
     seeds = tqdm(range(args.seed, args.seed + args.n), unit="scene", file=sys.stderr)
     print(export_coco((make_scene(seed, args.size, args.split) for seed in seeds), out))
 
-# %% ../nbs/28_command_line.ipynb #9d6268ba
+# %% ../nbs/28_command_line.ipynb #95e75c81
 def versions() -> dict: # name -> version, or None where it is not installed
     "Of the packages that matter."
     from importlib.metadata import PackageNotFoundError, version
@@ -187,6 +190,7 @@ def versions() -> dict: # name -> version, or None where it is not installed
 
 def megabytes(folder) -> float: return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e6
 
+# %% ../nbs/28_command_line.ipynb #b5aa7f7e
 def run_doctor(args):
     "What is installed, and whether the shipped model answers; an exit code other than 0 if it does not."
     import platform, time
@@ -214,7 +218,7 @@ def quick_check(model="tiny"): # -> (what the model said, the truth, whether the
     said = Ferret.load(model).refer(scene.image, thing.box)
     return said, thing.phrase, not said
 
-# %% ../nbs/28_command_line.ipynb #449694de
+# %% ../nbs/28_command_line.ipynb #67501f60
 CARDS = (("A point is named", "name", "point"), ("A box is named", "name", "box"), ("A scribble is named", "name", "mask"),
     ("A phrase is grounded", "rec", None), ("A phrase is grounded", "rec", None), ("A phrase is grounded", "rec", None),
     ("A or B, by a point?", "choose", "point"), ("A or B, by a box?", "choose", "box"), ("A or B, by a scribble?", "choose", "mask"),
@@ -236,7 +240,7 @@ class Card:
     right: bool = False
     note: str = ""   # how right
 
-# %% ../nbs/28_command_line.ipynb #95e75c81
+# %% ../nbs/28_command_line.ipynb #b00972ec
 def scribble(mask, size): # -> geometry.Mask
     "A zigzag over an object, within its mask; the mask itself where the object is too thin to be scribbled on."
     import numpy as np
@@ -257,7 +261,7 @@ def write_scribble(mask, size, path) -> Path:
     Image.fromarray(mask.to_mask(*size).astype("uint8") * 255).save(path)
     return path
 
-# %% ../nbs/28_command_line.ipynb #67d949c9
+# %% ../nbs/28_command_line.ipynb #f738c856
 def demo_turn(scene, task: str, form, key): # -> Turn or None
     "A question of a task whose region has the given form."
     import random
@@ -267,27 +271,29 @@ def demo_turn(scene, task: str, form, key): # -> Turn or None
         turn = TASKS[task](scene, rng, 0)
         if turn is None or form is None or turn.meta["form"] == form: return turn
 
+# %% ../nbs/28_command_line.ipynb #dbd1e27d
 def demo_cards(folder, seed: int = 0, size: int = 384) -> list: # of Card, without answers
     "Write scenes and scribbles to a folder, read them back, and give each question of CARDS the first scene that can pose it."
     from ferretlite.data import CocoScenes
     from ferretlite.scenes import export_coco, make_scene
     folder = Path(folder)
     export_coco([make_scene(seed * 1000 + i, size, split) for split, n in (("test", 18), ("count", 2)) for i in range(n)], folder)
-    files, cards = CocoScenes(folder), []
-    left = {kind: [i for i in range(len(files)) if (files[i].split == "count") == (kind == "count")] for kind in ("count", "other")}
+    files = CocoScenes(folder)
+    scenes, cards = list(files), []
+    left = {kind: [i for i, s in enumerate(scenes) if (s.split == "count") == (kind == "count")] for kind in ("count", "other")}
     for title, task, form in CARDS:
         pool = left["count" if task == "count" else "other"]
-        i, turn = next(((i, t) for i in pool if (t := demo_turn(files[i], task, form, seed))), (None, None))
+        i, turn = next(((i, t) for i in pool if (t := demo_turn(scenes[i], task, form, seed))), (None, None))
         if turn is None: continue
         pool.remove(i)
-        card = Card(title, files.path(i), files[i], turn)
+        card = Card(title, files.path(i), scenes[i], turn)
         if form == "mask":
             card.mask_path = write_scribble(scribble(turn.regions[0], card.scene.size), card.scene.size, folder / "scribbles" / f"{card.scene.id}.png")
             turn.regions = [read_mask(card.mask_path)]
         cards.append(card)
     return cards
 
-# %% ../nbs/28_command_line.ipynb #8929760d
+# %% ../nbs/28_command_line.ipynb #a3d055ca
 def flat(groundings) -> list: # of (name, Box, score)
     "Groundings as one line per box."
     return [(g.name, b, s) for g in groundings for b, s in zip(g.boxes, g.scores or [None] * len(g.boxes))]
@@ -312,7 +318,7 @@ def true_groundings(card) -> list: # of Grounding
     meta = card.turn.meta
     return [Grounding(meta["query"], [meta["box"]])] if card.turn.task == "rec" else meta.get("groundings", [])
 
-# %% ../nbs/28_command_line.ipynb #18eb6bfe
+# %% ../nbs/28_command_line.ipynb #80fd7fce
 def judge(card):
     "Fill in whether a card's answer is right, and how right. The rules are RULES."
     from collections import Counter
@@ -336,11 +342,12 @@ def judge(card):
             hits, answered, wanted = sum(paired(said, true)), len(said), len(true)
         card.right, card.note = f1(hits, answered, wanted) >= .5, f"{hits} of {wanted} found, {answered - hits} wrong"
 
+# %% ../nbs/28_command_line.ipynb #024d7d4c
 def chance_of(card) -> float:
     "How likely a guess would be right: an option, an object of the scene, a number from one to ten; about nothing for the rest."
     return dict(choose=1 / 2, rec=1 / max(1, len(card.scene.objects)), count=1 / 10).get(card.turn.task, 0.0)
 
-# %% ../nbs/28_command_line.ipynb #f738c856
+# %% ../nbs/28_command_line.ipynb #7bd444b4
 GOOD, BAD, TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
 
 def picture_tag(image, alt: str) -> str:
@@ -359,6 +366,7 @@ def card_pictures(card) -> list: # of (picture, caption)
     mine = draw(image, [Grounding(n, [b], [s]) for n, b, s in said], colors=[GOOD if h else BAD for h in hits])
     return [(mine, "the model"), (draw(image, truth, colors=[TRUE] * len(truth)), "the truth")]
 
+# %% ../nbs/28_command_line.ipynb #adb34133
 def command_of(card, model: str, folder) -> str:
     "The line that asks the same in a terminal, from inside the demo's folder."
     parts = ["ferretlite", "ask", os.path.relpath(card.path, folder), card.turn.prompt]
@@ -368,35 +376,37 @@ def command_of(card, model: str, folder) -> str:
         else: parts += ["--region", ",".join(f"{v:g}" for v in r.list())]
     return shlex.join(parts + ([] if model == "tiny" else ["--model", model]))
 
-# %% ../nbs/28_command_line.ipynb #eae7cb74
+# %% ../nbs/28_command_line.ipynb #1aeecde8
 STYLE = """:root{--ink:#1c2430;--soft:#5d6978;--line:#e3e7ee;--page:#f6f7fa;--card:#fff}
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem}h1{margin:0;font-size:2rem;letter-spacing:-.02em}
 .lead{max-width:46rem;color:var(--soft);margin:.5rem 0 1.5rem}.score{display:flex;gap:1rem;align-items:baseline;flex-wrap:wrap;margin-bottom:2rem}
 .score b{font-size:2.4rem;letter-spacing:-.03em}.bar{flex:1 1 14rem;height:.6rem;border-radius:1rem;background:#f3c9c9;overflow:hidden}.bar i{display:block;height:100%;background:#1a8f3c}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(350px,1fr));gap:1.25rem}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:1.25rem;grid-auto-flow:dense}@media(min-width:760px){.wide{grid-column:span 2}}
 .card{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1rem 1.1rem;display:flex;flex-direction:column;gap:.6rem;border-top:5px solid #1a8f3c}
 .card.wrong{border-top-color:#d62828;background:#fff9f9}.card header{display:flex;justify-content:space-between;align-items:center}
-h2{font-size:1rem;margin:0}.badge{font-size:.8rem;font-weight:600;padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
+h2{font-size:1rem;margin:0}.badge{white-space:nowrap;font-size:.8rem;font-weight:600;padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 .wrong .badge{background:#fbdede;color:#a51d1d}.ask{font-weight:600;margin:0;white-space:pre-line}.pair{display:flex;gap:.5rem}
 figure{margin:0;flex:1;min-width:0}img{width:100%;border-radius:8px;display:block}figcaption{font-size:.78rem;color:var(--soft);text-align:center}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 .small{font-size:.78rem;color:var(--soft);margin:0}code{font-size:.74rem;background:var(--page);padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
 .card code{margin-top:auto}footer{margin-top:2.5rem;color:var(--soft);font-size:.88rem;max-width:46rem}"""
 
+# %% ../nbs/28_command_line.ipynb #dfac8384
 def card_html(card, model: str, folder) -> str:
     "One card of the page."
-    figures = "".join(f"<figure>{picture_tag(p, card.title + ' ' + c)}<figcaption>{c}</figcaption></figure>" for p, c in card_pictures(card))
-    verdict = "right" if card.right else "wrong"
+    pictures = card_pictures(card)
+    figures = "".join(f"<figure>{picture_tag(p, card.title + ' ' + c)}<figcaption>{c}</figcaption></figure>" for p, c in pictures)
+    verdict, width = "right" if card.right else "wrong", " wide" if len(pictures) > 1 else ""
     chance = f"; by chance {chance_of(card):.0%}" if chance_of(card) else ""
     text = lambda t: html.escape(t if len(t) < 400 else t[:400] + " …")
     prompt = card.turn.prompt.replace(" <region>", "").replace("<region>", "").strip()
-    return (f'<article class="card {verdict}"><header><h2>{html.escape(card.title)}</h2><span class="badge">{"✓" if card.right else "✗"} {verdict}</span></header>'
+    return (f'<article class="card {verdict}{width}"><header><h2>{html.escape(card.title)}</h2><span class="badge">{"✓" if card.right else "✗"} {verdict}</span></header>'
         f'<p class="ask">{html.escape(prompt)}</p><div class="pair">{figures}</div>'
         f"<dl><dt>model</dt><dd>{text(card.answer.raw_text) or '(nothing)'}</dd><dt>truth</dt><dd>{text(card.turn.answer)}</dd></dl>"
         f'<p class="small">Right means: {RULES[card.turn.task]}{chance}. {card.note}</p><code>{html.escape(command_of(card, model, folder))}</code></article>')
 
-# %% ../nbs/28_command_line.ipynb #dbd1e27d
+# %% ../nbs/28_command_line.ipynb #e09da4ab
 def page_html(cards: list, model: str, folder, seconds: float) -> str:
     "The whole page; needs nothing but itself."
     right, n = sum(c.right for c in cards), len(cards)
@@ -410,6 +420,7 @@ def page_html(cards: list, model: str, folder, seconds: float) -> str:
         f'<div class="score"><b>{right} of {n} right</b><span>({right / n:.0%}; guessing would get about {expected:.1f})</span><span class="bar"><i style="width:{100 * right / n:.0f}%"></i></span></div>'
         f'<div class="grid">{"".join(card_html(c, model, folder) for c in cards)}</div><footer>{foot}</footer></main></body></html>\n')
 
+# %% ../nbs/28_command_line.ipynb #74a4c463
 def run_demo(args):
     "Ask a model about image files and write a page of its answers beside the truth."
     import time
@@ -428,7 +439,7 @@ def run_demo(args):
     print(f"{sum(c.right for c in cards)} of {len(cards)} answers are right.")
     print((folder / "index.html").resolve())
 
-# %% ../nbs/28_command_line.ipynb #a3d055ca
+# %% ../nbs/28_command_line.ipynb #0dca09e8
 def _budget(parser):
     "How long a training may take: samples or minutes."
     budget = parser.add_mutually_exclusive_group()
@@ -449,7 +460,7 @@ def _options_ask(parser):
     parser.add_argument("--model", default="tiny", help="a shipped name, a folder or a hub id (default tiny)")
     parser.add_argument("--max-new-tokens", type=whole, default=256, metavar="N", help="an answer longer than this is cut, and says so (default 256)")
 
-# %% ../nbs/28_command_line.ipynb #0163ee1f
+# %% ../nbs/28_command_line.ipynb #3dd2b2a3
 def _options_demo(parser):
     parser.add_argument("--out", default="ferretlite-demo", metavar="DIR", help="folder of the page and its scenes (default ferretlite-demo)")
     parser.add_argument("--model", default="tiny", help="a shipped name, a folder or a hub id (default tiny)")
@@ -465,6 +476,7 @@ def _options_pretrain(parser):
     parser.add_argument("what", choices=("dense", "lm"), help="dense: both vision towers; lm: the language model")
     _budget(parser)
 
+# %% ../nbs/28_command_line.ipynb #fffe0222
 def _options_eval(parser):
     parser.add_argument("model", metavar="MODEL", help="a shipped name, a folder or a hub id")
     parser.add_argument("--suite", default="scenes", help="what to ask (default scenes, the only one yet)")
@@ -482,7 +494,7 @@ def _options_scenes(parser):
     parser.add_argument("--size", type=size_text, default=384, metavar="SIDE|HxW", help="in pixels (default 384)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene (default 0)")
 
-# %% ../nbs/28_command_line.ipynb #80fd7fce
+# %% ../nbs/28_command_line.ipynb #5c203abe
 COMMANDS = { # name -> (function, help, adds options)
     "demo": (run_demo, "ask a model about image files and write a page with its answers beside the truth", _options_demo),
     "ask": (run_ask, "ask about one image", _options_ask),

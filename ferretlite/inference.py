@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from transformers.utils import logging
 
 from .geometry import Box, Mask, Point, Region
 from .grammar import Grounding
@@ -50,22 +51,23 @@ def _paint_dashes(pen, corners, dash=6):
             pen.line([*a, *b], fill="white" if k % 2 else "black", width=3)
 
 # %% ../nbs/21_inference.ipynb #4d7b2402
-def _tint(canvas, mask, scale):
-    "Brighten the pixels of a mask and darken a rim around them."
+def _tint(canvas, mask):
+    "Lay yellow over the pixels of a mask."
     inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(canvas.size, Image.Resampling.NEAREST)
     return Image.composite(Image.blend(canvas, Image.new("RGB", canvas.size, "#ffe600"), .6), canvas, inside)
 
+# %% ../nbs/21_inference.ipynb #a2e72b68
 def draw(image: Image.Image, # RGB
          groundings=(), # of Grounding: solid boxes, one colour per grounding
          regions=(), # of Point, Box or Mask: dashed
          colors=None, # one per grounding; None takes PALETTE in turn
          ) -> Image.Image: # small images come back enlarged by a whole factor
     "A copy of the image with boxes, names and scores (solid) and the regions that were pointed at (dashed). Image frame."
-    scale = max(1, round(480 / max(image.size)))
-    canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST if scale > 1 else None)
+    scale = max(1, round(720 / max(image.size)))
+    canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
     for region in regions:
-        if isinstance(region, Mask): canvas = _tint(canvas, region.to_mask(image.height, image.width), scale)
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(12, min(canvas.size) // 32))
+        if isinstance(region, Mask): canvas = _tint(canvas, region.to_mask(image.height, image.width))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(12, min(canvas.size) // 45))
     for region in regions: _paint_region(pen, region, scale)
     for i, grounding in enumerate(groundings):
         color = colors[i] if colors else PALETTE[i % len(PALETTE)]
@@ -79,7 +81,7 @@ def _paint_region(pen, region, scale):
     if not isinstance(region, Point): return _paint_dashes(pen, (x1, y1, x2, y2))
     for radius, color in ((9, "black"), (7, "white"), (3, "black")): pen.ellipse([x1 - radius, y1 - radius, x1 + radius, y1 + radius], outline=color, width=2)
 
-# %% ../nbs/21_inference.ipynb #6de01256
+# %% ../nbs/21_inference.ipynb #016dfa15
 def region_to_dict(region: Region) -> dict:
     "A region as plain JSON: `{point: [x, y]}`, `{box: [x1, y1, x2, y2]}` or `{mask: RLE}`, image frame."
     if isinstance(region, Point): return dict(point=[region.x, region.y])
@@ -90,7 +92,7 @@ def _plain(grounding):
     scores = None if grounding.scores is None else [round(float(s), 4) for s in grounding.scores]
     return dict(name=grounding.name, boxes=[[round(float(v), 2) for v in b.list()] for b in grounding.boxes], scores=scores)
 
-# %% ../nbs/21_inference.ipynb #8ad60f34
+# %% ../nbs/21_inference.ipynb #99381479
 @dataclass
 class Answer:
     "What the model said about an image. Every box is in the image frame; each box has a score (0–1)."
@@ -122,7 +124,7 @@ class Answer:
         return dict(text=self.text, groundings=[_plain(g) for g in self.groundings], raw_text=self.raw_text, finish_reason=self.finish_reason,
             warnings=list(self.warnings), regions=[region_to_dict(r) for r in self.regions], size=list(self.size), prompt=self.prompt)
 
-# %% ../nbs/21_inference.ipynb #016dfa15
+# %% ../nbs/21_inference.ipynb #d61a8f5e
 def save_image(image: Image.Image, path) -> Path:
     "Write a picture under a temporary name and rename it, so that nobody ever sees half of it."
     path = Path(path)
@@ -135,7 +137,7 @@ def save_image(image: Image.Image, path) -> Path:
     finally: part.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/21_inference.ipynb #0543c120
+# %% ../nbs/21_inference.ipynb #db04d481
 PRESETS = ("tiny", "tiny-griffon", "small", "ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336", "griffon-v2-13b")
 
 def _model_type(folder): # -> str or None
@@ -149,7 +151,7 @@ def shipped_models() -> dict: # name -> folder
     folders = sorted(weights.iterdir()) if weights.is_dir() else []
     return {f.name: f for f in folders if _model_type(f) == "ferretlite" and (f / "model.safetensors").is_file()}
 
-# %% ../nbs/21_inference.ipynb #7868fc95
+# %% ../nbs/21_inference.ipynb #55b9c893
 def find_model(name, # a shipped name, a folder, or a hub id
                ) -> str: # a folder or a hub id
     "Where a model's files are. Raises ValueError or FileNotFoundError that say what to do."
@@ -165,7 +167,7 @@ def find_model(name, # a shipped name, a folder, or a hub id
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not folder.exists() and not Path(folder.parts[0]).exists(): return str(name)
     raise FileNotFoundError(f"There is no model {name}: expected a shipped name ({', '.join(shipped) or 'none found'}), a folder, or a hub id such as owner/name.")
 
-# %% ../nbs/21_inference.ipynb #8f074e0c
+# %% ../nbs/21_inference.ipynb #08ea725a
 def token_probabilities(logits, # a tuple of [B, V], one per step
                         tokens: torch.Tensor, # [B, L]: the token chosen at each step
                         ) -> torch.Tensor: # float32 [B, L]
@@ -178,7 +180,7 @@ def cut_at_end(tokens: list, # of ids, as generated
     "An answer's own tokens: rows of a batch that ended early are filled up behind their end token."
     return (tokens[:tokens.index(end)], "stop") if end in tokens else (tokens, "length")
 
-# %% ../nbs/21_inference.ipynb #9c9bd093
+# %% ../nbs/21_inference.ipynb #8af2857a
 def _is_list(value): return isinstance(value, (list, tuple))
 
 def as_questions(image, prompt, regions): # -> (images, prompts, lists of regions), equally long
@@ -193,7 +195,7 @@ def as_questions(image, prompt, regions): # -> (images, prompts, lists of region
         raise ValueError(f"Found {len(images)} images, {len(prompts)} prompts and {len(regions)} lists of regions: expected as many of each.")
     return images, prompts, regions
 
-# %% ../nbs/21_inference.ipynb #19315fab
+# %% ../nbs/21_inference.ipynb #12ebd715
 class Ferret:
     "A model that answers questions about images, with regions going in and boxes coming out."
     def __init__(self, model: FerretForConditionalGeneration, processor: FerretProcessor):
@@ -207,10 +209,13 @@ class Ferret:
         "Load a model and its processor; only safetensors and text are read. Raises ValueError or FileNotFoundError that say what to do."
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         dtype, place = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16), find_model(name)
+        shown = logging.is_progress_bar_enabled(); logging.disable_progress_bar() # a bar for a fraction of a second only clutters
         try:
             model = FerretForConditionalGeneration.from_pretrained(place, dtype=dtype, use_safetensors=True)
             return cls(model.to(device), FerretProcessor.from_pretrained(place))
         except Exception as error: raise ValueError(f"The model {name} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            if shown: logging.enable_progress_bar()
 
     def _generate(self, images, prompts, regions, max_new_tokens, temperature): # -> (tokens [B, L], probabilities [B, L])
         "One batch through the model."
@@ -222,7 +227,7 @@ class Ferret:
         tokens = out.sequences[:, batch["input_ids"].shape[1]:]
         return tokens, token_probabilities(out.logits, tokens)
 
-# %% ../nbs/21_inference.ipynb #59f016a0
+# %% ../nbs/21_inference.ipynb #5d3970dc
 def _read(self, tokens, probabilities, image, prompt, regions): # -> Answer
     "One row of a batch as an answer."
     ids, reason = cut_at_end(tokens.tolist(), self.processor.tokenizer.eos_token_id)
@@ -231,6 +236,7 @@ def _read(self, tokens, probabilities, image, prompt, regions): # -> Answer
     if reason == "length": warnings.append(f"The answer was cut off after {len(ids)} tokens: it may be incomplete (raise max_new_tokens).")
     return Answer(found.text, found.groundings, found.raw_text, reason, warnings, image, regions, prompt)
 
+# %% ../nbs/21_inference.ipynb #46cb3043
 def ask(self, image, # path, PIL image, array or bytes, or a list of them
         prompt, # a question, or a list; `<region>` marks where a region is meant
         regions=None, # Point, Box, Mask (image frame), or a list of them; for several questions one entry each
@@ -250,7 +256,7 @@ def ask(self, image, # path, PIL image, array or bytes, or a list of them
         answers += [self._read(*row) for row in zip(tokens, probabilities, rows[0], rows[1], rows[2])]
     return answers if several else answers[0]
 
-# %% ../nbs/21_inference.ipynb #1d7044d0
+# %% ../nbs/21_inference.ipynb #5acad6cc
 def caption_phrases(caption: str) -> list: # of str, without articles, in order
     "The phrases of a caption that lists things: split at commas and `and`."
     pieces = re.split(r",\s*(?:and\s+)?|\s+and\s+", caption.strip().rstrip("."))
@@ -264,7 +270,7 @@ def where_are(phrases: list) -> str:
     if len(names) == 1: return say("rec", query=names[0])
     return say("phrase", queries=", ".join(names), listed=", ".join(names[:-1]) + " and " + names[-1])
 
-# %% ../nbs/21_inference.ipynb #5d3970dc
+# %% ../nbs/21_inference.ipynb #156d711d
 AT_ONCE = 4 # phrases in one question, as in training
 
 def ground(self, image, # as for `ask`
@@ -287,7 +293,7 @@ def describe(self, image, region: Region | None = None) -> Answer:
     if region is not None: return self.ask(image, say("name"), [region])
     return self.ask(image, say("caption") + "\n" + SWITCH, max_new_tokens=512)
 
-# %% ../nbs/21_inference.ipynb #46aaadca
+# %% ../nbs/21_inference.ipynb #bb7592a6
 def detect(self, image, names=None, # what to look for, in the singular; None: everything
            ) -> list: # of Grounding
     "All objects with boxes and scores; with `names`, one grounding for each name that was found."

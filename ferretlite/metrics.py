@@ -239,8 +239,8 @@ def merge_boxes(boxes:list) -> Box: # image frame
 @dataclass
 class PhraseResult:
     "One sentence: its phrases with their true boxes, and the groundings answered. Boxes in the image frame."
-    truth: list # of Grounding
-    answer: list # of Grounding
+    truth: list[Grounding]
+    answer: list[Grounding]
     size: tuple # (height, width)
     candidates: list|None = None # boxes of the scene's objects; without them, chance picks from the true boxes
 

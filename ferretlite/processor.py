@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from transformers import AutoTokenizer, BatchFeature
 
 from .encoders import to_pixels
@@ -30,25 +30,25 @@ def load_image(image, # a path, a PIL image, an array [H, W], [H, W, 3] or [H, W
 
     Raises FileNotFoundError or ValueError in one sentence for what is missing or is no picture."""
     name = str(image) if isinstance(image, (str, Path)) else "the image"
+    if not isinstance(image, (str, Path, bytes, Image.Image)): image = Image.fromarray(_as_uint8(np.asarray(image)))
     try:
-        if isinstance(image, (str, Path)): opened = Image.open(image)
-        elif isinstance(image, bytes): opened = Image.open(io.BytesIO(image))
-        elif isinstance(image, Image.Image): opened = image
-        else: opened = Image.fromarray(_as_uint8(np.asarray(image)))
+        if isinstance(image, Image.Image): opened = image
+        else: opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
         opened.load()
+        return _flatten(ImageOps.exif_transpose(opened))
     except FileNotFoundError: raise FileNotFoundError(f"There is no file {name}: expected the path of an image.") from None
     except IsADirectoryError: raise ValueError(f"{name} is a folder: expected the path of an image file.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error: # Pillow's readers meet broken files with OSError, SyntaxError, ValueError and more
         raise ValueError(f"{name} cannot be read as an image ({error}): expected a whole PNG, JPEG or other picture file.") from None
-    return _flatten(ImageOps.exif_transpose(opened))
 
 def _as_uint8(array):
-    "An array as bytes: floats are taken as 0–1."
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"An image array has shape {array.shape}: expected [H, W], [H, W, 3] or [H, W, 4].")
+    "An array as bytes: floats are taken as 0–1, 16-bit numbers are scaled."
+    if array.ndim not in (2, 3) or not array.size or array.shape[2:] not in ((), (1,), (3,), (4,)) or array.dtype == object:
+        raise ValueError(f"An image array has shape {array.shape} of {array.dtype}: expected numbers in [H, W], [H, W, 3] or [H, W, 4].")
     if array.ndim == 3 and array.shape[2] == 1: array = array[..., 0]
     if array.dtype == np.uint8: return array
     if np.issubdtype(array.dtype, np.floating): return (np.clip(np.nan_to_num(array), 0, 1) * 255 + .5).astype(np.uint8)
+    if array.dtype == np.uint16: return (array // 257).astype(np.uint8)
     if array.dtype == bool: return array.astype(np.uint8) * 255
     return np.clip(array, 0, 255).astype(np.uint8)
 
@@ -134,8 +134,8 @@ class FerretProcessor:
         single = isinstance(prompts, str)
         images, prompts = ([images], [prompts]) if single else (list(images), list(prompts))
         regions = [regions or []] if single else [r or [] for r in (regions or [[]] * len(prompts))]
-        if not len(images) == len(prompts) == len(regions):
-            raise ValueError(f"Found {len(images)} images, {len(prompts)} prompts and {len(regions)} lists of regions: expected one of each per question.")
+        if not len(images) == len(prompts) == len(regions) > 0:
+            raise ValueError(f"Found {len(images)} images, {len(prompts)} prompts and {len(regions)} lists of regions: expected one of each per question, and at least one question.")
         inputs = self.image_inputs([load_image(i) for i in images])
         rows = []
         for prompt, held, size, grid in zip(prompts, regions, inputs["image_sizes"], inputs["grids"].tolist()):
@@ -166,10 +166,10 @@ def decode(self, ids, # token ids of one answer
     "Words, groundings in the image frame with a score per box, and warnings for what was not well formed."
     special = set(self.tokenizer.all_special_ids)
     kept = [(int(i), float(p)) for i, p in zip(ids, probabilities if probabilities is not None else [1.0] * len(ids)) if int(i) not in special]
-    raw, marks, start = "", [], 0
-    for n in range(1, len(kept) + 1):
-        raw = self.tokenizer.decode([i for i, _ in kept[:n]], skip_special_tokens=True)
-        marks.append((start, len(raw), kept[n - 1][1])); start = len(raw)
+    written = [self.tokenizer.decode([i for i, _ in kept[:n]]) for n in range(len(kept) + 1)] # growing token by token
+    raw, ends = written[-1], [len(w) for w in written]
+    for n in reversed(range(len(kept))): ends[n] = min(ends[n], ends[n + 1]) # half a character may be written longer than the whole one
+    marks = list(zip(ends, ends[1:], (p for _, p in kept)))
     spans, warnings = find_groundings(raw, size)
     groundings = []
     for span in spans: # neighbours of one name share a grounding

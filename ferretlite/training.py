@@ -15,16 +15,15 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoTokenizer, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, SceneStream
-from .encoders import build_tower
 from .language import IMAGE, REGION
 from .model import FerretConfig, FerretForConditionalGeneration
 from .pretraining import autocast, write_whole
@@ -47,15 +46,15 @@ class Stage:
 PARTS = ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")
 
 FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
-    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=.05, n_turns=1, resolution="fixed", lr=2e-3),
+    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=.03, n_turns=1, resolution="fixed", lr=2e-3),
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
-          dict(dense_referring=1.0, dense_detection=1.0), share=.12, n_turns=2, lr=2e-3),
+          dict(dense_referring=1.0, dense_detection=1.0), share=.09, n_turns=2, lr=2e-3),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=3.0, dense_detection=2.0, name=1.5, dense_referring=1.0, phrase=1.0, choose=1.0, count=1.0, word=.7, caption=.2, grounded_caption=.5),
-          share=.83, n_turns=5, slow=dict(global_tower=.5, local_tower=.5)))
+          dict(rec=3.0, dense_detection=2.5, name=2.0, dense_referring=.5, phrase=1.0, choose=1.0, count=1.0, word=.7, caption=.2, grounded_caption=.4),
+          share=.88, n_turns=5, slow=dict(global_tower=.5, local_tower=.5)))
 
 STAGES = {"tiny": FERRET_STAGES}
-WEIGHTS = Path(__file__).parent / "weights" if "__file__" in globals() else Path("../ferretlite/weights")
+WEIGHTS = Path(str(files("ferretlite"))) / "weights"
 
 # %% ../nbs/20_training.ipynb #ad521df8
 def tiny_config(global_tower, local_tower, text_config, tokenizer) -> FerretConfig:
@@ -71,7 +70,6 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     torch.manual_seed(seed)
     towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / "tiny-lm")
     tokenizer, language = AutoTokenizer.from_pretrained(lm), LlamaForCausalLM.from_pretrained(lm, dtype=torch.float32)
-    from transformers import AutoConfig
     model = FerretForConditionalGeneration(tiny_config(*(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")), language.config, tokenizer))
     for side in ("global", "local"):
         tower = getattr(model, f"{side}_tower")
@@ -82,20 +80,20 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
 def load_model(folder): # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    for p in model.parameters(): p.data = p.data.clone() # out of the file's memory map, where products round otherwise: a resumed run is the same run
     return model, FerretProcessor.from_pretrained(folder)
 
 # %% ../nbs/20_training.ipynb #698e2fbb
-def prepare_stage(model, stage: Stage, first: bool = False):
-    "Freeze everything but the stage's parts. Before stage II the local projector becomes a copy of the global one (paper section 3.4)."
-    parts = model.parts()
-    unknown = [p for p in stage.trains if p not in parts and p in PARTS and getattr(model, p, None) is not None]
-    if unknown: raise ValueError(f"Stage {stage.name} trains {unknown[0]!r}, which the model does not have.")
+def prepare_stage(model, stage: Stage):
+    "Freeze everything but the stage's parts; parts that this model was built without are passed over."
+    unknown, parts = [p for p in stage.trains if p not in PARTS], model.parts()
+    if unknown: raise ValueError(f"Stage {stage.name} trains {unknown[0]!r}: expected parts among {', '.join(PARTS)}.")
     model.requires_grad_(False)
     for name in stage.trains:
         for p in parts.get(name, []): p.requires_grad_(True)
 
 def copy_projector(model):
-    "Start the local projector as a copy of the global one; where the towers' widths differ it stays as it is."
+    "Start the local projector as a copy of the global one (paper section 3.4); where the towers' widths differ it stays as it is."
     source, target = model.global_projector, model.local_projector
     if source[0].weight.shape == target[0].weight.shape: target.load_state_dict(source.state_dict())
 
@@ -138,7 +136,7 @@ class StageTrainer(Trainer):
 
 class Watch(TrainerCallback):
     "A progress bar over all stages, a loss log, and a mark on every checkpoint that was written to its end."
-    def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name, self.log = bar, batch_size, name, []
+    def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name = bar, batch_size, name
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(self.batch_size)
@@ -176,7 +174,7 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
                            data_collator=Collator(stage_processor(processor, stage)), callbacks=[watch])
-    trainer.remove_callback(next((type(c) for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"), type(None)))
+    trainer.remove_callback(PrinterCallback) # the bar says it
     checkpoint = newest_checkpoint(out) if resume else None
     if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -217,15 +215,15 @@ def train(preset: str = "tiny", # a key of STAGES
     out, numbers = Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model))
+    if record.exists() and not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
+    if not record.exists() and samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed)
     if record.exists():
         run = json.loads(record.read_text())
-        if not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
         changed = [k for k in ("preset", "stage", "seed", "from_model") if run["settings"][k] != settings[k]]
         changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
         if changed: raise ValueError(f"{out} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
     else:
-        if samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
         began = time.perf_counter()
         seconds = [seconds_per_sample(model, processor, s, seed) for s in stages] if samples is None else []
         left = minutes - (time.perf_counter() - began) / 60 - .4 if minutes else None

@@ -27,3 +27,23 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         for name, reason in missing.items():
             if reason and item.get_closest_marker(name): item.add_marker(pytest.mark.skip(reason=reason))
+
+@pytest.fixture(scope="session")
+def parts():
+    "The pieces of a random model with two-layer towers: (global config, local config, LLM config, tokenizer)."
+    from ferretlite.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.language import corpus, tiny_llama_config, train_tokenizer
+    tokenizer = train_tokenizer(corpus(24), 400)
+    return tiny_clip_config(32, 2, patch_size=24), tiny_dino_config(32, 2, patch_size=24), tiny_llama_config(tokenizer, 64, 2), tokenizer
+
+@pytest.fixture
+def random_model(parts):
+    "A fresh (model, processor) with random weights, in eval mode: 16 visual tokens a view, up to 4 tiles."
+    from ferretlite.model import FerretConfig, FerretForConditionalGeneration
+    from ferretlite.processor import FerretProcessor
+    *towers, llm, tokenizer = parts
+    torch.manual_seed(0)
+    config = FerretConfig(global_tower=towers[0].to_dict(), local_tower=towers[1].to_dict(), text_config=llm.to_dict(),
+                          sampler=dict(n_points=16, n_centers=[4, 2], n_neighbors=[4, 2]),
+                          **dict(zip(("image_token_id", "region_token_id"), tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>"]))))
+    return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, tokenizer)

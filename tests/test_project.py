@@ -81,6 +81,7 @@ def test_notebook_is_valid_and_light(path):
 def test_notebook_has_its_outputs(path):
     stored = outputs(path)
     assert not [o.get("evalue") for o in stored if o.output_type == "error"]
+    assert not [o.text for o in stored if "it/s]" in o.get("text", "")], "a progress bar differs on every run"
     assert pictures(path), "a notebook shows at least one picture"
     for cell in cells(path):
         speaks = re.search(r"^(print\(|plt\.show\()", cell.source, flags=re.M)

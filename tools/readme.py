@@ -24,20 +24,20 @@ def fence(text: str, language: str = "") -> str:
     ticks = "`" * max([2] + [len(run) for run in re.findall(r"`{3,}", text)]) + "`"
     return f"{ticks}{language}\n{text.strip(chr(10))}\n{ticks}" if text.strip() else ""
 
-def output_block(output: dict, stem: str, alt: str, pictures: dict) -> str:
+def output_block(output: dict, alt: str, pictures: dict) -> str:
     "Markdown for one output; a picture is added to `pictures` (file name -> bytes)."
     if output["output_type"] == "error": raise ValueError(f"index.ipynb holds an error output ({output['ename']}): run it again before making the README.")
     if output["output_type"] == "stream": return fence(text_of(output["text"])) if output["name"] == "stdout" else ""
     data = output["data"]
     for kind, ending in PICTURES.items():
         if kind not in data: continue
-        name = f"{stem}.{ending}"
+        name = f"picture-{len(pictures) + 1}.{ending}"
         pictures[name] = b64decode(text_of(data[kind]))
         return f"![{alt}](index_files/{name})"
     if "text/markdown" in data: return text_of(data["text/markdown"]).strip()
     return fence(text_of(data.get("text/plain", "")))
 
-def cell_blocks(cell: dict, number: int, pictures: dict) -> list:
+def cell_blocks(cell: dict, pictures: dict) -> list:
     "The blocks of Markdown that one cell becomes."
     source = text_of(cell["source"]).strip()
     if cell["cell_type"] != "code": return [source]
@@ -45,14 +45,12 @@ def cell_blocks(cell: dict, number: int, pictures: dict) -> list:
     if "hide" in marks or marks.get("include") == "false": return []
     code = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
     blocks = [] if marks.get("echo") == "false" else [fence(code, "python")]
-    for i, output in enumerate(cell["outputs"]):
-        blocks.append(output_block(output, f"cell-{number}-{i}", marks.get("fig-alt", "output"), pictures))
-    return blocks
+    return blocks + [output_block(output, marks.get("fig-alt", "output"), pictures) for output in cell["outputs"]]
 
 def readme(notebook: dict) -> tuple: # (Markdown, file name -> bytes)
     "The whole README and its pictures."
     pictures = {}
-    blocks = [block for n, cell in enumerate(notebook["cells"]) for block in cell_blocks(cell, n, pictures)]
+    blocks = [block for cell in notebook["cells"] for block in cell_blocks(cell, pictures)]
     head = "<!-- Made from index.ipynb by `python tools/readme.py`: edit the notebook. -->"
     return "\n\n".join([head] + [block for block in blocks if block.strip()]) + "\n", pictures
 

@@ -1,0 +1,216 @@
+"The command: one sentence when something is wrong, JSON alone when JSON was asked for, files that are whole."
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_model import Scripted, save_small
+
+from ferretlite import cli, evaluation
+from ferretlite.grammar import Grounding, parse_groundings
+from ferretlite.inference import Answer, Ferret
+from ferretlite.scenes import make_scene
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory): return str(save_small(tmp_path_factory.mktemp("model")))
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "scene.png"; make_scene(1, (64, 96), "test").image.save(path)
+    return str(path)
+
+@pytest.fixture
+def scripted(monkeypatch):
+    "Ferret.load gives a model that says what it is told, and prints noise as libraries do."
+    def install(*texts):
+        def load(name="tiny"):
+            print("Loading weights: 100%")
+            return Scripted(*texts)
+        monkeypatch.setattr(Ferret, "load", load)
+    return install
+
+def run(capsys, *words):
+    "Exit code, stdout and stderr of a command."
+    capsys.readouterr()
+    try: code = cli.main([str(w) for w in words])
+    except SystemExit as stop: code = stop.code
+    return code, *capsys.readouterr()
+
+
+def test_help_needs_none_of_the_heavy_libraries():
+    code = "import sys; from ferretlite import cli; p = cli.make_parser(); p.format_help(); print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "ferretlite", "ask", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--region" in done.stdout
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0 and out.startswith(f"usage: ferretlite {command}")
+
+@pytest.mark.parametrize("words, said", [
+    (["ask", "none.png", "what?"], "no file none.png"),
+    (["ask", "PICTURE", "what?", "--colour"], "unrecognized arguments: --colour"),
+    (["ask", "PICTURE", "what?", "--region", "1,2,3"], "x1,y1,x2,y2"),
+    (["ask", "PICTURE", "what?", "--region", "500,5,600,60"], "outside"),
+    (["ask", "PICTURE", "what?", "--region", "50,5,10,60"], "x1"),
+    (["ask", "PICTURE", "what?", "--point=-3,5"], "outside"),
+    (["ask", "PICTURE", "what?", "--mask", "none.png"], "no file none.png"),
+    (["ask", "PICTURE", " "], "empty"),
+    (["ask", "BROKEN", "what?"], "cannot be read"),
+    (["ask", "PICTURE", "what?", "--model", "small"], "train it"),
+    (["eval", "nowhere"], "no model nowhere"),
+    (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
+    (["train", "--out", "x", "--minutes", "0"], "positive"),
+    (["train", "--out", "x", "--minutes", "1", "--samples", "8"], "not allowed"),
+    (["scenes", "x", "--size", "12"], "too small"),
+    (["scenes", "x", "--n", "none"], "whole number"),
+    (["scenes", "PICTURE"], "is a file"),
+    (["scenes", "x", "--n", "2", "--split", "nice"], "'nice'"),
+    (["dance"], "dance"), ([], "COMMAND")])
+def test_trouble_is_one_sentence(capsys, picture, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(open(picture, "rb").read()[:300])
+    names = {"PICTURE": picture, "BROKEN": str(tmp_path / "broken.png")}
+    code, out, err = run(capsys, *[names.get(w, w) for w in words])
+    lines = [l for l in err.splitlines() if "scene/s" not in l]
+    assert code == 2 and out == "" and len(lines) == 1 and lines[0].startswith("ferretlite: ") and said in lines[0]
+    assert not list(tmp_path.glob("x/*.json"))
+
+def test_a_mistake_of_ours_shows_no_traceback_unless_wanted(capsys, monkeypatch, picture):
+    def broken(*_, **__): raise KeyError("oops")
+    monkeypatch.setattr(Ferret, "load", broken)
+    code, _, err = run(capsys, "ask", picture, "what?")
+    assert code == 2 and "KeyError" in err and "Traceback" not in err
+    monkeypatch.setenv("FERRETLITE_TRACEBACK", "1")
+    with pytest.raises(KeyError): run(capsys, "ask", picture, "what?")
+
+
+def test_json_is_alone_on_stdout_and_named_as_the_answer(capsys, scripted, picture, tmp_path):
+    scripted("red star [100, 200, 300, 400]")
+    code, out, err = run(capsys, "ask", picture, "where is the star?", "--json", "--save", tmp_path / "out.png")
+    answer = json.loads(out)
+    assert code == 0 and "Loading weights" in err
+    assert all(hasattr(Answer(""), key) or key == "size" for key in answer)
+    assert answer["groundings"][0]["name"] == "red star" and len(answer["groundings"][0]["boxes"][0]) == 4
+    assert Image.open(tmp_path / "out.png").size[0] >= 96
+
+def test_json_stays_alone_with_the_real_model_in_a_process_of_its_own(model, picture):
+    done = subprocess.run([sys.executable, "-m", "ferretlite", "ask", picture, "what is here?", "--point", "5,5", "--json", "--model", model, "--max-new-tokens", "3"], capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["regions"] == [{"point": [5.0, 5.0]}]
+
+def test_regions_keep_the_order_they_were_typed_in(capsys, scripted, picture, tmp_path):
+    Image.fromarray(np.eye(64, 96, dtype=np.uint8) * 255).save(tmp_path / "m.png")
+    scripted("yes")
+    _, out, _ = run(capsys, "ask", picture, "is <region> <region> <region>?", "--point", "1,2", "--mask", tmp_path / "m.png", "--region", "1,2,30,40", "--json")
+    assert [list(r) for r in json.loads(out)["regions"]] == [["point"], ["mask"], ["box"]]
+
+def test_regions_are_in_the_upright_frame(capsys, scripted, tmp_path):
+    exif = Image.Exif(); exif[0x0112] = 6
+    make_scene(1, (64, 96), "test").image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "r.jpg", exif=exif) # stored 96 high, 64 wide
+    scripted("star")
+    code, out, _ = run(capsys, "ask", tmp_path / "r.jpg", "what is this?", "--point", "90,20", "--json")
+    assert code == 0 and json.loads(out)["size"] == [64, 96]
+
+def test_without_json_people_read_words_and_boxes(capsys, scripted, picture):
+    scripted("star [900, 0, 1, 1], cup [0, 0, 500, 500]")
+    code, out, err = run(capsys, "ask", picture, "where?")
+    assert code == 0 and re.search(r"cup +\[0, 0, 48, 32\]  0\.\d\d", out) and "dropped" in err
+
+
+def test_scenes_are_written_as_coco_and_never_over_others(capsys, tmp_path):
+    from ferretlite.data import CocoScenes
+    code, out, _ = run(capsys, "scenes", tmp_path / "s", "--n", 3, "--size", "96x128", "--split", "val", "--seed", 7)
+    assert code == 0 and out.strip().endswith("annotations.json")
+    back = CocoScenes(tmp_path / "s")
+    assert [s.size for s in back] == [(96, 128)] * 3
+    assert [o.box for o in back[0].objects] == [o.box for o in make_scene(7, (96, 128), "val").objects]
+    code, _, err = run(capsys, "scenes", tmp_path / "s", "--n", 1)
+    assert code == 2 and "already holds" in err
+
+
+def truth_of(question):
+    "The right answer to a question, as if a model had given it."
+    text, scene = question.turn.answer, question.scene
+    return Answer(text, [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in parse_groundings(text, scene.size)], text, image=scene.image)
+
+def oracle(ferret, questions, batch=32, done=None):
+    if done: done(1.0)
+    return [truth_of(q) for q in questions]
+
+KEYS = {"rec.acc@0.5", "rec.small", "rec.medium", "rec.large", "roc.point", "roc.box", "roc.mask", "name.acc", "phrase.acc", "word.acc", "det.mAP", "det.AP50", "count.mae"}
+
+def test_eval_writes_flat_json_with_five_fields_each(capsys, scripted, monkeypatch, tmp_path):
+    scripted(); monkeypatch.setattr(evaluation, "answer_all", oracle)
+    code, out, _ = run(capsys, "eval", "tiny", "--n", 14, "--json", tmp_path / "new" / "e.json")
+    metrics = json.loads((tmp_path / "new" / "e.json").read_text())
+    assert code == 0 and set(metrics) == KEYS
+    assert all(set(m) == {"value", "n", "ci95", "chance", "constant"} for m in metrics.values())
+    assert metrics["rec.acc@0.5"]["value"] == 1 and metrics["count.mae"]["value"] == 0
+    assert all(key in out for key in KEYS)
+
+def test_eval_of_a_model_in_a_folder_is_the_same_twice(capsys, model, monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "CAPS", dict.fromkeys(evaluation.CAPS, 3))
+    for name, batch in (("a", 4), ("b", 32)): assert run(capsys, "eval", model, "--n", 2, "--batch", batch, "--json", tmp_path / name)[0] == 0
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+def test_eval_asks_for_pycocotools_before_it_starts(capsys, scripted, monkeypatch):
+    scripted(); monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    code, _, err = run(capsys, "eval", "tiny", "--n", 2)
+    assert code == 2 and "ferretlite[eval]" in err
+
+
+class Page(html.parser.HTMLParser):
+    "Collects what a page shows and what it would load."
+    def __init__(self): super().__init__(); self.images, self.links, self.cards = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        held = dict(attributes)
+        if tag == "img": self.images.append(held["src"])
+        elif tag in ("script", "link", "iframe") or "href" in held or "src" in held: self.links.append(tag)
+        if tag == "article": self.cards.append(held["class"])
+
+def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(capsys, scripted, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path); scripted()
+    def half(ferret, questions, batch=32, done=None):
+        done(1.0)
+        return [truth_of(q) if i % 2 else Answer("a mouse on the moon", image=q.scene.image) for i, q in enumerate(questions)]
+    monkeypatch.setattr(evaluation, "answer_all", half)
+    code, out, _ = run(capsys, "demo")
+    path = tmp_path / "ferretlite-demo" / "index.html"
+    assert code == 0 and out.strip().splitlines()[-1] == str(path)
+    text = path.read_text(encoding="utf-8")
+    page = Page(); page.feed(text)
+    assert len(page.images) >= 10 and all(i.startswith("data:image/jpeg;base64,") for i in page.images) and not page.links and "http" not in text
+    assert len(page.cards) == len(cli.CARDS) and page.cards.count("card right") == page.cards.count("card wrong") == 8
+    assert "8 of 16 right" in text and "8 of 16 answers are right." in out
+    assert (tmp_path / "ferretlite-demo/scenes/annotations.json").exists() and list((tmp_path / "ferretlite-demo/scenes/scribbles").glob("*.png"))
+
+def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(capsys, scripted, monkeypatch, tmp_path):
+    cards = cli.demo_cards(tmp_path / "scenes", size=192)
+    for card in cards: card.answer = truth_of(evaluation.Question(card.scene, card.turn)); cli.judge(card)
+    assert all(card.right for card in cards)
+    assert {type(c.turn.regions[0]).__name__ for c in cards if c.turn.task == "name"} == {"Point", "Box", "Mask"}
+    monkeypatch.chdir(tmp_path)
+    import shlex
+    for card in cards:
+        args = cli.make_parser().parse_args(shlex.split(cli.command_of(card, "tiny", tmp_path))[1:])
+        regions = cli.read_regions(args.regions, card.scene.size)
+        assert args.question == card.turn.prompt and [r.box() for r in regions] == pytest.approx([r.box() for r in card.turn.regions], abs=1e-3) or regions == card.turn.regions
+
+def test_doctor_reports_and_fails_where_the_weights_are_missing(capsys, monkeypatch, model):
+    import ferretlite.inference as inference
+    monkeypatch.setattr(inference, "shipped_models", lambda: {"tiny": model})
+    monkeypatch.setattr(cli, "quick_check", lambda: ("red star", "red star", False))
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0 and "torch" in out and "CUDA" in out and "tiny (" in out
+    monkeypatch.setattr(inference, "shipped_models", dict)
+    code, out, err = run(capsys, "doctor")
+    assert code == 2 and "missing" in err and "python" in out

@@ -1,0 +1,230 @@
+"The model as a whole: what it stores, what it sees, and that every shortcut gives the long way's answer."
+import copy
+
+import pytest
+import torch
+
+from ferretlite import model as model_module
+from ferretlite.data import Collator, ConversationDataset, SceneStream
+from ferretlite.geometry import Box, Mask, Point
+from ferretlite.model import FerretConfig, FerretForConditionalGeneration, fill_placeholders
+from ferretlite.processor import FerretProcessor
+from ferretlite.scenes import make_scene
+
+SCENES = [make_scene(s, size) for s, size in enumerate([(192, 192), (96, 192), (96, 96), (192, 96)])] # 4, 2, 1 and 2 tiles
+ASKED = [(SCENES[0], "Where is the red star?", []), (SCENES[1], "What is in <region>?", [Box(10, 12, 60, 70)]),
+         (SCENES[2], "Compare <region> with <region>, please.", [Point(3, 90), Mask(SCENES[2].objects[0].mask.rle)]), (SCENES[3], "How many?", [])]
+
+def ask(processor, rows): return processor([s.image for s, _, _ in rows], [p for _, p, _ in rows], [r for _, _, r in rows])
+
+def training_batch(processor, n=2, **tasks):
+    data = ConversationDataset(SceneStream(n, 5), tasks or dict(name=1.0, rec=1.0, choose=1.0), 3)
+    batch = Collator(processor)([data[i] for i in range(n)]); batch.pop("ids")
+    return batch
+
+def generate(model, batch, **options): return model.generate(**batch, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+
+def plain_loop(model, batch, steps=8):
+    "Greedy decoding without a cache: the whole sequence again for every token."
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    for _ in range(steps):
+        logits = model(**{**batch, "input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}).logits[:, -1]
+        ids, mask = torch.cat([ids, logits.argmax(-1, keepdim=True)], 1), torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+    return ids
+
+class Calls:
+    "Counts how often modules run."
+    def __init__(self, **modules):
+        self.counts = dict.fromkeys(modules, 0)
+        for name, module in modules.items(): module.register_forward_hook(lambda *_, name=name: self.counts.__setitem__(name, self.counts[name] + 1))
+
+# Storing
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_saved_and_reloaded_model_answers_identically(random_model, tmp_path, tie):
+    model, processor = random_model
+    if not tie:
+        config = copy.deepcopy(model.config); config.text_config.tie_word_embeddings = False
+        model = FerretForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path); processor.save_pretrained(tmp_path)
+    again, reader = FerretForConditionalGeneration.from_pretrained(tmp_path).eval(), FerretProcessor.from_pretrained(tmp_path)
+    tied = again.get_output_embeddings().weight is again.get_input_embeddings().weight
+    assert tied == tie
+    assert {p.suffix for p in tmp_path.iterdir()} <= {".json", ".safetensors", ".jinja"}
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
+    batch = ask(reader, ASKED)
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for k, a in ask(processor, ASKED).items() if k != "regions" for b in [batch[k]])
+    assert (model(**batch).logits - again(**batch).logits).abs().max() < 1e-5 # products round by where in memory the numbers lie
+    assert torch.equal(generate(model, batch), generate(again, batch))
+
+def test_half_precision_weights_load_as_float32(random_model, tmp_path):
+    model, processor = random_model
+    copy.deepcopy(model).half().save_pretrained(tmp_path)
+    again = FerretForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert torch.equal(again.sampler.flatten_projector.weight, model.sampler.flatten_projector.weight.half().float())
+    assert generate(again, ask(processor, ASKED[:1])).shape[0] == 1
+
+def test_config_survives_the_trip_through_json(random_model, tmp_path):
+    config = random_model[0].config
+    config.save_pretrained(tmp_path)
+    again = FerretConfig.from_pretrained(tmp_path)
+    assert again.views() == config.views() and again.usable_grids() == config.usable_grids() and again.sampler == config.sampler
+    assert again.local_tower.model_type == "dinov2" and again.text_config.tie_word_embeddings
+
+def test_our_parts_keep_pytorchs_initialisation(random_model):
+    "N(0, 0.02), transformers' default, would make the sampler's wide layer several times too strong."
+    weight = random_model[0].sampler.flatten_projector.weight
+    bound = weight.shape[1] ** -.5
+    assert weight.abs().max() <= bound and weight.std() == pytest.approx(bound / 3 ** .5, rel=.05)
+
+# Seeing
+
+def test_number_of_tokens_is_what_the_config_says(random_model):
+    model, processor = random_model
+    batch = ask(processor, ASKED)
+    assert batch["grids"].tolist() == [[2, 2], [1, 2], [1, 1], [2, 1]]
+    tokens, maps = model.see(batch["global_pixels"], batch["local_pixels"], batch["grids"])
+    assert [len(t) for t in tokens] == [80, 48, 32, 48] == [model.config.count_visual_tokens(g) for g in batch["grids"].tolist()]
+    assert [tuple(m.shape[:2]) for m in maps] == [(8, 8), (4, 8), (4, 4), (8, 4)]
+
+def test_region_features_leave_the_other_tokens_alone(random_model):
+    "The sum of maps feeds only the sampler: without regions the answer does not depend on it."
+    model, processor = random_model
+    batch = ask(processor, ASKED[:1])
+    before = model(**batch).logits
+    with torch.no_grad(): model.sampler.dim_projector.weight.mul_(3)
+    assert torch.equal(before, model(**batch).logits)
+
+@pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80)])
+def test_other_configurations_run(random_model, change, n):
+    model, processor = random_model
+    config = FerretConfig.from_dict({**model.config.to_dict(), **change})
+    model, processor = FerretForConditionalGeneration(config).eval(), FerretProcessor(config, processor.tokenizer)
+    batch = ask(processor, [(SCENES[0], "What is in <region>?", [Box(10, 12, 60, 70)])])
+    assert (batch["input_ids"] == config.image_token_id).sum() == n
+    assert generate(model, batch).shape == (1, batch["input_ids"].shape[1] + 8)
+
+def test_one_tower_and_one_tile_keep_the_global_view_alone(random_model):
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "local_tower": None})
+    assert config.grid_for((90, 90)) == (0, 0) and random_model[0].config.grid_for((90, 90)) == (1, 1)
+
+def test_vectors_and_placeholders_must_be_equal_in_number(random_model):
+    model, processor = random_model
+    batch = ask(processor, ASKED[1:2])
+    with pytest.raises(ValueError, match="holds 1 region placeholders but there are 2 region vectors"):
+        model(**{**batch, "regions": [[Point(1, 1), Point(2, 2)]]})
+    with pytest.raises(ValueError, match="holds 1 region placeholders but there are 0 region vectors"): model(**{**batch, "regions": None})
+    with pytest.raises(ValueError, match="holds 47 image placeholders but there are 48 image vectors"):
+        model(**{**batch, "input_ids": batch["input_ids"][:, 2:], "attention_mask": batch["attention_mask"][:, 2:]})
+
+def test_placeholders_are_filled_in_reading_order():
+    filled = fill_placeholders(torch.zeros(2, 3, 1), torch.tensor([[0, 1, 1], [1, 0, 0]]).bool(), torch.tensor([[1.], [2.], [3.]]), "toy")
+    assert filled[..., 0].tolist() == [[0, 1, 2], [3, 0, 0]]
+
+# Answering
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_cached_generation_equals_the_plain_loop(random_model, attention):
+    model, processor = random_model
+    model.set_attn_implementation(attention)
+    batch = ask(processor, ASKED)
+    with torch.no_grad(): expected = plain_loop(model, batch)
+    assert torch.equal(generate(model, batch), expected)
+    assert torch.equal(generate(model, batch, use_cache=False), expected)
+
+def test_batched_logits_equal_single_ones(random_model):
+    model, processor = random_model
+    with torch.no_grad():
+        batch = ask(processor, ASKED)
+        together = model(**batch).logits
+        for row, mask, asked in zip(together, batch["attention_mask"].bool(), ASKED):
+            alone = model(**ask(processor, [asked])).logits[0]
+            assert (row[mask] - alone).abs().max() < 1e-4
+
+def test_batched_answers_equal_single_ones(random_model):
+    model, processor = random_model
+    together = generate(model, ask(processor, ASKED))[:, -8:]
+    for row, asked in zip(together, ASKED): assert torch.equal(row, generate(model, ask(processor, [asked]))[0, -8:])
+
+def test_towers_and_sampler_run_once_per_generate(random_model):
+    model, processor = random_model
+    calls = Calls(global_tower=model.global_tower.pre_layrnorm, local_tower=model.local_tower, sampler=model.sampler, llm=model.language_model)
+    generate(model, ask(processor, ASKED))
+    assert calls.counts == dict(global_tower=1, local_tower=1, sampler=1, llm=8)
+
+def test_beams_keep_images_and_regions_with_their_prompt(random_model):
+    model, processor = random_model
+    together = generate(model, ask(processor, ASKED), num_beams=3)[:, -8:]
+    for row, asked in zip(together, ASKED): assert torch.equal(row, generate(model, ask(processor, [asked]), num_beams=3)[0, -8:])
+
+# Learning
+
+def turn_loss(model, batch, row, turn):
+    "Sum of the losses of one turn in a packed batch."
+    labels = torch.where(batch["turn_ids"] == turn, batch["labels"], -100)
+    labels[torch.arange(len(labels)) != row] = -100
+    return model(**{**batch, "labels": labels}, num_items_in_batch=1).loss
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_turn_in_a_packed_row_loses_what_it_loses_alone(random_model, attention):
+    model, processor = random_model
+    model.set_attn_implementation(attention)
+    data = ConversationDataset(SceneStream(2, 5), dict(name=1.0, rec=1.0, choose=1.0), 3)
+    conversations = [data[0], data[1]]
+    packed = processor.encode_conversations(conversations)
+    for row, conversation in enumerate(conversations):
+        assert len(conversation.turns) == 3
+        for k, turn in enumerate(conversation.turns):
+            alone = copy.copy(conversation); alone.turns = [turn]
+            with torch.no_grad(): expected, found = turn_loss(model, processor.encode_conversations([alone]), 0, 1), turn_loss(model, packed, row, k + 1)
+            assert found > 0 and found.item() == pytest.approx(expected.item(), abs=1e-3)
+
+def test_loss_of_a_training_row_equals_the_loss_while_answering(random_model):
+    "Training (packed, padded right) and asking (padded left) show the model the same thing."
+    model, processor = random_model
+    scene, answer = SCENES[1], "filled red star"
+    from ferretlite.tasks import Conversation, Turn
+    row = processor.encode_conversations([Conversation(scene.image, scene.size, [Turn("name", "What is in <region>?", answer, [Box(10, 12, 60, 70)])], "x")])
+    batch = ask(processor, ASKED[1:2])
+    told = torch.tensor([processor.tokenizer(" " + answer, add_special_tokens=False).input_ids + [processor.tokenizer.eos_token_id]])
+    ids = torch.cat([batch["input_ids"], told], 1)
+    with torch.no_grad():
+        logits = model(**{**batch, "input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[0, -told.shape[1] - 1:-1]
+        expected = torch.nn.functional.cross_entropy(logits, told[0])
+        assert model(**row).loss.item() == pytest.approx(expected.item(), abs=1e-4)
+
+def test_gradient_reaches_every_part_and_nothing_else(random_model):
+    model, processor = random_model
+    model.train()
+    model(**training_batch(processor, name=1.0, rec=1.0)).loss.backward()
+    listed = {id(p) for params in model.parts().values() for p in params}
+    assert set(model.parts()) == {"global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model"}
+    for name, p in model.named_parameters():
+        reached = p.grad is not None and bool(p.grad.abs().sum() > 0)
+        quiet = name.endswith("k_proj.bias") or name.endswith("key.bias") # softmax does not see a shift of all keys
+        assert (p.grad is not None) == (id(p) in listed), name
+        assert reached or quiet or id(p) not in listed, name
+
+def test_parts_share_no_parameter(random_model):
+    ids = [id(p) for params in random_model[0].parts().values() for p in params]
+    assert len(ids) == len(set(ids))
+
+def test_large_configuration_runs_on_the_meta_device(monkeypatch):
+    "No stray CPU tensor on the way forward and back: a cheap guard for what nobody here can run on a GPU."
+    from transformers import CLIPVisionConfig, Dinov2Config, LlamaConfig
+    config = FerretConfig(global_tower=CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=3, num_attention_heads=16, image_size=336, patch_size=14),
+        local_tower=Dinov2Config(hidden_size=1024, num_hidden_layers=2, num_attention_heads=16, image_size=224, patch_size=14),
+        text_config=LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=2, num_attention_heads=32), global_view=(224, 224), local_view=(224, 224),
+        max_visual_tokens=1280, sampler_dim=1024)
+    assert config.grid_for((480, 640)) == (2, 2) and config.count_visual_tokens((2, 2)) == 1280
+    with torch.device("meta"): model = FerretForConditionalGeneration(config)
+    assert sum(p.numel() for n, p in model.sampler.named_parameters()) == 44_069_900
+    def fill(embeddings, places, vectors, name): return embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype)) # the check needs values
+    monkeypatch.setattr(model_module, "fill_placeholders", fill)
+    meta = lambda *shape, **k: torch.zeros(*shape, device="meta", **k)
+    out = model(input_ids=meta(2, 1400, dtype=torch.long), turn_ids=meta(2, 1400, dtype=torch.long), global_pixels=meta(2, 3, 224, 224), local_pixels=meta(6, 3, 224, 224),
+                grids=torch.tensor([[2, 2], [1, 2]]), regions=[[Point(5, 5)], [Box(1, 2, 30, 40)]], image_sizes=[(480, 640), (300, 600)])
+    assert out.logits.shape == (2, 1400, config.text_config.vocab_size)
+    out.logits.sum().backward()
+    assert all(p.grad is not None for params in model.parts().values() for p in params)

@@ -1,0 +1,199 @@
+"Training: what moves in which stage, and that a stopped run goes on as if nothing had happened."
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ferretlite import training
+from ferretlite.data import Collator
+from ferretlite.encoders import build_tower
+from ferretlite.training import (FERRET_STAGES, PARTS, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_steps, prepare_stage,
+                                 stage_data, stage_processor, start_model, train)
+from transformers import LlamaForCausalLM
+
+@pytest.fixture(scope="module")
+def start(parts, tmp_path_factory):
+    "Folders of random towers and a random language model to start from."
+    folder = tmp_path_factory.mktemp("start")
+    torch.manual_seed(1)
+    for side, config in zip(("global", "local"), parts): build_tower(config).save_pretrained(folder / "towers" / side)
+    LlamaForCausalLM(parts[2]).save_pretrained(folder / "lm"); parts[3].save_pretrained(folder / "lm")
+    return dict(towers=folder / "towers", lm=folder / "lm", progress=False)
+
+def make_small(patch):
+    "Batches of two, a checkpoint every second step, and samples enough in every stage."
+    patch.setitem(training.STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in FERRET_STAGES))
+    arguments = training.stage_arguments
+    def often(*args):
+        found = arguments(*args)
+        found.save_steps, found.logging_steps, found.dataloader_num_workers, found.dataloader_prefetch_factor = 2, 1, 0, None
+        return found
+    patch.setattr(training, "stage_arguments", often)
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch): make_small(monkeypatch)
+
+class Killed(Exception): "The machine went down."
+
+def die_at(monkeypatch, stage, step):
+    "Stop the run in the middle of a step, as a kill would."
+    original = training.StageTrainer.training_step
+    def step_or_die(self, *args, **kwargs):
+        if self.stage.name.split()[0] == stage and self.state.global_step == step: raise Killed
+        return original(self, *args, **kwargs)
+    monkeypatch.setattr(training.StageTrainer, "training_step", step_or_die)
+    return lambda: monkeypatch.setattr(training.StageTrainer, "training_step", original)
+
+def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+@pytest.fixture(scope="module")
+def finished(start, tmp_path_factory):
+    "One run that nobody interrupted: 4 steps of 2 samples in each of three stages."
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch); train(out=out, samples=24, **start)
+    return out
+
+# Stages
+
+STARTS = {s.name.split()[0]: s for s in FERRET_STAGES}
+MOVES = {"I": {"global_projector", "visual_position"}, "II": {"global_projector", "local_projector", "visual_position", "sampler"}, "III": set(PARTS)}
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_stage_changes_exactly_its_parts(random_model, name):
+    model, processor = random_model
+    stage = replace(STARTS[name], batch_size=4, tasks=dict(dense_referring=1.0, caption=1.0) if name == "III" else STARTS[name].tasks)
+    prepare_stage(model, stage)
+    before = copy.deepcopy(model.state_dict())
+    data = stage_data(stage, 4, 0, 1)
+    batch = Collator(stage_processor(processor, stage))([data[i] for i in range(4)]); batch.pop("ids")
+    model.train()(**batch).loss.backward()
+    torch.optim.AdamW([{k: v for k, v in g.items() if k != "name"} for g in parameter_groups(model, stage)]).step()
+    ids = {id(p): part for part, params in model.parts().items() for p in params}
+    for key, p in model.named_parameters():
+        assert (not torch.equal(p, before[key])) == (ids.get(id(p)) in MOVES[name]), key
+
+def test_stages_say_what_the_paper_says():
+    one, two, three = FERRET_STAGES
+    assert set(one.trains) == MOVES["I"] and one.resolution == "fixed" and set(one.tasks) == {"caption"}
+    assert set(two.trains) == MOVES["II"] and set(two.tasks) == {"dense_referring", "dense_detection"}
+    assert set(three.trains) == MOVES["III"] and sum(s.share for s in FERRET_STAGES) == pytest.approx(1)
+
+def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeypatch):
+    seen, run = [], training.run_stage
+    def look(model, processor, stage, *args):
+        seen.append(all(torch.equal(a, b) for a, b in zip(model.global_projector.parameters(), model.local_projector.parameters())))
+        return run(model, processor, stage, *args)
+    monkeypatch.setattr(training, "run_stage", look)
+    train(out=tmp_path / "run", samples=6, **start)
+    assert seen == [False, True, False]
+
+def test_projectors_of_other_widths_are_left_alone(random_model):
+    model, _ = random_model
+    model.local_projector[0] = torch.nn.Linear(48, 64)
+    before = model.local_projector[2].weight.clone(); copy_projector(model)
+    assert torch.equal(before, model.local_projector[2].weight)
+
+def test_a_stage_with_a_part_nobody_has_is_refused(random_model):
+    with pytest.raises(ValueError, match="trains 'crop_encoder'"): prepare_stage(random_model[0], replace(FERRET_STAGES[0], trains=("crop_encoder",)))
+
+def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
+    model, _ = random_model
+    stage = FERRET_STAGES[2]; prepare_stage(model, stage)
+    groups = parameter_groups(model, stage)
+    assert {g["name"]: g["lr"] / stage.lr for g in groups} == {n: stage.slow.get(n, 1.0) for n in PARTS}
+    assert all((g["weight_decay"] > 0) == all(p.ndim > 1 for p in g["params"]) for g in groups)
+    assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
+
+def test_stage_one_sees_the_whole_image_alone(random_model):
+    model, processor = random_model
+    assert stage_processor(processor, FERRET_STAGES[0]).config.grid_for((192, 192)) == (0, 0)
+    assert processor.config.grid_for((192, 192)) == (2, 2) == model.config.grid_for((192, 192))
+
+def test_stages_and_seeds_share_no_scene():
+    starts = sorted(stage_data(s, 10, seed, n).scenes.seed for seed in range(3) for n, s in enumerate(FERRET_STAGES, 1))
+    assert min(b - a for a, b in zip(starts, starts[1:])) >= 10 ** 7
+
+# Runs
+
+def test_start_model_brings_towers_and_language_model(start):
+    model, _ = start_model(start["towers"], start["lm"], 0)
+    from transformers import AutoModel
+    assert same(dict(model.global_tower.state_dict()), dict(type(model.global_tower).from_pretrained(start["towers"] / "global").state_dict()))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    again, _ = start_model(start["towers"], start["lm"], 0); other, _ = start_model(start["towers"], start["lm"], 1)
+    assert same(model.state_dict(), again.state_dict()) and not torch.equal(model.sampler.dim_projector.weight, other.sampler.dim_projector.weight)
+
+def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
+    model, processor = load_model(finished)
+    run = json.loads((finished / "run.json").read_text())
+    assert run["done"] == run["stages"] == [s.name for s in FERRET_STAGES] and run["steps"] == [4, 4, 4]
+    assert all(len(log) == 4 for log in run["log"].values()) and run["settings"]["samples"] == 24
+    assert (finished / "loss.png").stat().st_size > 5000 and not list(finished.rglob("*.part"))
+    assert same(model.state_dict(), load_model(finished / "stage-3")[0].state_dict()) and processor.config.resolution == "anyres"
+
+@pytest.mark.parametrize("stage, step", [("I", 0), ("I", 3), ("II", 3), ("III", 1), ("III", 3)])
+def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(start, finished, tmp_path, monkeypatch, stage, step):
+    out = tmp_path / "run"
+    revive = die_at(monkeypatch, stage, step)
+    with pytest.raises(Killed): train(out=out, samples=24, **start)
+    revive()
+    torch.manual_seed(99) # what happened in between does not matter
+    train(out=out, samples=24, resume=True, **start)
+    assert same(load_model(out)[0].state_dict(), load_model(finished)[0].state_dict())
+    assert json.loads((out / "run.json").read_text())["log"] == json.loads((finished / "run.json").read_text())["log"]
+
+def test_a_checkpoint_without_its_mark_is_passed_over(tmp_path):
+    for n in (20, 100, 120): (tmp_path / f"checkpoint-{n}").mkdir()
+    assert newest_checkpoint(tmp_path) is None and newest_checkpoint(tmp_path / "absent") is None
+    for n in (20, 100): (tmp_path / f"checkpoint-{n}" / "COMPLETE").touch()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+def test_a_folder_that_holds_a_run_is_refused(start, finished):
+    with pytest.raises(ValueError, match="already holds a run: choose another folder, or add --resume"): train(out=finished, samples=24, **start)
+    with pytest.raises(ValueError, match="was started with samples=24"): train(out=finished, samples=30, resume=True, **start)
+    with pytest.raises(ValueError, match="was started with seed=0"): train(out=finished, samples=24, seed=1, resume=True, **start)
+
+def test_wrong_orders_get_one_sentence_and_no_folder(start, tmp_path):
+    for options, says in [(dict(preset="giant"), "Unknown preset 'giant'"), (dict(stage="4"), "Unknown stage '4'"), (dict(samples=None), "Neither samples nor minutes")]:
+        with pytest.raises(ValueError, match=says): train(**{**dict(out=tmp_path / "run", samples=8), **options}, **start)
+    assert not (tmp_path / "run").exists()
+
+def test_one_stage_from_another_model(start, finished, tmp_path):
+    train(out=tmp_path / "run", stage="1", samples=4, from_model=finished, **start)
+    before, after = load_model(finished)[0], load_model(tmp_path / "run")[0]
+    assert torch.equal(before.local_projector[0].weight, after.local_projector[0].weight) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
+    assert chosen_stages("tiny", 2) == [1] and chosen_stages("tiny", "all") == [0, 1, 2]
+
+def test_minutes_become_steps_once_and_are_saved(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "seconds_per_sample", lambda model, processor, stage, seed: 6.0) # 10 samples a minute
+    revive = die_at(monkeypatch, "II", 0)
+    with pytest.raises(Killed): train(out=tmp_path / "run", minutes=1.0, **start)
+    revive()
+    planned = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
+    assert planned == [1, 1, 1] # (1 - 0.4) minutes are 6 samples: 3 batches
+    monkeypatch.setattr(training, "seconds_per_sample", lambda *args: pytest.fail("measured twice"))
+    train(out=tmp_path / "run", minutes=1.0, resume=True, **start)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == planned
+
+def test_plan_splits_samples_and_minutes_by_share():
+    stages = [replace(FERRET_STAGES[0], share=s, batch_size=10) for s in (.1, .9)]
+    assert plan_steps(stages, 1000, [], None) == [10, 90]
+    assert plan_steps(stages, None, [1.0, 2.0], 19.0) == [6, 54] # 0.1 * 1 + 0.9 * 2 = 1.9 seconds a sample: 600 samples
+    assert plan_steps(stages, None, [1.0, 2.0], -1.0) == [1, 1]
+
+def test_measuring_leaves_the_model_alone(random_model):
+    model, processor = random_model
+    before = copy.deepcopy(model.state_dict())
+    assert training.seconds_per_sample(model, processor, training.STAGES["tiny"][0], 0, n=1) > 0
+    assert same(before, model.state_dict()) and all(p.grad is None for p in model.parameters())
+
+def test_a_loss_that_is_no_number_names_its_records(start, tmp_path, monkeypatch):
+    def poisoned(*args):
+        model, processor = start_model(*args)
+        with torch.no_grad(): model.global_projector[0].weight.fill_(float("nan"))
+        return model, processor
+    monkeypatch.setattr(training, "start_model", poisoned)
+    with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=6, **start)
