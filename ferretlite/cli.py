@@ -153,7 +153,8 @@ def run_pretrain(args):
     with quiet():
         if args.what == "dense": from ferretlite.pretraining import pretrain_towers as pretrain
         else: from ferretlite.language import pretrain_lm as pretrain
-        pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed)
+        start = dict(start=args.start) if args.what == "dense" and args.start else {}
+        pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **start)
     print(args.out)
 
 # %% ../nbs/28_command_line.ipynb #5275ac36
@@ -474,6 +475,7 @@ def _options_train(parser):
 
 def _options_pretrain(parser):
     parser.add_argument("what", choices=("dense", "lm"), help="dense: both vision towers; lm: the language model")
+    parser.add_argument("--from", dest="start", metavar="RUN", help="dense: go on from the towers of a finished run, with another seed")
     _budget(parser)
 
 # %% ../nbs/28_command_line.ipynb #fffe0222

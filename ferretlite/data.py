@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SceneStream', 'CocoScenes', 'need', 'ConversationDataset', 'Collator']
 
-# %% ../nbs/19_data.ipynb #505875aa
+# %% ../nbs/19_data.ipynb #8484a68d
 import json
 import random
 from pathlib import Path
@@ -17,7 +17,7 @@ from .processor import FerretProcessor, load_image
 from .scenes import Scene, SceneObject, make_scene
 from .tasks import make_conversation
 
-# %% ../nbs/19_data.ipynb #8484a68d
+# %% ../nbs/19_data.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
     "Procedural scenes, each drawn when it is asked for; the i-th depends on `seed + i` alone."
     sizes = ((384, 384),) * 6 + ((320, 448), (448, 320), (192, 384), (384, 192), (288, 512), (512, 288)) # (height, width)
@@ -35,7 +35,7 @@ class SceneStream(torch.utils.data.Dataset):
         size = self.size or random.Random(f"size-{self.seed + i}").choice(self.sizes)
         return make_scene(self.seed + i, size, self.split)
 
-# %% ../nbs/19_data.ipynb #e50c824d
+# %% ../nbs/19_data.ipynb #a7905f05
 class CocoScenes(torch.utils.data.Dataset):
     """COCO instances as scenes: boxes and RLE masks in the image frame (polygons and crowds are left out), pictures opened when asked for.
 
@@ -96,7 +96,7 @@ def need(record, keys: tuple, what):
     for key in keys:
         if not isinstance(record, dict) or key not in record: raise ValueError(f"{what} has no {key!r}: expected {', '.join(keys)}.")
 
-# %% ../nbs/19_data.ipynb #172038e0
+# %% ../nbs/19_data.ipynb #f757a6ec
 class ConversationDataset(torch.utils.data.Dataset):
     "Conversations on scenes: the questions on the i-th scene depend on (seed, i) alone, whoever asks and whenever."
     def __init__(self, scenes, # anything with len() and [i] -> Scene
@@ -109,6 +109,7 @@ class ConversationDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, i): return make_conversation(self.scenes[i], self.tasks, random.Random(f"{self.seed}-{i}"), self.n_turns)
 
+# %% ../nbs/19_data.ipynb #5e7e5a61
 class Collator:
     "Conversations -> a training batch, and their ids (which a failing batch is named by)."
     def __init__(self, processor: FerretProcessor, most: int | None = 288): # tokens of text per image

@@ -6,7 +6,7 @@
 __all__ = ['VISION_INPUTS', 'FerretConfig', 'fill_placeholders', 'FerretForConditionalGeneration', 'see', 'embed', 'forward',
            'prepare_inputs_for_generation']
 
-# %% ../nbs/17_model.ipynb #bca3be8d
+# %% ../nbs/17_model.ipynb #16914c51
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
@@ -19,7 +19,7 @@ from .language import next_token_loss, turn_mask
 from .resolution import FERRET_GRIDS, allowed_grids, choose_grid, merge_tiles
 from .sampler import SpatialAwareSampler
 
-# %% ../nbs/17_model.ipynb #b90eece9
+# %% ../nbs/17_model.ipynb #e0643d7f
 @strict
 class FerretConfig(PreTrainedConfig):
     """Everything that shapes a model, from 96-pixel toy to 13 billion weights.
@@ -73,7 +73,7 @@ class FerretConfig(PreTrainedConfig):
         cells = {n: v[3][0] * v[3][1] for n, v in self.views().items()}
         return cells["global"] + grid[0] * grid[1] * cells["local"]
 
-# %% ../nbs/17_model.ipynb #98aa2441
+# %% ../nbs/17_model.ipynb #57e3d627
 VISION_INPUTS = ("global_pixels", "local_pixels", "grids", "regions", "image_sizes")
 
 def fill_placeholders(embeddings: torch.Tensor, # [B, L, D]
@@ -85,7 +85,7 @@ def fill_placeholders(embeddings: torch.Tensor, # [B, L, D]
         raise ValueError(f"The prompt holds {found} {name} placeholders but there are {len(vectors)} {name} vectors: they must be equal in number.")
     return embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype))
 
-# %% ../nbs/17_model.ipynb #16914c51
+# %% ../nbs/17_model.ipynb #1fe3c78d
 class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
     "Ferret-v2: two towers, two projectors, a region sampler and a language model."
     config_class = FerretConfig
@@ -126,7 +126,7 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         found["sampler"] += list(self.bottleneck.parameters())
         return found
 
-# %% ../nbs/17_model.ipynb #09f4e5bc
+# %% ../nbs/17_model.ipynb #1b5c60b1
 def see(self, global_pixels: torch.Tensor, # [B, 3, H, W]
         local_pixels: torch.Tensor | None, # [T, 3, h, w]: the tiles of all images
         grids: torch.Tensor, # [B, 2]: (rows, columns) per image
@@ -146,6 +146,9 @@ def see(self, global_pixels: torch.Tensor, # [B, 3, H, W]
         tokens.append(torch.cat([v.flatten(0, 1) for v in views])); maps.append(self.bottleneck(fused))
     return tokens, maps
 
+FerretForConditionalGeneration.see = see
+
+# %% ../nbs/17_model.ipynb #c739e314
 def embed(self, input_ids, # [B, L]
           global_pixels=None, local_pixels=None, grids=None, regions=None, image_sizes=None):
     "Token embeddings with the image and region placeholders filled: [B, L, D]."
@@ -176,7 +179,9 @@ def forward(self, input_ids=None, # [B, L]
     loss = next_token_loss(out.logits, labels, kwargs.get("num_items_in_batch")) if labels is not None else None
     return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
 
-# %% ../nbs/17_model.ipynb #58a4a63d
+FerretForConditionalGeneration.embed, FerretForConditionalGeneration.forward = embed, forward
+
+# %% ../nbs/17_model.ipynb #af09a459
 def prepare_inputs_for_generation(self, input_ids, past_key_values=None, is_first_iteration=False, use_cache=True, **kwargs):
     "After the first step the image lives in the key-value cache: the towers run once per `generate`."
     inputs = super(FerretForConditionalGeneration, self).prepare_inputs_for_generation(input_ids, past_key_values=past_key_values,
@@ -197,7 +202,8 @@ def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False,
         expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs)
     return input_ids, {**kwargs, **{k: v for k, v in packed.items() if v is not None}}
 
-# %% ../nbs/17_model.ipynb #e0643d7f
+FerretForConditionalGeneration.prepare_inputs_for_generation = prepare_inputs_for_generation
+FerretForConditionalGeneration._expand_inputs_for_generation = _expand_inputs_for_generation
+
+# %% ../nbs/17_model.ipynb #4a595d3f
 AutoConfig.register(FerretConfig.model_type, FerretConfig, exist_ok=True) # so that a folder is recognised for what it is
-for method in (see, embed, forward, prepare_inputs_for_generation, _expand_inputs_for_generation):
-    setattr(FerretForConditionalGeneration, method.__name__, method)

@@ -256,7 +256,7 @@ class DenseTowers(nn.ModuleDict):
         pixels, truth = batch
         return {s: dense_loss(self[s + "_head"](tower_map(self[s], normalise(pixels, self[s].config.model_type))), truth) for s in ("global", "local")}
 
-# %% ../nbs/07_dense_towers.ipynb #f1dbb3cd
+# %% ../nbs/07_dense_towers.ipynb #e0fd43ed
 @torch.no_grad()
 def dense_scores(model: DenseTowers, # put into eval()
                  n: int = 256, # views
@@ -274,7 +274,7 @@ def save_towers(model: DenseTowers, out, # folder
     write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(record, scores=scores), indent=1)))
     return scores
 
-# %% ../nbs/07_dense_towers.ipynb #e0fd43ed
+# %% ../nbs/07_dense_towers.ipynb #82537aaf
 def pretrain_towers(out, # folder: `global/` and `local/` are written there in transformers' format
                     samples: int | None = None, # views, or
                     minutes: float | None = None, # about how long
@@ -282,11 +282,17 @@ def pretrain_towers(out, # folder: `global/` and `local/` are written there in t
                     seed: int = 0, # of weights and views
                     batch_size: int = 40, # views a step
                     lr: float = 2e-3, # peak learning rate
+                    start=None, # folder of a finished run to go on from, with another seed and a schedule of its own
                     ) -> dict: # side -> question -> share of patches right
-    "Teach both towers densely, from nothing; returns what the read-outs get right on validation scenes."
+    "Teach both towers densely, from nothing or from where another run ended; returns what the read-outs get right on validation scenes."
     torch.manual_seed(seed)
-    model, data = DenseTowers(), DenseViews(10 ** 7, 10 ** 7 * (1 + seed))
+    model, data, earlier = DenseTowers(), DenseViews(10 ** 7, 10 ** 7 * (1 + seed)), dict(legs=[], log=[])
+    if start:
+        earlier = json.loads((Path(start) / "run.json").read_text())
+        model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True)["model"])
     loss_of = lambda batch: sum(loss for loss, _ in model.answers(batch).values())
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate_views, start), out,
                         samples and samples // batch_size, minutes, lr, resume=resume)
-    return save_towers(model, out, dict(seed=seed, batch_size=batch_size, log=log))
+    steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
+    return save_towers(model, out, dict(legs=earlier["legs"] + [dict(seed=seed, steps=steps, batch_size=batch_size, lr=lr)],
+                                        log=earlier["log"] + [(done + s, loss) for s, loss in log]))

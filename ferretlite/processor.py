@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['load_image', 'Decoded', 'box_score', 'FerretProcessor', 'encode_conversations', 'decode']
 
-# %% ../nbs/18_processor.ipynb #5815e766
+# %% ../nbs/18_processor.ipynb #83121c3f
 import io
 import math
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from .language import IMAGE, REGION, encode_turns, pad_rows, prompt_ids
 from .model import FerretConfig
 from .resolution import split_tiles
 
-# %% ../nbs/18_processor.ipynb #83121c3f
+# %% ../nbs/18_processor.ipynb #59bf3885
 def load_image(image, # a path, a PIL image, an array [H, W], [H, W, 3] or [H, W, 4], or the bytes of a file
                ) -> Image.Image: # upright, RGB
     """Any picture as upright RGB: the orientation a camera noted is applied, transparency is laid on white, 16-bit grey is scaled.
@@ -60,7 +60,7 @@ def _flatten(image):
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
 
-# %% ../nbs/18_processor.ipynb #a3e33305
+# %% ../nbs/18_processor.ipynb #a0ec1040
 @dataclass
 class Decoded:
     "What the model wrote: the words, the boxes in them, and what had to be dropped."
@@ -76,7 +76,7 @@ def box_score(spans: list, # (start, end, probability) per token, characters of 
     def product(start, end): return math.prod(p for s, e, p in spans if s < end and e > start)
     return math.sqrt(product(span.name_start, span.name_end) * product(span.start, span.end))
 
-# %% ../nbs/18_processor.ipynb #6b1de8ce
+# %% ../nbs/18_processor.ipynb #85a1fad7
 class FerretProcessor:
     "Turns images, regions and words into the tensors of a model, and its tokens into answers; needs a configuration and a tokenizer."
     def __init__(self, config: FerretConfig, tokenizer):
@@ -145,7 +145,7 @@ class FerretProcessor:
         mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
         return BatchFeature(dict(input_ids=ids, attention_mask=mask, regions=[list(r) for r in regions], **inputs))
 
-# %% ../nbs/18_processor.ipynb #1ea1cc57
+# %% ../nbs/18_processor.ipynb #9a2519a6
 def encode_conversations(self, conversations: list, # tasks.Conversation
                          multiple: int = 32, # lengths are padded to a multiple of this
                          most: int | None = None, # tokens of text per image, see language.encode_turns
@@ -159,6 +159,9 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
     regions = [[r for k in row["kept"] for r in c.turns[k].regions] for c, row in zip(conversations, rows)]
     return BatchFeature(dict(**pad_rows(rows, self.tokenizer.pad_token_id, multiple), regions=regions, **inputs))
 
+FerretProcessor.encode_conversations = encode_conversations
+
+# %% ../nbs/18_processor.ipynb #12753a87
 def decode(self, ids, # token ids of one answer
            probabilities=None, # one per id
            size: tuple = (1000, 1000), # (height, width) of the image
@@ -179,4 +182,4 @@ def decode(self, ids, # token ids of one answer
     for span in reversed(spans): text = text[:span.start].rstrip() + text[span.end:]
     return Decoded(text.strip(), raw.strip(), groundings, warnings)
 
-for method in (encode_conversations, decode): setattr(FerretProcessor, method.__name__, method)
+FerretProcessor.decode = decode
