@@ -512,6 +512,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ferretlite/training.py'),
                                      'ferretlite.training.StageTrainer._get_train_sampler': ( 'training.html#stagetrainer._get_train_sampler',
                                                                                               'ferretlite/training.py'),
+                                     'ferretlite.training.StageTrainer._load_from_checkpoint': ( 'training.html#stagetrainer._load_from_checkpoint',
+                                                                                                 'ferretlite/training.py'),
                                      'ferretlite.training.StageTrainer.create_optimizer': ( 'training.html#stagetrainer.create_optimizer',
                                                                                             'ferretlite/training.py'),
                                      'ferretlite.training.StageTrainer.training_step': ( 'training.html#stagetrainer.training_step',

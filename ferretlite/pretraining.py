@@ -155,6 +155,7 @@ def dense_loss(answers: dict, # of DenseHead: name -> [N, h, w, k]
         weight = {"kind": 1, "color": .7, "fill": .4}.get(n, .3)
         loss = loss + weight * F.cross_entropy(logits, truth, ignore_index=-100)
         right[n] = (logits.argmax(-1) == truth)[known].float().mean().item()
+    if not held.any(): return loss, right
     error = (answers["extent"][held].float() - targets["extent"][held]).abs()
     return loss + 4 * error.mean(), {**right, "extent": error.mean().item()}
 

@@ -89,7 +89,8 @@ class FerretProcessor:
     @classmethod
     def from_pretrained(cls, folder, **kwargs): # a folder or a hub id
         "Read the configuration and the tokenizer that lie beside a model's weights."
-        return cls(FerretConfig.from_pretrained(folder, **kwargs), AutoTokenizer.from_pretrained(folder, **kwargs))
+        config = FerretConfig.from_pretrained(folder, **kwargs)
+        return cls(config, AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs))
 
     def save_pretrained(self, folder):
         "Write configuration and tokenizer."
@@ -112,8 +113,8 @@ class FerretProcessor:
         """The prompt as the model reads it: each `<region>` becomes its coordinates and a placeholder for its features.
 
         Regions without a placeholder are put before the closing punctuation. Raises ValueError where the numbers differ or a region lies outside."""
-        if any(word in prompt for word in (IMAGE, REGION)):
-            raise ValueError(f"The prompt holds {IMAGE} or {REGION}, which are reserved: write <region> where a region is meant.")
+        reserved = [word for word in self.tokenizer.all_special_tokens if word in prompt]
+        if reserved: raise ValueError(f"The prompt holds {reserved[0]}, which is reserved: write <region> where a region is meant.")
         regions = [check_region(r, size) for r in regions]
         if regions and "<region>" not in prompt:
             body = prompt.rstrip(); end = body[-1:] if body[-1:] in ("?", ".", "!") else ""

@@ -127,6 +127,12 @@ class StageTrainer(Trainer):
 
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        "Through `from_pretrained`, and strictly: files name DINOv2's attention otherwise than the model does, and the Trainer would silently pass over it."
+        if self.is_fsdp_enabled: return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = FerretForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        (self.model if model is None else model).load_state_dict(saved.state_dict())
+
     def training_step(self, model, inputs, *args, **kwargs):
         ids = inputs.pop("ids")
         torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step) # the region sampler's points: same step, same draw

@@ -87,7 +87,7 @@ def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeyp
         seen.append(all(torch.equal(a, b) for a, b in zip(model.global_projector.parameters(), model.local_projector.parameters())))
         return run(model, processor, stage, *args)
     monkeypatch.setattr(training, "run_stage", look)
-    train(out=tmp_path / "run", samples=6, **start)
+    train(out=tmp_path / "run", samples=12, **start)
     assert seen == [False, True, False]
 
 def test_projectors_of_other_widths_are_left_alone(random_model):
@@ -196,4 +196,4 @@ def test_a_loss_that_is_no_number_names_its_records(start, tmp_path, monkeypatch
         with torch.no_grad(): model.global_projector[0].weight.fill_(float("nan"))
         return model, processor
     monkeypatch.setattr(training, "start_model", poisoned)
-    with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=6, **start)
+    with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=12, **start)
