@@ -8,7 +8,7 @@ __all__ = ['PARTS', 'FERRET_STAGES', 'STAGES', 'WEIGHTS', 'Stage', 'tiny_config'
            'stage_data', 'newest_checkpoint', 'run_stage', 'seconds_per_sample', 'plan_steps', 'train', 'chosen_stages',
            'save_record', 'save_model', 'draw_losses']
 
-# %% ../nbs/20_training.ipynb #82b6b6f9
+# %% ../nbs/20_training.ipynb #eaadfe46
 import copy
 import json
 import os
@@ -29,14 +29,14 @@ from .model import FerretConfig, FerretForConditionalGeneration
 from .pretraining import autocast, write_whole
 from .processor import FerretProcessor
 
-# %% ../nbs/20_training.ipynb #eaadfe46
+# %% ../nbs/20_training.ipynb #6bdb641f
 @dataclass(frozen=True)
 class Stage:
     "One training phase."
     name: str
     trains: tuple        # names of FerretForConditionalGeneration.parts()
     tasks: dict          # tasks.TASKS -> weight
-    share: float         # of all samples
+    share: float         # of all samples, relative to the other stages
     lr: float = 1e-3     # peak learning rate
     slow: dict = field(default_factory=dict) # part -> factor on the learning rate
     n_turns: int = 4     # questions per image, at most
@@ -46,17 +46,17 @@ class Stage:
 PARTS = ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")
 
 FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
-    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=.03, n_turns=1, resolution="fixed", lr=2e-3),
+    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=9, n_turns=1, resolution="fixed", lr=2e-3),
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
-          dict(dense_referring=1.0, dense_detection=1.0), share=.09, n_turns=2, lr=2e-3),
+          dict(dense_referring=1.0, dense_detection=1.0), share=27, n_turns=2, lr=2e-3),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=3.0, dense_detection=2.5, name=2.0, dense_referring=.5, phrase=1.0, choose=1.0, count=1.0, word=.7, caption=.2, grounded_caption=.4),
-          share=.88, n_turns=5, slow=dict(global_tower=.5, local_tower=.5)))
+          dict(rec=3.0, dense_detection=2.5, name=2.0, dense_referring=1.5, phrase=1.0, choose=1.0, count=1.0, word=.7, caption=.2, grounded_caption=.4),
+          share=200, n_turns=5, slow=dict(global_tower=.05, local_tower=.05)))
 
 STAGES = {"tiny": FERRET_STAGES}
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
 
-# %% ../nbs/20_training.ipynb #ad521df8
+# %% ../nbs/20_training.ipynb #af28e02f
 def tiny_config(global_tower, local_tower, text_config, tokenizer) -> FerretConfig:
     "The configuration of the `tiny` preset around given towers and language model."
     image, region = tokenizer.convert_tokens_to_ids([IMAGE, REGION])
@@ -83,7 +83,7 @@ def load_model(folder): # -> (model, processor)
     for p in model.parameters(): p.data = p.data.clone() # out of the file's memory map, where products round otherwise: a resumed run is the same run
     return model, FerretProcessor.from_pretrained(folder)
 
-# %% ../nbs/20_training.ipynb #698e2fbb
+# %% ../nbs/20_training.ipynb #cc2e2e9c
 def prepare_stage(model, stage: Stage):
     "Freeze everything but the stage's parts; parts that this model was built without are passed over."
     unknown, parts = [p for p in stage.trains if p not in PARTS], model.parts()
@@ -112,7 +112,7 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
             if chosen: groups.append(dict(params=chosen, lr=rate, weight_decay=decay, name=name))
     return groups
 
-# %% ../nbs/20_training.ipynb #5a6548e3
+# %% ../nbs/20_training.ipynb #f6eb0383
 class StageTrainer(Trainer):
     "transformers' Trainer with learning rates per part, samples in order, and randomness that depends on the step alone."
     def __init__(self, *args, stage: Stage, **kwargs):
@@ -154,7 +154,7 @@ class Watch(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "COMPLETE").touch()
 
-# %% ../nbs/20_training.ipynb #28718ab7
+# %% ../nbs/20_training.ipynb #297f6f6c
 def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArguments:
     "transformers' settings for one stage."
     fast = autocast()
@@ -173,7 +173,7 @@ def newest_checkpoint(folder): # -> str or None
     found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
-# %% ../nbs/20_training.ipynb #6bdb641f
+# %% ../nbs/20_training.ipynb #1e4e6237
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     prepare_stage(model, stage)
@@ -204,7 +204,7 @@ def plan_steps(stages, samples: int | None, seconds: list, minutes: float | None
     if samples is None: samples = minutes * 60 / sum(s.share / total * t for s, t in zip(stages, seconds))
     return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
 
-# %% ../nbs/20_training.ipynb #707f1819
+# %% ../nbs/20_training.ipynb #9972bcbe
 def train(preset: str = "tiny", # a key of STAGES
           stage: str = "all", # "all", "1", "2" or "3"
           out="runs/tiny", # the folder of the run, which loads as a model when it is done
@@ -260,7 +260,7 @@ def chosen_stages(preset: str, stage: str) -> list: # of indices
     if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
     return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
 
-# %% ../nbs/20_training.ipynb #a5179d4d
+# %% ../nbs/20_training.ipynb #4620ddd7
 def save_record(path, run: dict):
     "Write the run's record whole."
     write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))

@@ -80,6 +80,7 @@ def test_a_file_that_is_no_picture_gets_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="is a folder"): load_image(str(tmp_path))
     with pytest.raises(ValueError, match="the image cannot be read"): load_image(b"nothing")
 
+@pytest.mark.filterwarnings("ignore") # Pillow warns about broken tags
 @settings(max_examples=60)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF"]), st.integers(0, 300), st.binary(min_size=1, max_size=6))
 def test_no_broken_file_raises_anything_but_valueerror(kind, place, junk):
