@@ -108,6 +108,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'ferretlite/fusion.py'),
                                    'ferretlite.fusion.VisualPosition.forward': ( 'fusion.html#visualposition.forward',
                                                                                  'ferretlite/fusion.py'),
+                                   'ferretlite.fusion.VisualPosition.reset_parameters': ( 'fusion.html#visualposition.reset_parameters',
+                                                                                          'ferretlite/fusion.py'),
                                    'ferretlite.fusion.fourier_features': ('fusion.html#fourier_features', 'ferretlite/fusion.py'),
                                    'ferretlite.fusion.fuse_maps': ('fusion.html#fuse_maps', 'ferretlite/fusion.py'),
                                    'ferretlite.fusion.grid_positions': ('fusion.html#grid_positions', 'ferretlite/fusion.py'),

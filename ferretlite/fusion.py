@@ -64,18 +64,21 @@ def fourier_features(
     return torch.cat([xy, angles.sin(), angles.cos()], -1)
 
 # %% ../nbs/11_fusion.ipynb #7b8bdfea
-class VisualPosition(nn.Module):
+class VisualPosition(nn.Linear):
     "A learned linear reading of each cell's place, to be added to visual tokens: the same place gets the same code in every map."
     def __init__(self,
         dim:int, # width of the tokens
         octaves:int=6, # see `fourier_features`
     ):
-        super().__init__()
-        self.octaves, self.proj = octaves, nn.Linear(4*octaves + 2, dim)
+        self.octaves = octaves
+        super().__init__(4*octaves + 2, dim)
+
+    def reset_parameters(self):
+        "Start as quiet as a token embedding: PyTorch's default would be several times louder than what the towers have to say."
+        nn.init.normal_(self.weight, std=.02); nn.init.zeros_(self.bias)
 
     def forward(self,
         size:tuple, # (h, w) of the map
     )->Tensor: # [h, w, dim]
-        weight = self.proj.weight
-        features = fourier_features(grid_positions(size, weight.device), self.octaves)
-        return self.proj(features.to(weight.dtype))
+        features = fourier_features(grid_positions(size, self.weight.device), self.octaves)
+        return super().forward(features.to(self.weight.dtype))

@@ -46,12 +46,12 @@ class Stage:
 PARTS = ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")
 
 FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
-    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=9, n_turns=1, resolution="fixed", lr=2e-3),
+    Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=1, n_turns=1, resolution="fixed", lr=1e-4),
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
-          dict(dense_referring=1.0, dense_detection=1.0), share=27, n_turns=2, lr=2e-3),
+          dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4, slow=dict(sampler=.1)),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=3.0, dense_detection=2.5, name=2.0, dense_referring=1.5, phrase=1.0, choose=1.0, count=1.0, word=.7, caption=.2, grounded_caption=.4),
-          share=200, n_turns=5, slow=dict(global_tower=.05, local_tower=.05)))
+          dict(name=4.0, dense_referring=2.0, choose=1.0, rec=1.0, dense_detection=.5, phrase=.3, count=.3, word=.3, caption=.2, grounded_caption=.2),
+          share=60, n_turns=5, lr=2e-3, slow=dict(global_tower=.02, local_tower=.02, visual_position=.1, sampler=.01)))
 
 STAGES = {"tiny": FERRET_STAGES}
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
