@@ -70,7 +70,9 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     torch.manual_seed(seed)
     towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / "tiny-lm")
     tokenizer, language = AutoTokenizer.from_pretrained(lm), LlamaForCausalLM.from_pretrained(lm, dtype=torch.float32)
-    model = FerretForConditionalGeneration(tiny_config(*(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")), language.config, tokenizer))
+    configs = [*(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")), language.config]
+    for config in configs: config._name_or_path = "" # where a part came from is nobody's business later
+    model = FerretForConditionalGeneration(tiny_config(*configs, tokenizer))
     for side in ("global", "local"):
         tower = getattr(model, f"{side}_tower")
         tower.load_state_dict(type(tower).from_pretrained(towers / side, dtype=torch.float32).state_dict())

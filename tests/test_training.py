@@ -79,7 +79,7 @@ def test_stages_say_what_the_paper_says():
     one, two, three = FERRET_STAGES
     assert set(one.trains) == MOVES["I"] and one.resolution == "fixed" and set(one.tasks) == {"caption"}
     assert set(two.trains) == MOVES["II"] and set(two.tasks) == {"dense_referring", "dense_detection"}
-    assert set(three.trains) == MOVES["III"] and sum(s.share for s in FERRET_STAGES) == pytest.approx(1)
+    assert set(three.trains) == MOVES["III"] and one.share < two.share < three.share
 
 def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeypatch):
     seen, run = [], training.run_stage
