@@ -153,8 +153,9 @@ def run_pretrain(args):
     with quiet():
         if args.what == "dense": from ferretlite.pretraining import pretrain_towers as pretrain
         else: from ferretlite.language import pretrain_lm as pretrain
-        start = dict(start=args.start) if args.what == "dense" and args.start else {}
-        pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **start)
+        options = dict(lr=args.lr, start=args.start, sides=args.tower and (args.tower,))
+        if args.what == "lm" and (args.start or args.tower): raise ValueError("--from and --tower are for towers: leave them out with `pretrain lm`.")
+        pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **{k: v for k, v in options.items() if v})
     print(args.out)
 
 # %% ../nbs/28_command_line.ipynb #5275ac36
@@ -476,6 +477,8 @@ def _options_train(parser):
 def _options_pretrain(parser):
     parser.add_argument("what", choices=("dense", "lm"), help="dense: both vision towers; lm: the language model")
     parser.add_argument("--from", dest="start", metavar="RUN", help="dense: go on from the towers of a finished run, with another seed")
+    parser.add_argument("--tower", choices=("global", "local"), help="dense: teach this one alone (default both)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default 0.002)")
     _budget(parser)
 
 # %% ../nbs/28_command_line.ipynb #fffe0222

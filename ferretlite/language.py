@@ -173,5 +173,5 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
                         samples and samples // batch_size, minutes, lr, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)
-    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(seed=seed, batch_size=batch_size, log=log), indent=1)))
+    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, log=log), indent=1)))
     return log

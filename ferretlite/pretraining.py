@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from .encoders import NORMALISATION, build_tower, tiny_clip_config, tiny_dino_config, tower_map
@@ -76,7 +77,7 @@ def dense_targets(objects: list, # SceneObject, boxes in the image frame
     return {n: tile(a) for n, a in out.items()}
 
 # %% ../nbs/07_dense_towers.ipynb #87822135
-def patch_shapes(covered: np.ndarray, # bool [H, W]: where any object is
+def patch_shapes(covered: np.ndarray, # [H, W] of bool or of shares in 0–1: where any object is
                  patch: int, # side of a patch: even, divides H and W
                  ) -> np.ndarray: # float32 [1, H/patch, W/patch, (patch/2)**2]
     "What is drawn in each patch, whatever its colour: coverage in 2x2-pixel blocks."
@@ -96,32 +97,40 @@ def cut_box(box: Box, # frame of the canvas, pixels
 
 # %% ../nbs/07_dense_towers.ipynb #84286e60
 class DenseViews(torch.utils.data.Dataset):
-    """Views cut out of crowded scenes, each with the truth of every patch.
+    """Windows cut out of scenes as the model sees them, each with the truth of every patch.
 
-    A canvas a third larger than the view is drawn and cut at a random place, so that objects are cut by the border as tiles cut them."""
-    def __init__(self, n: int, # how many
+    A scene is drawn at four times a view's side and shrunk to half of that, as the processor shrinks it before cutting it into 2x2 tiles."""
+    def __init__(self, n: int, # how many scenes
                  seed: int = 0, # of the first
                  view: int = 96, # side in pixels
                  patch: int = 16, # side of a patch
-                 split: str | None = None): # None: crowded scenes, and every fourth an ordinary one
-        self.n, self.seed, self.view, self.patch, self.split = n, seed, view, patch, split
+                 windows: int = 8, # views per scene
+                 split: str | None = None): # None: crowded scenes, and every third an ordinary one
+        self.n, self.seed, self.view, self.patch, self.windows, self.split = n, seed, view, patch, windows, split
 
     def __len__(self): return self.n
 
-    def __getitem__(self, i): # -> (pixels uint8 [view, view, 3], name -> truth per patch)
-        view, side = self.view, self.view * 4 // 3
-        image, found, owner = draw_scene(self.seed + i, (side, side), self.split or ("crowd" if i % 4 else "train"))
-        left, top = np.random.default_rng(self.seed + i).integers(0, side - view + 1, 2)
-        window = np.s_[top:top + view, left:left + view]
-        moved = [SceneObject(o.name, cut, None, o.color, o.fill, o.text) for _, o in found if (cut := cut_box(o.box, left, top, view))]
+    def __getitem__(self, i): # -> (pixels uint8 [windows, view, view, 3], name -> truth per patch)
+        view, side = self.view, 2 * self.view
+        image, found, owner = draw_scene(self.seed + i, (2 * side, 2 * side), self.split or ("crowd" if i % 3 else "train"))
+        pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+        covered = (owner >= 0).reshape(side, 2, side, 2).mean((1, 3), dtype=np.float32)
+        corners = np.random.default_rng(self.seed + i).integers(0, side - view + 1, (self.windows, 2))
+        views = [self._window(pixels, covered, found, left, top) for left, top in corners]
+        return np.stack([p for p, _ in views]), {n: np.concatenate([t[n] for _, t in views]) for n in views[0][1]}
+
+    def _window(self, pixels, covered, found, left, top):
+        view, at = self.view, np.s_[top:top + self.view, left:left + self.view]
+        boxes = [(o, cut_box(Box(*(v / 2 for v in o.box.list())), left, top, view)) for _, o in found]
+        moved = [SceneObject(o.name, cut, None, o.color, o.fill, o.text) for o, cut in boxes if cut]
         truth = dense_targets(moved, (view, view), (1, 1), view // self.patch)
-        return np.asarray(image)[window], {**truth, "shape": patch_shapes(owner[window] >= 0, self.patch)}
+        return pixels[at], {**truth, "shape": patch_shapes(covered[at], self.patch)}
 
 # %% ../nbs/07_dense_towers.ipynb #c2edf86a
 def collate_views(items, # list of what DenseViews gives
                   ): # -> (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)])
-    "Stack views and their truths."
-    pixels = torch.from_numpy(np.stack([p for p, _ in items])).permute(0, 3, 1, 2).float() / 255
+    "All views of some scenes with their truths."
+    pixels = torch.from_numpy(np.concatenate([p for p, _ in items])).permute(0, 3, 1, 2).float() / 255
     return pixels, {n: torch.from_numpy(np.concatenate([t[n] for _, t in items])) for n in items[0][1]}
 
 # %% ../nbs/07_dense_towers.ipynb #781231ba
@@ -253,17 +262,17 @@ class DenseTowers(nn.ModuleDict):
         super().__init__(dict(local=build_tower(tiny_dino_config(width, image_size=view, patch_size=patch)), local_head=DenseHead(width, patch)))
         self["global"], self["global_head"] = build_tower(tiny_clip_config(width, image_size=view, patch_size=patch)), DenseHead(width, patch)
 
-    def answers(self, batch): # (pixels, truth) -> side -> (loss, share right)
+    def answers(self, batch, sides=("global", "local")): # (pixels, truth) -> side -> (loss, share right)
         pixels, truth = batch
-        return {s: dense_loss(self[s + "_head"](tower_map(self[s], normalise(pixels, self[s].config.model_type))), truth) for s in ("global", "local")}
+        return {s: dense_loss(self[s + "_head"](tower_map(self[s], normalise(pixels, self[s].config.model_type))), truth) for s in sides}
 
 # %% ../nbs/07_dense_towers.ipynb #e0fd43ed
 @torch.no_grad()
 def dense_scores(model: DenseTowers, # put into eval()
-                 n: int = 256, # views
+                 n: int = 256, # scenes, one view of each
                  ) -> dict: # side -> question -> share of patches right
     "What the read-outs get right on `n` views that training does not show (`extent`: mean error of an edge, in views)."
-    data = DenseViews(n, 10 ** 6)
+    data = DenseViews(n, 10 ** 6, windows=1)
     return {side: right for side, (_, right) in model.eval().answers(collate_views([data[i] for i in range(n)])).items()}
 
 def save_towers(model: DenseTowers, out, # folder
@@ -277,12 +286,13 @@ def save_towers(model: DenseTowers, out, # folder
 
 # %% ../nbs/07_dense_towers.ipynb #82537aaf
 def pretrain_towers(out, # folder: `global/` and `local/` are written there in transformers' format
-                    samples: int | None = None, # views, or
+                    samples: int | None = None, # scenes, each giving eight views, or
                     minutes: float | None = None, # about how long
                     resume: bool = False, # go on with the run in `out`
-                    seed: int = 0, # of weights and views
-                    batch_size: int = 40, # views a step
+                    seed: int = 0, # of weights and scenes
+                    batch_size: int = 5, # scenes a step
                     lr: float = 2e-3, # peak learning rate
+                    sides: tuple = ("global", "local"), # the towers that learn
                     start=None, # folder of a finished run to go on from, with another seed and a schedule of its own
                     ) -> dict: # side -> question -> share of patches right
     "Teach both towers densely, from nothing or from where another run ended; returns what the read-outs get right on validation scenes."
@@ -291,9 +301,10 @@ def pretrain_towers(out, # folder: `global/` and `local/` are written there in t
     if start:
         earlier = json.loads((Path(start) / "run.json").read_text())
         model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True)["model"])
-    loss_of = lambda batch: sum(loss for loss, _ in model.answers(batch).values())
+    for side in {"global", "local"} - set(sides): model[side].requires_grad_(False); model[side + "_head"].requires_grad_(False)
+    loss_of = lambda batch: sum(loss for loss, _ in model.answers(batch, sides).values()) / len(sides)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate_views, start), out,
                         samples and samples // batch_size, minutes, lr, resume=resume)
     steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
-    return save_towers(model, out, dict(legs=earlier["legs"] + [dict(seed=seed, steps=steps, batch_size=batch_size, lr=lr)],
+    return save_towers(model, out, dict(legs=earlier["legs"] + [dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, views=8 * batch_size, lr=lr)],
                                         log=earlier["log"] + [(done + s, loss) for s, loss in log]))

@@ -108,7 +108,8 @@ def image_inputs(self, images: list) -> dict: # of upright RGB PIL images
         if rows: found["local_pixels"] += split_tiles(to_pixels(image, (rows * h, cols * w), mean, std), (rows, cols))
         found["grids"].append((rows, cols)); found["image_sizes"].append(size)
     stack = lambda tensors: torch.stack(tensors) if tensors else torch.zeros(0, 3, *views["local"][0])
-    return dict(global_pixels=stack(found["global_pixels"]), local_pixels=stack(found["local_pixels"]),
+    whole = torch.stack(found["global_pixels"]) if images else torch.zeros(0, 3, *views["global"][0])
+    return dict(global_pixels=whole, local_pixels=stack(found["local_pixels"]),
                 grids=torch.tensor(found["grids"]), image_sizes=found["image_sizes"])
 
 FerretProcessor.image_inputs = image_inputs
@@ -161,9 +162,13 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
                          multiple: int = 32, # lengths are padded to a multiple of this
                          most: int | None = None, # tokens of text per image, see language.encode_turns
                          ) -> BatchFeature:
-    "A training batch: several turns per image, isolated from each other (`turn_ids`), padded on the right."
-    images = [load_image(c.image) for c in conversations]
-    inputs = self.image_inputs(images)
+    """A training batch: several turns per image, isolated from each other (`turn_ids`), padded on the right.
+
+    Where conversations come without their image (`image=None`: somebody has kept its maps), the batch holds the pixels of the others, and `fresh` says whose."""
+    fresh = [i for i, c in enumerate(conversations) if c.image is not None]
+    inputs = self.image_inputs([load_image(conversations[i].image) for i in fresh])
+    if len(fresh) < len(conversations):
+        inputs.update(image_sizes=[c.size for c in conversations], grids=torch.tensor([self.config.grid_for(c.size) for c in conversations]), fresh=fresh)
     rows = [encode_turns(self.tokenizer, self.beginning(self.config.count_visual_tokens(grid)),
                          [(self.write_prompt(t.prompt, t.regions, size), t.answer) for t in c.turns], most)
             for c, size, grid in zip(conversations, inputs["image_sizes"], inputs["grids"].tolist())]

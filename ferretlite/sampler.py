@@ -213,6 +213,19 @@ class SpatialAwareSampler(RegionSampler):
         self.agg_projector_list = nn.ModuleList(Aggregate(in_dim) for _ in n_centers)
         self.flatten_projector = nn.Linear(in_dim*self.n_centers[-1], in_dim)
         self.dim_projector = nn.Linear(in_dim, out_dim)
+        self.start_as_pooling()
+
+    @torch.no_grad()
+    def start_as_pooling(self):
+        "Begin close to plain pooling, so that what can be read from the map can be read from the vector: identities, plus a third of the usual random weights."
+        C, S = self.in_dim, self.n_centers[-1]
+        for layer in [*self.diff_projector_list, *(a.net[0] for a in self.agg_projector_list), self.flatten_projector]:
+            layer.reset_parameters(); layer.weight.mul_(.3); layer.bias.mul_(.3)
+        for difference, aggregate in zip(self.diff_projector_list, self.agg_projector_list):
+            mixer, same = aggregate.net[0], torch.eye(C, C + 2)
+            difference.weight.add_(torch.eye(C + 2)) # (neighbour - centre) + centre = neighbour
+            mixer.weight.add_(torch.cat([same, same], 1)[..., None]); mixer.bias.add_(3.0) # far above zero: the ReLU cuts nothing yet
+        self.flatten_projector.weight.add_(torch.eye(C).repeat(1, S) / S)
 
     def stage(self, i, points, features): # [M, N, 2], [M, N, C] -> [M, S, 2], [M, S, C]
         "Keep S well-spread points; let each gather what its neighbours know."
@@ -245,7 +258,7 @@ class SpatialAwareSampler(RegionSampler):
         "Load an official Ferret sampler (not supported yet)."
         raise ValueError("official Ferret weights expect the official geometry (compat='ferret'), which is not supported yet")
 
-# %% ../nbs/14_sampler.ipynb #d72623f7
+# %% ../nbs/14_sampler.ipynb #ccf703d5
 class MeanSampler(RegionSampler):
     "The ablation arm: the average of the region's features, through one linear layer. It forgets where inside the region things were."
     def __init__(self,

@@ -83,7 +83,7 @@ def is_held_out(kind: str, # a key of KINDS
 
 # %% ../nbs/03_scenes.ipynb #1169f56d
 SPLITS = ("train", "val", "test", "unseen", "count", "large", "crowd")
-SIDES = {"large": (1 / 6, 1 / 3), "crowd": (1 / 20, 2 / 5)} # split -> longer sides of objects, in shorter sides of the image; 1/32 to 1/3 elsewhere
+SIDES = {"large": (1 / 6, 1 / 3), "crowd": (1 / 32, 1 / 4)} # split -> longer sides of objects, in shorter sides of the image; 1/32 to 1/3 elsewhere
 
 def _style(rng, kind=None, color=None, unseen=False):
     "Draw (kind, colour, fill); what is given stays; the pair is held out exactly if `unseen`."
@@ -99,7 +99,7 @@ def _kin(rng, split):
         same = [_style(rng, kind=target[0], color=target[1] if rng.random() < .5 else None) for _ in range(rng.integers(1, 11))]
         others = [s for s in (_style(rng) for _ in range(rng.integers(0, 4))) if s[0] != target[0]]
         return same + others, True
-    if split == "crowd": return [_style(rng) for _ in range(26)], False
+    if split == "crowd": return [_style(rng) for _ in range(70)], False
     unseen = split == "unseen"
     target = _style(rng, unseen=unseen)
     found = [target, _style(rng, kind=target[0]), _style(rng, color=target[1])]
@@ -113,7 +113,7 @@ def _outlines(rng, split, size):
     short, found = min(size), []
     styles, counting = _kin(rng, split)
     low, high = (1 / 14, 1 / 5) if counting else SIDES.get(split, (1 / 32, 1 / 3))
-    words = 3 if split == "crowd" else int(not counting and rng.random() < .35)
+    words = 6 if split == "crowd" else int(not counting and rng.random() < .35)
     styles += [("word", str(rng.choice(list(COLORS))), "filled") for _ in range(words)]
     for kind, color, fill in styles:
         text = "".join(rng.choice(list(LETTERS), rng.integers(3, 5))) if kind == "word" else None
@@ -256,7 +256,7 @@ def make_scene(seed: int, # same seed, size and split: same scene
 
     Scenes of `train`, `val`, `test` and `large` hold a target with a same-kind and a same-colour rival (but for one in a hundred, where one
     found no room, and one training scene in seven, which counts instead); `unseen` targets are colour x kind pairs that no other split shows;
-    `count` draws a flat 1–10 objects of one kind; `crowd` packs some twenty-five objects, for teaching towers.
+    `count` draws a flat 1–10 objects of one kind; `crowd` packs some seventy objects, for teaching towers.
     Raises ValueError for an unknown split."""
     if split not in SPLITS: raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
     size = (size, size) if isinstance(size, int) else tuple(size)

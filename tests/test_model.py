@@ -73,10 +73,20 @@ def test_config_survives_the_trip_through_json(random_model, tmp_path):
     assert again.local_tower.model_type == "dinov2" and again.text_config.tie_word_embeddings
 
 def test_our_parts_keep_pytorchs_initialisation(random_model):
-    "N(0, 0.02), transformers' default, would make the sampler's wide layer several times too strong."
-    weight = random_model[0].sampler.flatten_projector.weight.detach()
-    bound = weight.shape[1] ** -.5
-    assert weight.abs().max() <= bound and weight.std().item() == pytest.approx(bound / 3 ** .5, rel=.05)
+    "N(0, 0.02), transformers' default, would be several times off in narrow and in wide layers."
+    for weight in (random_model[0].sampler.dim_projector.weight.detach(), random_model[0].global_projector[2].weight.detach()):
+        bound = weight.shape[1] ** -.5
+        assert weight.abs().max() <= bound and weight.std().item() == pytest.approx(bound / 3 ** .5, rel=.05)
+
+def test_a_new_models_sampler_starts_as_pooling_and_a_loaded_one_as_saved(random_model, tmp_path):
+    sampler = random_model[0].sampler
+    n, dim = sampler.n_centers[-1], sampler.in_dim
+    middle = sampler.flatten_projector.weight.detach().unflatten(1, (n, dim)).diagonal(dim1=0, dim2=2)
+    assert middle.mean().item() == pytest.approx(1 / n, rel=.02) # transformers' initialisation has not drawn it anew
+    changed = copy.deepcopy(random_model[0])
+    with torch.no_grad(): changed.sampler.flatten_projector.weight.fill_(.125)
+    changed.save_pretrained(tmp_path)
+    assert (FerretForConditionalGeneration.from_pretrained(tmp_path).sampler.flatten_projector.weight == .125).all()
 
 # Seeing
 
@@ -84,7 +94,7 @@ def test_number_of_tokens_is_what_the_config_says(random_model):
     model, processor = random_model
     batch = ask(processor, ASKED)
     assert batch["grids"].tolist() == [[2, 2], [1, 2], [1, 1], [2, 1]]
-    tokens, maps = model.see(batch["global_pixels"], batch["local_pixels"], batch["grids"])
+    tokens, maps = model.see(*model.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"])
     assert [len(t) for t in tokens] == [80, 48, 32, 48] == [model.config.count_visual_tokens(g) for g in batch["grids"].tolist()]
     assert [tuple(m.shape[:2]) for m in maps] == [(8, 8), (4, 8), (4, 4), (8, 4)]
 

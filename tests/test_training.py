@@ -9,7 +9,7 @@ import torch
 from ferretlite import training
 from ferretlite.data import Collator
 from ferretlite.encoders import build_tower
-from ferretlite.training import (FERRET_STAGES, PARTS, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_steps, prepare_stage,
+from ferretlite.training import (FERRET_STAGES, PARTS, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_steps, prepare_stage,
                                  stage_data, stage_processor, start_model, train)
 from transformers import LlamaForCausalLM
 
@@ -24,7 +24,7 @@ def start(parts, tmp_path_factory):
 
 def make_small(patch):
     "Batches of two, a checkpoint every second step, and samples enough in every stage."
-    patch.setitem(training.STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in FERRET_STAGES))
+    patch.setitem(training.STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in TINY_STAGES))
     arguments = training.stage_arguments
     def often(*args):
         found = arguments(*args)
@@ -81,6 +81,31 @@ def test_stages_say_what_the_paper_says():
     assert set(two.trains) == MOVES["II"] and set(two.tasks) == {"dense_referring", "dense_detection"}
     assert set(three.trains) == MOVES["III"] and one.share < two.share < three.share
 
+def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(start, finished):
+    before, after = start_model(start["towers"], start["lm"], 0)[0].parts(), load_model(finished)[0].parts()
+    for name in PARTS:
+        moved = not all(torch.equal(a, b) for a, b in zip(before[name], after[name]))
+        assert moved == (not name.endswith("tower")), name
+    data = stage_data(replace(TINY_STAGES[2], first_share=.5), 8, 0, 3)
+    assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(t.task != "name" for i in range(4, 8) for t in data[i].turns)
+
+def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
+    model, processor = random_model
+    stage = replace(TINY_STAGES[2], batch_size=3, visits=2)
+    data, collate = stage_data(stage, 6, 0, 3), Collator(processor)
+    pixels = collate([stage_data(replace(stage, visits=1), 6, 0, 3)[i] for i in range(3)])
+    trainer = training.StageTrainer.__new__(training.StageTrainer)
+    trainer.model, trainer.kept = model.eval(), {}
+    losses = []
+    for places in ((0, 1, 2), (3, 1, 5), (0, 1, 2)): # pictures 0-2, then all of them again without their pixels
+        batch = collate([data[i] for i in places]); ids = batch.pop("ids")
+        if losses: assert batch["fresh"] == [] and len(batch["global_pixels"]) == 0
+        trainer.keep_maps(batch, ids)
+        with torch.no_grad(): losses.append(model(**batch).loss.item())
+    pixels.pop("ids")
+    with torch.no_grad(): truth = model(**pixels).loss.item()
+    assert losses[0] == losses[2] == pytest.approx(truth, rel=2e-2) and len(trainer.kept) == 3 # kept in bfloat16
+
 def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeypatch):
     seen, run = [], training.run_stage
     def look(model, processor, stage, *args):
@@ -101,7 +126,7 @@ def test_a_stage_with_a_part_nobody_has_is_refused(random_model):
 
 def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
     model, _ = random_model
-    stage = FERRET_STAGES[2]; prepare_stage(model, stage)
+    stage = replace(FERRET_STAGES[2], slow=dict(language_model=.5)); prepare_stage(model, stage)
     groups = parameter_groups(model, stage)
     assert {g["name"]: g["lr"] / stage.lr for g in groups} == {n: stage.slow.get(n, 1.0) for n in PARTS}
     assert all((g["weight_decay"] > 0) == all(p.ndim > 1 for p in g["params"]) for g in groups)

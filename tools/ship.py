@@ -1,8 +1,10 @@
 """Turn a finished run into the weights that the package carries: `python tools/ship.py RUN [--n 1000]`.
 
-Writes ferretlite/weights/tiny/: the model in half precision, the run's record, its scores, and a card made from both."""
+A run of `ferretlite train` becomes ferretlite/weights/tiny/: the model in half precision, the run's record, its scores, and a card made from both.
+A run of `ferretlite pretrain` becomes tiny-towers/ or tiny-lm/, with a card."""
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 from ferretlite.evaluation import evaluate, write_json
@@ -38,11 +40,55 @@ never shows a scene of the splits below. Weights are stored in half precision.
 |---|---|---|---|---|---|---|
 """ + "\n".join(rows) + "\n\nLicence: Apache-2.0, as the code.\n"
 
+def towers_card(run: dict) -> str:
+    "How the towers came to be, leg by leg, and what their read-outs get right."
+    legs = [f"{n}. {' and '.join(leg['sides'])}: {leg['steps']:,} steps of {leg['views']} views, seed {leg['seed']}, peak rate {leg['lr']:g}" +
+            (f" (stopped; its schedule was planned for {leg['planned']:,} steps)" if "planned" in leg else "") + (f"; {leg['note']}" if "note" in leg else "")
+            for n, leg in enumerate(run["legs"], 1)]
+    asked = ("kind", "color", "fill", "left", "right", "extent")
+    rows = [f"| {side} | " + " | ".join(f"{right[q]:.3f}" for q in asked) + " |" for side, right in run["scores"].items()]
+    return f"""# ferretlite tiny-towers
+
+A CLIP-style and a DINOv2-style ViT (96-pixel views, 16-pixel patches, width 160) that were told the truth of every patch of drawn glyph scenes
+(`nbs/07_dense_towers.ipynb`). They have the architecture of CLIP and DINOv2 and none of their upbringing, and they know **no photographs**.
+
+**Made by** `ferretlite pretrain dense`, each leg going on from the one before with `--from`:
+
+""" + "\n".join(legs) + f"""
+
+**Share of patches that the read-outs get right** on 256 validation views (`extent`: mean error of an edge, in views; `left`, `right`: letters of words):
+
+| tower | {' | '.join(asked)} |
+|---|{'---|' * len(asked)}
+""" + "\n".join(rows) + "\n\nLicence: Apache-2.0, as the code.\n"
+
+def lm_card(run: dict) -> str:
+    "How the language model came to be."
+    return f"""# ferretlite tiny-lm
+
+A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in words (`nbs/16_tiny_lm.ipynb`). It knows how
+answers and boxes are written. It does **not** look things up in what it reads.
+
+**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --seed {run['seed']}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+Its loss per token at the end was {run['log'][-1][1]:.2f} (no idea: 6.64).
+
+Licence: Apache-2.0, as the code.
+"""
+
+def ship_pretrained(folder: Path, run: dict):
+    "Towers or a language model: what `pretrain` wrote, but for the state it goes on from, and a card."
+    towers = "legs" in run
+    out = WEIGHTS / ("tiny-towers" if towers else "tiny-lm")
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.pt", "*.part"))
+    write_whole(out / "README.md", lambda p: p.write_text((towers_card if towers else lm_card)(run), encoding="utf-8"))
+    print(out)
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run"); parser.add_argument("--n", type=int, default=1000)
     args = parser.parse_args()
     out, run = WEIGHTS / "tiny", json.loads((Path(args.run) / "run.json").read_text())
+    if "stages" not in run: return ship_pretrained(Path(args.run), run)
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores); write_json(out / "run.json", run)
