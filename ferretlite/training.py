@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
-           'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'StageTrainer',
-           'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint', 'run_stage', 'seconds_per_sample',
-           'plan_steps', 'train', 'chosen_stages', 'save_record', 'save_model', 'draw_losses']
+           'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_words',
+           'align_projector', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
+           'run_stage', 'seconds_per_sample', 'plan_steps', 'train', 'chosen_stages', 'save_record', 'save_model',
+           'draw_losses']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import copy
@@ -20,6 +21,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -27,8 +29,9 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCal
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .language import IMAGE, REGION
 from .model import FerretConfig, FerretForConditionalGeneration
-from .pretraining import autocast, write_whole
+from .pretraining import KIND_NAMES, autocast, dense_targets, write_whole
 from .processor import FerretProcessor
+from .scenes import COLORS, FILLS, make_scene
 
 # %% ../nbs/20_training.ipynb #6bdb641f
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Stage:
     share: float         # of all samples, relative to the other stages
     lr: float = 1e-3     # peak learning rate
     slow: dict = field(default_factory=dict) # part -> factor on the learning rate
+    align: tuple = ()    # projectors that are first fitted word by word, see align_projector
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
@@ -61,8 +65,9 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
           dict(rec=2.5, name=1.5, choose=1.0, phrase=1.0, dense_detection=1.0, count=.5, word=.5, dense_referring=.3, grounded_caption=.2, caption=.1),
           share=60, n_turns=5, lr=1e-3))
 
-TINY_STAGES = (*FERRET_STAGES[:2], # in stage III: towers that were taught patch by patch stay as they are, and names come before places
-               replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.15, visits=4))
+TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
+    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("local_projector",)),
+    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.4, visits=4))
 
 STAGES = {"tiny": TINY_STAGES}
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
@@ -126,6 +131,55 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
     return groups
 
 # %% ../nbs/20_training.ipynb #f6eb0383
+def patch_words(objects: list, # SceneObject
+                size: tuple, # (height, width) of the image
+                tiles: tuple, # (rows, columns) of views
+                cells: int, # patches along a view's side
+                tokenizer): # -> ([views, cells, cells] of numbers, list of token ids per number; number 0: nothing there)
+    "The words of what lies in each patch."
+    truth, words = dense_targets(objects, size, tiles, cells), [[]]
+    labels = np.stack([truth[n] for n in ("fill", "color", "kind")], -1)
+    numbers = np.zeros(labels.shape[:-1], np.int64)
+    for f, c, k in np.unique(labels[labels[..., 0] >= 0], axis=0):
+        numbers[(labels == (f, c, k)).all(-1)] = len(words)
+        words.append(tokenizer(f" {FILLS[f]} {list(COLORS)[c]} {KIND_NAMES[k]}", add_special_tokens=False).input_ids)
+    return numbers, words
+
+def align_projector(model, processor: FerretProcessor, side: str, # "global" or "local"
+                    n: int = 300, # crowded scenes to learn from
+                    seed: int = 0, steps: int = 600, spread: float = .25) -> list: # of (step, loss)
+    """Fit one projector so that the language model's word table reads each patch as the words of what lies there; empty patches are near zero.
+
+    Its output ends with standard deviation `spread`, some times that of a word vector: it has to be heard beside the position code."""
+    view, _, _, (cells, _) = processor.config.views()[side]
+    table, projector = model.get_input_embeddings().weight.detach(), getattr(model, f"{side}_projector").requires_grad_(True)
+    maps, owners, said = [], [], [[]]
+    for i in range(n):
+        scene = make_scene(seed + i, 4 * view[0], "crowd")
+        inputs = processor.image_inputs([scene.image])
+        with torch.no_grad(), autocast(): found = model.look(inputs["global_pixels"], inputs["local_pixels"])[side == "local"]
+        tiles = tuple(inputs["grids"][0].tolist()) if side == "local" else (1, 1)
+        numbers, words = patch_words(scene.objects, scene.size, tiles, cells, processor.tokenizer)
+        owners.append(torch.from_numpy(np.where(numbers > 0, numbers + len(said) - 1, 0))); maps.append(found.float()); said += words[1:]
+    target = torch.zeros(len(said), len(table))
+    for number, ids in enumerate(said):
+        for i in ids: target[number, i] += 1 / len(ids)
+    x, y = torch.cat(maps).flatten(0, 2), torch.cat(owners).flatten()
+    full, empty = (y > 0).nonzero()[:, 0], (y == 0).nonzero()[:, 0]
+    dice, optimizer, log = torch.Generator().manual_seed(seed), torch.optim.AdamW(projector.parameters(), lr=3e-3, weight_decay=.01), []
+    for step in range(steps):
+        for group in optimizer.param_groups: group["lr"] = 3e-3 * (1 - step / steps)
+        some = full[torch.randint(len(full), (768,), generator=dice)]
+        h = projector(x[some])
+        loss = -(target[y[some]] * (h @ table.T).log_softmax(-1)).sum(-1).mean() + .02 * h.square().mean()
+        if len(empty): loss = loss + .1 * projector(x[empty[torch.randint(len(empty), (256,), generator=dice)]]).square().mean()
+        optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.item()))
+    with torch.no_grad():
+        scale = spread / projector(x).std()
+        for p in projector[2].parameters(): p.mul_(scale)
+    return log
+
+# %% ../nbs/20_training.ipynb #ca007d48
 class StageTrainer(Trainer):
     "transformers' Trainer with learning rates per part, samples in order, and randomness that depends on the step alone."
     def __init__(self, *args, stage: Stage, **kwargs):
@@ -178,7 +232,7 @@ class Watch(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "COMPLETE").touch()
 
-# %% ../nbs/20_training.ipynb #297f6f6c
+# %% ../nbs/20_training.ipynb #c7f37506
 def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArguments:
     "transformers' settings for one stage."
     fast = autocast()
@@ -201,15 +255,17 @@ def newest_checkpoint(folder): # -> str or None
     found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
-# %% ../nbs/20_training.ipynb #1e4e6237
+# %% ../nbs/20_training.ipynb #9972bcbe
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
+    checkpoint = newest_checkpoint(out) if resume else None
+    n = min(300, steps * stage.batch_size) # a short run aligns shortly
+    for name in stage.align if not checkpoint else (): align_projector(model, processor, name.removesuffix("_projector"), n, seed * 1000, 2 * n)
     prepare_stage(model, stage)
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
                            data_collator=Collator(stage_processor(processor, stage)), callbacks=[watch])
     trainer.remove_callback(PrinterCallback) # the bar says it
-    checkpoint = newest_checkpoint(out) if resume else None
     if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
     trainer.train(resume_from_checkpoint=checkpoint)
     return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
@@ -235,7 +291,7 @@ def plan_steps(stages, samples: int | None, seconds: list, minutes: float | None
     if samples is None: samples = minutes * 60 / sum(s.share / total * t for s, t in zip(stages, seconds))
     return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
 
-# %% ../nbs/20_training.ipynb #9972bcbe
+# %% ../nbs/20_training.ipynb #47b19f05
 def train(preset: str = "tiny", # a key of STAGES
           stage: str = "all", # "all", "1", "2" or "3"
           out="runs/tiny", # the folder of the run, which loads as a model when it is done
@@ -291,7 +347,7 @@ def chosen_stages(preset: str, stage: str) -> list: # of indices
     if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
     return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
 
-# %% ../nbs/20_training.ipynb #4620ddd7
+# %% ../nbs/20_training.ipynb #54e13423
 def save_record(path, run: dict):
     "Write the run's record whole."
     write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))

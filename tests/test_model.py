@@ -74,7 +74,7 @@ def test_config_survives_the_trip_through_json(random_model, tmp_path):
 
 def test_our_parts_keep_pytorchs_initialisation(random_model):
     "N(0, 0.02), transformers' default, would be several times off in narrow and in wide layers."
-    for weight in (random_model[0].sampler.dim_projector.weight.detach(), random_model[0].global_projector[2].weight.detach()):
+    for weight in (random_model[0].local_projector[0].weight.detach(), random_model[0].global_projector[2].weight.detach()):
         bound = weight.shape[1] ** -.5
         assert weight.abs().max() <= bound and weight.std().item() == pytest.approx(bound / 3 ** .5, rel=.05)
 

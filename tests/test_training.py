@@ -89,6 +89,20 @@ def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(start, finished)
     data = stage_data(replace(TINY_STAGES[2], first_share=.5), 8, 0, 3)
     assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(t.task != "name" for i in range(4, 8) for t in data[i].turns)
 
+def test_alignment_moves_one_projector_towards_the_words(start):
+    model, processor = start_model(start["towers"], start["lm"], 0)
+    before = copy.deepcopy(model.state_dict())
+    log = training.align_projector(model, processor, "local", n=2, steps=60)
+    moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"local_projector"} and log[-1][1] < log[0][1] - .1 # random towers have little to say
+    again, _ = start_model(start["towers"], start["lm"], 0)
+    torch.manual_seed(5); training.align_projector(again, processor, "local", n=2, steps=60)
+    assert same(model.state_dict(), again.state_dict()) # by its own dice
+
+def test_stage_one_leaves_the_local_projector_as_it_was(start, finished):
+    before, after = start_model(start["towers"], start["lm"], 0)[0], load_model(finished / "stage-1")[0]
+    assert torch.equal(before.local_projector[0].weight, after.local_projector[0].weight) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
+
 def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     model, processor = random_model
     stage = replace(TINY_STAGES[2], batch_size=3, visits=2)
@@ -149,7 +163,7 @@ def test_start_model_brings_towers_and_language_model(start):
     assert same(dict(model.global_tower.state_dict()), dict(type(model.global_tower).from_pretrained(start["towers"] / "global").state_dict()))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     again, _ = start_model(start["towers"], start["lm"], 0); other, _ = start_model(start["towers"], start["lm"], 1)
-    assert same(model.state_dict(), again.state_dict()) and not torch.equal(model.sampler.dim_projector.weight, other.sampler.dim_projector.weight)
+    assert same(model.state_dict(), again.state_dict()) and not torch.equal(model.local_projector[0].weight, other.local_projector[0].weight)
 
 def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
     model, processor = load_model(finished)
