@@ -259,7 +259,7 @@ def newest_checkpoint(folder): # -> str or None
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
-    n = min(300, steps * stage.batch_size) # a short run aligns shortly
+    n = min(300, 3 * steps * stage.batch_size) # a short run aligns shortly
     for name in stage.align if not checkpoint else (): align_projector(model, processor, name.removesuffix("_projector"), n, seed * 1000, 2 * n)
     prepare_stage(model, stage)
     watch = Watch(bar, stage.batch_size, stage.name)
@@ -319,7 +319,7 @@ def train(preset: str = "tiny", # a key of STAGES
     else:
         began = time.perf_counter()
         seconds = [seconds_per_sample(model, processor, s, seed) for s in stages] if samples is None else []
-        left = minutes - (time.perf_counter() - began) / 60 - .4 if minutes else None
+        left = minutes * (.9 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
         run = dict(settings=settings, steps=plan_steps(stages, samples, seconds, left), stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)
