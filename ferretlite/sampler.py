@@ -228,8 +228,6 @@ class SpatialAwareSampler(RegionSampler):
         self.flatten_projector.weight.add_(torch.eye(C).repeat(1, S) / S)
         if self.dim_projector.out_features == C: # nothing to translate: a quiet identity
             self.dim_projector.weight.copy_(torch.eye(C) / 4); self.dim_projector.bias.zero_()
-        if self.dim_projector.out_features == C: # nothing to translate: a quiet identity
-            self.dim_projector.weight.copy_(torch.eye(C) / 4); self.dim_projector.bias.zero_()
 
     def stage(self, i, points, features): # [M, N, 2], [M, N, C] -> [M, S, 2], [M, S, C]
         "Keep S well-spread points; let each gather what its neighbours know."

@@ -106,6 +106,7 @@ def prepare_stage(model, stage: Stage):
     "Freeze everything but the stage's parts; parts that this model was built without are passed over."
     unknown, parts = [p for p in stage.trains if p not in PARTS], model.parts()
     if unknown: raise ValueError(f"Stage {stage.name} trains {unknown[0]!r}: expected parts among {', '.join(PARTS)}.")
+    if stage.visits > 1 and any(p.endswith("tower") for p in stage.trains): raise ValueError(f"Stage {stage.name} shows pictures {stage.visits} times and trains a tower: kept maps would be out of date, expected visits=1.")
     model.requires_grad_(False)
     for name in stage.trains:
         for p in parts.get(name, []): p.requires_grad_(True)

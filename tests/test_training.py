@@ -138,6 +138,9 @@ def test_projectors_of_other_widths_are_left_alone(random_model):
 def test_a_stage_with_a_part_nobody_has_is_refused(random_model):
     with pytest.raises(ValueError, match="trains 'crop_encoder'"): prepare_stage(random_model[0], replace(FERRET_STAGES[0], trains=("crop_encoder",)))
 
+def test_pictures_come_back_only_behind_frozen_towers(random_model):
+    with pytest.raises(ValueError, match="kept maps would be out of date"): prepare_stage(random_model[0], replace(FERRET_STAGES[2], visits=4))
+
 def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
     model, _ = random_model
     stage = replace(FERRET_STAGES[2], slow=dict(language_model=.5)); prepare_stage(model, stage)

@@ -31,7 +31,7 @@ Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning 
 **Made by** `{command}` from the shipped `tiny-towers` and `tiny-lm`: {sum(run['steps']) * 16:,} samples in three stages
 ({', '.join(f"{name.split()[0]}: {steps} steps" for name, steps in zip(run['stages'], run['steps']))} of 16 scenes), seed {run['settings']['seed']},
 {run['seconds'] / 60:.0f} minutes on {machine['threads']} shared CPU core{'s' if machine['threads'] > 1 else ''} (Python {machine['python']}, torch {machine['torch']}). Scenes are procedural (`ferretlite.scenes`); training
-never shows a scene of the splits below. Weights are stored in half precision.
+never shows a scene of the splits below. Weights are stored in half precision.{' ' + run['note'] if 'note' in run else ''}
 
 **Scores** by `ferretlite eval tiny --suite scenes --n {n}`: scenes of the test split (counting: of the count split) with same-kind and same-colour rivals.
 *Chance* picks at random, *constant* always gives the best single answer.
