@@ -21,6 +21,13 @@ class Projector(nn.Sequential):
     ):
         super().__init__(nn.Linear(in_dim, out_dim), nn.GELU(), nn.Linear(out_dim, out_dim))
 
+    def forward(self,
+        features:Tensor, # [..., in_dim]
+        place:Tensor|None=None, # [..., out_dim], see `VisualPosition`: joins before the GELU
+    )->Tensor: # [..., out_dim]
+        hidden = self[0](features)
+        return self[2](self[1](hidden if place is None else hidden + place.to(hidden.dtype)))
+
 # %% ../nbs/11_fusion.ipynb #9ec3bafe
 def upsample_map(
     maps:Tensor, # [B, h, w, C]
@@ -65,17 +72,17 @@ def fourier_features(
 
 # %% ../nbs/11_fusion.ipynb #7b8bdfea
 class VisualPosition(nn.Linear):
-    "A learned linear reading of each cell's place, to be added to visual tokens: the same place gets the same code in every map."
+    "A learned linear reading of each cell's place, told to the projectors: the same place gets the same code in every map."
     def __init__(self,
-        dim:int, # width of the tokens
+        dim:int, # width of a projector's hidden layer
         octaves:int=6, # see `fourier_features`
     ):
         self.octaves = octaves
         super().__init__(4*octaves + 2, dim)
 
     def reset_parameters(self):
-        "Start as quiet as a token embedding: PyTorch's default would be several times louder than what the towers have to say."
-        nn.init.normal_(self.weight, std=.02); nn.init.zeros_(self.bias)
+        "Start quiet: what the towers have to say comes first."
+        nn.init.normal_(self.weight, std=.05); nn.init.zeros_(self.bias)
 
     def forward(self,
         size:tuple, # (h, w) of the map

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
-           'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_words',
-           'align_projector', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
+           'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_things',
+           'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
            'run_stage', 'seconds_per_sample', 'plan_steps', 'train', 'chosen_stages', 'save_record', 'save_model',
            'draw_losses']
 
@@ -27,11 +27,12 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, Revisited, SceneStream
-from .language import IMAGE, REGION
+from .language import IMAGE, REGION, thing_vectors
 from .model import FerretConfig, FerretForConditionalGeneration
-from .pretraining import KIND_NAMES, autocast, dense_targets, write_whole
+from .pretraining import autocast, patch_owners, write_whole
 from .processor import FerretProcessor
-from .scenes import COLORS, FILLS, make_scene
+from .resolution import split_tiles
+from .scenes import make_scene
 
 # %% ../nbs/20_training.ipynb #6bdb641f
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Stage:
     share: float         # of all samples, relative to the other stages
     lr: float = 1e-3     # peak learning rate
     slow: dict = field(default_factory=dict) # part -> factor on the learning rate
-    align: tuple = ()    # projectors that are first fitted word by word, see align_projector
+    align: tuple = ()    # projectors that are first fitted patch by patch, see align_projectors
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
@@ -66,8 +67,8 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
           share=60, n_turns=5, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
-    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("local_projector",)),
-    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.4, visits=4))
+    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector")),
+    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.1, visits=4))
 
 STAGES = {"tiny": TINY_STAGES}
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
@@ -132,52 +133,48 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
     return groups
 
 # %% ../nbs/20_training.ipynb #f6eb0383
-def patch_words(objects: list, # SceneObject
-                size: tuple, # (height, width) of the image
-                tiles: tuple, # (rows, columns) of views
-                cells: int, # patches along a view's side
-                tokenizer): # -> ([views, cells, cells] of numbers, list of token ids per number; number 0: nothing there)
-    "The words of what lies in each patch."
-    truth, words = dense_targets(objects, size, tiles, cells), [[]]
-    labels = np.stack([truth[n] for n in ("fill", "color", "kind")], -1)
-    numbers = np.zeros(labels.shape[:-1], np.int64)
-    for f, c, k in np.unique(labels[labels[..., 0] >= 0], axis=0):
-        numbers[(labels == (f, c, k)).all(-1)] = len(words)
-        words.append(tokenizer(f" {FILLS[f]} {list(COLORS)[c]} {KIND_NAMES[k]}", add_special_tokens=False).input_ids)
-    return numbers, words
-
-def align_projector(model, processor: FerretProcessor, side: str, # "global" or "local"
-                    n: int = 300, # crowded scenes to learn from
-                    seed: int = 0, steps: int = 600, spread: float = .25) -> list: # of (step, loss)
-    """Fit one projector so that the language model's word table reads each patch as the words of what lies there; empty patches are near zero.
-
-    Its output ends with standard deviation `spread`, some times that of a word vector: it has to be heard beside the position code."""
-    view, _, _, (cells, _) = processor.config.views()[side]
-    table, projector = model.get_input_embeddings().weight.detach(), getattr(model, f"{side}_projector").requires_grad_(True)
-    maps, owners, said = [], [], [[]]
+def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
+                 n: int, seed: int): # -> (side -> (maps [m, C], owners [m], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
+    "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
+    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [[]], [torch.zeros(1, 4)]
     for i in range(n):
-        scene = make_scene(seed + i, 4 * view[0], "crowd")
-        inputs = processor.image_inputs([scene.image])
-        with torch.no_grad(), autocast(): found = model.look(inputs["global_pixels"], inputs["local_pixels"])[side == "local"]
-        tiles = tuple(inputs["grids"][0].tolist()) if side == "local" else (1, 1)
-        numbers, words = patch_words(scene.objects, scene.size, tiles, cells, processor.tokenizer)
-        owners.append(torch.from_numpy(np.where(numbers > 0, numbers + len(said) - 1, 0))); maps.append(found.float()); said += words[1:]
-    target = torch.zeros(len(said), len(table))
-    for number, ids in enumerate(said):
-        for i in ids: target[number, i] += 1 / len(ids)
-    x, y = torch.cat(maps).flatten(0, 2), torch.cat(owners).flatten()
-    full, empty = (y > 0).nonzero()[:, 0], (y == 0).nonzero()[:, 0]
-    dice, optimizer, log = torch.Generator().manual_seed(seed), torch.optim.AdamW(projector.parameters(), lr=3e-3, weight_decay=.01), []
+        scene = make_scene(seed + i, 4 * processor.config.global_view[0], "crowd" if i % 3 else "train")
+        boxes, inputs = np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), processor.image_inputs([scene.image])
+        with torch.no_grad(), autocast(): found = dict(zip(("global", "local"), model.look(inputs["global_pixels"], inputs["local_pixels"])))
+        grids = {"global": (1, 1), "local": tuple(inputs["grids"][0].tolist())}
+        for side in sides:
+            rows, cols = (g * c for g, c in zip(grids[side], found[side].shape[1:3]))
+            owner = torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))
+            owners[side].append(torch.where(split_tiles(owner[None], grids[side]) >= 0, split_tiles(owner[None], grids[side]) + len(words), 0)[:, 0])
+            maps[side].append(found[side].float())
+        words += [processor.tokenizer(f" {o.phrase}", add_special_tokens=False).input_ids for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
+    shares = torch.zeros(len(words), len(processor.tokenizer))
+    for share, ids in zip(shares, words): share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
+    return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, shares, torch.cat(edges)
+
+def align_projectors(model, processor: FerretProcessor, names: tuple, # of "global_projector", "local_projector"
+                     n: int = 300, # scenes to learn from
+                     seed: int = 0, steps: int = 1000) -> list: # of (step, loss)
+    """Fit projectors and `visual_position` so that each patch becomes the thing vector (`language.thing_vectors`) of what lies there, and an empty one nothing.
+
+    No language model runs. What a patch cannot know fades by itself: the best guess of an unsure wave is small."""
+    seen, shares, edges = patch_things(model, processor, tuple(name.removesuffix("_projector") for name in names), n, seed)
+    table = model.get_input_embeddings().weight.detach()
+    wanted = thing_vectors(shares, edges, torch.zeros_like(edges), table); wanted[0] = 0
+    parts = [getattr(model, name).requires_grad_(True) for name in names] + [model.visual_position.requires_grad_(True)] * (model.visual_position is not None)
+    optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=.01)
+    dice, log = torch.Generator().manual_seed(seed), []
     for step in range(steps):
         for group in optimizer.param_groups: group["lr"] = 3e-3 * (1 - step / steps)
-        some = full[torch.randint(len(full), (768,), generator=dice)]
-        h = projector(x[some])
-        loss = -(target[y[some]] * (h @ table.T).log_softmax(-1)).sum(-1).mean() + .02 * h.square().mean()
-        if len(empty): loss = loss + .1 * projector(x[empty[torch.randint(len(empty), (256,), generator=dice)]]).square().mean()
+        loss = 0
+        for name, (maps, owners, grid) in zip(names, seen.values()):
+            places, x = model.place_cells(maps.shape[1:3], grid), maps.flatten(0, 2)
+            for chosen, k, weight in (((owners > 0).nonzero()[:, 0], 768, 1.0), ((owners == 0).nonzero()[:, 0], 256, .3)):
+                some = chosen[torch.randint(len(chosen), (k,), generator=dice)] if len(chosen) else chosen
+                told = getattr(model, name)(x[some], None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()])
+                loss = loss + weight * (told - wanted[owners[some]]).square().sum() / (10 * k)
+                if weight == 1: loss = loss - .3 * (shares[owners[some]] * (5 * told @ table.T).log_softmax(-1)).sum() / k
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.item()))
-    with torch.no_grad():
-        scale = spread / projector(x).std()
-        for p in projector[2].parameters(): p.mul_(scale)
     return log
 
 # %% ../nbs/20_training.ipynb #ca007d48
@@ -261,8 +258,9 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
     n = min(300, 3 * steps * stage.batch_size) # a short run aligns shortly
-    for name in stage.align if not checkpoint else (): align_projector(model, processor, name.removesuffix("_projector"), n, seed * 1000, 2 * n)
+    if stage.align and not checkpoint: align_projectors(model, processor, stage.align, n, seed * 1000, 3 * n)
     prepare_stage(model, stage)
+    if not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager") # at our lengths a CPU computes it in half the time
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
                            data_collator=Collator(stage_processor(processor, stage)), callbacks=[watch])

@@ -89,14 +89,14 @@ def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(start, finished)
     data = stage_data(replace(TINY_STAGES[2], first_share=.5), 8, 0, 3)
     assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(t.task != "name" for i in range(4, 8) for t in data[i].turns)
 
-def test_alignment_moves_one_projector_towards_the_words(start):
+def test_alignment_moves_projectors_towards_the_things(start):
     model, processor = start_model(start["towers"], start["lm"], 0)
     before = copy.deepcopy(model.state_dict())
-    log = training.align_projector(model, processor, "local", n=2, steps=60)
+    log = training.align_projectors(model, processor, ("local_projector",), n=2, steps=60)
     moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    assert moved == {"local_projector"} and log[-1][1] < log[0][1] - .1 # random towers have little to say
+    assert moved == {"local_projector", "visual_position"} and log[-1][1] < log[0][1] - .1 # random towers have little to say
     again, _ = start_model(start["towers"], start["lm"], 0)
-    torch.manual_seed(5); training.align_projector(again, processor, "local", n=2, steps=60)
+    torch.manual_seed(5); training.align_projectors(again, processor, ("local_projector",), n=2, steps=60)
     assert same(model.state_dict(), again.state_dict()) # by its own dice
 
 def test_stage_one_leaves_the_local_projector_as_it_was(start, finished):
