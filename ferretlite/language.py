@@ -6,8 +6,8 @@
 __all__ = ['IMAGE', 'REGION', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLATE', 'LESSONS', 'OCTAVES', 'THING_WIDTH', 'COURSE',
            'train_tokenizer', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_ids', 'encode_turns', 'pad_rows',
            'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors', 'patch_places',
-           'told_in_things', 'pooled_objects', 'ThingScenes', 'mirrored', 'word_shares', 'collate_things',
-           'read_things', 'pretrain_lm']
+           'told_in_things', 'pooled_objects', 'ThingScenes', 'mirrored', 'collate_things', 'read_things',
+           'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -247,14 +247,6 @@ def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
     return Box(*(v * side for v in (x1, y1, x2, y2)))
 
 # %% ../nbs/16_tiny_lm.ipynb #8657ef65
-def word_shares(texts: list, tokenizer) -> torch.Tensor: # [len(texts), V]
-    "The share of each token in each text; a row of zeros for an empty one."
-    shares = torch.zeros(len(texts), len(tokenizer))
-    for share, text in zip(shares, texts):
-        ids = tokenizer(f" {text}", add_special_tokens=False).input_ids if text else []
-        share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
-    return shares
-
 def collate_things(items, # list of what ThingScenes gives
                    tokenizer) -> dict:
     "Rows of turns behind placeholders, and all things of the batch; positions leave room for the visual tokens that are not told."
@@ -266,8 +258,9 @@ def collate_things(items, # list of what ThingScenes gives
         at = np.concatenate([np.arange(shown), shown + np.array([i for k in row["kept"] for i in turns[k][2]], int)])
         regions.append(np.arange(len(at)) >= shown); rows.append(row)
         things.append({k: (np.where(v[at] >= 0, v[at] + base, -1) if k in ("who", "other") else v[at]) for k, v in told.items()})
-        words += [f"{o.phrase} {o.text or ''}".rstrip() for o in objects]
-    shares = word_shares(words + [""], tokenizer) # the last one, and so number -1: nothing
+        words += [tokenizer(f" {o.phrase} {o.text or ''}".rstrip(), add_special_tokens=False).input_ids for o in objects]
+    shares = torch.zeros(len(words) + 1, len(tokenizer)) # the last one, and so number -1: nothing
+    for share, ids in zip(shares, words): share.index_add_(0, torch.tensor(ids), torch.full((len(ids),), 1 / len(ids)))
     things = {k: torch.from_numpy(np.concatenate([t[k] for t in things])) for k in things[0]}
     return dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, region=torch.from_numpy(np.concatenate(regions)), **things)
 

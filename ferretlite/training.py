@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, Revisited, SceneStream
-from .language import IMAGE, REGION, thing_vectors, word_shares
+from .language import IMAGE, REGION, thing_vectors
 from .model import FerretConfig, FerretForConditionalGeneration
 from .pretraining import autocast, patch_owners, write_whole
 from .processor import FerretProcessor
@@ -136,7 +136,7 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
 def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
                  n: int, seed: int): # -> (side -> (maps [m, C], owners [m], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
     "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
-    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], [torch.zeros(1, 4)]
+    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [[]], [torch.zeros(1, 4)]
     for i in range(n):
         scene = make_scene(seed + i, 4 * processor.config.global_view[0], "crowd" if i % 3 else "train")
         boxes, inputs = np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), processor.image_inputs([scene.image])
@@ -145,10 +145,12 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
         for side in sides:
             rows, cols = (g * c for g, c in zip(grids[side], found[side].shape[1:3]))
             owner = torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))
-            owners[side].append(split_tiles(torch.where(owner >= 0, owner + len(words), 0)[None], grids[side])[:, 0])
+            owners[side].append(torch.where(split_tiles(owner[None], grids[side]) >= 0, split_tiles(owner[None], grids[side]) + len(words), 0)[:, 0])
             maps[side].append(found[side].float())
-        words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
-    return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, word_shares(words, processor.tokenizer), torch.cat(edges)
+        words += [processor.tokenizer(f" {o.phrase}", add_special_tokens=False).input_ids for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
+    shares = torch.zeros(len(words), len(processor.tokenizer))
+    for share, ids in zip(shares, words): share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
+    return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, shares, torch.cat(edges)
 
 def align_projectors(model, processor: FerretProcessor, names: tuple, # of "global_projector", "local_projector"
                      n: int = 300, # scenes to learn from
