@@ -132,10 +132,11 @@ class ConversationDataset(torch.utils.data.Dataset):
 # %% ../nbs/19_data.ipynb #bcf7861e
 class Collator:
     "Conversations -> a training batch, and their ids (which a failing batch is named by)."
-    def __init__(self, processor: FerretProcessor, most: int | None = 288): # tokens of text per image
-        self.processor, self.most = processor, most
+    def __init__(self, processor: FerretProcessor, most: int | None = 288, # tokens of text per image
+                 look: bool = False): # see FerretProcessor.encode_conversations
+        self.processor, self.most, self.look = processor, most, look
 
     def __call__(self, conversations: list) -> dict:
         asked = [c for c in conversations if c.turns]
         if not asked: raise ValueError(f"None of {', '.join(str(c.id) for c in conversations[:4])} … can pose a question: expected one scene of the batch to.")
-        return {**self.processor.encode_conversations(asked, most=self.most), "ids": [c.id for c in asked]}
+        return {**self.processor.encode_conversations(asked, most=self.most, look=self.look), "ids": [c.id for c in asked]}

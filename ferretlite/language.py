@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'REGION', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLATE', 'LESSONS', 'OCTAVES', 'THING_WIDTH', 'COURSE',
-           'train_tokenizer', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_ids', 'encode_turns', 'pad_rows',
-           'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors', 'patch_places',
-           'told_in_things', 'pooled_objects', 'ThingScenes', 'mirrored', 'collate_things', 'read_things',
-           'pretrain_lm']
+           'LOOK', 'train_tokenizer', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_ids', 'encode_turns',
+           'pad_rows', 'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors',
+           'patch_places', 'told_in_things', 'pooled_objects', 'ThingScenes', 'mirrored', 'word_shares',
+           'boxes_written', 'collate_things', 'read_things', 'look_loss', 'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -113,14 +113,14 @@ def encode_turns(tokenizer, # with a chat template
     return row
 
 # %% ../nbs/16_tiny_lm.ipynb #48b032ac
-def pad_rows(rows: list, # of encode_turns
+def pad_rows(rows: list, # of encode_turns; `names` and `writes` may have been added: whose name, which box each token writes
              pad: int, # token id
              multiple: int = 32, # the common length is a multiple of this
-             ) -> dict: # input_ids, labels, position_ids, turn_ids: long [B, L]
-    "Pad on the right to a common length; padding has no label, position 0 and turn -1."
+             ) -> dict: # input_ids, labels, position_ids, turn_ids (names, writes): long [B, L]
+    "Pad on the right to a common length; padding has no label, position 0, turn -1, and writes nothing."
     length = -(-max(len(r["input_ids"]) for r in rows) // multiple) * multiple
-    blank = dict(input_ids=pad, labels=-100, position_ids=0, turn_ids=-1)
-    return {k: torch.tensor([r[k] + [b] * (length - len(r[k])) for r in rows]) for k, b in blank.items()}
+    blank = dict(input_ids=pad, labels=-100, position_ids=0, turn_ids=-1, names=-1, writes=-1)
+    return {k: torch.tensor([r[k] + [b] * (length - len(r[k])) for r in rows]) for k, b in blank.items() if k in rows[0]}
 
 def turn_mask(turn_ids: torch.Tensor, # [B, L]: 0 shared beginning, k >= 1 the k-th turn, -1 padding
               ) -> torch.Tensor: # bool [B, 1, L, L]
@@ -132,13 +132,14 @@ def turn_mask(turn_ids: torch.Tensor, # [B, L]: 0 shared beginning, k >= 1 the k
 
 # %% ../nbs/16_tiny_lm.ipynb #f160a7d9
 def tiny_llama_config(tokenizer: PreTrainedTokenizerFast, # sets the vocabulary and the special tokens
-                      width: int = 192, # a multiple of 64: heads are 64 wide
+                      width: int = 192, # a multiple of 32: heads are 32 wide
                       layers: int = 4) -> LlamaConfig:
     """A Llama of about two million weights for this tokenizer.
 
-    Its weights begin with standard deviation 0.06 rather than Llama's 0.02, which suits widths in the thousands: here it leaves every layer too quiet to learn."""
+    Its weights begin with standard deviation 0.06 rather than Llama's 0.02, which suits widths in the thousands: here it leaves every layer too quiet to learn.
+    Rotary positions turn slowly (base 10^6, not 10^4): of a head's 16 pairs, only those that hardly turn over some 200 tokens can compare contents across the image."""
     return LlamaConfig(vocab_size=len(tokenizer), hidden_size=width, intermediate_size=8 * width // 3, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=2048, tie_word_embeddings=True, initializer_range=.06,
+        num_attention_heads=width // 32, num_key_value_heads=width // 32, max_position_embeddings=2048, tie_word_embeddings=True, initializer_range=.06, rope_parameters=dict(rope_type="default", rope_theta=1e6),
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
 
 # %% ../nbs/16_tiny_lm.ipynb #40d2ff17
@@ -172,7 +173,7 @@ def thing_vectors(words: torch.Tensor, # [n, V]: the share of each token in the 
     "A thing in one vector: the mean of its words' embeddings, made loud, plus its edges along fixed directions (rows of a cosine transform)."
     width, row = table.shape[1], torch.arange(1, THING_WIDTH + 1, device=table.device)[:, None]
     directions = torch.cos(math.pi * (torch.arange(width, device=table.device) + .5) * (width // (THING_WIDTH + 1)) * row / width) * (2 / width) ** .5 # [THING_WIDTH, D], orthonormal
-    return 6 * words @ table + .5 * edge_features(edges, blur) @ directions
+    return 6 * words @ table + 1.5 * edge_features(edges, blur) @ directions
 
 # %% ../nbs/16_tiny_lm.ipynb #eec68955
 def patch_places(boxes: np.ndarray, # [n, 4], unit frame
@@ -211,7 +212,7 @@ def told_in_things(objects: list, # SceneObject
                 edges=boxes[who] + blur * dice.standard_normal((len(who), 4)), blur=blur)
 
 # %% ../nbs/16_tiny_lm.ipynb #ec042a07
-COURSE = ((24_000, 1, dict(rec=1.0, name=.5, phrase=.5), 2), (60_000, 3, dict(rec=1.0, name=.5, phrase=.5), 3)) # until which lesson: objects at most, tasks, questions
+COURSE = ((15_000, (3,), dict(rec=1.0, name=.25, phrase=.5), 4), (math.inf, (3, None, None), LESSONS, 5)) # until which lesson: objects at most (one is drawn; None: all), tasks, questions
 
 @lru_cache(maxsize=None)
 def pooled_objects(number: int): # -> list of SceneObject without masks, boxes in the unit frame
@@ -220,7 +221,7 @@ def pooled_objects(number: int): # -> list of SceneObject without masks, boxes i
     return [replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list()))) for o in scene.objects]
 
 class ThingScenes(torch.utils.data.Dataset):
-    "Scenes told in things, with questions on them: one object first, then a few, then all and every kind of question. Each lesson takes a scene from a pool and may mirror it."
+    "Scenes told in things, with questions on them: a few objects first, later whole scenes and every kind of question. Each lesson takes a scene from a pool and may mirror it."
     def __init__(self, n: int, # how many
                  seed: int = 0, pool: int = 6000): # scenes
         self.n, self.seed, self.pool = n, seed, pool
@@ -229,7 +230,8 @@ class ThingScenes(torch.utils.data.Dataset):
 
     def __getitem__(self, i): # -> (objects, things, list of (prompt, answer, objects whose vectors the prompt needs))
         rng = random.Random(f"{self.seed}-{i}")
-        most, tasks, n_turns = next((c[1:] for c in COURSE if i < c[0]), (None, LESSONS, 5))
+        most, tasks, n_turns = next(c[1:] for c in COURSE if i < c[0])
+        most = rng.choice(most)
         objects, flip = pooled_objects(self.seed * self.pool + rng.randrange(self.pool)), [rng.random() < .5, rng.random() < .5]
         if most: objects = rng.sample(objects, min(len(objects), rng.randint(1, most)))
         objects = [replace(o, box=mirrored(o.box, *flip)) for o in objects]
@@ -247,6 +249,25 @@ def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
     return Box(*(v * side for v in (x1, y1, x2, y2)))
 
 # %% ../nbs/16_tiny_lm.ipynb #8657ef65
+def word_shares(tokenizer, texts: list) -> torch.Tensor: # [n, V]
+    "Which tokens each text consists of, as shares that add up to 1; nothing for an empty one."
+    shares = torch.zeros(len(texts), len(tokenizer))
+    for share, text in zip(shares, texts):
+        ids = tokenizer(f" {text}", add_special_tokens=False).input_ids if text else []
+        share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
+    return shares
+
+def boxes_written(tokenizer, row: dict, # of encode_turns
+                  ) -> list: # of (name, start, stop, text)
+    "The boxes that a row's answers write: from the token that opens the bracket up to the one that closes it; `name` is where the words before it begin."
+    pieces, found, name, start = tokenizer.convert_ids_to_tokens(row["input_ids"]), [], None, None
+    for i, (piece, label) in enumerate(zip(pieces, row["labels"])):
+        if label != -100 and "[" in piece: start, name = i, max(i if name is None else name, i - 5)
+        elif start is None: name = (i if name is None else name) if label != -100 and (piece.strip("Ġ▁") or "a").isalnum() else None
+        if start is not None and "]" in piece:
+            found.append((name, start, i, tokenizer.decode(row["input_ids"][start:i + 1]).strip())); name = start = None
+    return found
+
 def collate_things(items, # list of what ThingScenes gives
                    tokenizer) -> dict:
     "Rows of turns behind placeholders, and all things of the batch; positions leave room for the visual tokens that are not told."
@@ -257,12 +278,19 @@ def collate_things(items, # list of what ThingScenes gives
         row["position_ids"] = [0, *(told["rank"][:shown] + 1).tolist(), *(p + 180 - shown for p in row["position_ids"][shown + 1:])]
         at = np.concatenate([np.arange(shown), shown + np.array([i for k in row["kept"] for i in turns[k][2]], int)])
         regions.append(np.arange(len(at)) >= shown); rows.append(row)
+        named = {format_region(o.box, (384, 384)): base + i for i, o in enumerate(objects)}
+        row.update({k: [-1] * len(row["input_ids"]) for k in ("names", "writes")})
+        for name, start, stop, text in boxes_written(tokenizer, row):
+            if text in named: row["names"][name:start + 1], row["writes"][start + 1:stop] = [named[text]] * (start + 1 - name), [named[text]] * (stop - start - 1)
         things.append({k: (np.where(v[at] >= 0, v[at] + base, -1) if k in ("who", "other") else v[at]) for k, v in told.items()})
-        words += [tokenizer(f" {o.phrase} {o.text or ''}".rstrip(), add_special_tokens=False).input_ids for o in objects]
-    shares = torch.zeros(len(words) + 1, len(tokenizer)) # the last one, and so number -1: nothing
-    for share, ids in zip(shares, words): share.index_add_(0, torch.tensor(ids), torch.full((len(ids),), 1 / len(ids)))
+        words += [f"{o.phrase} {o.text or ''}".rstrip() for o in objects]
+    shares = word_shares(tokenizer, [*words, ""]) # the last one, and so number -1: nothing
     things = {k: torch.from_numpy(np.concatenate([t[k] for t in things])) for k in things[0]}
-    return dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, region=torch.from_numpy(np.concatenate(regions)), **things)
+    batch = dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, region=torch.from_numpy(np.concatenate(regions)), **things)
+    who, at = batch["who"][~batch["region"]], (batch["input_ids"] == image).nonzero()[:, 1]
+    batch["shows"] = torch.zeros(len(words), batch["input_ids"].shape[1], dtype=torch.bool)
+    batch["shows"][who[who >= 0], at[who >= 0]] = True
+    return batch
 
 def read_things(model, batch: dict, tokenizer, noise: float = .03): # -> embeddings [B, L, D]
     "The batch's token embeddings with the vectors of its things in their places."
@@ -277,14 +305,28 @@ def read_things(model, batch: dict, tokenizer, noise: float = .03): # -> embeddi
         embeddings = embeddings.masked_scatter(places[..., None], vectors[chosen].to(embeddings.dtype))
     return embeddings
 
-# %% ../nbs/16_tiny_lm.ipynb #1bb52ce1
+# %% ../nbs/16_tiny_lm.ipynb #af203902
+LOOK = (-2, 3) # of the last layer but one, the first 3 heads
+
+def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's token listens to each column's, in one layer
+              writes: torch.Tensor, # [B, L]: the number of the object that is being written of, -1: none
+              shows: torch.Tensor, # bool [objects, L]: which visual tokens of its row show the object
+              ) -> torch.Tensor: # scalar
+    "Who writes of an object should listen to it: mean -log of the attention that its visual tokens get."
+    row, at = (writes >= 0).nonzero(as_tuple=True)
+    if not len(row): return weights.new_zeros(())
+    return -(weights[row, :, at].float() * shows[writes[row, at]][:, None]).sum(-1).clamp(min=1e-6).log().mean()
+
+# %% ../nbs/16_tiny_lm.ipynb #49afa532
 def pretrain_lm(out, # folder: model and tokenizer are written there in transformers' format
                 samples: int | None = None, # scenes, or
                 minutes: float | None = None, # about how long
                 resume: bool = False, # go on with the run in `out`
                 seed: int = 0, # of weights and scenes
                 batch_size: int = 24, # scenes a step
-                lr: float = 2e-3, # peak learning rate
+                lr: float = 2e-3, # peak learning rate of embeddings and norms
+                muon: float | None = .02, # of the matrices inside the layers; None: as the others, by AdamW
+                look: float = .3, # weight of look_loss
                 ) -> list: # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things, from nothing; returns the loss curve."
     torch.manual_seed(seed)
@@ -293,11 +335,13 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
     model.set_attn_implementation("eager") # on a CPU, and at these lengths, twice as fast as the fused one
     def loss_of(batch):
         mask = torch.zeros(1).masked_fill(~turn_mask(batch["turn_ids"]), -1e9).to(torch.bfloat16 if autocast()._enabled else torch.float32)
-        out = model(inputs_embeds=read_things(model, batch, tokenizer), attention_mask=mask, position_ids=batch["position_ids"])
-        return next_token_loss(out.logits, batch["labels"])
+        out = model(inputs_embeds=read_things(model, batch, tokenizer), attention_mask=mask, position_ids=batch["position_ids"], output_attentions=look > 0)
+        loss = next_token_loss(out.logits, batch["labels"])
+        if look: loss = loss + look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], batch[k], batch["shows"]) for k in ("names", "writes"))
+        return loss
     collate = lambda items: collate_things(items, tokenizer)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
-                        samples and samples // batch_size, minutes, lr, weight_decay=.01, resume=resume)
+                        samples and samples // batch_size, minutes, lr, weight_decay=.01, muon=muon, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)
     write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, log=log), indent=1)))
     return log

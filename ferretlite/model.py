@@ -73,6 +73,14 @@ class FerretConfig(PreTrainedConfig):
         cells = {n: v[3][0] * v[3][1] for n, v in self.views().items()}
         return cells["global"] + grid[0] * grid[1] * cells["local"]
 
+    def visual_boxes(self, grid: tuple) -> torch.Tensor: # [n, 4]: x1, y1, x2, y2 in the unit frame
+        "Where each visual token's patch lies in the image."
+        views, found = self.views(), []
+        for (h, w), (rows, cols) in ((views["global"][3], (1, 1)), (views["local"][3], grid)):
+            y, x = torch.meshgrid(torch.arange(rows * h), torch.arange(cols * w), indexing="ij")
+            found.append(torch.stack([x, y, x + 1, y + 1], -1).flatten(0, 1) / torch.tensor([cols * w, rows * h] * 2).clamp(min=1))
+        return torch.cat(found)
+
 # %% ../nbs/17_model.ipynb #57e3d627
 VISION_INPUTS = ("global_pixels", "local_pixels", "grids", "regions", "image_sizes")
 
@@ -195,7 +203,7 @@ def forward(self, input_ids=None, # [B, L]
     out = self.language_model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids,
         past_key_values=past_key_values, use_cache=use_cache, logits_to_keep=logits_to_keep, **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"})
     loss = next_token_loss(out.logits, labels, kwargs.get("num_items_in_batch")) if labels is not None else None
-    return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values)
+    return CausalLMOutputWithPast(loss=loss, logits=out.logits, past_key_values=out.past_key_values, attentions=out.attentions)
 
 FerretForConditionalGeneration.embed, FerretForConditionalGeneration.forward = embed, forward
 

@@ -219,17 +219,22 @@ def train_plainly(model: nn.Module, # what learns
                   steps: int | None = None, # how many, or
                   minutes: float | None = None, # about how long: speed is measured, then the steps are fixed
                   lr: float = 1e-3, weight_decay: float = .05,
+                  muon: float | None = None, # peak learning rate of the matrices inside the layers, which then learn by Muon
                   resume: bool = False, every: int = 50, # steps between reports and saves
                   ) -> list: # of (step, mean loss since the last report)
     """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on.
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=lr, betas=(.9, .98), weight_decay=weight_decay, fused=True)
+    matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
+    others = [p for p in params if all(p is not m for m in matrices)]
+    optimizers = [(lr, torch.optim.AdamW(others, lr=lr, betas=(.9, .98), weight_decay=weight_decay, fused=True))]
+    if matrices: optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
     state, start, log, recent, began = Path(out) / "state.pt", 0, [], [], time.perf_counter()
     if resume and state.exists():
         saved = torch.load(state, weights_only=True)
-        model.load_state_dict(saved["model"]); optimizer.load_state_dict(saved["optimizer"])
+        model.load_state_dict(saved["model"])
+        for (_, optimizer), kept in zip(optimizers, saved["optimizers"]): optimizer.load_state_dict(kept)
         start, steps, log = saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
     if steps is None and minutes is None: raise ValueError("Neither steps nor minutes were given: expected one of them.")
     model.train()
@@ -239,16 +244,17 @@ def train_plainly(model: nn.Module, # what learns
         if steps is None and step == 16:
             steps = int(16 + (minutes * 60 - (time.perf_counter() - began)) * 8 / (time.perf_counter() - clock))
         if steps is not None and step >= steps: break
-        for group in optimizer.param_groups: group["lr"] = learning_rate(step, steps or 10 ** 6, lr)
         with autocast(): loss = loss_of(batch)
-        optimizer.zero_grad(); loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0); optimizer.step(); recent.append(loss.item())
+        model.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(params, 1.0); recent.append(loss.item())
+        for peak, optimizer in optimizers:
+            for group in optimizer.param_groups: group["lr"] = learning_rate(step, steps or 10 ** 6, peak)
+            optimizer.step()
         if not np.isfinite(recent[-1]): raise ValueError(f"The loss became {recent[-1]} at step {step}: expected a finite number.")
         if (step + 1) % every == 0 and steps:
             log.append((step + 1, float(np.mean(recent)))); recent = []
             left = (time.perf_counter() - began) / (step + 1 - start) * (steps - step - 1)
             print(f"step {step + 1}/{steps}  loss {log[-1][1]:.3f}  {left / 60:.1f} min left", flush=True)
-            saved = dict(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1, steps=steps, log=log)
+            saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step + 1, steps=steps, log=log)
             write_whole(state, lambda p: torch.save(saved, p))
     return log
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['load_image', 'Decoded', 'box_score', 'FerretProcessor', 'image_inputs', 'write_prompt', 'beginning',
-           'encode_questions', 'encode_conversations', 'decode']
+           'encode_questions', 'mark_written', 'encode_conversations', 'decode']
 
 # %% ../nbs/18_processor.ipynb #83121c3f
 import io
@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, BatchFeature
 
 from .encoders import to_pixels
 from .geometry import check_region
-from .grammar import Grounding, find_groundings, format_region
-from .language import IMAGE, REGION, encode_turns, pad_rows, prompt_ids
+from .grammar import Grounding, find_groundings, format_region, parse_groundings
+from .language import IMAGE, REGION, boxes_written, encode_turns, pad_rows, prompt_ids
 from .model import FerretConfig
 from .resolution import split_tiles
 
@@ -158,9 +158,25 @@ def encode_questions(self, images, # one, or a list: path, PIL image, array or b
 FerretProcessor.beginning, FerretProcessor.__call__ = beginning, encode_questions
 
 # %% ../nbs/18_processor.ipynb #12753a87
+def mark_written(self, row: dict, # of encode_turns; gets `names` and `writes`: the number of the box whose name, whose digits each token writes
+                 grid: tuple, # (rows, columns) of its tiles
+                 first: int = 0, # the first box's number
+                 ) -> list: # per box, which visual tokens have their middle in it, or hold its own middle: bool [n]
+    "Note which box of the answers is being written where, and which patches show what lies in it."
+    patches, shown = self.config.visual_boxes(grid), []
+    centers = (patches[:, :2] + patches[:, 2:]) / 2
+    row.update({k: [-1] * len(row["labels"]) for k in ("names", "writes")})
+    for name, start, stop, text in boxes_written(self.tokenizer, row):
+        for grounding in parse_groundings(f"it {text}", (1, 1))[:1]:
+            box = torch.tensor(grounding.boxes[0].list()); middle = (box[:2] + box[2:]) / 2
+            row["names"][name:start + 1], row["writes"][start + 1:stop] = [first + len(shown)] * (start + 1 - name), [first + len(shown)] * (stop - start - 1)
+            shown.append(((centers > box[:2]) & (centers < box[2:])).all(1) | ((patches[:, :2] <= middle) & (middle < patches[:, 2:])).all(1))
+    return shown
+
 def encode_conversations(self, conversations: list, # tasks.Conversation
                          multiple: int = 32, # lengths are padded to a multiple of this
                          most: int | None = None, # tokens of text per image, see language.encode_turns
+                         look: bool = False, # also say from which visual tokens each written box is to be read: `names`, `writes` and `shows`, see language.look_loss
                          ) -> BatchFeature:
     """A training batch: several turns per image, isolated from each other (`turn_ids`), padded on the right.
 
@@ -173,11 +189,17 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
                          [(self.write_prompt(t.prompt, t.regions, size), t.answer) for t in c.turns], most)
             for c, size, grid in zip(conversations, inputs["image_sizes"], inputs["grids"].tolist())]
     regions = [[r for k in row["kept"] for r in c.turns[k].regions] for c, row in zip(conversations, rows)]
-    return BatchFeature(dict(**pad_rows(rows, self.tokenizer.pad_token_id, multiple), regions=regions, **inputs))
+    shown = []
+    for row, grid in zip(rows, inputs["grids"].tolist() if look else []): shown += self.mark_written(row, grid, len(shown))
+    batch = pad_rows(rows, self.tokenizer.pad_token_id, multiple)
+    if look:
+        batch["shows"] = torch.zeros(len(shown), batch["input_ids"].shape[1], dtype=torch.bool)
+        for i, tokens in enumerate(shown): batch["shows"][i, 1:1 + len(tokens)] = tokens # after the start token
+    return BatchFeature(dict(**batch, regions=regions, **inputs))
 
-FerretProcessor.encode_conversations = encode_conversations
+FerretProcessor.mark_written, FerretProcessor.encode_conversations = mark_written, encode_conversations
 
-# %% ../nbs/18_processor.ipynb #31846834
+# %% ../nbs/18_processor.ipynb #061884e2
 def decode(self, ids, # token ids of one answer
            probabilities=None, # one per id
            size: tuple = (1000, 1000), # (height, width) of the image

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, Revisited, SceneStream
-from .language import IMAGE, REGION, thing_vectors
+from .language import IMAGE, LOOK, REGION, look_loss, thing_vectors, word_shares
 from .model import FerretConfig, FerretForConditionalGeneration
 from .pretraining import autocast, patch_owners, write_whole
 from .processor import FerretProcessor
@@ -45,10 +45,12 @@ class Stage:
     lr: float = 1e-3     # peak learning rate
     slow: dict = field(default_factory=dict) # part -> factor on the learning rate
     align: tuple = ()    # projectors that are first fitted patch by patch, see align_projectors
+    scenes: int = 300    # … from so many scenes, fewer in a short run
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
     visits: int = 1      # how often a picture comes back, with other questions; more than once only behind frozen towers
+    look: float = 0.0    # weight of language.look_loss: who writes a box listens to the patches in it
     resolution: str = "anyres"
     batch_size: int = 16
 
@@ -67,8 +69,8 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
           share=60, n_turns=5, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
-    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector")),
-    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.1, visits=4))
+    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=1200),
+    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.05, visits=4, look=.3))
 
 STAGES = {"tiny": TINY_STAGES}
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
@@ -136,7 +138,7 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
 def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
                  n: int, seed: int): # -> (side -> (maps [m, C], owners [m], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
     "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
-    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [[]], [torch.zeros(1, 4)]
+    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], [torch.zeros(1, 4)]
     for i in range(n):
         scene = make_scene(seed + i, 4 * processor.config.global_view[0], "crowd" if i % 3 else "train")
         boxes, inputs = np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), processor.image_inputs([scene.image])
@@ -147,10 +149,8 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
             owner = torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))
             owners[side].append(torch.where(split_tiles(owner[None], grids[side]) >= 0, split_tiles(owner[None], grids[side]) + len(words), 0)[:, 0])
             maps[side].append(found[side].float())
-        words += [processor.tokenizer(f" {o.phrase}", add_special_tokens=False).input_ids for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
-    shares = torch.zeros(len(words), len(processor.tokenizer))
-    for share, ids in zip(shares, words): share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
-    return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, shares, torch.cat(edges)
+        words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
+    return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, word_shares(processor.tokenizer, words), torch.cat(edges)
 
 def align_projectors(model, processor: FerretProcessor, names: tuple, # of "global_projector", "local_projector"
                      n: int = 300, # scenes to learn from
@@ -208,6 +208,13 @@ class StageTrainer(Trainer):
         for name in ("global_pixels", "local_pixels"): del inputs[name]
         inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
 
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        if not self.stage.look: return super().compute_loss(model, inputs, return_outputs, **kwargs)
+        written, shows = [inputs.pop(k) for k in ("names", "writes")], inputs.pop("shows")
+        loss, out = super().compute_loss(model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs)
+        loss = loss + self.stage.look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for of in written)
+        return (loss, out) if return_outputs else loss
+
     def training_step(self, model, inputs, *args, **kwargs):
         ids = inputs.pop("ids")
         if self.stage.visits > 1: self.keep_maps(inputs, ids)
@@ -257,13 +264,13 @@ def newest_checkpoint(folder): # -> str or None
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
-    n = min(300, 3 * steps * stage.batch_size) # a short run aligns shortly
-    if stage.align and not checkpoint: align_projectors(model, processor, stage.align, n, seed * 1000, 3 * n)
+    n = min(stage.scenes, 3 * steps * stage.batch_size) # a short run aligns shortly
+    if stage.align and not checkpoint: align_projectors(model, processor, stage.align, n, seed * 10_000, min(3 * n, 3000))
     prepare_stage(model, stage)
-    if not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager") # at our lengths a CPU computes it in half the time
+    if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager") # can tell who looked where; at our lengths a CPU computes it in half the time
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
-                           data_collator=Collator(stage_processor(processor, stage)), callbacks=[watch])
+                           data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[watch])
     trainer.remove_callback(PrinterCallback) # the bar says it
     if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -318,7 +325,7 @@ def train(preset: str = "tiny", # a key of STAGES
     else:
         began = time.perf_counter()
         seconds = [seconds_per_sample(model, processor, s, seed) for s in stages] if samples is None else []
-        left = minutes * (.9 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
+        left = minutes * (.75 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
         run = dict(settings=settings, steps=plan_steps(stages, samples, seconds, left), stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)

@@ -120,6 +120,21 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     with torch.no_grad(): truth = model(**pixels).loss.item()
     assert losses[0] == losses[2] == pytest.approx(truth, rel=2e-2) and len(trainer.kept) == 3 # kept in bfloat16
 
+def test_a_stage_that_looks_listens_more_to_the_right_patches(start, tmp_path):
+    model, processor = start_model(start["towers"], start["lm"], 0)
+    stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)
+    model.language_model.set_attn_implementation("eager"); prepare_stage(model, stage)
+    batch = Collator(processor, look=True)([stage_data(stage, 8, 0, 3)[i] for i in range(4)]); batch.pop("ids")
+    trainer = training.StageTrainer(model, training.stage_arguments(stage, tmp_path, 1, 0), stage=stage)
+    def loss_at(look):
+        trainer.stage = replace(stage, look=look)
+        return trainer.compute_loss(model, {k: v for k, v in batch.items() if look or k not in ("names", "writes", "shows")})
+    def listens():
+        with torch.no_grad(): return (loss_at(1.0) - loss_at(0.0)).item()
+    before, optimizer = listens(), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(12): optimizer.zero_grad(); loss_at(1.0).backward(); optimizer.step()
+    assert before > 1 and listens() < before - .5
+
 def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeypatch):
     seen, run = [], training.run_stage
     def look(model, processor, stage, *args):
