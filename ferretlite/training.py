@@ -325,7 +325,7 @@ def train(preset: str = "tiny", # a key of STAGES
     else:
         began = time.perf_counter()
         seconds = [seconds_per_sample(model, processor, s, seed) for s in stages] if samples is None else []
-        left = minutes * (.75 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
+        left = minutes * (.65 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
         run = dict(settings=settings, steps=plan_steps(stages, samples, seconds, left), stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)
