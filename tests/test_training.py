@@ -230,7 +230,7 @@ def test_minutes_become_steps_once_and_are_saved(start, tmp_path, monkeypatch):
     with pytest.raises(Killed): train(out=tmp_path / "run", minutes=1.0, **start)
     revive()
     planned = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
-    assert planned == [1, 1, 1] # (0.9 - 0.4) minutes are 5 samples
+    assert planned == [1, 1, 1] # (0.65 - 0.4) minutes are two or three samples: one step each at least
     monkeypatch.setattr(training, "seconds_per_sample", lambda *args: pytest.fail("measured twice"))
     train(out=tmp_path / "run", minutes=1.0, resume=True, **start)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == planned
