@@ -146,8 +146,8 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
         grids = {"global": (1, 1), "local": tuple(inputs["grids"][0].tolist())}
         for side in sides:
             rows, cols = (g * c for g, c in zip(grids[side], found[side].shape[1:3]))
-            owner = torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))
-            owners[side].append(torch.where(split_tiles(owner[None], grids[side]) >= 0, split_tiles(owner[None], grids[side]) + len(words), 0)[:, 0])
+            owner = split_tiles(torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))[None], grids[side])[:, 0]
+            owners[side].append(torch.where(owner >= 0, owner + len(words), 0))
             maps[side].append(found[side].float())
         words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
     return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, word_shares(processor.tokenizer, words), torch.cat(edges)
