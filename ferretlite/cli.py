@@ -7,8 +7,8 @@ __all__ = ['EXPECTED', 'CARDS', 'RULES', 'GOOD', 'BAD', 'TRUE', 'STYLE', 'COMMAN
            'box_text', 'point_text', 'mask_text', 'whole', 'size_text', 'minutes', 'read_mask', 'read_regions', 'quiet',
            'answer_lines', 'run_ask', 'run_train', 'run_pretrain', 'run_eval', 'run_scenes', 'versions', 'megabytes',
            'run_doctor', 'quick_check', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards', 'flat',
-           'paired', 'f1', 'true_groundings', 'judge', 'chance_of', 'picture_tag', 'card_pictures', 'command_of',
-           'card_html', 'page_html', 'run_demo', 'make_parser', 'main']
+           'paired', 'f1', 'true_groundings', 'judge', 'chance_of', 'picture_tag', 'shown_truth', 'card_pictures',
+           'true_words', 'command_of', 'card_html', 'page_html', 'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -19,6 +19,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def answer_lines(answer) -> str:
     for g in answer.groundings:
         for box, score in zip(g.boxes, g.scores or [None] * len(g.boxes)):
             place = ", ".join(f"{v:.0f}" for v in box.list())
-            lines.append(f"  {g.name or '(no name)':28} [{place}]" + ("" if score is None else f"  {score:.2f}"))
+            lines.append(f"  {g.name or '(no name)':28} [{place}]" + ("" if score is None else f"  {score:.2g}"))
     return "\n".join(lines)
 
 def run_ask(args):
@@ -357,16 +358,28 @@ def picture_tag(image, alt: str) -> str:
     held = io.BytesIO(); image.save(held, "JPEG", quality=82)
     return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}">'
 
+def shown_truth(card) -> list: # of Grounding
+    "What the truth looks like: the boxes that are asked for, or of what the words are about."
+    from ferretlite.grammar import Grounding
+    meta, things = card.turn.meta, card.scene.objects
+    if "box" in meta and card.turn.task != "rec": return [Grounding(card.turn.answer, [meta["box"]])]
+    if card.turn.task == "count": return [Grounding(o.name, [o.box]) for o in things if o.name == meta["query"]]
+    if card.turn.task == "caption": return [Grounding(o.phrase, [o.box]) for o in things]
+    return true_groundings(card)
+
 def card_pictures(card) -> list: # of (picture, caption)
-    "The model's boxes beside the true ones; for an answer in words one picture with the region."
+    "The question and the model's boxes beside the truth."
     from ferretlite.grammar import Grounding
     from ferretlite.inference import draw
-    image, truth = card.scene.image, true_groundings(card)
-    if not truth: return [(draw(image, regions=card.turn.regions), "")]
-    said = flat(card.answer.groundings)
-    hits = paired(said, flat(truth), named=card.turn.task != "rec")
-    mine = draw(image, [Grounding(n, [b], [s]) for n, b, s in said], colors=[GOOD if h else BAD for h in hits])
-    return [(mine, "the model"), (draw(image, truth, colors=[TRUE] * len(truth)), "the truth")]
+    truth, said = shown_truth(card), flat(card.answer.groundings)
+    hits = paired(said, flat(true_groundings(card)), named=card.turn.task != "rec")
+    mine = draw(card.scene.image, [Grounding(n, [b], [s]) for n, b, s in said], card.turn.regions, colors=[GOOD if h else BAD for h in hits])
+    return [(mine, "the model" if said else "the question"), (draw(card.scene.image, truth, colors=[TRUE] * len(truth)), "the truth")]
+
+def true_words(card) -> str:
+    "The right answer as `answer_lines` would write it: words, and boxes in pixels."
+    from ferretlite.inference import Answer
+    return answer_lines(Answer(re.sub(r"\s*\[[\d, ]+\]", "", card.turn.answer), true_groundings(card)))
 
 # %% ../nbs/28_command_line.ipynb #adb34133
 def command_of(card, model: str, folder) -> str:
@@ -384,28 +397,26 @@ STYLE = """:root{--ink:#1c2430;--soft:#5d6978;--line:#e3e7ee;--page:#f6f7fa;--ca
 main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem}h1{margin:0;font-size:2rem;letter-spacing:-.02em}
 .lead{max-width:46rem;color:var(--soft);margin:.5rem 0 1.5rem}.score{display:flex;gap:1rem;align-items:baseline;flex-wrap:wrap;margin-bottom:2rem}
 .score b{font-size:2.4rem;letter-spacing:-.03em}.bar{flex:1 1 14rem;height:.6rem;border-radius:1rem;background:#f3c9c9;overflow:hidden}.bar i{display:block;height:100%;background:#1a8f3c}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:1.25rem;grid-auto-flow:dense}@media(min-width:760px){.wide{grid-column:span 2}}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,500px),1fr));gap:1.25rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1rem 1.1rem;display:flex;flex-direction:column;gap:.6rem;border-top:5px solid #1a8f3c}
 .card.wrong{border-top-color:#d62828;background:#fff9f9}.card header{display:flex;justify-content:space-between;align-items:center}
 h2{font-size:1rem;margin:0}.badge{white-space:nowrap;font-size:.8rem;font-weight:600;padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 .wrong .badge{background:#fbdede;color:#a51d1d}.ask{font-weight:600;margin:0;white-space:pre-line}.pair{display:flex;gap:.5rem}
 figure{margin:0;flex:1;min-width:0}img{width:100%;border-radius:8px;display:block}figcaption{font-size:.78rem;color:var(--soft);text-align:center}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}mark{background:none;color:inherit;border:1.5px dashed var(--soft);border-radius:3px;padding:0 .25rem;font-weight:400}
 .small{font-size:.78rem;color:var(--soft);margin:0}code{font-size:.74rem;background:var(--page);padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
 .card code{margin-top:auto}footer{margin-top:2.5rem;color:var(--soft);font-size:.88rem;max-width:46rem}"""
 
 # %% ../nbs/28_command_line.ipynb #dfac8384
 def card_html(card, model: str, folder) -> str:
     "One card of the page."
-    pictures = card_pictures(card)
-    figures = "".join(f"<figure>{picture_tag(p, card.title + ' ' + c)}<figcaption>{c}</figcaption></figure>" for p, c in pictures)
-    verdict, width = "right" if card.right else "wrong", " wide" if len(pictures) > 1 else ""
+    figures = "".join(f"<figure>{picture_tag(p, card.title + ': ' + c)}<figcaption>{c}</figcaption></figure>" for p, c in card_pictures(card))
+    verdict = "right" if card.right else "wrong"
     chance = f"; by chance {chance_of(card):.0%}" if chance_of(card) else ""
-    text = lambda t: html.escape(t if len(t) < 400 else t[:400] + " …")
-    prompt = card.turn.prompt.replace(" <region>", "").replace("<region>", "").strip()
-    return (f'<article class="card {verdict}{width}"><header><h2>{html.escape(card.title)}</h2><span class="badge">{"✓" if card.right else "✗"} {verdict}</span></header>'
-        f'<p class="ask">{html.escape(prompt)}</p><div class="pair">{figures}</div>'
-        f"<dl><dt>model</dt><dd>{text(card.answer.raw_text) or '(nothing)'}</dd><dt>truth</dt><dd>{text(card.turn.answer)}</dd></dl>"
+    prompt = html.escape(card.turn.prompt).replace("&lt;region&gt;", "<mark>region</mark>")
+    return (f'<article class="card {verdict}"><header><h2>{html.escape(card.title)}</h2><span class="badge">{"✓" if card.right else "✗"} {verdict}</span></header>'
+        f'<p class="ask">{prompt}</p><div class="pair">{figures}</div>'
+        f"<dl><dt>model</dt><dd>{html.escape(answer_lines(card.answer))}</dd><dt>truth</dt><dd>{html.escape(true_words(card))}</dd></dl>"
         f'<p class="small">Right means: {RULES[card.turn.task]}{chance}. {card.note}</p><code>{html.escape(command_of(card, model, folder))}</code></article>')
 
 # %% ../nbs/28_command_line.ipynb #e09da4ab

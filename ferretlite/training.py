@@ -6,8 +6,8 @@
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
            'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_things',
            'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
-           'run_stage', 'seconds_per_sample', 'plan_steps', 'train', 'chosen_stages', 'save_record', 'save_model',
-           'draw_losses']
+           'run_stage', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps', 'plan_minutes',
+           'train', 'chosen_stages', 'save_record', 'save_model', 'draw_losses']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import copy
@@ -264,8 +264,7 @@ def newest_checkpoint(folder): # -> str or None
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
-    n = min(stage.scenes, 3 * steps * stage.batch_size) # a short run aligns shortly
-    if stage.align and not checkpoint: align_projectors(model, processor, stage.align, n, seed * 10_000, min(3 * n, 3000))
+    if stage.align and not checkpoint: align_projectors(model, processor, stage.align, stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
     prepare_stage(model, stage)
     if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager") # can tell who looked where; at our lengths a CPU computes it in half the time
     watch = Watch(bar, stage.batch_size, stage.name)
@@ -291,11 +290,30 @@ def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) ->
         if step: spent += (seen - began) / stage.visits + time.perf_counter() - seen # a picture that comes back is not drawn again
     return spent / (n * stage.batch_size)
 
-def plan_steps(stages, samples: int | None, seconds: list, minutes: float | None) -> list: # of steps per stage
-    "Steps per stage for a number of samples in all, or for minutes at the measured seconds per sample."
+def fitting_steps(scenes: int) -> int: return min(3 * scenes, 3000)
+
+def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
+    "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
+    if not stage.align: return 0.0
+    model, began = copy.deepcopy(model), time.perf_counter()
+    align_projectors(model, processor, stage.align, n, seed, fitting_steps(n))
+    return (time.perf_counter() - began) / n
+
+def plan_steps(stages, samples: int) -> list: # of steps per stage
+    "Steps per stage for a number of samples in all."
     total = sum(s.share for s in stages)
-    if samples is None: samples = minutes * 60 / sum(s.share / total * t for s, t in zip(stages, seconds))
     return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
+
+def plan_minutes(stages, minutes: float, # for everything
+                 seconds: list, # per sample of each stage
+                 scene_seconds: list, # per scene to align with, of each stage
+                 aligning: float = .35): # at most so much of the time
+    "Steps and scenes to align with per stage that fill so many minutes: -> (steps, scenes)."
+    left, total = minutes * 60, sum(s.share for s in stages)
+    wished = sum(s.scenes * t for s, t in zip(stages, scene_seconds))
+    scenes = [max(1, int(s.scenes * min(1, aligning * left / wished))) if t else s.scenes for s, t in zip(stages, scene_seconds)]
+    left -= sum(n * t for n, t in zip(scenes, scene_seconds))
+    return plan_steps(stages, left / sum(s.share / total * t for s, t in zip(stages, seconds))), scenes
 
 # %% ../nbs/20_training.ipynb #47b19f05
 def train(preset: str = "tiny", # a key of STAGES
@@ -324,20 +342,23 @@ def train(preset: str = "tiny", # a key of STAGES
         if changed: raise ValueError(f"{out} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
     else:
         began = time.perf_counter()
-        seconds = [seconds_per_sample(model, processor, s, seed) for s in stages] if samples is None else []
-        left = minutes * (.65 if any(s.align for s in stages) else 1) - (time.perf_counter() - began) / 60 - .4 if minutes else None # time to align, to save
-        run = dict(settings=settings, steps=plan_steps(stages, samples, seconds, left), stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
+        if samples is not None: steps = plan_steps(stages, samples); scenes = [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)] # a short run aligns shortly
+        else:
+            seconds, per_scene = ([measure(model, processor, s, seed) for s in stages] for measure in (seconds_per_sample, seconds_per_scene))
+            left = max(.1, minutes - (time.perf_counter() - began) / 60 - .4) # time to start and to save
+            steps, scenes = plan_minutes(stages, left, seconds, per_scene)
+        run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)
     bar = tqdm(total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)), unit="sample", disable=not progress, file=sys.stderr, smoothing=.05)
-    for number, s, steps in zip(numbers, stages, run["steps"]):
+    for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
         folder = out / f"stage-{number + 1}"
         if s.name in run["done"]:
             bar.update(steps * s.batch_size); model, processor = load_model(folder)
             continue
         began = time.perf_counter()
         if number == 1: copy_projector(model)
-        log = run_stage(model, processor, s, folder / "checkpoints", steps, seed, number + 1, bar, resume)
+        log = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume)
         save_model(model, processor, folder)
         run["log"][s.name] = log; run["done"].append(s.name); run["seconds"] += time.perf_counter() - began
         save_record(record, run)

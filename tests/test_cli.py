@@ -190,6 +190,7 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(capsys, scr
     text = path.read_text(encoding="utf-8")
     page = Page(); page.feed(text)
     assert len(page.images) >= 10 and all(i.startswith("data:image/jpeg;base64,") for i in page.images) and not page.links and "http" not in text
+    assert len(page.images) == 2 * len(page.cards) and text.count("<figcaption>the truth</figcaption>") == len(page.cards) # no truth without its picture
     assert len(page.cards) == len(cli.CARDS) and sum("right" in c for c in page.cards) == sum("wrong" in c for c in page.cards) == 8
     assert "8 of 16 right" in text and "8 of 16 answers are right." in out
     assert (tmp_path / "ferretlite-demo/scenes/annotations.json").exists() and list((tmp_path / "ferretlite-demo/scenes/scribbles").glob("*.png"))
@@ -198,6 +199,11 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
     cards = cli.demo_cards(tmp_path / "scenes", size=192)
     for card in cards: card.answer = truth_of(evaluation.Question(card.scene, card.turn)); cli.judge(card)
     assert all(card.right for card in cards)
+    for card in cards: # boxes are written in pixels, as a person would type them, and drawn where the truth is
+        shown, words = [b for g in cli.shown_truth(card) for b in g.boxes], cli.true_words(card)
+        assert shown and "&lt;region&gt;" not in cli.card_html(card, "tiny", tmp_path).split("<code>")[0]
+        if card.turn.task == "count": assert len(shown) == card.turn.meta["n"]
+        if card.turn.task == "rec": assert words.endswith(f"[{', '.join(f'{v:.0f}' for v in card.turn.meta['box'].list())}]") and words.count("[") == 1
     assert {type(c.turn.regions[0]).__name__ for c in cards if c.turn.task == "name"} == {"Point", "Box", "Mask"}
     monkeypatch.chdir(tmp_path)
     import shlex

@@ -9,7 +9,7 @@ import torch
 from ferretlite import training
 from ferretlite.data import Collator
 from ferretlite.encoders import build_tower
-from ferretlite.training import (FERRET_STAGES, PARTS, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_steps, prepare_stage,
+from ferretlite.training import (FERRET_STAGES, PARTS, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
                                  stage_data, stage_processor, start_model, train)
 from transformers import LlamaForCausalLM
 
@@ -226,25 +226,33 @@ def test_one_stage_from_another_model(start, finished, tmp_path):
 
 def test_minutes_become_steps_once_and_are_saved(start, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "seconds_per_sample", lambda model, processor, stage, seed: 6.0) # 10 samples a minute
+    monkeypatch.setattr(training, "seconds_per_scene", lambda model, processor, stage, seed: 3.0 * bool(stage.align))
     revive = die_at(monkeypatch, "II", 0)
     with pytest.raises(Killed): train(out=tmp_path / "run", minutes=1.0, **start)
     revive()
-    planned = json.loads((tmp_path / "run" / "run.json").read_text())["steps"]
-    assert planned == [1, 1, 1] # (0.65 - 0.4) minutes are two or three samples: one step each at least
-    monkeypatch.setattr(training, "seconds_per_sample", lambda *args: pytest.fail("measured twice"))
+    planned = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert planned["steps"] == [1, 1, 1] # 0.6 minutes less a third are four samples: one step each at least
+    assert 1 <= planned["scenes"][0] <= planned["scenes"][1] <= 4 # a third of 0.6 minutes, three seconds a scene: four in all
+    for name in ("seconds_per_sample", "seconds_per_scene"): monkeypatch.setattr(training, name, lambda *args: pytest.fail("measured twice"))
     train(out=tmp_path / "run", minutes=1.0, resume=True, **start)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == planned
+    again = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (again["steps"], again["scenes"]) == (planned["steps"], planned["scenes"])
 
 def test_plan_splits_samples_and_minutes_by_share():
     stages = [replace(FERRET_STAGES[0], share=s, batch_size=10) for s in (.1, .9)]
-    assert plan_steps(stages, 1000, [], None) == [10, 90]
-    assert plan_steps(stages, None, [1.0, 2.0], 19.0) == [6, 54] # 0.1 * 1 + 0.9 * 2 = 1.9 seconds a sample: 600 samples
-    assert plan_steps(stages, None, [1.0, 2.0], -1.0) == [1, 1]
+    assert plan_steps(stages, 1000) == [10, 90] and plan_steps(stages, 1) == [1, 1]
+    assert plan_minutes(stages, 19.0, [1.0, 2.0], [0.0, 0.0])[0] == [6, 54] # 0.1 * 1 + 0.9 * 2 = 1.9 seconds a sample: 600 samples
+    for minutes in (.1, 3, 40, 4000):
+        steps, scenes = plan_minutes(TINY_STAGES, minutes, [.1, .2, .3], [.2, .4, 0])
+        spent = [sum(a * b for a, b in zip(*pair)) for pair in [(scenes, [.2, .4, 0]), ([16 * n for n in steps], [.1, .2, .3])]]
+        assert spent[0] <= .36 * minutes * 60 + .6 and all(n <= s.scenes for n, s in zip(scenes, TINY_STAGES))
+        if minutes > 1: assert sum(spent) == pytest.approx(minutes * 60, rel=.12) # to half a step per stage
 
 def test_measuring_leaves_the_model_alone(random_model):
     model, processor = random_model
     before = copy.deepcopy(model.state_dict())
     assert training.seconds_per_sample(model, processor, training.STAGES["tiny"][0], 0, n=1) > 0
+    assert training.seconds_per_scene(model, processor, training.STAGES["tiny"][1], 0, n=1) > 0 == training.seconds_per_scene(model, processor, training.STAGES["tiny"][2], 0)
     assert same(before, model.state_dict()) and all(p.grad is None for p in model.parameters())
 
 def test_a_loss_that_is_no_number_names_its_records(start, tmp_path, monkeypatch):
