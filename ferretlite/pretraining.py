@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['KIND_NAMES', 'HEADS', 'cell_shares', 'patch_owners', 'dense_targets', 'patch_shapes', 'cut_box', 'DenseViews',
            'collate_views', 'DenseHead', 'dense_loss', 'learning_rate', 'write_whole', 'stream', 'autocast',
-           'train_plainly', 'normalise', 'DenseTowers', 'dense_scores', 'save_towers', 'pretrain_towers']
+           'keep_buffers', 'train_plainly', 'normalise', 'DenseTowers', 'dense_scores', 'save_towers',
+           'pretrain_towers']
 
 # %% ../nbs/07_dense_towers.ipynb #eda6db53
+import ctypes
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -211,6 +214,11 @@ def autocast(): # -> context manager
     fast = device == "cuda" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.autocast(device, torch.bfloat16, enabled=fast)
 
+def keep_buffers():
+    "Ask the C library (glibc) to keep large buffers for the next step instead of giving them back to the system; elsewhere nothing happens."
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if hasattr(libc, "mallopt"): libc.mallopt(-3, 2 ** 30); libc.mallopt(-1, 2 ** 30) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
 # %% ../nbs/07_dense_towers.ipynb #70be1f81
 def train_plainly(model: nn.Module, # what learns
                   loss_of, # function batch -> loss
@@ -225,6 +233,7 @@ def train_plainly(model: nn.Module, # what learns
     """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on.
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
+    keep_buffers()
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]

@@ -6,8 +6,8 @@
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
            'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_things',
            'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
-           'run_stage', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps', 'plan_minutes',
-           'train', 'chosen_stages', 'save_record', 'save_model', 'draw_losses']
+           'choose_attention', 'run_stage', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps',
+           'plan_minutes', 'train', 'chosen_stages', 'save_record', 'save_model', 'draw_losses']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import copy
@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +30,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCal
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .language import IMAGE, LOOK, REGION, look_loss, thing_vectors, word_shares
 from .model import FerretConfig, FerretForConditionalGeneration
-from .pretraining import autocast, patch_owners, write_whole
+from .pretraining import autocast, keep_buffers, patch_owners, write_whole
 from .processor import FerretProcessor
 from .resolution import split_tiles
 from .scenes import make_scene
@@ -261,12 +262,16 @@ def newest_checkpoint(folder): # -> str or None
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 # %% ../nbs/20_training.ipynb #9972bcbe
+def choose_attention(model, stage: Stage):
+    "Plain attention can tell who looked where, and at our lengths a CPU computes it in half the time."
+    if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager")
+
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
     if stage.align and not checkpoint: align_projectors(model, processor, stage.align, stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
     prepare_stage(model, stage)
-    if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager") # can tell who looked where; at our lengths a CPU computes it in half the time
+    choose_attention(model, stage)
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
                            data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[watch])
@@ -277,16 +282,17 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
 
 def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
     "How long a training sample of this stage takes here: a few steps on a copy, thrown away."
-    model = copy.deepcopy(model); prepare_stage(model, stage); model.train()
+    model = copy.deepcopy(model); prepare_stage(model, stage); choose_attention(model, stage); model.train()
     data, spent = stage_data(replace(stage, visits=1, first_share=0), (n + 1) * stage.batch_size, seed, 9), 0.0
-    collate, optimizer = Collator(stage_processor(processor, stage)), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    trainer, collate = StageTrainer(model, stage_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage), Collator(stage_processor(processor, stage), look=stage.look > 0)
+    optimizer = trainer.create_optimizer()
     for step in range(n + 1):
         began = time.perf_counter()
         batch = collate([data[i] for i in range(step * stage.batch_size, (step + 1) * stage.batch_size)]); batch.pop("ids")
         with autocast(): batch["tower_maps"] = model.look(batch.pop("global_pixels"), batch.pop("local_pixels"))
         seen = time.perf_counter()
-        with autocast(): loss = model(**batch).loss
-        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        with autocast(): loss = trainer.compute_loss(model, batch)
+        loss.backward(); torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); optimizer.zero_grad()
         if step: spent += (seen - began) / stage.visits + time.perf_counter() - seen # a picture that comes back is not drawn again
     return spent / (n * stage.batch_size)
 
@@ -334,6 +340,7 @@ def train(preset: str = "tiny", # a key of STAGES
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model))
     if record.exists() and not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
     if not record.exists() and samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
+    keep_buffers()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed)
     if record.exists():
         run = json.loads(record.read_text())
@@ -345,7 +352,7 @@ def train(preset: str = "tiny", # a key of STAGES
         if samples is not None: steps = plan_steps(stages, samples); scenes = [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)] # a short run aligns shortly
         else:
             seconds, per_scene = ([measure(model, processor, s, seed) for s in stages] for measure in (seconds_per_sample, seconds_per_scene))
-            left = max(.1, minutes - (time.perf_counter() - began) / 60 - .4) # time to start and to save
+            left = max(.1, .78 * minutes - (time.perf_counter() - began) / 60 - .3) # a real run is slower by a fifth: it draws and saves meanwhile
             steps, scenes = plan_minutes(stages, left, seconds, per_scene)
         run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
