@@ -341,7 +341,7 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
         return loss
     collate = lambda items: collate_things(items, tokenizer)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
-                        samples and samples // batch_size, minutes, lr, weight_decay=.01, muon=muon, resume=resume)
+                        samples and max(1, samples // batch_size), minutes, lr, weight_decay=.01, muon=muon, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)
     write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, log=log), indent=1)))
     return log

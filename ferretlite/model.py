@@ -14,7 +14,7 @@ from transformers import (AutoConfig, AutoModelForCausalLM, GenerationMixin, Pre
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .encoders import NORMALISATION, build_tower, tower_map, unread_parameters
-from .fusion import Projector, VisualPosition, fuse_maps
+from .fusion import Projector, VisualPosition, fuse_maps, join_patches
 from .language import next_token_loss, turn_mask
 from .resolution import FERRET_GRIDS, allowed_grids, choose_grid, merge_tiles, split_tiles
 from .sampler import SpatialAwareSampler
@@ -38,6 +38,7 @@ class FerretConfig(PreTrainedConfig):
     grids: tuple | list = tuple(FERRET_GRIDS)
     max_tiles: int | None = 4
     max_visual_tokens: int | None = None
+    merge: int = 1 # merge x merge patches become one token
     visual_position: str = "grid" # "grid" or "none"
     sampler_dim: int | None = None # width the fused map is brought to before the sampler; None: that of the language model
     sampler: dict | None = None # n_points, n_centers, n_neighbors, pool
@@ -54,7 +55,7 @@ class FerretConfig(PreTrainedConfig):
     def views(self) -> dict: # "global", "local" -> (size, mean, std, cells)
         "Size, normalisation and map size of each tower's view."
         towers = {"global": (self.global_tower, self.global_view), "local": (self.local_tower or self.global_tower, self.local_view)}
-        return {n: (tuple(v), *NORMALISATION[t.model_type], tuple(s // t.patch_size for s in v)) for n, (t, v) in towers.items()}
+        return {n: (tuple(v), *NORMALISATION[t.model_type], tuple(s // (t.patch_size * self.merge) for s in v)) for n, (t, v) in towers.items()}
 
     def usable_grids(self) -> list: # of (rows, columns)
         "The grids that respect `max_tiles` and `max_visual_tokens`."
@@ -107,8 +108,8 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         width, inner = config.text_config.hidden_size, config.sampler_dim or config.text_config.hidden_size
         self.global_tower = build_tower(config.global_tower)
         self.local_tower = build_tower(config.local_tower) if config.local_tower else None
-        self.global_projector = Projector(config.global_tower.hidden_size, width)
-        self.local_projector = Projector((config.local_tower or config.global_tower).hidden_size, width)
+        self.global_projector = Projector(config.global_tower.hidden_size * config.merge ** 2, width)
+        self.local_projector = Projector((config.local_tower or config.global_tower).hidden_size * config.merge ** 2, width)
         self.visual_position = VisualPosition(width) if config.visual_position == "grid" else None
         self.bottleneck = nn.Linear(width, inner) if config.sampler_dim else nn.Identity()
         self.sampler = SpatialAwareSampler(inner, width, **(config.sampler or {}))
@@ -139,9 +140,10 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
 def look(self, global_pixels: torch.Tensor, # [B, 3, H, W]
          local_pixels: torch.Tensor | None, # [T, 3, h, w]: the tiles of all images
          ): # -> ([B, h, w, C], [T, h', w', C'] or None)
-    "The two towers' maps: all that the rest of the model knows of the pixels."
+    "The two towers' maps, patches joined: all that the rest of the model knows of the pixels."
+    def maps(tower, pixels): return join_patches(tower_map(tower, pixels), self.config.merge)
     tiles = local_pixels is not None and len(local_pixels)
-    return tower_map(self.global_tower, global_pixels), tower_map(self.local_tower or self.global_tower, local_pixels) if tiles else None
+    return maps(self.global_tower, global_pixels), maps(self.local_tower or self.global_tower, local_pixels) if tiles else None
 
 def place_cells(self, cells: tuple, # (h, w) of a view's map
                 grid: tuple = (1, 1), # (rows, columns) of views

@@ -80,7 +80,9 @@ WEIGHTS = Path(str(files("ferretlite"))) / "weights"
 def tiny_config(global_tower, local_tower, text_config, tokenizer) -> FerretConfig:
     "The configuration of the `tiny` preset around given towers and language model."
     image, region = tokenizer.convert_tokens_to_ids([IMAGE, REGION])
-    return FerretConfig(global_tower=global_tower, local_tower=local_tower, text_config=text_config, image_token_id=image, region_token_id=region,
+    view = global_tower.image_size
+    return FerretConfig(global_view=(view, view), local_view=(view, view), merge=max(1, view // (6 * global_tower.patch_size)), # at most 6 x 6 tokens a view
+                        global_tower=global_tower, local_tower=local_tower, text_config=text_config, image_token_id=image, region_token_id=region,
                         sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4]))
 
 def start_model(towers=None, # folder with `global/` and `local/`; None: the shipped ones
@@ -141,7 +143,7 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
     "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
     maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], [torch.zeros(1, 4)]
     for i in range(n):
-        scene = make_scene(seed + i, 4 * processor.config.global_view[0], "crowd" if i % 3 else "train")
+        scene = make_scene(seed + i, 384, "crowd" if i % 3 else "train")
         boxes, inputs = np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), processor.image_inputs([scene.image])
         with torch.no_grad(), autocast(): found = dict(zip(("global", "local"), model.look(inputs["global_pixels"], inputs["local_pixels"])))
         grids = {"global": (1, 1), "local": tuple(inputs["grids"][0].tolist())}
@@ -248,7 +250,7 @@ def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArgumen
         save_strategy="steps", save_steps=max(20, steps // 12), save_total_limit=2, seed=seed, dataloader_num_workers=min(2, max(1, (os.cpu_count() or 1) // 2)),
         dataloader_prefetch_factor=3, log_level="error")
 
-MOST_PICTURES = 20_000 # whose maps are kept: a gigabyte
+MOST_PICTURES = 5000 # whose maps are kept: a gigabyte
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."

@@ -106,14 +106,24 @@ def test_region_features_leave_the_other_tokens_alone(random_model):
     with torch.no_grad(): model.sampler.dim_projector.weight.mul_(3)
     assert torch.equal(before, model(**batch).logits)
 
-@pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80)])
+@pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20)])
 def test_other_configurations_run(random_model, change, n):
     model, processor = random_model
     config = FerretConfig.from_dict({**model.config.to_dict(), **change})
     model, processor = FerretForConditionalGeneration(config).eval(), FerretProcessor(config, processor.tokenizer)
     batch = ask(processor, [(SCENES[0], "What is in <region>?", [Box(10, 12, 60, 70)])])
-    assert (batch["input_ids"] == config.image_token_id).sum() == n
+    assert (batch["input_ids"] == config.image_token_id).sum() == n == len(config.visual_boxes((2, 2) if config.resolution == "anyres" else (0, 0)))
     assert generate(model, batch).shape == (1, batch["input_ids"].shape[1] + 8)
+
+def test_joined_patches_stay_where_they_are(random_model):
+    "What changes in one corner of a tile changes the token that covers it most, in the tile's own map, and `visual_boxes` says where that is."
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "merge": 2})
+    model, (whole, tiles) = FerretForConditionalGeneration(config).eval(), (torch.zeros(1, 3, *config.global_view), torch.zeros(4, 3, *config.local_view))
+    changed = tiles.clone(); changed[1, :, :8, -8:] = 3 # upper right corner of the upper right tile
+    with torch.no_grad(): before, after = (model.see(*model.look(whole, t), torch.tensor([[2, 2]]))[0][0] for t in (tiles, changed))
+    moved = (before - after).abs().sum(1)
+    x1, y1, x2, y2 = config.visual_boxes((2, 2))[moved.argmax()].tolist()
+    assert moved[:4].max() == 0 and (x1, y1, x2, y2) == (.75, 0, 1, .25)
 
 def test_one_tower_and_one_tile_keep_the_global_view_alone(random_model):
     config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "local_tower": None})

@@ -25,7 +25,7 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
     machine = run["machine"]
     return f"""# ferretlite tiny
 
-A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (96-pixel views, 16-pixel patches), two projectors, a region sampler and a small
+A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
 Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works.
 
 **Made by** `{command}` from the shipped `tiny-towers` and `tiny-lm`: {sum(run['steps']) * 16:,} samples in three stages
@@ -42,15 +42,15 @@ never shows a scene of the splits below. Weights are stored in half precision.{'
 
 def towers_card(run: dict) -> str:
     "How the towers came to be, leg by leg, and what their read-outs get right."
-    legs = [f"{n}. {' and '.join(leg['sides'])}: {leg['steps']:,} steps of {leg['views']} views, seed {leg['seed']}, peak rate {leg['lr']:g}" +
-            (f" (stopped; its schedule was planned for {leg['planned']:,} steps)" if "planned" in leg else "") + (f"; {leg['note']}" if "note" in leg else "")
+    legs = [f"{n}. {' and '.join(leg['sides'])}: " + (f"{leg['steps']:,} steps of " + (f"{leg['views']} small views" if "views" in leg else f"{leg['scenes']} scenes") +
+            f", seed {leg['seed']}, peak rate {leg['lr']:g}" if leg["steps"] else "") + (f" (stopped; its schedule was planned for {leg['planned']:,} steps)" if "planned" in leg else "") + ((leg["steps"] > 0) * "; " + leg["note"] if "note" in leg else "")
             for n, leg in enumerate(run["legs"], 1)]
     asked = ("kind", "color", "fill", "left", "right", "extent")
     rows = [f"| {side} | " + " | ".join(f"{right[q]:.3f}" for q in asked) + " |" for side, right in run["scores"].items()]
     return f"""# ferretlite tiny-towers
 
-A CLIP-style and a DINOv2-style ViT (96-pixel views, 16-pixel patches, width 160) that were told the truth of every patch of drawn glyph scenes
-(`nbs/07_dense_towers.ipynb`). They have the architecture of CLIP and DINOv2 and none of their upbringing, and they know **no photographs**.
+A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 160) that were told the truth of every patch of drawn glyph scenes
+(`nbs/09_two_eyes.ipynb`). They have the architecture of CLIP and DINOv2 and none of their upbringing, and they know **no photographs**.
 
 **Made by** `ferretlite pretrain dense`, each leg going on from the one before with `--from`:
 

@@ -1,0 +1,139 @@
+"Towers taught by captions and by themselves: runs that can be resumed, towers that load elsewhere, and the two known ways to fool oneself."
+import json
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPVisionModel, Dinov2Model
+
+from ferretlite import distillation, pretraining
+from ferretlite.distillation import Crops, SelfDistiller, collate_crops, pretrain_dino, share_out, words_used
+from ferretlite.encoders import tower_map
+from ferretlite.pretraining import (CaptionPair, IconicViews, NAMES, collate_iconic, contrastive_loss, pretrain_clip, same_captions, train_plainly, word_ids)
+from ferretlite.probes import linear_probe
+from ferretlite.scenes import SPLITS, make_scene
+
+
+@pytest.fixture
+def small(monkeypatch):
+    "Both trainings at a fraction of their size."
+    monkeypatch.setattr(pretraining, "CaptionPair", lambda: CaptionPair(32, 16))
+    monkeypatch.setattr(distillation, "SelfDistiller", lambda: SelfDistiller(32, 16))
+    for module, name in ((pretraining, "caption_scores"), (distillation, "distilled_scores")):
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda model, whole=whole: whole(model, n=8))
+
+class Killed(Exception): pass
+
+@pytest.mark.parametrize("pretrain, side, tower", [(pretrain_clip, "global", CLIPVisionModel), (pretrain_dino, "local", Dinov2Model)])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(small, pretrain, side, tower, tmp_path, monkeypatch):
+    module, often = pretraining if pretrain is pretrain_clip else distillation, partial(train_plainly, every=2)
+    monkeypatch.setattr(module, "train_plainly", often)
+    pretrain(tmp_path / "whole", samples=12, batch_size=2)
+    def die(model, loss_of, batches, *args, **kw):
+        def cut(start):
+            for step, batch in enumerate(batches(start), start):
+                if step == 5: raise Killed
+                yield batch
+        return often(model, loss_of, cut, *args, **kw)
+    monkeypatch.setattr(module, "train_plainly", die)
+    with pytest.raises(Killed): pretrain(tmp_path / "cut", samples=12, batch_size=2)
+    monkeypatch.setattr(module, "train_plainly", often)
+    pretrain(tmp_path / "cut", samples=12, batch_size=2, resume=True)
+    one, two = (tower.from_pretrained(tmp_path / n / side, dtype=torch.float32) for n in ("whole", "cut"))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())
+    assert record["steps"] == 6 and record["log"] == json.loads((tmp_path / "cut" / "run.json").read_text())["log"] and "scores" in record
+    assert torch.isfinite(tower_map(one.eval(), torch.rand(1, 3, 96, 96))).all()
+
+def test_regions_change_what_is_learned(small, tmp_path):
+    for name, regions in (("plain", 0.0), ("regions", 1.0)): pretrain_clip(tmp_path / name, samples=2, batch_size=1, regions=regions)
+    logs = [json.loads((tmp_path / n / "run.json").read_text())["regions"] for n in ("plain", "regions")]
+    one, two = (CLIPVisionModel.from_pretrained(tmp_path / n / "global", dtype=torch.float32).state_dict() for n in ("plain", "regions"))
+    assert logs == [0.0, 1.0] and any(not torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_caption_of_every_split_can_be_read(split):
+    for seed in range(6):
+        ids = word_ids([make_scene(seed, 192, split).caption], most=800)
+        assert (ids > 2).sum() > 2 # words between start and end
+
+def test_things_of_iconic_views_lie_inside_them():
+    for i in range(12):
+        for pixels, things in IconicViews(12, 7)[i]:
+            assert pixels.shape == (96, 96, 3) and pixels.dtype == np.uint8
+            for t in things: assert 0 <= t.box.x1 < t.box.x2 <= 96.001 and 0 <= t.box.y1 < t.box.y2 <= 96.001
+
+def test_boxes_of_iconic_views_hold_their_things():
+    "In a view of one filled thing, its own colour fills more of the box than of the rest."
+    from ferretlite.scenes import COLORS
+    closer = []
+    for i in range(30):
+        for pixels, [thing] in (v for v in IconicViews(30, 7, most=1)[i] if v[1][0].fill == "filled" and v[1][0].name != "word"):
+            near = np.linalg.norm(pixels.astype(float) - np.array(COLORS[thing.color]), axis=-1) < 60
+            x1, y1, x2, y2 = (round(v) for v in thing.box.list())
+            inside = near[y1:y2, x1:x2].mean(); outside = (near.sum() - near[y1:y2, x1:x2].sum()) / max(1, near.size - (y2 - y1) * (x2 - x1))
+            closer.append(inside > outside + .1)
+    assert len(closer) > 20 and np.mean(closer) > .9
+
+def test_equal_captions_are_not_each_others_negatives():
+    captions = ["a star.", "a cup.", "a star."]
+    vectors = torch.eye(3)[[0, 1, 0]]
+    fair, cruel = (contrastive_loss(vectors, vectors, 50, same)[0].requires_grad_(False) for same in (same_captions(captions), torch.eye(3)))
+    v = vectors.clone().requires_grad_(True)
+    contrastive_loss(v, vectors, 50, same_captions(captions))[0].backward()
+    assert v.grad.abs().max() < 1e-4 and fair <= cruel + 1e-6
+
+def test_contrast_works_in_both_directions():
+    "All captions prefer view 0: rows cannot tell, columns can."
+    views, captions = torch.eye(4), torch.eye(4)[[0, 0, 0, 0]]
+    one, other = contrastive_loss(views, captions, 30, torch.eye(4))[0], contrastive_loss(captions, views, 30, torch.eye(4))[0]
+    assert one.item() == pytest.approx(other.item(), abs=1e-4) and one > math.log(4)
+
+def test_class_tokens_are_asked_in_a_batch_as_alone():
+    torch.manual_seed(0); pair = CaptionPair(32, 16).eval()
+    pixels, captions, _ = collate_iconic([IconicViews(3, 1)[0]])
+    with torch.no_grad(): assert torch.allclose(pair.see(pixels), torch.cat([pair.see(p[None]) for p in pixels]), atol=1e-5)
+    assert len(set(NAMES)) == len(NAMES) and all(word_ids([n]).max() > 2 for n in NAMES)
+
+def test_evening_out_is_what_keeps_words_alive():
+    torch.manual_seed(0)
+    similar = torch.randn(128, 32) * .05; similar[:, 3] += .5
+    assert words_used(share_out(similar, .05, 0)) < 2 < 20 < words_used(share_out(similar, .05, 3))
+
+def test_the_teacher_sees_what_the_student_does_not():
+    torch.manual_seed(0); model = SelfDistiller(32, 16).eval()
+    large, small, hidden = collate_crops([Crops(2, 3)[0]])
+    hidden[:] = False; hidden[0, 0, :20] = True
+    seen = []
+    real = model.look
+    model.look = lambda side, pixels, hide=None: seen.append((side is model.teacher, len(pixels), None if hide is None else int(hide.sum()))) or real(side, pixels, hide)
+    model.loss((large, small, hidden))
+    assert seen == [(True, 8, None), (False, 8, 20), (False, 16, None)] # the teacher: large cuts, whole; the student: all cuts, with holes
+
+def test_no_cut_is_compared_with_itself():
+    "With one word per place, agreement between *other* cuts is what counts: a student that knows only the cut it is shown pays."
+    torch.manual_seed(0); model = SelfDistiller(32, 4, hide=0, momentum=1.0, rounds=0)
+    def look(side, pixels, hide=None):
+        out = torch.zeros(len(pixels), 2, 32)
+        out[:, 0, 0] = torch.arange(len(pixels))
+        return out
+    model.look = look
+    model.teacher["whole"] = Lookup({0: 0, 1: 1}); model.student["whole"] = Lookup({0: 1, 1: 0, 2: 0, 3: 0})
+    large, small, hidden = torch.zeros(1, 2, 3, 96, 96), torch.zeros(1, 0, 3, 48, 48), torch.zeros(1, 2, 36, dtype=torch.bool)
+    crossed = model.loss((large, small, hidden)).item()      # the student says of each cut what the teacher says of the other
+    model.student["whole"] = Lookup({0: 0, 1: 1})
+    assert crossed < .01 < model.loss((large, small, hidden)).item()
+
+class Lookup(torch.nn.Module):
+    "Says a given word of a given token."
+    def __init__(self, words): super().__init__(); self.words = words
+    def forward(self, tokens): return 2 * torch.eye(4)[[self.words[int(t)] for t in tokens[:, 0]]] - 1
+
+def test_a_probe_is_scored_on_rows_that_it_was_not_fitted_on():
+    torch.manual_seed(0)
+    noise, truth, fitted = torch.randn(300, 200), torch.randint(0, 2, (300,)), torch.arange(300) < 150
+    assert linear_probe(noise, truth, fitted, ridge=1e-6) < .7 # with 200 columns it fits 150 rows without error
