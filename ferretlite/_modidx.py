@@ -417,6 +417,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ferretlite.pretraining.similarity_table': ( 'clip.html#similarity_table',
                                                                                      'ferretlite/pretraining.py'),
                                         'ferretlite.pretraining.stream': ('clip.html#stream', 'ferretlite/pretraining.py'),
+                                        'ferretlite.pretraining.sum_in_order': ('clip.html#sum_in_order', 'ferretlite/pretraining.py'),
                                         'ferretlite.pretraining.train_plainly': ('clip.html#train_plainly', 'ferretlite/pretraining.py'),
                                         'ferretlite.pretraining.word_ids': ('clip.html#word_ids', 'ferretlite/pretraining.py'),
                                         'ferretlite.pretraining.write_whole': ('clip.html#write_whole', 'ferretlite/pretraining.py')},

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
            'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'stream',
-           'autocast', 'keep_buffers', 'train_plainly', 'caption_scores', 'pretrain_clip', 'similarity_table']
+           'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores', 'pretrain_clip',
+           'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
 import ctypes
@@ -209,6 +210,12 @@ def keep_buffers():
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
     if hasattr(libc, "mallopt"): libc.mallopt(-3, 2 ** 30); libc.mallopt(-1, 2 ** 30) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
+def sum_in_order():
+    "On a CPU, from here on gradients that meet are added in one order, so that a run with several threads can be repeated bit for bit."
+    if torch.cuda.is_available(): return
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False # costs time, and nobody reads it
+
 # %% ../nbs/07_clip.ipynb #0e2e22f5
 def train_plainly(model: nn.Module, # what learns
                   loss_of, # function batch -> loss
@@ -223,7 +230,7 @@ def train_plainly(model: nn.Module, # what learns
     """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on.
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
-    keep_buffers()
+    keep_buffers(); sum_in_order()
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]

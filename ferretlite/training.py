@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCal
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .language import IMAGE, LOOK, REGION, look_loss, thing_vectors, word_shares
 from .model import FerretConfig, FerretForConditionalGeneration
-from .pretraining import autocast, keep_buffers, patch_owners, write_whole
+from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_whole
 from .processor import FerretProcessor
 from .resolution import split_tiles
 from .scenes import make_scene
@@ -342,7 +342,7 @@ def train(preset: str = "tiny", # a key of STAGES
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model))
     if record.exists() and not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
     if not record.exists() and samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
-    keep_buffers()
+    keep_buffers(); sum_in_order()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed)
     if record.exists():
         run = json.loads(record.read_text())

@@ -13,6 +13,13 @@ from ferretlite.training import (FERRET_STAGES, PARTS, TINY_STAGES, chosen_stage
                                  stage_data, stage_processor, start_model, train)
 from transformers import LlamaForCausalLM
 
+@pytest.fixture(scope="module", autouse=True)
+def two_threads():
+    "As on a user's machine: with more than one thread, sums may come out in another order."
+    before = torch.get_num_threads(); torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
 @pytest.fixture(scope="module")
 def start(parts, tmp_path_factory):
     "Folders of random towers and a random language model to start from."
