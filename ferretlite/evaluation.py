@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .inference import Ferret, first_number
+from .inference import Ferret
 from .metrics import (ChoiceResult, CountResult, DetectionResult, NameResult, PhraseResult, RecResult, WordResult,
-                                metrics_table, score)
+                                metrics_table, read_count, score)
 from .pretraining import write_whole
 from .scenes import COLORS, FILLS, KINDS, Scene, make_scene
 from .tasks import TASKS, Turn
@@ -66,7 +66,7 @@ def _name(scene, meta, answer): return NameResult(meta["phrase"], answer.text, N
 
 def _word(scene, meta, answer): return WordResult(meta["text"], answer.text, N_WORDS)
 
-def _count(scene, meta, answer): return CountResult(meta["n"], first_number(answer.text))
+def _count(scene, meta, answer): return CountResult(meta["n"], read_count(answer.text))
 
 def _detection(scene, meta, answer):
     found = [(kind_of(g.name), b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores) if g.name]
@@ -80,7 +80,7 @@ def record_of(question: Question, answer): # -> a result of ferretlite.metrics
     return RECORDS[question.turn.task](question.scene, question.turn.meta, answer)
 
 # %% ../nbs/22_evaluation.ipynb #8e139b67
-CAPS = {"rec": 64, "name": 32, "choose": 32, "word": 24, "count": 16, "phrase": 256, "caption": 128, "grounded_caption": 448, "dense_detection": 448} # tokens; the same for every question of a task
+CAPS = {"rec": 64, "name": 32, "choose": 32, "word": 24, "count": 320, "phrase": 256, "caption": 128, "grounded_caption": 448, "dense_detection": 448} # tokens; the same for every question of a task
 
 def batches_of(questions: list, batch: int) -> list: # of lists of positions
     "Positions of the questions, those with answers of similar length together, the longest first."

@@ -19,12 +19,13 @@ class Projector(nn.Sequential):
     def __init__(self,
         in_dim:int, # width of the tower
         out_dim:int, # width of the language model
+        hidden:int|None=None, # width in between; None: `out_dim`, as in LLaVA
     ):
-        super().__init__(nn.Linear(in_dim, out_dim), nn.GELU(), nn.Linear(out_dim, out_dim))
+        super().__init__(nn.Linear(in_dim, hidden or out_dim), nn.GELU(), nn.Linear(hidden or out_dim, out_dim))
 
     def forward(self,
         features:Tensor, # [..., in_dim]
-        place:Tensor|None=None, # [..., out_dim], see `VisualPosition`: joins before the GELU
+        place:Tensor|None=None, # [..., hidden], see `VisualPosition`: joins before the GELU
     )->Tensor: # [..., out_dim]
         hidden = self[0](features)
         return self[2](self[1](hidden if place is None else hidden + place.to(hidden.dtype)))

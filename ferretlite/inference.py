@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'PRESETS', 'AT_ONCE', 'draw', 'region_to_dict', 'Answer', 'save_image', 'shipped_models', 'find_model',
            'token_probabilities', 'cut_at_end', 'as_questions', 'Ferret', 'ask', 'caption_phrases', 'where_are',
-           'ground', 'refer', 'describe', 'detect', 'first_number', 'count']
+           'ground', 'refer', 'describe', 'detect', 'count']
 
 # %% ../nbs/21_inference.ipynb #3217b830
 import json
@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from .geometry import Box, Mask, Point, Region
 from .grammar import Grounding
+from .metrics import read_count
 from .model import FerretForConditionalGeneration
 from .processor import FerretProcessor, load_image
 from .tasks import SWITCH, plural, say
@@ -305,16 +306,11 @@ def detect(self, image, names=None, # what to look for, in the singular; None: e
         if boxes: found.append(Grounding(name, [b for b, _ in boxes], [s for _, s in boxes]))
     return found
 
-def first_number(text: str) -> int | None:
-    "The first whole number in a text."
-    found = re.search(r"[0-9]{1,6}", text)
-    return int(found[0]) if found else None
-
 def count(self, image, name: str, # in the singular: "star", "red dice"
           ) -> int:
-    "How many there are. Raises ValueError when the model answers without a number."
-    answer = self.ask(image, say("count", things=plural(name)), max_new_tokens=32)
-    if (n := first_number(answer.text)) is None: raise ValueError(f"The model answered {answer.text!r} to how many there are: expected a number.")
+    "How many there are: the number at the end of an answer that points at each (`ask` shows where). Raises ValueError when the model answers without a number."
+    answer = self.ask(image, say("count", things=plural(name)), max_new_tokens=512)
+    if (n := read_count(answer.text)) is None: raise ValueError(f"The model answered {answer.text!r} to how many there are: expected a number.")
     return n
 
 for verb in (_read, ask, ground, refer, describe, detect, count): setattr(Ferret, verb.__name__, verb)

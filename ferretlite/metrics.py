@@ -452,9 +452,9 @@ NUMBERS = {word: n for n, word in enumerate("zero one two three four five six se
 def read_count(
     text:str|None, # the model's answer
 ) -> int|None:
-    "The first number in `text`, in digits or as a word up to twelve; None when there is none."
-    found = re.search(r"\b(?:\d{1,9}|" + "|".join(NUMBERS) + r")\b", _plain(text or ""))
-    return None if found is None else NUMBERS[found[0]] if found[0] in NUMBERS else int(found[0])
+    "The last number in `text`, in digits or as a word up to twelve; None when there is none."
+    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(NUMBERS) + r")\b", _plain(text or ""))
+    return None if not found else NUMBERS[found[-1]] if found[-1] in NUMBERS else int(found[-1])
 
 # %% ../nbs/05_metrics.ipynb #651dc446
 SCORERS = {RecResult: rec_metrics, ChoiceResult: choice_metrics, NameResult: name_metrics, WordResult: word_metrics,

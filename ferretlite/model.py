@@ -39,6 +39,7 @@ class FerretConfig(PreTrainedConfig):
     max_tiles: int | None = 4
     max_visual_tokens: int | None = None
     merge: int = 1 # merge x merge patches become one token
+    projector_dim: int | None = None # width inside the projectors; None: that of the language model
     visual_position: str = "grid" # "grid" or "none"
     sampler_dim: int | None = None # width the fused map is brought to before the sampler; None: that of the language model
     sampler: dict | None = None # n_points, n_centers, n_neighbors, pool
@@ -108,9 +109,9 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         width, inner = config.text_config.hidden_size, config.sampler_dim or config.text_config.hidden_size
         self.global_tower = build_tower(config.global_tower)
         self.local_tower = build_tower(config.local_tower) if config.local_tower else None
-        self.global_projector = Projector(config.global_tower.hidden_size * config.merge ** 2, width)
-        self.local_projector = Projector((config.local_tower or config.global_tower).hidden_size * config.merge ** 2, width)
-        self.visual_position = VisualPosition(width) if config.visual_position == "grid" else None
+        self.global_projector = Projector(config.global_tower.hidden_size * config.merge ** 2, width, config.projector_dim)
+        self.local_projector = Projector((config.local_tower or config.global_tower).hidden_size * config.merge ** 2, width, config.projector_dim)
+        self.visual_position = VisualPosition(config.projector_dim or width) if config.visual_position == "grid" else None
         self.bottleneck = nn.Linear(width, inner) if config.sampler_dim else nn.Identity()
         self.sampler = SpatialAwareSampler(inner, width, **(config.sampler or {}))
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
@@ -147,7 +148,7 @@ def look(self, global_pixels: torch.Tensor, # [B, 3, H, W]
 
 def place_cells(self, cells: tuple, # (h, w) of a view's map
                 grid: tuple = (1, 1), # (rows, columns) of views
-                ): # -> [rows * columns, h, w, D], or None with visual_position="none"
+                ): # -> [rows * columns, h, w, projector_dim], or None with visual_position="none"
     "What the projectors are told of where each cell lies in the image."
     if self.visual_position is None: return None
     whole = self.visual_position((grid[0] * cells[0], grid[1] * cells[1]))

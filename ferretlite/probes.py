@@ -89,7 +89,7 @@ def patch_shapes(covered: np.ndarray, # [H, W] of bool or of shares in 0–1: wh
 class DenseViews(torch.utils.data.Dataset):
     """Views of scenes as the two towers get them, each with the truth of every patch; item i is the same everywhere.
 
-    The local tower sees windows of the scene as it was drawn, the global one the whole scene, shrunk to one view."""
+    The local tower sees windows of the scene as it was drawn, the global one the whole scene, shrunk to one view, and a crop around one thing."""
     def __init__(self, n: int, # how many scenes
                  seed: int = 0, # of the first
                  view: int = 192, # side of a view in pixels
@@ -101,7 +101,7 @@ class DenseViews(torch.utils.data.Dataset):
 
     def __len__(self): return self.n
 
-    def __getitem__(self, i): # -> "global", "local" -> (pixels uint8 [k, view, view, 3], name -> truth per patch); k is 1 and `windows`
+    def __getitem__(self, i): # -> "global", "local" -> (pixels uint8 [k, view, view, 3], name -> truth per patch); k is 1 and `windows`; "crop" -> (pixels [1, …], name -> truth [1])
         image, found, owner = draw_scene(self.seed + i, (self.side, self.side), self.split or ("crowd" if i % 3 else "train"))
         covered, k = (owner >= 0).astype(np.float32), self.side // self.view
         corners = np.random.default_rng(self.seed + i).integers(0, self.side - self.view + 1, (self.windows, 2))
@@ -109,7 +109,7 @@ class DenseViews(torch.utils.data.Dataset):
         shrunk = np.asarray(image.resize((self.view, self.view), Image.Resampling.BICUBIC))
         whole = self._window(shrunk, covered.reshape(self.view, k, self.view, k).mean((1, 3)), found, k, 0, 0)
         stack = lambda views: (np.stack([p for p, _ in views]), {n: np.concatenate([t[n] for _, t in views]) for n in views[0][1]})
-        return {"global": stack([whole]), "local": stack(windows)}
+        return {"global": stack([whole]), "local": stack(windows), "crop": self._crop(image, found[(self.seed + i) % len(found)][1])}
 
     def _window(self, pixels, covered, found, shrunk, left, top):
         view, at = self.view, np.s_[top:top + self.view, left:left + self.view]
@@ -118,18 +118,25 @@ class DenseViews(torch.utils.data.Dataset):
         truth = dense_targets(moved, (view, view), (1, 1), view // self.patch)
         return pixels[at], {**truth, "shape": patch_shapes(covered[at], self.patch)}
 
+    def _crop(self, image, thing):
+        "One thing in the middle, with a third of room around it."
+        half, middle = 2 / 3 * max(thing.box.width, thing.box.height), thing.box.center()
+        pixels = image.resize((self.view, self.view), Image.Resampling.BICUBIC, box=tuple(np.clip([middle.x - half, middle.y - half, middle.x + half, middle.y + half], 0, self.side)))
+        truth = {"kind": KIND_NAMES.index(thing.name), "color": list(COLORS).index(thing.color), "fill": FILLS.index(thing.fill)}
+        return np.asarray(pixels)[None], {n: np.array([k]) for n, k in truth.items()}
+
 # %% ../nbs/09_two_eyes.ipynb #ab2fc214
 def collate_views(items, # list of what DenseViews gives
-                  side: str = "local", # or "global"
-                  ): # -> (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)])
-    "One tower's views of some scenes with their truths."
+                  side: str = "local", # or "global", "crop"
+                  ): # -> (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)], or [N] for crops)
+    "One kind of view of some scenes with their truths."
     views = [item[side] for item in items]
     pixels = torch.from_numpy(np.concatenate([p for p, _ in views])).permute(0, 3, 1, 2).float() / 255
     return pixels, {n: torch.from_numpy(np.concatenate([t[n] for _, t in views])) for n in views[0][1]}
 
-def collate_sides(items) -> dict: # "global", "local" -> as collate_views
-    "Both towers' views of some scenes."
-    return {side: collate_views(items, side) for side in ("global", "local")}
+def collate_sides(items) -> dict: # "global", "local", "crop" -> as collate_views
+    "Both towers' views of some scenes, and a crop of each."
+    return {side: collate_views(items, side) for side in ("global", "local", "crop")}
 
 # %% ../nbs/09_two_eyes.ipynb #9b9c258f
 class DenseHead(nn.Module):
@@ -148,7 +155,7 @@ class DenseHead(nn.Module):
 def dense_loss(answers: dict, # of DenseHead: name -> [N, h, w, k]
                targets: dict, # of collate_views: name -> [N, h, w(, k)]
                ) -> tuple: # (loss, question -> share of patches right; `extent`: mean error in views)
-    """Cross-entropy on names and letters, L1 on edges; empty patches only answer whether they are empty and what is drawn (nothing).
+    """Cross-entropy on names and letters, errors of edges as shares of the thing's sides; empty patches only answer whether they are empty and what is drawn (nothing).
 
     The drawn shape is the question that breaks the ice: without it colours are learned and kinds are not (see the table above)."""
     held = targets["kind"] != -100
@@ -163,20 +170,29 @@ def dense_loss(answers: dict, # of DenseHead: name -> [N, h, w, k]
         loss = loss + weight * F.cross_entropy(logits, truth, ignore_index=-100)
         right[n] = (logits.argmax(-1) == truth)[known].float().mean().item()
     if not held.any(): return loss, right
-    error = (answers["extent"][held].float() - targets["extent"][held]).abs()
-    return loss + 4 * error.mean(), {**right, "extent": error.mean().item()}
+    edges = targets["extent"][held]
+    error, sides = (answers["extent"][held].float() - edges).abs(), (edges[:, 2:] - edges[:, :2]).repeat(1, 2)
+    return loss + 2 * (error / (sides + .03)).mean(), {**right, "extent": error.mean().item()}
 
 # %% ../nbs/09_two_eyes.ipynb #e6b4415f
 class DenseTowers(nn.ModuleDict):
-    "Both tiny towers, each with its read-out."
+    "Both tiny towers, each with its read-out; what the global one's class token says of a crop is read as well."
     def __init__(self, width: int = 160, # channels
                  view: int = 192, # side in pixels
                  patch: int = 16): # side in pixels
         super().__init__(dict(local=build_tower(tiny_dino_config(width, image_size=view, patch_size=patch)), local_head=DenseHead(width, patch)))
         self["global"], self["global_head"] = build_tower(tiny_clip_config(width, image_size=view, patch_size=patch)), DenseHead(width, patch)
+        self["crop_head"] = nn.ModuleDict({n: nn.Linear(width, HEADS[n]) for n in ("kind", "color", "fill")})
 
-    def answers(self, batch, sides=("global", "local")): # side -> (pixels, truth): -> side -> (loss, share right)
-        return {s: dense_loss(self[s + "_head"](tower_map(self[s], normalise(batch[s][0], self[s].config.model_type))), batch[s][1]) for s in sides}
+    def answers(self, batch, sides=("global", "local")): # side -> (pixels, truth): -> side -> (loss, share right); "crop" too, where the batch holds crops
+        found = {s: dense_loss(self[s + "_head"](tower_map(self[s], normalise(batch[s][0], self[s].config.model_type))), batch[s][1]) for s in sides}
+        if "crop" in batch and "global" in sides: found["crop"] = self.name_crops(*batch["crop"])
+        return found
+
+    def name_crops(self, pixels, truth): # [N, 3, H, W] in 0–1, name -> [N]: -> (loss, share right)
+        token = self["global"](normalise(pixels, self["global"].config.model_type)).pooler_output
+        told = {n: layer(token).float() for n, layer in self["crop_head"].items()}
+        return sum(F.cross_entropy(told[n], truth[n]) for n in told), {n: (told[n].argmax(1) == truth[n]).float().mean().item() for n in told}
 
 # %% ../nbs/09_two_eyes.ipynb #5f1066da
 @torch.no_grad()
@@ -204,7 +220,6 @@ def pretrain_towers(out, # folder: `global/` and `local/` are written there in t
                     seed: int = 0, # of weights and scenes
                     batch_size: int = 5, # scenes a step
                     lr: float = 2e-3, # peak learning rate
-                    muon: float | None = None, # of the matrices inside the layers; None: as the others, by AdamW
                     sides: tuple = ("global", "local"), # the towers that learn
                     start=None, # folder of a finished run to go on from, with another seed and a schedule of its own
                     ) -> dict: # side -> question -> share of patches right
@@ -213,11 +228,11 @@ def pretrain_towers(out, # folder: `global/` and `local/` are written there in t
     model, data, earlier = DenseTowers(), DenseViews(10 ** 7, 10 ** 7 * (1 + seed)), dict(legs=[], log=[])
     if start:
         earlier = json.loads((Path(start) / "run.json").read_text())
-        model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True)["model"])
+        model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True)["model"], strict=False) # an earlier run may not have named crops
     for side in {"global", "local"} - set(sides): model[side].requires_grad_(False); model[side + "_head"].requires_grad_(False)
     loss_of = lambda batch: sum(loss for loss, _ in model.answers(batch, sides).values()) / len(sides)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate_sides, start), out,
-                        samples and max(1, samples // batch_size), minutes, lr, muon=muon, resume=resume)
+                        samples and max(1, samples // batch_size), minutes, lr, resume=resume)
     steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
-    return save_towers(model, out, dict(legs=earlier["legs"] + [dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr, muon=muon)],
+    return save_towers(model, out, dict(legs=earlier["legs"] + [dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr)],
                                         log=earlier["log"] + [(done + s, loss) for s, loss in log]))

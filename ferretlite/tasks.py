@@ -266,8 +266,8 @@ def ask_phrase(scene, rng, wording=None): # -> Turn or None
 # %% ../nbs/04_tasks.ipynb #36f7724a
 MOST = 12 # objects in a dense answer
 
-def raster_scan(objects: list, size, most: int = MOST) -> list:
-    "Indices of the `most` largest objects in raster order of their bins: by (y1, x1), ties by (y2, x2)."
+def raster_scan(objects: list, size, most: int | None = MOST) -> list:
+    "Indices of the `most` largest objects (None: of all) in raster order of their bins: by (y1, x1), ties by (y2, x2)."
     largest = sorted(range(len(objects)), key=lambda i: -objects[i].box.area)[:most]
     corner = lambda i: (lambda x1, y1, x2, y2: (y1, x1, y2, x2))(*box_bins(objects[i].box, size))
     return sorted(largest, key=corner)
@@ -359,7 +359,7 @@ def _absent(scene, rng) -> Query:
 
 # %% ../nbs/04_tasks.ipynb #24dc68bf
 def ask_count(scene, rng, wording=None): # -> Turn or None
-    "`How many stars are there?` with the answer in digits. meta: n, query."
+    "`How many stars are there?` The answer points at each, in raster order, before it says how many. meta: n, query, groundings."
     if not scene.objects: return None
     colored = any(o.color for o in scene.objects)
     if scene.split == "count": query = Query(Counter(o.name for o in scene.objects).most_common(1)[0][0])
@@ -367,8 +367,10 @@ def ask_count(scene, rng, wording=None): # -> Turn or None
     else:
         found = count_queries(scene)
         query = rng.choice(found[rng.choice(sorted(found))])
-    n = len(query.select(scene.objects))
-    return Turn("count", say("count", rng, wording, things=plural(query.phrase)), str(n), meta=dict(n=n, query=query.phrase))
+    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in raster_scan(scene.objects, scene.size, None) if query.matches(scene.objects[i])]
+    shown = _numbered(format_groundings([g], scene.size) for g in found)
+    return Turn("count", say("count", rng, wording, things=plural(query.phrase)), f"{shown}; {len(found)} in all".removeprefix("; "),
+                meta=dict(n=len(found), query=query.phrase, groundings=found))
 
 # %% ../nbs/04_tasks.ipynb #d39160f8
 def ask_caption(scene, rng, wording=None): # -> Turn or None

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
-           'load_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'patch_things',
-           'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data', 'newest_checkpoint',
-           'choose_attention', 'run_stage', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps',
-           'plan_minutes', 'train', 'chosen_stages', 'save_record', 'save_model', 'draw_losses']
+           'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups',
+           'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
+           'newest_checkpoint', 'choose_attention', 'run_stage', 'Meter', 'cut_graph', 'carry_gradients',
+           'measured_step', 'measured_steps', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps',
+           'plan_minutes', 'matmul_peak', 'bench_train', 'bench_lines', 'train', 'chosen_stages', 'save_record',
+           'save_model', 'draw_losses']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
+import contextlib
 import copy
 import json
 import os
@@ -17,6 +20,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -24,12 +28,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .language import IMAGE, LOOK, REGION, look_loss, thing_vectors, word_shares
-from .model import FerretConfig, FerretForConditionalGeneration
+from .model import VISION_INPUTS, FerretConfig, FerretForConditionalGeneration, fill_placeholders
 from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_whole
 from .processor import FerretProcessor
 from .resolution import split_tiles
@@ -66,11 +72,11 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
           dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=2.5, name=1.5, choose=1.0, phrase=1.0, dense_detection=1.0, count=.5, word=.5, dense_referring=.3, grounded_caption=.2, caption=.1),
-          share=60, n_turns=5, lr=1e-3))
+          dict(rec=2.5, name=1.5, choose=1.0, phrase=1.0, dense_detection=1.0, count=1.0, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
+          share=60, n_turns=10, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
-    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=1200),
+    replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=2000),
     replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.05, visits=4, look=.3))
 
 STAGES = {"tiny": TINY_STAGES}
@@ -81,7 +87,8 @@ def tiny_config(global_tower, local_tower, text_config, tokenizer) -> FerretConf
     "The configuration of the `tiny` preset around given towers and language model."
     image, region = tokenizer.convert_tokens_to_ids([IMAGE, REGION])
     view = global_tower.image_size
-    return FerretConfig(global_view=(view, view), local_view=(view, view), merge=max(1, view // (6 * global_tower.patch_size)), # at most 6 x 6 tokens a view
+    merge = max(1, view // (6 * global_tower.patch_size)) # at most 6 x 6 tokens a view
+    return FerretConfig(global_view=(view, view), local_view=(view, view), merge=merge, projector_dim=2 * global_tower.hidden_size,
                         global_tower=global_tower, local_tower=local_tower, text_config=text_config, image_token_id=image, region_token_id=region,
                         sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4]))
 
@@ -106,6 +113,16 @@ def load_model(folder): # -> (model, processor)
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     for p in model.parameters(): p.data = p.data.clone() # out of the file's memory map, where products round otherwise: a resumed run is the same run
     return model, FerretProcessor.from_pretrained(folder)
+
+def stage_model(number: int): # -> (model, processor)
+    "`tiny` as it was after stage 0 (the beginning), 1, 2 or 3. Of the stages between, the package carries what they changed."
+    if number == 3: return load_model(WEIGHTS / "tiny")
+    model, processor = start_model(seed=json.loads((WEIGHTS / "tiny" / "run.json").read_text())["settings"]["seed"])
+    if number:
+        learned = load_file(WEIGHTS / "tiny-stages" / f"stage-{number}.safetensors")
+        unknown = model.load_state_dict({k: v.float() for k, v in learned.items()}, strict=False).unexpected_keys
+        if unknown: raise ValueError(f"The weights after stage {number} hold {unknown[0]!r}: expected names of the model's parameters.")
+    return model, processor
 
 # %% ../nbs/20_training.ipynb #cc2e2e9c
 def prepare_stage(model, stage: Stage):
@@ -151,7 +168,7 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
             rows, cols = (g * c for g, c in zip(grids[side], found[side].shape[1:3]))
             owner = split_tiles(torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))[None], grids[side])[:, 0]
             owners[side].append(torch.where(owner >= 0, owner + len(words), 0))
-            maps[side].append(found[side].float())
+            maps[side].append(found[side].bfloat16()) # a gigabyte for two thousand scenes, as it is
         words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
     return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, word_shares(processor.tokenizer, words), torch.cat(edges)
 
@@ -174,7 +191,7 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
             places, x = model.place_cells(maps.shape[1:3], grid), maps.flatten(0, 2)
             for chosen, k, weight in (((owners > 0).nonzero()[:, 0], 768, 1.0), ((owners == 0).nonzero()[:, 0], 256, .3)):
                 some = chosen[torch.randint(len(chosen), (k,), generator=dice)] if len(chosen) else chosen
-                told = getattr(model, name)(x[some], None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()])
+                told = getattr(model, name)(x[some].float(), None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()])
                 loss = loss + weight * (told - wanted[owners[some]]).square().sum() / (10 * k)
                 if weight == 1: loss = loss - .3 * (shares[owners[some]] * (5 * told @ table.T).log_softmax(-1)).sum() / k
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.item()))
@@ -268,12 +285,13 @@ def choose_attention(model, stage: Stage):
     "Plain attention can tell who looked where, and at our lengths a CPU computes it in half the time."
     if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager")
 
-def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False) -> list:
+def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
     checkpoint = newest_checkpoint(out) if resume else None
     if stage.align and not checkpoint: align_projectors(model, processor, stage.align, stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
     prepare_stage(model, stage)
     choose_attention(model, stage)
+    if compile: model.language_model.compile(dynamic=True)
     watch = Watch(bar, stage.batch_size, stage.name)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
                            data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[watch])
@@ -282,23 +300,67 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
     trainer.train(resume_from_checkpoint=checkpoint)
     return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
 
-def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
-    "How long a training sample of this stage takes here: a few steps on a copy, thrown away."
-    model = copy.deepcopy(model); prepare_stage(model, stage); choose_attention(model, stage); model.train()
-    data, spent = stage_data(replace(stage, visits=1, first_share=0), (n + 1) * stage.batch_size, seed, 9), 0.0
-    trainer, collate = StageTrainer(model, stage_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage), Collator(stage_processor(processor, stage), look=stage.look > 0)
-    optimizer = trainer.create_optimizer()
-    for step in range(n + 1):
-        began = time.perf_counter()
-        batch = collate([data[i] for i in range(step * stage.batch_size, (step + 1) * stage.batch_size)]); batch.pop("ids")
-        with autocast(): batch["tower_maps"] = model.look(batch.pop("global_pixels"), batch.pop("local_pixels"))
-        seen = time.perf_counter()
-        with autocast(): loss = trainer.compute_loss(model, batch)
-        loss.backward(); torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); optimizer.zero_grad()
-        if step: spent += (seen - began) / stage.visits + time.perf_counter() - seen # a picture that comes back is not drawn again
-    return spent / (n * stage.batch_size)
+class Meter:
+    "A stopwatch with a hand for each part of a step; it can count floating-point operations as well, which takes time itself."
+    def __init__(self, counting: bool = False): self.counting, self.seconds, self.flop = counting, Counter(), Counter()
 
-def fitting_steps(scenes: int) -> int: return min(3 * scenes, 3000)
+    @contextlib.contextmanager
+    def __call__(self, part: str):
+        counter, began = FlopCounterMode(display=False) if self.counting else contextlib.nullcontext(), time.perf_counter()
+        with counter: yield
+        self.seconds[part] += time.perf_counter() - began
+        if self.counting: self.flop[part] += counter.get_total_flops()
+
+def cut_graph(tensors): # -> list of tensors that gather gradients here instead of passing them on
+    return [t.detach().requires_grad_(t.requires_grad) for t in tensors]
+
+def carry_gradients(tensors, leaves):
+    "Go on with the backward pass where `cut_graph` cut."
+    pairs = [(t, leaf.grad) for t, leaf in zip(tensors, leaves) if leaf.grad is not None]
+    if pairs: torch.autograd.backward(*zip(*pairs))
+
+def measured_step(trainer, optimizer, batch: dict, meter: Meter):
+    "A training step whose graph is cut between the parts, so that each part's way there and back can be timed by itself."
+    model, vision = trainer.model, {k: batch.pop(k) for k in VISION_INPUTS}
+    with meter("towers"), autocast(): seen = [m for m in model.look(vision["global_pixels"], vision["local_pixels"]) if m is not None]
+    maps = cut_graph(seen)
+    with meter("projectors"), autocast(): tokens, fused = model.see(*(maps + [None])[:2], vision["grids"])
+    told, read = cut_graph(tokens), cut_graph(fused)
+    with meter("sampler"), autocast(): vectors = model.sampler(read, vision["regions"], vision["image_sizes"]) if any(vision["regions"]) else []
+    named = cut_graph(vectors)
+    with meter("language model"):
+        with autocast():
+            embeddings = model.get_input_embeddings()(batch["input_ids"])
+            for name, of in (("image", told), ("region", named)):
+                if len(of): embeddings = fill_placeholders(embeddings, batch["input_ids"] == getattr(model.config, f"{name}_token_id"), torch.cat(of), name)
+            loss = trainer.compute_loss(model, {**batch, "inputs_embeds": embeddings})
+        loss.backward()
+    with meter("sampler"): carry_gradients(vectors, named)
+    with meter("projectors"): carry_gradients([*tokens, *fused], [*told, *read])
+    with meter("towers"): carry_gradients(seen, maps)
+    with meter("optimiser"):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); optimizer.zero_grad()
+
+def measured_steps(model, processor, stage: Stage, seed: int, n: int = 3, # after a first one that warms up
+                   counting: bool = False): # -> (Meter of n steps, share of tokens that are not padding)
+    "A few steps of a stage on a copy of the model, thrown away."
+    model = copy.deepcopy(model); prepare_stage(model, stage); choose_attention(model, stage); model.train()
+    data = stage_data(replace(stage, visits=1, first_share=0), (n + 1) * stage.batch_size, seed, 9)
+    trainer, collate = StageTrainer(model, stage_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage), Collator(stage_processor(processor, stage), look=stage.look > 0)
+    optimizer, used = trainer.create_optimizer(), []
+    for step in range(n + 1):
+        if step < 2: meter = Meter(counting) # the first one warms up
+        with meter("data"): batch = collate([data[i] for i in range(step * stage.batch_size, (step + 1) * stage.batch_size)])
+        batch.pop("ids"); used.append((batch["turn_ids"] >= 0).float().mean().item())
+        measured_step(trainer, optimizer, batch, meter)
+    return meter, sum(used) / len(used)
+
+def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
+    "How long a training sample of this stage takes here."
+    spent = measured_steps(model, processor, stage, seed, n)[0].seconds
+    return sum(s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()) / (n * stage.batch_size) # a picture that comes back is not drawn again
+
+def fitting_steps(scenes: int) -> int: return min(3 * scenes, 6000)
 
 def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
     "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
@@ -323,7 +385,43 @@ def plan_minutes(stages, minutes: float, # for everything
     left -= sum(n * t for n, t in zip(scenes, scene_seconds))
     return plan_steps(stages, left / sum(s.share / total * t for s, t in zip(stages, seconds))), scenes
 
-# %% ../nbs/20_training.ipynb #47b19f05
+# %% ../nbs/20_training.ipynb #54e13423
+def matmul_peak(dtype: torch.dtype, side: int = 1024, n: int = 8) -> float: # floating-point operations a second
+    "How fast this machine multiplies two large matrices, at its best: what a training step could reach if it were nothing else."
+    a, b, best = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype), float("inf")
+    for _ in range(n):
+        began = time.perf_counter(); a @ b
+        best = min(best, time.perf_counter() - began)
+    return 2 * side ** 3 / best
+
+def bench_train(steps: int = 4, # timed steps, and as many whose operations are counted
+                seed: int = 0) -> dict:
+    """Samples a second of the tiny model's last stage, and for each part its seconds a step, its operations, and its share of float32's matmul peak, measured in the same run.
+
+    The language model's operations on padding are not counted. Towers and data are charged once per visit of a picture, as in training; there other processes draw the data meanwhile."""
+    keep_buffers()
+    stage, (model, processor) = STAGES["tiny"][-1], start_model(seed=seed)
+    peak = {str(t).removeprefix("torch."): matmul_peak(t) for t in (torch.float32, torch.bfloat16)}
+    spent = measured_steps(model, processor, stage, seed, steps)[0].seconds
+    counted, used = measured_steps(model, processor, stage, seed, steps, counting=True)
+    parts = {}
+    for part in spent:
+        visits = stage.visits if part in ("data", "towers") else 1
+        seconds, flop = spent[part] / steps / visits, counted.flop[part] / steps / visits * (used if part == "language model" else 1)
+        parts[part] = dict(seconds=seconds, gflop=flop / 1e9, share_of_peak=flop / seconds / peak["float32"])
+    busy, flop = sum(p["seconds"] for p in parts.values()), sum(p["gflop"] for p in parts.values())
+    return dict(samples_per_second=stage.batch_size / busy, tokens_used=used, share_of_peak=flop * 1e9 / busy / peak["float32"],
+                peak_gflops={k: v / 1e9 for k, v in peak.items()}, threads=torch.get_num_threads(), parts=parts)
+
+def bench_lines(found: dict) -> str:
+    "What `bench_train` found, as a table."
+    rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
+    rows += [f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}" for name, p in found["parts"].items()]
+    peaks = ", ".join(f"{name} {v:.0f}" for name, v in found["peak_gflops"].items())
+    return "\n".join([*rows, f"{found['samples_per_second']:.1f} samples a second, {found['share_of_peak']:.0%} of float32's matmul peak; {found['tokens_used']:.0%} of the tokens are not padding",
+                      f"this machine's matmul peak in GFLOP/s: {peaks} ({found['threads']} threads)"])
+
+# %% ../nbs/20_training.ipynb #2baa6b0b
 def train(preset: str = "tiny", # a key of STAGES
           stage: str = "all", # "all", "1", "2" or "3"
           out="runs/tiny", # the folder of the run, which loads as a model when it is done
@@ -333,13 +431,14 @@ def train(preset: str = "tiny", # a key of STAGES
           from_model=None, # a folder to start from instead of the shipped towers and language model
           seed: int = 0,
           towers=None, lm=None, # folders to start from instead of the shipped ones
+          compile: bool = False, # the language model, by torch.compile: faster after a minute's wait; needs a C++ compiler
           progress: bool = True) -> Path:
     """Train a model through the paper's stages. A run of given samples that is stopped and resumed ends with the weights of one that was not.
 
     Raises ValueError for an unknown preset or stage, a folder that holds another run, or neither samples nor minutes."""
     out, numbers = Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
-    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model))
+    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile)
     if record.exists() and not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
     if not record.exists() and samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
     keep_buffers(); sum_in_order()
@@ -367,7 +466,7 @@ def train(preset: str = "tiny", # a key of STAGES
             continue
         began = time.perf_counter()
         if number == 1: copy_projector(model)
-        log = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume)
+        log = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile)
         save_model(model, processor, folder)
         run["log"][s.name] = log; run["done"].append(s.name); run["seconds"] += time.perf_counter() - began
         save_record(record, run)
@@ -383,7 +482,7 @@ def chosen_stages(preset: str, stage: str) -> list: # of indices
     if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
     return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
 
-# %% ../nbs/20_training.ipynb #54e13423
+# %% ../nbs/20_training.ipynb #6cc51593
 def save_record(path, run: dict):
     "Write the run's record whole."
     write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))

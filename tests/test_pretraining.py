@@ -137,3 +137,19 @@ def test_a_probe_is_scored_on_rows_that_it_was_not_fitted_on():
     torch.manual_seed(0)
     noise, truth, fitted = torch.randn(300, 200), torch.randint(0, 2, (300,)), torch.arange(300) < 150
     assert linear_probe(noise, truth, fitted, ridge=1e-6) < .7 # with 200 columns it fits 150 rows without error
+
+def test_a_crop_shows_its_thing_whole_and_in_the_middle():
+    from ferretlite.probes import KIND_NAMES, DenseViews, collate_sides
+    from ferretlite.scenes import COLORS, draw_scene
+    data = DenseViews(6, 10 ** 6, view=96)
+    pixels, truth = collate_sides([data[i] for i in range(6)])["crop"]
+    assert pixels.shape == (6, 3, 96, 96) and set(truth) == {"kind", "color", "fill"}
+    for i in range(6):
+        image, found, owner = draw_scene(10 ** 6 + i, (384, 384), "crowd" if i % 3 else "train")
+        number, thing = found[(10 ** 6 + i) % len(found)]
+        assert (KIND_NAMES[truth["kind"][i]], list(COLORS)[truth["color"][i]]) == (thing.name, thing.color)
+        if min(thing.box.x1, thing.box.y1) < thing.box.width or max(thing.box.x2, thing.box.y2) > 384 - thing.box.width: continue # near the border the crop is cut
+        seen = (pixels[i, :, 44:52, 44:52].mean((1, 2)) * 255).numpy() # the middle of the crop is the middle of the box, in the picture's own colours
+        y, x, k = int(thing.box.center().y), int(thing.box.center().x), max(1, round(max(thing.box.width, thing.box.height) * 4 / 3 / 24))
+        true = np.asarray(image)[y - k:y + k, x - k:x + k].mean((0, 1))
+        assert np.abs(seen - true).max() < 60, (i, seen, true)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ferretlite.geometry import Box, Mask, Point
+from ferretlite.geometry import Box, Mask, Point, box_bins
 from ferretlite.grammar import parse_groundings
 from ferretlite.scenes import KINDS, Scene, SceneObject, make_scene
 from ferretlite.tasks import (MOST, SWITCH, TASKS, WORDINGS, Query, Relation, Turn, attribute_query, descriptions, family, inner_point,
@@ -158,7 +158,10 @@ def test_count_answers_are_true_and_cover_zero_to_ten():
     seen = set()
     for scene, turn in asked("count"):
         n = sum(turn.meta["query"] == "object" or fits(o, turn.meta["query"]) or turn.meta["query"] == f"{o.color} object" for o in scene.objects)
-        assert turn.answer == str(n) == str(turn.meta["n"]), turn.prompt
+        pointed = [b for g in parse_groundings(turn.answer, scene.size) for b in g.boxes]
+        assert turn.answer.endswith(f"{n} in all") and n == turn.meta["n"] == len(pointed) == len(turn.meta["groundings"]), turn.prompt
+        corners = [tuple(box_bins(b, scene.size))[1::-1] for b in pointed]
+        assert corners == sorted(corners) and re.findall(r"(\d+): ", turn.answer) == [str(k + 1) for k in range(n)], turn.answer # raster order, counted aloud
         seen.add(n)
     assert {0, 1, 2, 3, 4, 5, 6} <= seen
 

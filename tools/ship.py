@@ -1,16 +1,19 @@
 """Turn a finished run into the weights that the package carries: `python tools/ship.py RUN [--n 1000]`.
 
-A run of `ferretlite train` becomes ferretlite/weights/tiny/: the model in half precision, the run's record, its scores, and a card made from both.
+A run of `ferretlite train` becomes ferretlite/weights/tiny/: the model in half precision, the run's record, its scores, and a card made from both;
+and tiny-stages/: what the first two stages changed, with a card.
 A run of `ferretlite pretrain` becomes tiny-towers/ or tiny-lm/, with a card."""
 import argparse
 import json
 import shutil
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from ferretlite.evaluation import evaluate, write_json
 from ferretlite.inference import Ferret
 from ferretlite.pretraining import write_whole
-from ferretlite.training import load_model, save_model
+from ferretlite.training import load_model, save_model, start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
 LABELS = {"rec.acc@0.5": "find what is described (IoU ≥ 0.5)", "rec.small": "… smaller than 1/12 of the side", "rec.medium": "… 1/12 to 1/6",
@@ -46,7 +49,7 @@ def towers_card(run: dict) -> str:
             f", seed {leg['seed']}, peak rate {leg['lr']:g}" if leg["steps"] else "") + (f" (stopped; its schedule was planned for {leg['planned']:,} steps)" if "planned" in leg else "") + ((leg["steps"] > 0) * "; " + leg["note"] if "note" in leg else "")
             for n, leg in enumerate(run["legs"], 1)]
     asked = ("kind", "color", "fill", "left", "right", "extent")
-    rows = [f"| {side} | " + " | ".join(f"{right[q]:.3f}" for q in asked) + " |" for side, right in run["scores"].items()]
+    rows = [f"| {side} | " + " | ".join(f"{right[q]:.3f}" if q in right else "" for q in asked) + " |" for side, right in run["scores"].items()]
     return f"""# ferretlite tiny-towers
 
 A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 160) that were told the truth of every patch of drawn glyph scenes
@@ -56,9 +59,10 @@ A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 16
 
 """ + "\n".join(legs) + f"""
 
-**Share of patches that the read-outs get right** on 256 validation views (`extent`: mean error of an edge, in views; `left`, `right`: letters of words):
+**Share of patches that the read-outs get right** on 256 validation views (`extent`: mean error of an edge, in views; `left`, `right`: letters of words;
+`crop`: what the global tower's class token says of the thing in the middle of a crop):
 
-| tower | {' | '.join(asked)} |
+| view | {' | '.join(asked)} |
 |---|{'---|' * len(asked)}
 """ + "\n".join(rows) + "\n\nLicence: Apache-2.0, as the code.\n"
 
@@ -69,11 +73,27 @@ def lm_card(run: dict) -> str:
 A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in things (`nbs/16_tiny_lm.ipynb`): vectors that
 hold an object's words and edges as ideal eyes might see them. It knows how answers are written, how to find what is asked and how to write down where it lies (notebook 16 measures how well); it has seen no picture.
 
-**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --seed {run['seed']}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
 Its loss at the end was {run['log'][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
 
 Licence: Apache-2.0, as the code.
 """
+
+def ship_stages(folder: Path, seed: int):
+    "The weights that differ from the beginning after stages I and II, in half precision."
+    out, begun = WEIGHTS / "tiny-stages", start_model(seed=seed)[0].state_dict()
+    out.mkdir(exist_ok=True)
+    for number in (1, 2):
+        learned = {k: v.half().contiguous() for k, v in load_model(folder / f"stage-{number}")[0].state_dict().items() if not v.equal(begun[k])}
+        write_whole(out / f"stage-{number}.safetensors", lambda p: save_file(learned, p, metadata=dict(format="pt")))
+    write_whole(out / "README.md", lambda p: p.write_text(f"""# ferretlite tiny after stages I and II
+
+What the first two stages of the run behind `tiny` changed: projectors, position code and (II) sampler; everything else is as `ferretlite.training.start_model(seed={seed})`
+makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stage_model(1)` and `(2)` put them together; `nbs/20_training.ipynb` goes on from there.
+The third stage's result is `tiny`, whose card tells how the run was made.
+
+Licence: Apache-2.0, as the code.
+""", encoding="utf-8"))
 
 def ship_pretrained(folder: Path, run: dict):
     "Towers or a language model: what `pretrain` wrote, but for the state it goes on from, and a card."
@@ -89,11 +109,12 @@ def main():
     args = parser.parse_args()
     out, run = WEIGHTS / "tiny", json.loads((Path(args.run) / "run.json").read_text())
     if "stages" not in run: return ship_pretrained(Path(args.run), run)
+    ship_stages(Path(args.run), run["settings"]["seed"])
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores); write_json(out / "run.json", run)
     settings = run["settings"]
-    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']} --out runs/tiny"
+    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --compile' if settings.get('compile') else ''} --out runs/tiny"
     write_whole(out / "README.md", lambda p: p.write_text(card(run, scores, command, args.n), encoding="utf-8"))
     print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
