@@ -156,9 +156,8 @@ PRETRAININGS = {"clip": ("pretraining", "pretrain_clip"), "dino": ("distillation
 def run_pretrain(args):
     "Towers or language model, from nothing."
     options = dict(lr=args.lr, start=args.start, sides=args.tower and (args.tower,), regions=args.regions, compile=args.compile)
-    if args.what != "dense" and (args.start or args.tower): raise ValueError(f"--from and --tower are for `pretrain dense`: leave them out with `pretrain {args.what}`.")
-    if args.what != "clip" and args.regions: raise ValueError(f"--regions is for `pretrain clip`: leave it out with `pretrain {args.what}`.")
-    if args.what != "lm" and args.compile: raise ValueError(f"--compile is for `pretrain lm`: leave it out with `pretrain {args.what}`.")
+    for flag, given, owner in (("--from", args.start, "dense"), ("--tower", args.tower, "dense"), ("--regions", args.regions, "clip"), ("--compile", args.compile, "lm")):
+        if given and args.what != owner: raise ValueError(f"{flag} is for `pretrain {owner}`: leave it out with `pretrain {args.what}`.")
     with quiet():
         module, name = PRETRAININGS[args.what]
         pretrain = getattr(importlib.import_module(f"ferretlite.{module}"), name)

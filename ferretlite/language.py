@@ -305,7 +305,7 @@ def read_things(model, batch: dict, tokenizer, noise: float = .03): # -> embeddi
         embeddings = embeddings.masked_scatter(places[..., None], vectors[chosen].to(embeddings.dtype))
     return embeddings
 
-# %% ../nbs/16_tiny_lm.ipynb #af203902
+# %% ../nbs/16_tiny_lm.ipynb #b5656149
 LOOK = (-2, 3) # of the last layer but one, the first 3 heads
 
 def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's token listens to each column's, in one layer
@@ -317,7 +317,7 @@ def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's tok
     if not len(row): return weights.new_zeros(())
     return -(weights[row, :, at].float() * shows[writes[row, at]][:, None]).sum(-1).clamp(min=1e-6).log().mean()
 
-# %% ../nbs/16_tiny_lm.ipynb #49afa532
+# %% ../nbs/16_tiny_lm.ipynb #6cb9c5c5
 def pretrain_lm(out, # folder: model and tokenizer are written there in transformers' format
                 samples: int | None = None, # scenes, or
                 minutes: float | None = None, # about how long
@@ -327,7 +327,7 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
                 lr: float = 2e-3, # peak learning rate of embeddings and norms
                 muon: float | None = .02, # of the matrices inside the layers; None: as the others, by AdamW
                 look: float = .3, # weight of look_loss
-                compile: bool = False, # by torch.compile: 1.5 times as fast after a minute's wait; needs a C++ compiler
+                compile: bool = False, # by torch.compile: faster after a minute's wait; needs a C++ compiler
                 ) -> list: # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things, from nothing; returns the loss curve."
     torch.manual_seed(seed)

@@ -115,7 +115,8 @@ def load_model(folder): # -> (model, processor)
     return model, FerretProcessor.from_pretrained(folder)
 
 def stage_model(number: int): # -> (model, processor)
-    "`tiny` as it was after stage 0 (the beginning), 1, 2 or 3. Of the stages between, the package carries what they changed."
+    "`tiny` as it was after stage 0 (the beginning), 1, 2 or 3. Of the stages between, the package carries what they changed. Raises ValueError for another number."
+    if number not in range(4): raise ValueError(f"There is no stage {number!r}: expected 0 (the beginning), 1, 2 or 3.")
     if number == 3: return load_model(WEIGHTS / "tiny")
     model, processor = start_model(seed=json.loads((WEIGHTS / "tiny" / "run.json").read_text())["settings"]["seed"])
     if number:

@@ -70,7 +70,7 @@ def test_every_command_has_help(capsys, command):
     (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
     (["train", "--out", "x", "--minutes", "0"], "positive"),
     (["train", "--out", "x", "--minutes", "1", "--samples", "8"], "not allowed"),
-    (["pretrain", "lm", "--out", "x", "--tower", "local", "--samples", "8"], "are for `pretrain dense`"),
+    (["pretrain", "lm", "--out", "x", "--tower", "local", "--samples", "8"], "is for `pretrain dense`"),
     (["pretrain", "dino", "--out", "x", "--regions", "1", "--samples", "8"], "is for `pretrain clip`"),
     (["scenes", "x", "--size", "12"], "too small"),
     (["scenes", "x", "--n", "none"], "whole number"),
