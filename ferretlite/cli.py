@@ -164,16 +164,24 @@ def run_pretrain(args):
         pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **{k: v for k, v in options.items() if v})
     print(args.out)
 
+# %% ../nbs/28_command_line.ipynb #9d6268ba
 def run_bench(args):
     "How fast something is on this machine, measured in one run."
     with quiet():
         from ferretlite.evaluation import write_json
-        from ferretlite.training import bench_lines, bench_train
-        found = bench_train(args.steps)
+        if args.what == "train":
+            from ferretlite.training import bench_lines as lines, bench_train
+            found = bench_train(args.steps)
+        elif args.what == "sampler":
+            from ferretlite.sampler import bench_sampler, sampler_lines as lines
+            found = bench_sampler()
+        else:
+            from ferretlite.processor import bench_resolution, resolution_lines as lines
+            found = bench_resolution()
         if args.json: write_json(args.json, found)
-    print(bench_lines(found))
+    print(lines(found))
 
-# %% ../nbs/28_command_line.ipynb #5275ac36
+# %% ../nbs/28_command_line.ipynb #449694de
 def run_eval(args):
     "All metrics of a suite."
     with quiet():
@@ -184,7 +192,7 @@ def run_eval(args):
         if args.json: write_json(args.json, metrics)
     print(metrics_table(metrics))
 
-# %% ../nbs/28_command_line.ipynb #449694de
+# %% ../nbs/28_command_line.ipynb #8df3d076
 def run_scenes(args):
     "Scenes as COCO files."
     out = Path(args.out)
@@ -196,7 +204,7 @@ def run_scenes(args):
     seeds = tqdm(range(args.seed, args.seed + args.n), unit="scene", file=sys.stderr)
     print(export_coco((make_scene(seed, args.size, args.split) for seed in seeds), out))
 
-# %% ../nbs/28_command_line.ipynb #95e75c81
+# %% ../nbs/28_command_line.ipynb #67d949c9
 def versions() -> dict: # name -> version, or None where it is not installed
     "Of the packages that matter."
     from importlib.metadata import PackageNotFoundError, version
@@ -207,7 +215,7 @@ def versions() -> dict: # name -> version, or None where it is not installed
 
 def megabytes(folder) -> float: return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e6
 
-# %% ../nbs/28_command_line.ipynb #b5aa7f7e
+# %% ../nbs/28_command_line.ipynb #8929760d
 def run_doctor(args):
     "What is installed, and whether the shipped model answers; an exit code other than 0 if it does not."
     import platform, time
@@ -226,6 +234,7 @@ def run_doctor(args):
     print(f"quick answer  {said!r} where the truth is {truth!r} ({time.perf_counter() - began:.1f} s)")
     return 1 if error else 0
 
+# %% ../nbs/28_command_line.ipynb #67501f60
 def quick_check(model="tiny"): # -> (what the model said, the truth, whether the answer is empty)
     "Name the largest object of a test scene."
     from ferretlite.inference import Ferret
@@ -235,7 +244,7 @@ def quick_check(model="tiny"): # -> (what the model said, the truth, whether the
     said = Ferret.load(model).refer(scene.image, thing.box)
     return said, thing.phrase, not said
 
-# %% ../nbs/28_command_line.ipynb #67501f60
+# %% ../nbs/28_command_line.ipynb #b00972ec
 CARDS = (("A point is named", "name", "point"), ("A box is named", "name", "box"), ("A scribble is named", "name", "mask"),
     ("A phrase is grounded", "rec", None), ("A phrase is grounded", "rec", None), ("A phrase is grounded", "rec", None),
     ("A or B, by a point?", "choose", "point"), ("A or B, by a box?", "choose", "box"), ("A or B, by a scribble?", "choose", "mask"),
@@ -257,7 +266,7 @@ class Card:
     right: bool = False
     note: str = ""   # how right
 
-# %% ../nbs/28_command_line.ipynb #b00972ec
+# %% ../nbs/28_command_line.ipynb #eae7cb74
 def scribble(mask, size): # -> geometry.Mask
     "A zigzag over an object, within its mask; the mask itself where the object is too thin to be scribbled on."
     import numpy as np
@@ -278,7 +287,7 @@ def write_scribble(mask, size, path) -> Path:
     Image.fromarray(mask.to_mask(*size).astype("uint8") * 255).save(path)
     return path
 
-# %% ../nbs/28_command_line.ipynb #f738c856
+# %% ../nbs/28_command_line.ipynb #dbd1e27d
 def demo_turn(scene, task: str, form, key): # -> Turn or None
     "A question of a task whose region has the given form."
     import random
@@ -288,7 +297,7 @@ def demo_turn(scene, task: str, form, key): # -> Turn or None
         turn = TASKS[task](scene, rng, 0)
         if turn is None or form is None or turn.meta["form"] == form: return turn
 
-# %% ../nbs/28_command_line.ipynb #dbd1e27d
+# %% ../nbs/28_command_line.ipynb #a3d055ca
 def demo_cards(folder, seed: int = 0, size: int = 384) -> list: # of Card, without answers
     "Write scenes and scribbles to a folder, read them back, and give each question of CARDS the first scene that can pose it."
     from ferretlite.data import CocoScenes
@@ -310,7 +319,7 @@ def demo_cards(folder, seed: int = 0, size: int = 384) -> list: # of Card, witho
         cards.append(card)
     return cards
 
-# %% ../nbs/28_command_line.ipynb #a3d055ca
+# %% ../nbs/28_command_line.ipynb #80fd7fce
 def flat(groundings) -> list: # of (name, Box, score)
     "Groundings as one line per box."
     return [(g.name, b, s) for g in groundings for b, s in zip(g.boxes, g.scores or [None] * len(g.boxes))]
@@ -335,7 +344,7 @@ def true_groundings(card) -> list: # of Grounding
     meta = card.turn.meta
     return [Grounding(meta["query"], [meta["box"]])] if card.turn.task == "rec" else meta.get("groundings", [])
 
-# %% ../nbs/28_command_line.ipynb #80fd7fce
+# %% ../nbs/28_command_line.ipynb #024d7d4c
 def judge(card):
     "Fill in whether a card's answer is right, and how right. The rules are RULES."
     from collections import Counter
@@ -359,12 +368,12 @@ def judge(card):
             hits, answered, wanted = sum(paired(said, true)), len(said), len(true)
         card.right, card.note = f1(hits, answered, wanted) >= .5, f"{hits} of {wanted} found, {answered - hits} wrong"
 
-# %% ../nbs/28_command_line.ipynb #024d7d4c
+# %% ../nbs/28_command_line.ipynb #7bd444b4
 def chance_of(card) -> float:
     "How likely a guess would be right: an option, an object of the scene, a number from one to ten; about nothing for the rest."
     return dict(choose=1 / 2, rec=1 / max(1, len(card.scene.objects)), count=1 / 10).get(card.turn.task, 0.0)
 
-# %% ../nbs/28_command_line.ipynb #7bd444b4
+# %% ../nbs/28_command_line.ipynb #adb34133
 GOOD, BAD, TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
 
 def picture_tag(image, alt: str) -> str:
@@ -381,6 +390,7 @@ def shown_truth(card) -> list: # of Grounding
     if card.turn.task == "caption": return [Grounding(o.phrase, [o.box]) for o in things]
     return true_groundings(card)
 
+# %% ../nbs/28_command_line.ipynb #1aeecde8
 def card_pictures(card) -> list: # of (picture, caption)
     "The question and the model's boxes beside the truth."
     from ferretlite.grammar import Grounding
@@ -395,7 +405,7 @@ def true_words(card) -> str:
     from ferretlite.inference import Answer
     return answer_lines(Answer(re.sub(r"\s*\[[\d, ]+\]", "", card.turn.answer), true_groundings(card)))
 
-# %% ../nbs/28_command_line.ipynb #adb34133
+# %% ../nbs/28_command_line.ipynb #dfac8384
 def command_of(card, model: str, folder) -> str:
     "The line that asks the same in a terminal, from inside the demo's folder."
     parts = ["ferretlite", "ask", os.path.relpath(card.path, folder), card.turn.prompt]
@@ -405,7 +415,7 @@ def command_of(card, model: str, folder) -> str:
         else: parts += ["--region", ",".join(f"{v:g}" for v in r.list())]
     return shlex.join(parts + ([] if model == "tiny" else ["--model", model]))
 
-# %% ../nbs/28_command_line.ipynb #1aeecde8
+# %% ../nbs/28_command_line.ipynb #e09da4ab
 STYLE = """:root{--ink:#1c2430;--soft:#5d6978;--line:#e3e7ee;--page:#f6f7fa;--card:#fff}
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem}h1{margin:0;font-size:2rem;letter-spacing:-.02em}
@@ -421,7 +431,7 @@ dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-si
 .small{font-size:.78rem;color:var(--soft);margin:0}code{font-size:.74rem;background:var(--page);padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
 .card code{margin-top:auto}footer{margin-top:2.5rem;color:var(--soft);font-size:.88rem;max-width:46rem}"""
 
-# %% ../nbs/28_command_line.ipynb #dfac8384
+# %% ../nbs/28_command_line.ipynb #74a4c463
 def card_html(card, model: str, folder) -> str:
     "One card of the page."
     figures = "".join(f"<figure>{picture_tag(p, card.title + ': ' + c)}<figcaption>{c}</figcaption></figure>" for p, c in card_pictures(card))
@@ -433,7 +443,7 @@ def card_html(card, model: str, folder) -> str:
         f"<dl><dt>model</dt><dd>{html.escape(answer_lines(card.answer))}</dd><dt>truth</dt><dd>{html.escape(true_words(card))}</dd></dl>"
         f'<p class="small">Right means: {RULES[card.turn.task]}{chance}. {card.note}</p><code>{html.escape(command_of(card, model, folder))}</code></article>')
 
-# %% ../nbs/28_command_line.ipynb #e09da4ab
+# %% ../nbs/28_command_line.ipynb #be2c09f2
 def page_html(cards: list, model: str, folder, seconds: float) -> str:
     "The whole page; needs nothing but itself."
     right, n = sum(c.right for c in cards), len(cards)
@@ -447,7 +457,7 @@ def page_html(cards: list, model: str, folder, seconds: float) -> str:
         f'<div class="score"><b>{right} of {n} right</b><span>({right / n:.0%}; guessing would get about {expected:.1f})</span><span class="bar"><i style="width:{100 * right / n:.0f}%"></i></span></div>'
         f'<div class="grid">{"".join(card_html(c, model, folder) for c in cards)}</div><footer>{foot}</footer></main></body></html>\n')
 
-# %% ../nbs/28_command_line.ipynb #74a4c463
+# %% ../nbs/28_command_line.ipynb #3dd2b2a3
 def run_demo(args):
     "Ask a model about image files and write a page of its answers beside the truth."
     import time
@@ -466,7 +476,7 @@ def run_demo(args):
     print(f"{sum(c.right for c in cards)} of {len(cards)} answers are right.")
     print((folder / "index.html").resolve())
 
-# %% ../nbs/28_command_line.ipynb #0dca09e8
+# %% ../nbs/28_command_line.ipynb #5c203abe
 def _budget(parser):
     "How long a training may take: samples or minutes."
     budget = parser.add_mutually_exclusive_group()
@@ -487,7 +497,7 @@ def _options_ask(parser):
     parser.add_argument("--model", default="tiny", help="a shipped name, a folder or a hub id (default tiny)")
     parser.add_argument("--max-new-tokens", type=whole, default=256, metavar="N", help="an answer longer than this is cut, and says so (default 256)")
 
-# %% ../nbs/28_command_line.ipynb #3dd2b2a3
+# %% ../nbs/28_command_line.ipynb #c4a7b2e1
 def _options_demo(parser):
     parser.add_argument("--out", default="ferretlite-demo", metavar="DIR", help="folder of the page and its scenes (default ferretlite-demo)")
     parser.add_argument("--model", default="tiny", help="a shipped name, a folder or a hub id (default tiny)")
@@ -510,11 +520,12 @@ def _options_pretrain(parser):
     _budget(parser)
 
 def _options_bench(parser):
-    parser.add_argument("what", choices=("train",), help="train: samples a second of the tiny model's last stage, and where a step's time goes")
-    parser.add_argument("--steps", type=whole, default=4, help="timed steps (default 4)")
+    parser.add_argument("what", choices=("train", "sampler", "resolution"), help="train: samples a second of the tiny model's last stage, and where a step's time goes; "
+                        "sampler: the region sampler at Ferret's size, against its plain form (minutes); resolution: what fixed, direct and anyres cost")
+    parser.add_argument("--steps", type=whole, default=4, help="train: timed steps (default 4)")
     parser.add_argument("--json", metavar="FILE", help="write what was measured as JSON")
 
-# %% ../nbs/28_command_line.ipynb #fffe0222
+# %% ../nbs/28_command_line.ipynb #52f1399d
 def _options_eval(parser):
     parser.add_argument("model", metavar="MODEL", help="a shipped name, a folder or a hub id")
     parser.add_argument("--suite", default="scenes", help="what to ask (default scenes, the only one yet)")
@@ -532,7 +543,7 @@ def _options_scenes(parser):
     parser.add_argument("--size", type=size_text, default=384, metavar="SIDE|HxW", help="in pixels (default 384)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first scene (default 0)")
 
-# %% ../nbs/28_command_line.ipynb #5c203abe
+# %% ../nbs/28_command_line.ipynb #47c96d53
 COMMANDS = { # name -> (function, help, adds options)
     "demo": (run_demo, "ask a model about image files and write a page with its answers beside the truth", _options_demo),
     "ask": (run_ask, "ask about one image", _options_ask),
@@ -541,7 +552,7 @@ COMMANDS = { # name -> (function, help, adds options)
     "scenes": (run_scenes, "write procedural scenes as COCO files", _options_scenes),
     "doctor": (run_doctor, "show versions, hardware and weights, and try one answer", lambda parser: None),
     "pretrain": (run_pretrain, "teach the tiny towers or the tiny language model from nothing", _options_pretrain),
-    "bench": (run_bench, "measure how fast training is on this machine, part by part", _options_bench)}
+    "bench": (run_bench, "measure how fast training, the region sampler or the ways of seeing are on this machine", _options_bench)}
 
 def make_parser() -> Parser:
     "The parser of all commands."

@@ -55,6 +55,7 @@ class Crops(torch.utils.data.Dataset):
         if dice.random() < .5: pixels = pixels[:, ::-1]
         return np.clip(pixels * dice.uniform(.85, 1.15) + dice.uniform(-.06, .06, 3), 0, 1).astype(np.float32).transpose(2, 0, 1)
 
+# %% ../nbs/08_dino.ipynb #b347d444
 def collate_crops(items): # -> (large [B, 2, 3, view, view], small [B, n_small, 3, small, small], hidden [B, 2, cells])
     "The places of some scenes in one batch."
     return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*items))
@@ -145,6 +146,7 @@ def distilled_scores(model: SelfDistiller, # put into eval()
     words = (model.teacher["whole"](one) / model.cold).softmax(-1)
     return dict(words=words_used(words), retrieval=(similar.argmax(1) == torch.arange(len(one))).float().mean().item(), n=len(one))
 
+# %% ../nbs/08_dino.ipynb #7b40a172
 def pretrain_dino(out, # folder: the teacher's tower is written to `local/` there, in transformers' format
                   samples: int | None = None, # scenes, four places each, or
                   minutes: float | None = None, # about how long

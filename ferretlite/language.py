@@ -6,8 +6,8 @@
 __all__ = ['IMAGE', 'REGION', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLATE', 'LESSONS', 'OCTAVES', 'THING_WIDTH', 'COURSE',
            'LOOK', 'train_tokenizer', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_ids', 'encode_turns',
            'pad_rows', 'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors',
-           'patch_places', 'told_in_things', 'pooled_objects', 'ThingScenes', 'mirrored', 'word_shares',
-           'boxes_written', 'collate_things', 'read_things', 'look_loss', 'pretrain_lm']
+           'patch_places', 'told_in_things', 'pooled_objects', 'mirrored', 'ThingScenes', 'word_shares',
+           'boxes_written', 'mark_things', 'collate_things', 'read_things', 'look_loss', 'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -73,7 +73,7 @@ def prompt_in_words(turn, # a Turn; its regions are in the image frame
     return pieces[0] + "".join(format_region(r, size) + then + rest for r, rest in zip(turn.regions, pieces[1:]))
 
 # %% ../nbs/16_tiny_lm.ipynb #b328fc71
-LESSONS = {t: .5 for t in TASKS} | dict(rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=1.0) # task -> weight
+LESSONS = {t: .5 for t in TASKS} | dict(rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=1.5) # task -> weight
 
 def corpus(n: int = 1500, # scenes
            ) -> list: # of str
@@ -220,6 +220,14 @@ def pooled_objects(number: int): # -> list of SceneObject without masks, boxes i
     scene = make_scene(number)
     return [replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list()))) for o in scene.objects]
 
+# %% ../nbs/16_tiny_lm.ipynb #5498372f
+def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
+    "A box of the unit frame, mirrored or not, in a square of this side."
+    x1, y1, x2, y2 = box.list()
+    if across: x1, x2 = 1 - x2, 1 - x1
+    if down: y1, y2 = 1 - y2, 1 - y1
+    return Box(*(v * side for v in (x1, y1, x2, y2)))
+
 class ThingScenes(torch.utils.data.Dataset):
     "Scenes told in things, with questions on them: a few objects first, later whole scenes and every kind of question. Each lesson takes a scene from a pool and may mirror it."
     def __init__(self, n: int, # how many
@@ -241,14 +249,7 @@ class ThingScenes(torch.utils.data.Dataset):
         asked = [prompt_in_words(t, scene.size, f" {REGION}") for t in turns]
         return objects, told_in_things(objects, scene.size, np.random.default_rng([self.seed, i])), [(p, t.answer, who) for p, t, who in zip(asked, turns, needs)]
 
-def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
-    "A box of the unit frame, mirrored or not, in a square of this side."
-    x1, y1, x2, y2 = box.list()
-    if across: x1, x2 = 1 - x2, 1 - x1
-    if down: y1, y2 = 1 - y2, 1 - y1
-    return Box(*(v * side for v in (x1, y1, x2, y2)))
-
-# %% ../nbs/16_tiny_lm.ipynb #8657ef65
+# %% ../nbs/16_tiny_lm.ipynb #6de41564
 def word_shares(tokenizer, texts: list) -> torch.Tensor: # [n, V]
     "Which tokens each text consists of, as shares that add up to 1; nothing for an empty one."
     shares = torch.zeros(len(texts), len(tokenizer))
@@ -259,14 +260,26 @@ def word_shares(tokenizer, texts: list) -> torch.Tensor: # [n, V]
 
 def boxes_written(tokenizer, row: dict, # of encode_turns
                   ) -> list: # of (name, start, stop, text)
-    "The boxes that a row's answers write: from the token that opens the bracket up to the one that closes it; `name` is where the words before it begin."
-    pieces, found, name, start = tokenizer.convert_ids_to_tokens(row["input_ids"]), [], None, None
+    """The boxes that a row's answers write: from the token that opens the bracket up to the one that closes it.
+
+    `name` is where the words before it begin; after another box of the same answer, that one's closing bracket, where it is decided whether and what comes next."""
+    pieces, found, name, start, closed = tokenizer.convert_ids_to_tokens(row["input_ids"]), [], None, None, None
     for i, (piece, label) in enumerate(zip(pieces, row["labels"])):
-        if label != -100 and "[" in piece: start, name = i, max(i if name is None else name, i - 5)
+        if label == -100: closed = None # another turn
+        if label != -100 and "[" in piece: start, name = i, closed if closed is not None else max(i if name is None else name, i - 5)
         elif start is None: name = (i if name is None else name) if label != -100 and (piece.strip("Ġ▁") or "a").isalnum() else None
         if start is not None and "]" in piece:
-            found.append((name, start, i, tokenizer.decode(row["input_ids"][start:i + 1]).strip())); name = start = None
+            found.append((name, start, i, tokenizer.decode(row["input_ids"][start:i + 1]).strip())); name, start, closed = None, None, i
     return found
+
+# %% ../nbs/16_tiny_lm.ipynb #b5656149
+def mark_things(tokenizer, row: dict, # of encode_turns; gets `names` and `writes`
+                objects: list, base: int): # the number of the first object in the batch
+    "Say of each token of a row whose name or box it writes; -1: nobody's."
+    named = {format_region(o.box, (384, 384)): base + i for i, o in enumerate(objects)}
+    row.update({k: [-1] * len(row["input_ids"]) for k in ("names", "writes")})
+    for name, start, stop, text in boxes_written(tokenizer, row):
+        if text in named: row["names"][name:start + 1], row["writes"][start + 1:stop] = [named[text]] * (start + 1 - name), [named[text]] * (stop - start - 1)
 
 def collate_things(items, # list of what ThingScenes gives
                    tokenizer, most: int = 208) -> dict: # tokens of text per scene
@@ -278,10 +291,7 @@ def collate_things(items, # list of what ThingScenes gives
         row["position_ids"] = [0, *(told["rank"][:shown] + 1).tolist(), *(p + 180 - shown for p in row["position_ids"][shown + 1:])]
         at = np.concatenate([np.arange(shown), shown + np.array([i for k in row["kept"] for i in turns[k][2]], int)])
         regions.append(np.arange(len(at)) >= shown); rows.append(row)
-        named = {format_region(o.box, (384, 384)): base + i for i, o in enumerate(objects)}
-        row.update({k: [-1] * len(row["input_ids"]) for k in ("names", "writes")})
-        for name, start, stop, text in boxes_written(tokenizer, row):
-            if text in named: row["names"][name:start + 1], row["writes"][start + 1:stop] = [named[text]] * (start + 1 - name), [named[text]] * (stop - start - 1)
+        mark_things(tokenizer, row, objects, base)
         things.append({k: (np.where(v[at] >= 0, v[at] + base, -1) if k in ("who", "other") else v[at]) for k, v in told.items()})
         words += [f"{o.phrase} {o.text or ''}".rstrip() for o in objects]
     shares = word_shares(tokenizer, [*words, ""]) # the last one, and so number -1: nothing
@@ -292,6 +302,7 @@ def collate_things(items, # list of what ThingScenes gives
     batch["shows"][who[who >= 0], at[who >= 0]] = True
     return batch
 
+# %% ../nbs/16_tiny_lm.ipynb #193afb92
 def read_things(model, batch: dict, tokenizer, noise: float = .03): # -> embeddings [B, L, D]
     "The batch's token embeddings with the vectors of its things in their places."
     table = model.get_input_embeddings().weight
@@ -305,7 +316,7 @@ def read_things(model, batch: dict, tokenizer, noise: float = .03): # -> embeddi
         embeddings = embeddings.masked_scatter(places[..., None], vectors[chosen].to(embeddings.dtype))
     return embeddings
 
-# %% ../nbs/16_tiny_lm.ipynb #b5656149
+# %% ../nbs/16_tiny_lm.ipynb #ae2887c1
 LOOK = (-2, 3) # of the last layer but one, the first 3 heads
 
 def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's token listens to each column's, in one layer
@@ -317,7 +328,7 @@ def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's tok
     if not len(row): return weights.new_zeros(())
     return -(weights[row, :, at].float() * shows[writes[row, at]][:, None]).sum(-1).clamp(min=1e-6).log().mean()
 
-# %% ../nbs/16_tiny_lm.ipynb #6cb9c5c5
+# %% ../nbs/16_tiny_lm.ipynb #8df6ae64
 def pretrain_lm(out, # folder: model and tokenizer are written there in transformers' format
                 samples: int | None = None, # scenes, or
                 minutes: float | None = None, # about how long

@@ -452,8 +452,11 @@ NUMBERS = {word: n for n, word in enumerate("zero one two three four five six se
 def read_count(
     text:str|None, # the model's answer
 ) -> int|None:
-    "The last number in `text`, in digits or as a word up to twelve; None when there is none."
-    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(NUMBERS) + r")\b", _plain(text or ""))
+    "The last number in `text` outside of boxes, in digits or as a word up to twelve, or where a count that was cut off had got to; None when there is none."
+    text = re.sub(r"\[[^\]]*(\]|$)", " ", text or "")
+    listed = re.findall(r"\b(\d{1,9}):", text)
+    if listed and ";" not in text: return int(listed[-1])
+    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(NUMBERS) + r")\b", _plain(text))
     return None if not found else NUMBERS[found[-1]] if found[-1] in NUMBERS else int(found[-1])
 
 # %% ../nbs/05_metrics.ipynb #651dc446

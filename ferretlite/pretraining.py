@@ -67,6 +67,7 @@ class IconicViews(torch.utils.data.Dataset):
         cut = [(t, cut_box(t.box, left, top, side)) for t in things]
         return pixels, [SceneObject(t.name, Box(*(v * self.view / side for v in b.list())), None, t.color, t.fill, t.text) for t, b in cut if b]
 
+# %% ../nbs/07_clip.ipynb #fbef633e
 def collate_iconic(items): # -> (pixels float32 [N, 3, view, view] in 0–1, captions, things of each view)
     "All views of some scenes with their captions."
     views = [view for item in items for view in item]
@@ -281,6 +282,7 @@ def caption_scores(pair: CaptionPair, # put into eval()
     kind = [a.split(" ", 2)[2] == t[0].name for a, t in zip(said, things)]
     return dict(retrieval=retrieval, kind=float(np.mean(kind)), name=float(np.mean([a == t[0].phrase for a, t in zip(said, things)])), n=len(things))
 
+# %% ../nbs/07_clip.ipynb #4f49fcbc
 def pretrain_clip(out, # folder: the tower is written to `global/` there, in transformers' format
                   samples: int | None = None, # scenes, each giving up to six views, or
                   minutes: float | None = None, # about how long
@@ -310,6 +312,7 @@ def pretrain_clip(out, # folder: the tower is written to `global/` there, in tra
     write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(run)))
     return scores
 
+# %% ../nbs/07_clip.ipynb #45e8c60d
 @torch.no_grad()
 def similarity_table(pair: CaptionPair, n: int = 12): # -> (table [n, n] as lists, captions)
     "The first `n` validation views of one thing each against their captions."

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['FERRET_GRIDS', 'LLAVA_NEXT_GRIDS', 'grid_fit', 'canvas_size', 'choose_grid', 'shape_mismatch', 'visual_tokens',
-           'allowed_grids', 'resize', 'split_tiles', 'merge_tiles', 'interpolate_positions']
+           'allowed_grids', 'resize', 'split_tiles', 'merge_tiles']
 
 # %% ../nbs/10_resolution.ipynb #8f395d00
 import math
 from fractions import Fraction
 
-import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
@@ -114,14 +113,3 @@ def merge_tiles(
     rows, cols = grid
     if len(maps) != rows * cols: raise ValueError(f"found {len(maps)} maps for a {rows} x {cols} grid, expected {rows * cols}")
     return rearrange(maps, "(rows cols) h w c -> (rows h) (cols w) c", rows=rows, cols=cols)
-
-# %% ../nbs/10_resolution.ipynb #21555ff2
-def interpolate_positions(
-    positions:Tensor, # [h, w, C], one learned vector per patch
-    size:tuple, # (h2, w2), the patches needed
-    mode:str="bilinear", # or "bicubic"
-)->Tensor: # [h2, w2, C], same dtype
-    "Position embeddings for another number of patches: the learned grid, stretched over the same image."
-    if tuple(size) == tuple(positions.shape[:2]): return positions
-    stretched = F.interpolate(positions.permute(2, 0, 1)[None].float(), size=tuple(size), mode=mode, align_corners=False)
-    return stretched[0].permute(1, 2, 0).to(positions.dtype)

@@ -366,7 +366,7 @@ def ask_count(scene, rng, wording=None): # -> Turn or None
     elif colored and rng.random() < .1: query = _absent(scene, rng)
     else:
         found = count_queries(scene)
-        query = rng.choice(found[rng.choice(sorted(found))])
+        query = rng.choice(found[rng.choices(sorted(found), sorted(found))[0]]) # few scenes hold many of a kind: large numbers are drawn more often
     found = [Grounding(query.phrase, [scene.objects[i].box]) for i in raster_scan(scene.objects, scene.size, None) if query.matches(scene.objects[i])]
     shown = _numbered(format_groundings([g], scene.size) for g in found)
     return Turn("count", say("count", rng, wording, things=plural(query.phrase)), f"{shown}; {len(found)} in all".removeprefix("; "),
@@ -405,7 +405,9 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
                       n_turns: int = 4, # at most; fewer when the scene cannot pose more
                       wording: int | None = None, # 0: canonical prompts only
                       ) -> Conversation:
-    "Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task."
+    """Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task.
+
+    Which one comes first is drawn by the length of its answer: where training has no room for all, the later ones are left out, and long ones must not be lost more often."""
     unknown = [t for t in tasks if t not in TASKS]
     if unknown: raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(TASKS)}.")
     left, turns, misses = {t: w for t, w in tasks.items() if w > 0}, [], Counter()
@@ -415,4 +417,5 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
         if turn and (turn.prompt, turn.answer) not in ((t.prompt, t.answer) for t in turns): turns.append(turn)
         else: misses[task] += 1
         if misses[task] == 5 or (turn and task in ONCE): del left[task]
+    if turns: turns.insert(0, turns.pop(rng.choices(range(len(turns)), [len(t.answer) + 1 for t in turns])[0]))
     return Conversation(scene.image, scene.size, turns, scene.id)

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'STAGES', 'WEIGHTS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'start_model',
            'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups',
-           'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
-           'newest_checkpoint', 'choose_attention', 'run_stage', 'Meter', 'cut_graph', 'carry_gradients',
-           'measured_step', 'measured_steps', 'seconds_per_sample', 'fitting_steps', 'seconds_per_scene', 'plan_steps',
-           'plan_minutes', 'matmul_peak', 'bench_train', 'bench_lines', 'train', 'chosen_stages', 'save_record',
-           'save_model', 'draw_losses']
+           'patch_things', 'align_projectors', 'SteadyTrainer', 'StageTrainer', 'Watch', 'newest_checkpoint',
+           'stage_arguments', 'stage_data', 'choose_attention', 'fitting_steps', 'run_stage', 'Meter', 'cut_graph',
+           'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train', 'bench_lines',
+           'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages', 'open_run',
+           'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import contextlib
@@ -72,7 +72,7 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
           dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=2.5, name=1.5, choose=1.0, phrase=1.0, dense_detection=1.0, count=1.0, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
+          dict(rec=2.5, name=2.0, choose=1.0, phrase=1.0, dense_detection=1.0, count=1.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
           share=60, n_turns=10, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
@@ -92,6 +92,7 @@ def tiny_config(global_tower, local_tower, text_config, tokenizer) -> FerretConf
                         global_tower=global_tower, local_tower=local_tower, text_config=text_config, image_token_id=image, region_token_id=region,
                         sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4]))
 
+# %% ../nbs/20_training.ipynb #8579e552
 def start_model(towers=None, # folder with `global/` and `local/`; None: the shipped ones
                 lm=None, # folder; None: the shipped one
                 seed: int = 0): # -> (model, processor)
@@ -108,6 +109,7 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     model.language_model.load_state_dict(language.state_dict())
     return model, FerretProcessor(model.config, tokenizer)
 
+# %% ../nbs/20_training.ipynb #5b11cd5a
 def load_model(folder): # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -125,7 +127,7 @@ def stage_model(number: int): # -> (model, processor)
         if unknown: raise ValueError(f"The weights after stage {number} hold {unknown[0]!r}: expected names of the model's parameters.")
     return model, processor
 
-# %% ../nbs/20_training.ipynb #cc2e2e9c
+# %% ../nbs/20_training.ipynb #19a056d4
 def prepare_stage(model, stage: Stage):
     "Freeze everything but the stage's parts; parts that this model was built without are passed over."
     unknown, parts = [p for p in stage.trains if p not in PARTS], model.parts()
@@ -145,6 +147,7 @@ def stage_processor(processor: FerretProcessor, stage: Stage) -> FerretProcessor
     config = copy.deepcopy(processor.config); config.resolution = stage.resolution
     return FerretProcessor(config, processor.tokenizer)
 
+# %% ../nbs/20_training.ipynb #c336549a
 def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
     "One group per part with its learning rate; norms and biases do not decay."
     groups = []
@@ -155,7 +158,7 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
             if chosen: groups.append(dict(params=chosen, lr=rate, weight_decay=decay, name=name))
     return groups
 
-# %% ../nbs/20_training.ipynb #f6eb0383
+# %% ../nbs/20_training.ipynb #1e4e6237
 def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
                  n: int, seed: int): # -> (side -> (maps [m, C], owners [m], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
     "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
@@ -173,6 +176,7 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
         words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
     return {s: (torch.cat(maps[s]), torch.cat(owners[s]).flatten(), grids[s]) for s in sides}, word_shares(processor.tokenizer, words), torch.cat(edges)
 
+# %% ../nbs/20_training.ipynb #1c39371b
 def align_projectors(model, processor: FerretProcessor, names: tuple, # of "global_projector", "local_projector"
                      n: int = 300, # scenes to learn from
                      seed: int = 0, steps: int = 1000) -> list: # of (step, loss)
@@ -198,9 +202,27 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.item()))
     return log
 
-# %% ../nbs/20_training.ipynb #ca007d48
-class StageTrainer(Trainer):
-    "transformers' Trainer with learning rates per part, samples in order, and randomness that depends on the step alone."
+# %% ../nbs/20_training.ipynb #5b6c95b9
+class SteadyTrainer(Trainer):
+    "transformers' Trainer with samples in order, randomness that depends on the step alone, and no silence about what goes wrong."
+    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        "Through `from_pretrained`, and strictly: files name DINOv2's attention otherwise than the model does, and the Trainer would silently pass over it."
+        if self.is_fsdp_enabled: return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = FerretForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+        (self.model if model is None else model).load_state_dict(saved.state_dict())
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        ids = inputs.pop("ids")
+        torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step) # the region sampler's points: same step, same draw
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss): raise ValueError(f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids[:4])} …")
+        return loss
+
+# %% ../nbs/20_training.ipynb #47b19f05
+class StageTrainer(SteadyTrainer):
+    "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
     def __init__(self, *args, stage: Stage, **kwargs):
         self.stage, self.kept = stage, {} # kept: id of a picture -> its towers' maps
         super().__init__(*args, **kwargs)
@@ -210,14 +232,6 @@ class StageTrainer(Trainer):
             groups = [{k: v for k, v in g.items() if k != "name"} for g in parameter_groups(self.model, self.stage)]
             self.optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(.9, .98), fused=True)
         return self.optimizer
-
-    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        "Through `from_pretrained`, and strictly: files name DINOv2's attention otherwise than the model does, and the Trainer would silently pass over it."
-        if self.is_fsdp_enabled: return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = FerretForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        (self.model if model is None else model).load_state_dict(saved.state_dict())
 
     def keep_maps(self, inputs, ids):
         "Look at each picture once, by itself, and keep what the towers say in bfloat16; frozen towers would say it again."
@@ -237,13 +251,10 @@ class StageTrainer(Trainer):
         return (loss, out) if return_outputs else loss
 
     def training_step(self, model, inputs, *args, **kwargs):
-        ids = inputs.pop("ids")
-        if self.stage.visits > 1: self.keep_maps(inputs, ids)
-        torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step) # the region sampler's points: same step, same draw
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if not torch.isfinite(loss): raise ValueError(f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids[:4])} …")
-        return loss
+        if self.stage.visits > 1: self.keep_maps(inputs, inputs["ids"])
+        return super().training_step(model, inputs, *args, **kwargs)
 
+# %% ../nbs/20_training.ipynb #22cfe340
 class Watch(TrainerCallback):
     "A progress bar over all stages, a loss log, and a mark on every checkpoint that was written to its end."
     def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name = bar, batch_size, name
@@ -258,7 +269,12 @@ class Watch(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "COMPLETE").touch()
 
-# %% ../nbs/20_training.ipynb #c7f37506
+def newest_checkpoint(folder): # -> str or None
+    "The newest checkpoint that was written to its end."
+    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
+    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+
+# %% ../nbs/20_training.ipynb #2baa6b0b
 def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArguments:
     "transformers' settings for one stage."
     fast = autocast()
@@ -276,15 +292,12 @@ def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset
     if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), seed=scenes.seed), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
-def newest_checkpoint(folder): # -> str or None
-    "The newest checkpoint that was written to its end."
-    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
-
-# %% ../nbs/20_training.ipynb #9972bcbe
+# %% ../nbs/20_training.ipynb #2a5a01a3
 def choose_attention(model, stage: Stage):
     "Plain attention can tell who looked where, and at our lengths a CPU computes it in half the time."
     if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager")
+
+def fitting_steps(scenes: int) -> int: return min(3 * scenes, 6000) # how long to align on so many scenes
 
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False) -> list:
     "Train one stage for `steps` steps; returns the log of (step, loss)."
@@ -301,6 +314,7 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
     trainer.train(resume_from_checkpoint=checkpoint)
     return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
 
+# %% ../nbs/20_training.ipynb #900d7446
 class Meter:
     "A stopwatch with a hand for each part of a step; it can count floating-point operations as well, which takes time itself."
     def __init__(self, counting: bool = False): self.counting, self.seconds, self.flop = counting, Counter(), Counter()
@@ -320,6 +334,7 @@ def carry_gradients(tensors, leaves):
     pairs = [(t, leaf.grad) for t, leaf in zip(tensors, leaves) if leaf.grad is not None]
     if pairs: torch.autograd.backward(*zip(*pairs))
 
+# %% ../nbs/20_training.ipynb #814ca371
 def measured_step(trainer, optimizer, batch: dict, meter: Meter):
     "A training step whose graph is cut between the parts, so that each part's way there and back can be timed by itself."
     model, vision = trainer.model, {k: batch.pop(k) for k in VISION_INPUTS}
@@ -342,6 +357,7 @@ def measured_step(trainer, optimizer, batch: dict, meter: Meter):
     with meter("optimiser"):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); optimizer.zero_grad()
 
+# %% ../nbs/20_training.ipynb #461bcf66
 def measured_steps(model, processor, stage: Stage, seed: int, n: int = 3, # after a first one that warms up
                    counting: bool = False): # -> (Meter of n steps, share of tokens that are not padding)
     "A few steps of a stage on a copy of the model, thrown away."
@@ -356,37 +372,6 @@ def measured_steps(model, processor, stage: Stage, seed: int, n: int = 3, # afte
         measured_step(trainer, optimizer, batch, meter)
     return meter, sum(used) / len(used)
 
-def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
-    "How long a training sample of this stage takes here."
-    spent = measured_steps(model, processor, stage, seed, n)[0].seconds
-    return sum(s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()) / (n * stage.batch_size) # a picture that comes back is not drawn again
-
-def fitting_steps(scenes: int) -> int: return min(3 * scenes, 6000)
-
-def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
-    "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
-    if not stage.align: return 0.0
-    model, began = copy.deepcopy(model), time.perf_counter()
-    align_projectors(model, processor, stage.align, n, seed, fitting_steps(n))
-    return (time.perf_counter() - began) / n
-
-def plan_steps(stages, samples: int) -> list: # of steps per stage
-    "Steps per stage for a number of samples in all."
-    total = sum(s.share for s in stages)
-    return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
-
-def plan_minutes(stages, minutes: float, # for everything
-                 seconds: list, # per sample of each stage
-                 scene_seconds: list, # per scene to align with, of each stage
-                 aligning: float = .35): # at most so much of the time
-    "Steps and scenes to align with per stage that fill so many minutes: -> (steps, scenes)."
-    left, total = minutes * 60, sum(s.share for s in stages)
-    wished = sum(s.scenes * t for s, t in zip(stages, scene_seconds))
-    scenes = [max(1, int(s.scenes * min(1, aligning * left / wished))) if t else s.scenes for s, t in zip(stages, scene_seconds)]
-    left -= sum(n * t for n, t in zip(scenes, scene_seconds))
-    return plan_steps(stages, left / sum(s.share / total * t for s, t in zip(stages, seconds))), scenes
-
-# %% ../nbs/20_training.ipynb #54e13423
 def matmul_peak(dtype: torch.dtype, side: int = 1024, n: int = 8) -> float: # floating-point operations a second
     "How fast this machine multiplies two large matrices, at its best: what a training step could reach if it were nothing else."
     a, b, best = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype), float("inf")
@@ -395,6 +380,7 @@ def matmul_peak(dtype: torch.dtype, side: int = 1024, n: int = 8) -> float: # fl
         best = min(best, time.perf_counter() - began)
     return 2 * side ** 3 / best
 
+# %% ../nbs/20_training.ipynb #8a67af5b
 def bench_train(steps: int = 4, # timed steps, and as many whose operations are counted
                 seed: int = 0) -> dict:
     """Samples a second of the tiny model's last stage, and for each part its seconds a step, its operations, and its share of float32's matmul peak, measured in the same run.
@@ -414,6 +400,7 @@ def bench_train(steps: int = 4, # timed steps, and as many whose operations are 
     return dict(samples_per_second=stage.batch_size / busy, tokens_used=used, share_of_peak=flop * 1e9 / busy / peak["float32"],
                 peak_gflops={k: v / 1e9 for k, v in peak.items()}, threads=torch.get_num_threads(), parts=parts)
 
+# %% ../nbs/20_training.ipynb #84a837bc
 def bench_lines(found: dict) -> str:
     "What `bench_train` found, as a table."
     rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
@@ -422,7 +409,87 @@ def bench_lines(found: dict) -> str:
     return "\n".join([*rows, f"{found['samples_per_second']:.1f} samples a second, {found['share_of_peak']:.0%} of float32's matmul peak; {found['tokens_used']:.0%} of the tokens are not padding",
                       f"this machine's matmul peak in GFLOP/s: {peaks} ({found['threads']} threads)"])
 
-# %% ../nbs/20_training.ipynb #2baa6b0b
+# %% ../nbs/20_training.ipynb #45b7ae21
+def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
+    "How long a training sample of this stage takes here."
+    spent = measured_steps(model, processor, stage, seed, n)[0].seconds
+    return sum(s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()) / (n * stage.batch_size) # a picture that comes back is not drawn again
+
+def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
+    "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
+    if not stage.align: return 0.0
+    model, began = copy.deepcopy(model), time.perf_counter()
+    align_projectors(model, processor, stage.align, n, seed, fitting_steps(n))
+    return (time.perf_counter() - began) / n
+
+# %% ../nbs/20_training.ipynb #0dae5107
+def plan_steps(stages, samples: int) -> list: # of steps per stage
+    "Steps per stage for a number of samples in all."
+    total = sum(s.share for s in stages)
+    return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
+
+def plan_minutes(stages, minutes: float, # for everything
+                 seconds: list, # per sample of each stage
+                 scene_seconds: list, # per scene to align with, of each stage
+                 aligning: float = .35): # at most so much of the time
+    "Steps and scenes to align with per stage that fill so many minutes: -> (steps, scenes)."
+    left, total = minutes * 60, sum(s.share for s in stages)
+    wished = sum(s.scenes * t for s, t in zip(stages, scene_seconds))
+    scenes = [max(1, int(s.scenes * min(1, aligning * left / wished))) if t else s.scenes for s, t in zip(stages, scene_seconds)]
+    left -= sum(n * t for n, t in zip(scenes, scene_seconds))
+    return plan_steps(stages, left / sum(s.share / total * t for s, t in zip(stages, seconds))), scenes
+
+# %% ../nbs/20_training.ipynb #dd9bc898
+def chosen_stages(preset: str, stage: str) -> list: # of indices
+    "Which of a preset's stages are meant."
+    if preset not in STAGES: raise ValueError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
+    choices = ["all"] + [str(i + 1) for i in range(len(STAGES[preset]))]
+    if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
+    return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
+
+def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None where no run began yet
+    "The record of the run that a folder holds. Raises ValueError where it must not go on, or where nothing says how long a new one shall be."
+    if not record.exists():
+        if settings["samples"] is None and settings["minutes"] is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
+        return None
+    if not resume: raise ValueError(f"{record.parent} already holds a run: choose another folder, or add --resume to go on with it.")
+    run = json.loads(record.read_text())
+    changed = [k for k in ("preset", "stage", "seed", "from_model") if run["settings"][k] != settings[k]]
+    changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
+    if changed: raise ValueError(f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
+    return run
+
+def plan_run(model, processor, stages, seed: int, samples=None, minutes=None): # -> (steps, scenes to align with), of each stage
+    "How long each stage of a new run will be."
+    if samples is not None:
+        steps = plan_steps(stages, samples)
+        return steps, [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)] # a short run aligns shortly
+    began = time.perf_counter()
+    seconds, per_scene = ([measure(model, processor, s, seed) for s in stages] for measure in (seconds_per_sample, seconds_per_scene))
+    left = max(.1, .78 * minutes - (time.perf_counter() - began) / 60 - .3) # a real run is slower by a fifth: it draws and saves meanwhile
+    return plan_minutes(stages, left, seconds, per_scene)
+
+# %% ../nbs/20_training.ipynb #ca98305c
+def save_record(path, run: dict):
+    "Write the run's record whole."
+    write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))
+
+def save_model(model, processor: FerretProcessor, folder, half: bool = False):
+    "Weights, configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers."
+    (copy.deepcopy(model).half() if half else model).save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+
+def draw_losses(run: dict, path):
+    "The loss of each stage against its samples, as a picture."
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(6, 3), dpi=100); axis, start = figure.subplots(), 0
+    for name, steps in zip(run["stages"], run["steps"]):
+        log = run["log"].get(name, [])
+        axis.plot([start + s for s, _ in log], [l for _, l in log], label=name); start += steps
+    axis.set(xlabel="step", ylabel="loss", ylim=(0, None)); axis.legend(fontsize=7); figure.tight_layout()
+    figure.savefig(path, format="png")
+
+# %% ../nbs/20_training.ipynb #97428d3c
 def train(preset: str = "tiny", # a key of STAGES
           stage: str = "all", # "all", "1", "2" or "3"
           out="runs/tiny", # the folder of the run, which loads as a model when it is done
@@ -440,22 +507,11 @@ def train(preset: str = "tiny", # a key of STAGES
     out, numbers = Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile)
-    if record.exists() and not resume: raise ValueError(f"{out} already holds a run: choose another folder, or add --resume to go on with it.")
-    if not record.exists() and samples is None and minutes is None: raise ValueError("Neither samples nor minutes were given: expected one of them, such as --minutes 10.")
+    run = open_run(record, settings, resume)
     keep_buffers(); sum_in_order()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed)
-    if record.exists():
-        run = json.loads(record.read_text())
-        changed = [k for k in ("preset", "stage", "seed", "from_model") if run["settings"][k] != settings[k]]
-        changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
-        if changed: raise ValueError(f"{out} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
-    else:
-        began = time.perf_counter()
-        if samples is not None: steps = plan_steps(stages, samples); scenes = [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)] # a short run aligns shortly
-        else:
-            seconds, per_scene = ([measure(model, processor, s, seed) for s in stages] for measure in (seconds_per_sample, seconds_per_scene))
-            left = max(.1, .78 * minutes - (time.perf_counter() - began) / 60 - .3) # a real run is slower by a fifth: it draws and saves meanwhile
-            steps, scenes = plan_minutes(stages, left, seconds, per_scene)
+    if not run:
+        steps, scenes = plan_run(model, processor, stages, seed, samples, minutes)
         run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)
@@ -475,30 +531,3 @@ def train(preset: str = "tiny", # a key of STAGES
     save_model(model, processor, out)
     write_whole(out / "loss.png", lambda p: draw_losses(run, p))
     return out
-
-def chosen_stages(preset: str, stage: str) -> list: # of indices
-    "Which of a preset's stages are meant."
-    if preset not in STAGES: raise ValueError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
-    choices = ["all"] + [str(i + 1) for i in range(len(STAGES[preset]))]
-    if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
-    return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
-
-# %% ../nbs/20_training.ipynb #6cc51593
-def save_record(path, run: dict):
-    "Write the run's record whole."
-    write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))
-
-def save_model(model, processor: FerretProcessor, folder, half: bool = False):
-    "Weights, configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers."
-    (copy.deepcopy(model).half() if half else model).save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
-
-def draw_losses(run: dict, path):
-    "The loss of each stage against its samples, as a picture."
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(6, 3), dpi=100); axis, start = figure.subplots(), 0
-    for name, steps in zip(run["stages"], run["steps"]):
-        log = run["log"].get(name, [])
-        axis.plot([start + s for s, _ in log], [l for _, l in log], label=name); start += steps
-    axis.set(xlabel="step", ylabel="loss", ylim=(0, None)); axis.legend(fontsize=7); figure.tight_layout()
-    figure.savefig(path, format="png")

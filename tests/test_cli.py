@@ -232,5 +232,12 @@ def test_bench_prints_a_table_and_writes_json(capsys, monkeypatch, tmp_path):
     assert "towers" in out and "8.0 samples a second, 50% of float32's matmul peak" in out
     assert json.loads((tmp_path / "b.json").read_text())["steps"] == 2
 
+def test_bench_sampler_prints_both_forms(capsys, monkeypatch, tmp_path):
+    from ferretlite.sampler import bench_sampler
+    monkeypatch.setattr("ferretlite.sampler.bench_sampler", lambda: bench_sampler(n=2, grid=4, in_dim=8, out_dim=8))
+    assert cli.main(["bench", "sampler", "--json", str(tmp_path / "b.json")]) == 0
+    assert "times as fast forward" in capsys.readouterr().out
+    assert {"forward_speedup", "backward_speedup", "memory_ratio"} <= set(json.loads((tmp_path / "b.json").read_text()))
+
 def test_compile_belongs_to_the_language_model(capsys, tmp_path):
     assert cli.main(["pretrain", "clip", "--compile", "--samples", "8", "--out", str(tmp_path / "r")]) == 2 and "pretrain lm" in capsys.readouterr().err

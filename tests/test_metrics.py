@@ -256,7 +256,8 @@ def test_silence_is_never_rewarded():
 
 
 @pytest.mark.parametrize("text, n", [("7", 7), ("There are 12 stars.", 12), ("THREE dice", 3), ("someone", None), ("", None), (None, None),
-                                     ("[120, 30, 1, 2]", 2), ("1: dice 3, 2: dice 3; 2 in all", 2), ("9" * 40, None), ("-", None)])
+                                     ("[120, 30, 1, 2]", None), ("1: dice 3, 2: dice 3; 2 in all", 2),
+                                     ("1: cup [1, 2, 3, 4], 2: cup [5, 6, 7, 8]; 2 in all", 2), ("1: dice 3 [1, 2, 3, 4], 2: dice 3 [5, 6", 2), ("1: dice 3, 2: dice", 2), ("9" * 40, None), ("-", None)])
 def test_read_count(text, n): assert read_count(text) == n
 
 

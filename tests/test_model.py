@@ -106,7 +106,10 @@ def test_region_features_leave_the_other_tokens_alone(random_model):
     with torch.no_grad(): model.sampler.dim_projector.weight.mul_(3)
     assert torch.equal(before, model(**batch).logits)
 
-@pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20)])
+@pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20),
+    (dict(resolution="direct"), 64), (dict(resolution="direct", direct_view=(48, 96), fusion="concat"), 8), (dict(row_separators=True), 92), (dict(overview="last"), 80),
+    (dict(fusion="concat"), 80), (dict(fusion_mode="nearest"), 80), (dict(fusion_of="towers"), 80), (dict(fusion_of="towers", fusion="concat", sampler_dim=16), 80),
+    (dict(sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4], compat="ferret")), 80)])
 def test_other_configurations_run(random_model, change, n):
     model, processor = random_model
     config = FerretConfig.from_dict({**model.config.to_dict(), **change})
@@ -114,6 +117,37 @@ def test_other_configurations_run(random_model, change, n):
     batch = ask(processor, [(SCENES[0], "What is in <region>?", [Box(10, 12, 60, 70)])])
     assert (batch["input_ids"] == config.image_token_id).sum() == n == len(config.visual_boxes((2, 2) if config.resolution == "anyres" else (0, 0)))
     assert generate(model, batch).shape == (1, batch["input_ids"].shape[1] + 8)
+
+def test_every_mode_learns_on_the_meta_device(random_model):
+    "Shapes fit forward and backward, and everything that a stage may train gets a gradient."
+    for change in (dict(resolution="fixed", grids=[]), dict(resolution="direct"), dict(row_separators=True, overview="last"), dict(fusion="concat"), dict(fusion_of="towers", sampler_dim=16)):
+        config = FerretConfig.from_dict({**random_model[0].config.to_dict(), **{k: v for k, v in change.items() if v != []}})
+        grid = (2, 2) if config.resolution == "anyres" else (0, 0)
+        with torch.device("meta"): model = FerretForConditionalGeneration(config)
+        whole = torch.empty(1, 3, *config.views()["global"][0], device="meta")
+        tiles = torch.empty(grid[0] * grid[1], 3, *config.local_view, device="meta")
+        tokens, maps = model.see(*model.look(whole, tiles), torch.tensor([grid]))
+        assert tokens[0].shape == (config.count_visual_tokens(grid), config.text_config.hidden_size) == (len(config.visual_boxes(grid)), config.text_config.hidden_size)
+        (tokens[0].sum() + model.sampler(maps, [[Box(1, 1, 9, 9)]], [(90, 90)])[0].sum()).backward()
+        used = [n for n in ("global_tower", "global_projector", "visual_position", "sampler") + ("local_tower", "local_projector") * (grid != (0, 0))]
+        assert all(p.grad is not None for n in used for p in model.parts()[n]), change
+
+def test_switches_name_what_they_know(random_model):
+    for change, text in ((dict(resolution="tiles"), "expected one of fixed, direct, anyres"), (dict(overview="middle"), "first, last"), (dict(fusion="max"), "sum, concat")):
+        with pytest.raises(ValueError, match=text): FerretConfig.from_dict({**random_model[0].config.to_dict(), **change})
+    wide = FerretConfig.from_dict({**random_model[0].config.to_dict(), "fusion_of": "towers", "local_tower": {**random_model[0].config.local_tower.to_dict(), "hidden_size": 96}})
+    with pytest.raises(ValueError, match="towers of widths 32 and 96"): FerretForConditionalGeneration(wide)
+
+def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(random_model):
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "row_separators": True, "overview": "last"})
+    torch.manual_seed(0); model = FerretForConditionalGeneration(config).eval()
+    whole, tiles = torch.rand(1, 3, *config.global_view), torch.rand(2, 3, *config.local_view)
+    tokens = model.see(*model.look(whole, tiles), torch.tensor([[1, 2]]))[0][0]
+    h, w = config.views()["local"][3]
+    ends = (tokens - model.row_separator).abs().amax(1) == 0
+    assert ends.nonzero()[:, 0].tolist() == [*range(2 * w, h * (2 * w + 1), 2 * w + 1), *range(h * (2 * w + 1) + w, len(tokens), w + 1)]
+    assert (config.visual_boxes((1, 2))[ends] == 0).all() and (config.visual_boxes((1, 2))[~ends].sum(1) > 0).all()
+    assert config.visual_boxes((1, 2))[0].tolist() == [0, 0, 1 / (2 * w), 1 / h] # the tiles come first
 
 def test_joined_patches_stay_where_they_are(random_model):
     "What changes in one corner of a tile changes the token that covers it most, in the tile's own map, and `visual_boxes` says where that is."
@@ -169,7 +203,7 @@ def test_batched_answers_equal_single_ones(random_model):
 
 def test_towers_and_sampler_run_once_per_generate(random_model):
     model, processor = random_model
-    calls = Calls(global_tower=model.global_tower.pre_layrnorm, local_tower=model.local_tower, sampler=model.sampler, llm=model.language_model)
+    calls = Calls(global_tower=model.global_tower.pre_layrnorm, local_tower=model.local_tower.encoder, sampler=model.sampler, llm=model.language_model)
     generate(model, ask(processor, ASKED))
     assert calls.counts == dict(global_tower=1, local_tower=1, sampler=1, llm=8)
 

@@ -2,6 +2,7 @@
 import io
 import math
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 
 from ferretlite.geometry import Box, Mask, Point
 from ferretlite.language import IMAGE, REGION, prompt_ids
+from ferretlite.model import FerretConfig
 from ferretlite.processor import FerretProcessor, load_image
+from ferretlite.resolution import LLAVA_NEXT_GRIDS, canvas_size
 from ferretlite.scenes import make_scene
 from ferretlite.tasks import Conversation, Turn
 
@@ -238,3 +241,20 @@ def test_decoding_half_a_character_does_not_raise(random_model):
     ids = encode(processor, "🚀 star [0, 0, 9, 9]")
     for start in range(4): assert len(processor.decode(ids[start:], [.5] * len(ids[start:]), (10, 10)).groundings) == 1
     assert processor.decode([], [], (10, 10)).text == ""
+
+@pytest.mark.parametrize("grid", [(2, 2), (1, 2), (2, 1), (1, 3), (3, 1)])
+def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
+    "An image in the canvas's own shape, once in its size and once larger."
+    from transformers import CLIPVisionConfig, LlamaConfig
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+    theirs = LlavaNextImageProcessorPil(size=dict(shortest_edge=336), crop_size=dict(height=336, width=336), image_grid_pinpoints=[list(canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS])
+    config = FerretConfig(global_tower=CLIPVisionConfig(image_size=336, patch_size=14), text_config=LlamaConfig(vocab_size=32, hidden_size=64, num_hidden_layers=1),
+                          global_view=(336, 336), local_view=(336, 336), grids=LLAVA_NEXT_GRIDS)
+    for scale in (1, 2):
+        h, w = (scale * s for s in canvas_size(336, grid))
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8))
+        expected = theirs([image], return_tensors="pt")["pixel_values"][0]
+        found = FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
+        assert found["grids"].tolist() == [list(grid)]
+        torch.testing.assert_close(found["global_pixels"][0], expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found["local_pixels"], expected[1:], atol=1e-5, rtol=0)

@@ -1,10 +1,14 @@
 """Grids, tiles and budgets."""
+import random
+
 import pytest
 import torch
 from einops import rearrange
 from PIL import Image
+from transformers.image_processing_utils import select_best_resolution
 
-from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, choose_grid, grid_fit, interpolate_positions,
+from ferretlite.encoders import interpolate_positions
+from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, canvas_size, choose_grid, grid_fit,
                                    merge_tiles, resize, split_tiles, visual_tokens)
 
 
@@ -102,3 +106,22 @@ def test_interpolated_positions_keep_their_place(mode):
     assert torch.allclose(big[5, 6:-6, 0], (torch.arange(6, 18) + 0.5)/24, atol=1e-2)
     small = torch.rand(4, 4, 3)
     assert torch.equal(interpolate_positions(small, (4, 4), mode), small)
+
+
+def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides():
+    "Elsewhere, on exact ties and where truncation to whole pixels reorders its numbers, ours is never the worse choice."
+    dice, decided = random.Random(0), 0
+    canvases = [canvas_size(336, g) for g in LLAVA_NEXT_GRIDS]
+    for n in range(10_000):
+        size = (dice.randint(50, 3000), dice.randint(50, 3000)) if n % 2 else tuple(int(10**dice.uniform(0, 4)) for _ in range(2))
+        ours, theirs = choose_grid(size, 336, LLAVA_NEXT_GRIDS), LLAVA_NEXT_GRIDS[canvases.index(tuple(select_best_resolution(size, canvases)))]
+        exact = {g: (-(fit := grid_fit(size, 336, g))[0], fit[1]) for g in LLAVA_NEXT_GRIDS}
+        truncated = {}
+        for g, (h, w) in zip(LLAVA_NEXT_GRIDS, canvases):
+            scale = min(w / size[1], h / size[0])
+            kept = min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
+            truncated[g] = (-kept, h * w - kept)
+        alone = sorted(exact.values())[0] < sorted(exact.values())[1]
+        if alone and min(truncated, key=truncated.get) == min(exact, key=exact.get): assert ours == theirs, size; decided += 1
+        assert exact[ours] <= exact[theirs], size
+    assert decided > 7000

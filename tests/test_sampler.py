@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from ferretlite.fusion import fuse_maps, grid_positions
 from ferretlite.geometry import Box, Mask, Point, sample_points
 from ferretlite.resolution import merge_tiles
-from ferretlite.sampler import (MeanSampler, SpatialAwareSampler, farthest_points, fold, gather_points, lookup,
-                                lookup_regions, nearest_points, square_distances)
+import ferretlite.sampler as sampler_module
+from ferretlite.sampler import (FerretSampler, MeanSampler, PeakMemory, PlainSampler, SpatialAwareSampler, bench_sampler, farthest_points, ferret_pixels,
+                                fold, gather_points, lookup, lookup_regions, nearest_points, square_distances)
 
 GRIDS = [(24, 24), (12, 36), (40, 10), (7, 5)]
 SIZE = (300, 420)
@@ -150,6 +151,122 @@ def test_folded_stage_equals_the_published_algorithm(pool):
     torch.testing.assert_close(found, rows.amax(2) if pool == "max" else rows.mean(2), atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("grid", [(3, 4), (20, 30)]) # fewer cells than points, and more: both ways round
+@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-5), (torch.float32, 1e-4)])
+def test_plain_and_fast_are_one_function(grid, pool, dtype, close, monkeypatch):
+    "Outputs and all gradients, in one piece and region by region."
+    fast = small(pool=pool).to(dtype).eval()
+    plain = PlainSampler(12, 20, n_points=48, n_centers=(16, 4), n_neighbors=(8, 4), pool=pool).to(dtype).eval()
+    for p in fast.parameters(): torch.nn.init.normal_(p, std=.3)
+    plain.load_state_dict(fast.state_dict())
+    m, found = torch.randn(*grid, 12, dtype=dtype), []
+    for sampler, most in ((plain, 2**24), (fast, 2**24), (fast, 1)):
+        monkeypatch.setattr(sampler_module, "MOST_NUMBERS", most)
+        sampler.zero_grad(); leaf = m.clone().requires_grad_()
+        vectors, = sampler([leaf], [list(REGIONS.values())], [SIZE])
+        vectors.square().sum().backward()
+        found.append([vectors, leaf.grad, *(p.grad.clone() for p in sampler.parameters())])
+    for other in found[1:]:
+        for a, b in zip(found[0], other): torch.testing.assert_close(a, b, atol=close * max(1, a.abs().max().item()), rtol=0)
+
+def test_memory_is_counted_once_per_storage_and_given_back():
+    with PeakMemory() as memory:
+        kept = torch.ones(256)
+        view, twice = kept[:8], kept * 2
+        del twice
+        assert (memory.now, memory.peak) == (1024, 2048)
+        del kept
+        assert memory.now == 1024 # the view holds it
+        del view
+        assert memory.now == 0
+
+def test_the_fast_form_is_fast_at_ferrets_size():
+    "Four times on any machine, with half of the command's regions; a training step is measured by the command."
+    found = bench_sampler(n=16, backward=False)
+    assert found["forward_speedup"] >= 4 and found["memory_ratio"] <= .35 and found["difference"] < 1e-4, found
+
+
+def as_published(sampler, maps, masks, seed):
+    """Ferret's region sampler restated from its description, step by step: masks are bool [W, H], everything comes from torch's global dice.
+
+    Nothing is shared with the module under test but the parameters."""
+    torch.manual_seed(seed)
+    points, features, counts = [], [], []
+    for m, of_image in zip(maps, masks):
+        counts.append(len(of_image))
+        for mask in of_image:
+            p = mask.nonzero() / torch.tensor(mask.shape)
+            n, wanted = len(p), sampler.n_points
+            if n < wanted: p = torch.cat([p, p[torch.randint(0, n, (wanted - n,))]])
+            elif n > wanted: p = p[torch.randperm(n)[:wanted]]
+            looked_up = F.grid_sample(m.permute(2, 0, 1)[None], 2 * p.flip(-1)[None, None] - 1, mode="bilinear", padding_mode="zeros", align_corners=True)
+            points.append(p); features.append(looked_up[0, :, 0].T)
+    points, features = torch.stack(points), torch.stack(features)
+    for i, (S, k) in enumerate(zip(sampler.n_centers, sampler.n_neighbors)):
+        B, N = points.shape[:2]
+        current, least, picked = torch.randint(0, N, (B,)), torch.full((B, N), 1e10), []
+        for _ in range(S):
+            picked.append(current)
+            least = torch.minimum(least, ((points - points[torch.arange(B), current][:, None])**2).sum(-1))
+            current = least.max(-1)[1]
+        rows = torch.arange(B)[:, None]
+        z = torch.cat([features, points], -1)
+        a = z[rows, torch.stack(picked, 1)] # [B, S, C+2]
+        q = a[..., -2:]
+        d = -2 * torch.matmul(q, points.transpose(1, 2))
+        d += torch.sum(q**2, -1)[:, :, None]
+        d += torch.sum(points**2, -1)[:, None]
+        near = z[rows[..., None], d.topk(k, dim=-1, largest=False, sorted=False)[1]] # [B, S, k, C+2]
+        pair = torch.cat([sampler.diff_projector_list[i](near - a[:, :, None]), a[:, :, None].expand_as(near)], -1)
+        mixed = sampler.agg_projector_list[i].net(pair.flatten(0, 1).transpose(1, 2)).transpose(1, 2) # [B*S, k, C]
+        mixed = sampler.agg_projector_list[i].norm(mixed)
+        features = (mixed.max(1)[0] if sampler.pool == "max" else mixed.mean(1)).unflatten(0, (B, S))
+        points = q
+    return sampler.dim_projector(sampler.flatten_projector(features.flatten(1))).split(counts)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_compat_equals_the_public_code_with_its_dice(pool):
+    "Three images, one without regions; a corner point, a box, a blob, a whole image; a square map and two that are not."
+    sampler = small(compat="ferret", pool=pool).train()
+    for p in sampler.parameters(): torch.nn.init.normal_(p, std=.3)
+    maps = [torch.randn(12, 12, 12), torch.randn(6, 6, 12), torch.randn(12, 24, 12)]
+    regions = [[Point(2, 297), Box(280, 40, 360, 90)], [], [blob(), Box(0, 0, 419, 299)]]
+    h, w = SIZE
+    def dense(x1, y1, x2, y2): m = torch.zeros(w, h, dtype=torch.bool); m[max(x1, 0):x2 + 1, max(y1, 0):y2 + 1] = True; return m
+    masks = [[dense(-3, 292, 7, 302), dense(280, 40, 360, 90)], [], [torch.from_numpy(blob().to_mask(h, w)).T, dense(0, 0, 419, 299)]]
+    torch.manual_seed(5); found = sampler(maps, regions, [SIZE]*3)
+    expected = as_published(sampler, maps, masks, 5)
+    for a, b in zip(found, expected): torch.testing.assert_close(a, b, atol=1e-5 * max(1., expected[0].abs().max().item()), rtol=0)
+    assert not torch.allclose(found[0], sampler(maps, regions, [SIZE]*3)[0]) # the dice go on
+    assert torch.equal(sampler.eval()(maps, regions, [SIZE]*3)[0], sampler(maps, regions, [SIZE]*3)[0])
+
+def test_official_weights_load_by_name_and_bad_ones_are_named():
+    one, two = (small(compat="ferret") for _ in range(2))
+    assert isinstance(one, FerretSampler)
+    for p in one.parameters(): torch.nn.init.normal_(p)
+    official = {f"model.region_geo_sampler.{k}": v for k, v in one.state_dict().items()} | {"model.mm_projector.weight": torch.zeros(3)}
+    two.load_ferret_weights(official)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    two.load_ferret_weights(one.state_dict()) # without the prefix
+    lacking = {k: v for k, v in official.items() if "agg_projector_list.1.norm.bias" not in k}
+    with pytest.raises(ValueError, match="found no 'agg_projector_list.1.norm.bias'"): two.load_ferret_weights(lacking)
+    with pytest.raises(ValueError, match="of shape .4, 4., expected"): two.load_ferret_weights(official | {"model.region_geo_sampler.dim_projector.weight": torch.zeros(4, 4)})
+
+def test_ferrets_pixels():
+    assert len(ferret_pixels(Point(50, 50), (100, 100))) == 121 and len(ferret_pixels(Point(0, 99), (100, 100))) == 36
+    assert ferret_pixels(Box(1, 2, 2, 2), (4, 5)).mul(torch.tensor([5, 4])).round().tolist() == [[1, 2], [2, 2]] # x first, the last column belongs
+    assert len(ferret_pixels(Box(0, 0, 4, 3), (4, 5))) == 20 # clipped
+
+@pytest.mark.parametrize("region", [Box(5, 5, 6, 6), Box(0, 0, 1, 1), Box(419, 299, 420, 300), Point(0, 0), Point(420, 300), Box(0, 0, 420, 300), Box(10, 10, 10, 10)])
+def test_degenerate_regions_have_a_vector(region):
+    "One pixel, the border, fewer distinct points than centres, the whole image, no extent at all."
+    for compat in (None, "ferret"):
+        for mode in (True, False):
+            vector, = small(compat=compat).train(mode)([torch.randn(8, 8, 12)], [[region]], [SIZE])
+            assert vector.shape == (1, 20) and vector.isfinite().all()
+
 def test_geometry_stays_float32_under_bfloat16_autocast():
     sampler = small().eval()
     m, box = torch.randn(12, 12, 12), Box(400, 280, 411, 291) # small, in the far corner: where bfloat16 merges points
@@ -188,7 +305,7 @@ def test_all_parameters_learn_and_no_regions_still_give_a_graph():
 
 def test_bad_input_gets_one_sentence():
     with pytest.raises(ValueError, match="pool='median'"): small(pool="median")
-    with pytest.raises(ValueError, match="compat='ferret'"): small(compat="ferret")
+    with pytest.raises(ValueError, match="compat='v1', expected None or 'ferret'"): small(compat="v1")
     with pytest.raises(ValueError, match="16 points and asks 99"): SpatialAwareSampler(12, 20, 48, (16,), (99,))
     with pytest.raises(ValueError, match="per stage"): SpatialAwareSampler(12, 20, 48, (16, 4), (8,))
     with pytest.raises(ValueError, match="expected \\[h, w, 12\\]"): small()([torch.zeros(4, 4, 7)], [[]], [SIZE])

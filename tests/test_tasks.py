@@ -165,6 +165,13 @@ def test_count_answers_are_true_and_cover_zero_to_ten():
         seen.add(n)
     assert {0, 1, 2, 3, 4, 5, 6} <= seen
 
+def test_large_numbers_are_counted_more_often_than_scenes_hold_them():
+    stars = [star("red", "filled", 40 * k, 10) for k in range(7)]
+    scene = Scene(None, (300, 300), stars + [star("blue", "filled", 40, 60, name="cup")], "stars") # it can pose 1, 7 and 8
+    asked_for = [TASKS["count"](scene, random.Random(s)).meta["n"] for s in range(400)]
+    drawn = [asked_for.count(n) / sum(1 for a in asked_for if a) for n in (1, 7, 8)]
+    assert all(abs(share - n / 16) < .08 for share, n in zip(drawn, (1, 7, 8))), drawn
+
 def test_choose_has_one_right_option_and_half_close_relatives():
     turns = asked("choose") + asked("choose", wording=0)
     for scene, turn in turns:
@@ -248,6 +255,15 @@ def test_the_whole_image_is_asked_about_once():
     for scene in SCENES[:20]:
         drawn = [t.task for t in make_conversation(scene, dict(dense_detection=5, caption=5, name=1), random.Random(3), 4).turns]
         assert drawn.count("dense_detection") == drawn.count("caption") == 1
+
+def test_long_answers_come_first_as_often_as_they_are_long():
+    first = expected = 0
+    for seed in range(200): # in training what comes later may find no room
+        turns = make_conversation(SCENES[seed % 8], dict(name=3, dense_detection=1), random.Random(seed), 5).turns
+        lengths = [len(t.answer) for t in turns]
+        if "dense_detection" in (listed := [t.task for t in turns]):
+            first += turns[0].task == "dense_detection"; expected += lengths[listed.index("dense_detection")] / sum(lengths)
+    assert expected > 60 and abs(first - expected) < .15 * expected, (first, expected)
 
 def test_unknown_task_is_named():
     with pytest.raises(ValueError, match="Unknown task 'sing': expected some of caption"): make_conversation(SCENES[0], {"sing": 1}, random.Random(0))
