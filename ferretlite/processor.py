@@ -11,6 +11,7 @@ __all__ = ['RESOLUTION_SIDES', 'load_image', 'Decoded', 'box_score', 'FerretProc
 import io
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -105,16 +106,20 @@ class FerretProcessor:
 # %% ../nbs/18_processor.ipynb #b447f08d
 def image_inputs(self, images: list) -> dict: # of upright RGB PIL images
     "Each image as a global view and tiles, at each tower's size and normalisation."
-    views, found = self.config.views(), dict(global_pixels=[], local_pixels=[], grids=[], image_sizes=[])
-    for image in images: # bytes are moved about, which is cheap; numbers are made of them once, at the end
-        size = (image.height, image.width); rows, cols = self.config.grid_for(size)
-        (h, w), found["grids"], found["image_sizes"] = views["local"][0], found["grids"] + [(rows, cols)], found["image_sizes"] + [size]
-        found["global_pixels"].append(to_bytes(image, views["global"][0]))
-        if rows: found["local_pixels"] += split_tiles(to_bytes(image, (rows * h, cols * w)), (rows, cols))
-    for name in ("global", "local"):
-        size, mean, std, _ = views[name]; held = found[f"{name}_pixels"]
-        found[f"{name}_pixels"] = normalised(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
-    return dict(found, grids=torch.tensor(found["grids"]))
+    views = self.config.views()
+    def cut(image): # -> (size, grid, bytes of the whole view, of each tile)
+        size, (h, w) = (image.height, image.width), views["local"][0]; rows, cols = self.config.grid_for(size)
+        tiles = split_tiles(to_bytes(image, (rows * h, cols * w)), (rows, cols)) if rows else []
+        return size, (rows, cols), to_bytes(image, views["global"][0]), list(tiles)
+    threads = min(len(images), torch.get_num_threads()) # Pillow lets go of Python's lock: images are resized side by side
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool: seen = list(pool.map(cut, images))
+    else: seen = [cut(image) for image in images]
+    def pixels(name, held): # bytes are moved about, which is cheap; numbers are made of them once, at the end
+        size, mean, std, _ = views[name]
+        return normalised(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
+    return dict(global_pixels=pixels("global", [whole for _, _, whole, _ in seen]), local_pixels=pixels("local", [t for *_, tiles in seen for t in tiles]),
+                grids=torch.tensor([grid for _, grid, *_ in seen]), image_sizes=[size for size, *_ in seen])
 
 FerretProcessor.image_inputs = image_inputs
 
