@@ -335,7 +335,7 @@ class MeanSampler(RegionSampler):
 
 # %% ../nbs/14_sampler.ipynb #81a9df07
 class PlainSampler(SpatialAwareSampler):
-    "The same sampler computed as it is told: a map per region, two linear layers per (centre, neighbour). For reading and for comparing."
+    "The same sampler computed as it is told: two linear layers per (centre, neighbour). For reading and for comparing."
     def stage(self, i, points, features): # as SpatialAwareSampler.stage
         "Keep S well-spread points; let each gather what its neighbours know."
         if isinstance(features, OnMap): features = features.lookup()
