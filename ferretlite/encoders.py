@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['NORMALISATION', 'tiny_clip_config', 'tiny_dino_config', 'build_tower', 'to_bytes', 'normalised', 'to_pixels',
-           'interpolate_positions', 'embed_patches', 'tower_map', 'unread_parameters']
+           'interpolate_positions', 'embed_patches', 'tower_map', 'unread_parameters', 'PeakMemory']
 
 # %% ../nbs/06_encoders.ipynb #8550a515
 import math
+import weakref
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model, Dinov2WithRegistersModel
 
 # %% ../nbs/06_encoders.ipynb #83ce8ef5
@@ -125,3 +128,20 @@ def unread_parameters(tower: nn.Module, # CLIPVisionModel or Dinov2Model
     if tower.config.model_type != "clip_vision_model": return ["embeddings.mask_token"]
     last = f"encoder.layers.{tower.config.num_hidden_layers - 1}."
     return [n for n, _ in tower.named_parameters() if n.startswith((last, "post_layernorm"))]
+
+# %% ../nbs/06_encoders.ipynb #6fd3444d
+class PeakMemory(TorchDispatchMode):
+    "How many bytes of tensors that were made inside lived at once, at most."
+    def __init__(self): super().__init__(); self.now = self.peak = 0; self.known = weakref.WeakSet()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for t in tree_leaves(made):
+            if isinstance(t, torch.Tensor) and (storage := t.untyped_storage()) not in self.known: self._count(storage)
+        return made
+
+    def _count(self, storage):
+        size = storage.nbytes(); self.known.add(storage); self.now += size; self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, size)
+
+    def _forget(self, size): self.now -= size

@@ -106,7 +106,7 @@ def _griffon_name(
     stop: int, # where the box's bracket opens
 ) -> tuple[int, int]: # where in `text` the name stands; empty where there is none
     "Find the name between two brackets in Griffon's written form"
-    start, stop = _trim(text, max(start, text.rfind("\n", start, stop) + 1), stop)
+    start, stop = _trim(text, max(start, *(text.rfind(c, start, stop) + 1 for c in "\n[]")), stop) # no name holds these: what is left of a broken box is none
     if start < stop and text[stop - 1] == "-": stop -= 1
     if start < stop and start > 0 and text[start] in "&,;": start += 1
     return _trim(text, start, stop)

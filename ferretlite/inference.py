@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'PRESETS', 'AT_ONCE', 'draw', 'region_to_dict', 'Answer', 'save_image', 'shipped_models', 'find_model',
-           'token_probabilities', 'cut_at_end', 'as_questions', 'Ferret', 'ask', 'caption_phrases', 'where_are',
-           'ground', 'refer', 'describe', 'detect', 'count']
+           'token_probabilities', 'cut_at_end', 'as_questions', 'as_crops', 'Ferret', 'ask', 'caption_phrases',
+           'where_are', 'grounding_question', 'ground', 'refer', 'describe', 'detect', 'gathered', 'find', 'count']
 
 # %% ../nbs/21_inference.ipynb #3217b830
 import json
@@ -21,11 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers.utils import logging
 
 from .geometry import Box, Mask, Point, Region
-from .grammar import Grounding
+from .grammar import Grounding, format_region
 from .metrics import read_count
 from .model import FerretForConditionalGeneration
 from .processor import FerretProcessor, load_image
-from .tasks import SWITCH, plural, say
+from .scenes import with_article
+from .tasks import RELATIONS, SWITCH, Crop, plural, say
 
 # %% ../nbs/21_inference.ipynb #a66c61e5
 PALETTE = ("#e6194b", "#1a8f3c", "#2a5bd7", "#d9730d", "#8e24aa", "#00838f", "#ad1457", "#6d4c41")
@@ -197,6 +198,14 @@ def as_questions(image, prompt, regions): # -> (images, prompts, lists of region
     return images, prompts, regions
 
 # %% ../nbs/21_inference.ipynb #12ebd715
+def as_crops(crops, n: int, several: bool) -> list: # of lists, one a question
+    "The crops of each question. Raises ValueError unless there is an entry for each."
+    if not several: return [[] if crops is None else list(crops) if _is_list(crops) else [crops]] * n
+    crops = [[] if c is None else list(c) if _is_list(c) else [c] for c in (crops if crops is not None else [None] * n)]
+    if len(crops) != n: raise ValueError(f"Found {n} questions and {len(crops)} entries of crops: expected one for each.")
+    return crops
+
+# %% ../nbs/21_inference.ipynb #3dd049d0
 class Ferret:
     "A model that answers questions about images, with regions going in and boxes coming out."
     def __init__(self, model: FerretForConditionalGeneration, processor: FerretProcessor):
@@ -218,9 +227,9 @@ class Ferret:
         finally:
             if shown: logging.enable_progress_bar()
 
-    def _generate(self, images, prompts, regions, max_new_tokens, temperature): # -> (tokens [B, L], probabilities [B, L])
+    def _generate(self, images, prompts, regions, crops, max_new_tokens, temperature): # -> (tokens [B, L], probabilities [B, L])
         "One batch through the model."
-        batch, tokenizer = self.processor(images, prompts, regions), self.processor.tokenizer
+        batch, tokenizer = self.processor(images, prompts, regions, crops), self.processor.tokenizer
         move = lambda v: v if not torch.is_tensor(v) else v.to(self.model.device, self.model.dtype if v.is_floating_point() else None)
         choice = dict(do_sample=True, temperature=temperature, top_k=0) if temperature > 0 else dict(do_sample=False)
         out = self.model.generate(**{k: move(v) for k, v in batch.items()}, **choice, max_new_tokens=max_new_tokens,
@@ -228,7 +237,7 @@ class Ferret:
         tokens = out.sequences[:, batch["input_ids"].shape[1]:]
         return tokens, token_probabilities(out.logits, tokens)
 
-# %% ../nbs/21_inference.ipynb #5d3970dc
+# %% ../nbs/21_inference.ipynb #46cb3043
 def _read(self, tokens, probabilities, image, prompt, regions): # -> Answer
     "One row of a batch as an answer."
     ids, reason = cut_at_end(tokens.tolist(), self.processor.tokenizer.eos_token_id)
@@ -237,10 +246,11 @@ def _read(self, tokens, probabilities, image, prompt, regions): # -> Answer
     if reason == "length": warnings.append(f"The answer was cut off after {len(ids)} tokens: it may be incomplete (raise max_new_tokens).")
     return Answer(found.text, found.groundings, found.raw_text, reason, warnings, image, regions, prompt)
 
-# %% ../nbs/21_inference.ipynb #46cb3043
+# %% ../nbs/21_inference.ipynb #5acad6cc
 def ask(self, image, # path, PIL image, array or bytes, or a list of them
         prompt, # a question, or a list; `<region>` marks where a region is meant
         regions=None, # Point, Box, Mask (image frame), or a list of them; for several questions one entry each
+        crops=None, # pictures (tasks.Crop, path, PIL image, array or bytes) for `<crop>`, or a list of them; for several questions one entry each
         max_new_tokens: int = 256, # an answer longer than this is cut, and says so
         temperature: float = 0, # 0: always the likeliest token
         batch: int = 32, # questions answered at once
@@ -250,14 +260,15 @@ def ask(self, image, # path, PIL image, array or bytes, or a list of them
         raise ValueError(f"Found max_new_tokens={max_new_tokens}, batch={batch}, temperature={temperature}: expected at least 1, 1 and 0.")
     images, prompts, held = as_questions(image, prompt, regions)
     several = _is_list(image) or _is_list(prompt)
+    shown = as_crops(crops, len(prompts), _is_list(prompt))
     answers = []
     for i in range(0, len(prompts), batch):
         rows = images[i:i + batch], prompts[i:i + batch], held[i:i + batch]
-        tokens, probabilities = self._generate(*rows, max_new_tokens, temperature)
+        tokens, probabilities = self._generate(*rows, shown[i:i + batch], max_new_tokens, temperature)
         answers += [self._read(*row) for row in zip(tokens, probabilities, rows[0], rows[1], rows[2])]
     return answers if several else answers[0]
 
-# %% ../nbs/21_inference.ipynb #5acad6cc
+# %% ../nbs/21_inference.ipynb #156d711d
 def caption_phrases(caption: str) -> list: # of str, without articles, in order
     "The phrases of a caption that lists things: split at commas and `and`."
     pieces = re.split(r",\s*(?:and\s+)?|\s+and\s+", caption.strip().rstrip("."))
@@ -271,7 +282,16 @@ def where_are(phrases: list) -> str:
     if len(names) == 1: return say("rec", query=names[0])
     return say("phrase", queries=", ".join(names), listed=", ".join(names[:-1]) + " and " + names[-1])
 
-# %% ../nbs/21_inference.ipynb #156d711d
+# %% ../nbs/21_inference.ipynb #0f986c07
+def grounding_question(phrases: list, style: str) -> str:
+    "The question for the places of one phrase or several, in the words of this style's training."
+    if style == "ferret": return where_are(phrases)
+    bare = [_bare(p) for p in phrases]
+    if len(bare) == 1: # a relation means one thing, a description may fit several
+        return say("find", query=f"the {bare[0]}" if any(re.search(rf"\b{r}\b", bare[0]) for r in RELATIONS.values()) else with_article(bare[0]))
+    return say("find_phrases", listed=", ".join(f"the {b}" for b in bare[:-1]) + f" and the {bare[-1]}")
+
+# %% ../nbs/21_inference.ipynb #6e337574
 AT_ONCE = 4 # phrases in one question, as in training
 
 def ground(self, image, # as for `ask`
@@ -283,7 +303,7 @@ def ground(self, image, # as for `ask`
     phrases = caption_phrases(caption) if phrase is None else [phrase] if isinstance(phrase, str) else list(phrase)
     if not phrases or not all(p.strip() for p in phrases): raise ValueError(f"There is nothing to look for in {caption if phrase is None else phrase!r}: expected at least one phrase.")
     groups = [phrases[i:i + AT_ONCE] for i in range(0, len(phrases), AT_ONCE)]
-    return [g for a in self.ask(image, [where_are(g) for g in groups]) for g in a.groundings]
+    return [g for a in self.ask(image, [grounding_question(g, self.processor.config.style) for g in groups], max_new_tokens=512) for g in a.groundings]
 
 def refer(self, image, region: Region) -> str:
     "The name of what is in a region (a Point, Box or Mask in the image frame)."
@@ -291,26 +311,48 @@ def refer(self, image, region: Region) -> str:
 
 def describe(self, image, region: Region | None = None) -> Answer:
     "What a region holds; without a region a caption whose objects carry boxes."
-    if region is not None: return self.ask(image, say("name"), [region])
-    return self.ask(image, say("caption") + "\n" + SWITCH, max_new_tokens=512)
+    if region is None: return self.ask(image, say("caption") + ("\n" + SWITCH if self.processor.config.style == "ferret" else ""), max_new_tokens=512)
+    if self.processor.config.style == "ferret": return self.ask(image, say("name"), [region])
+    image = load_image(image)
+    return self.ask(image, say("tell", place=format_region(region.box(), (image.height, image.width), "griffon")))
 
-# %% ../nbs/21_inference.ipynb #bb7592a6
+# %% ../nbs/21_inference.ipynb #e4eed804
 def detect(self, image, names=None, # what to look for, in the singular; None: everything
            ) -> list: # of Grounding
     "All objects with boxes and scores; with `names`, one grounding for each name that was found."
+    griffon = self.processor.config.style == "griffon"
+    if names is None and griffon: raise ValueError("A Griffon model detects what it is asked for: expected names, such as ['star', 'cup'].")
     if names is None: return self.ask(image, say("dense_detection"), max_new_tokens=512).groundings
     names = [names] if isinstance(names, str) else list(names)
+    if griffon: return gathered(self.ask(image, say("find_set", names=", ".join(names)), max_new_tokens=512).groundings)
     answers, found = self.ask(image, [say("find_all", things=plural(n)) for n in names], max_new_tokens=512), []
     for name, answer in zip(names, answers):
         boxes = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)]
         if boxes: found.append(Grounding(name, [b for b, _ in boxes], [s for _, s in boxes]))
     return found
 
-def count(self, image, name: str, # in the singular: "star", "red dice"
+def gathered(groundings: list) -> list: # of Grounding, one a name, in the order of their first boxes
+    "All boxes of a name together."
+    names = list(dict.fromkeys(g.name for g in groundings))
+    pairs = {n: [(b, s) for g in groundings if g.name == n for b, s in zip(g.boxes, g.scores or [None] * len(g.boxes))] for n in names}
+    return [Grounding(n, [b for b, _ in held], None if any(s is None for _, s in held) else [s for _, s in held]) for n, held in pairs.items()]
+
+def find(self, image, like) -> list: # like: a picture, or a Box of this image; -> of Grounding without a name
+    "All that is of the same kind as what is shown. Raises ValueError for a model that reads no pictures in questions."
+    image = load_image(image)
+    return gathered(self.ask(image, say("search"), crops=[Crop(image, like) if isinstance(like, Box) else like], max_new_tokens=512).groundings)
+
+def count(self, image, name: str | None = None, # in the singular: "star", "red dice"
+          like=None, # instead of a name: what to count is shown, see `find`
           ) -> int:
-    "How many there are: the number at the end of an answer that points at each (`ask` shows where). Raises ValueError when the model answers without a number."
+    """How many there are: the number at the end of an answer that points at each (`ask` shows where); from a Griffon model the number of its boxes.
+
+    Raises ValueError when the model answers without a number, or unless exactly one of `name` and `like` is given."""
+    if (name is None) == (like is None): raise ValueError("`count` counts what has a name or what is like a picture: expected exactly one of the two.")
+    if like is not None: return sum(len(g.boxes) for g in self.find(image, like))
+    if self.processor.config.style == "griffon": return sum(len(g.boxes) for g in self.ground(image, name))
     answer = self.ask(image, say("count", things=plural(name)), max_new_tokens=512)
     if (n := read_count(answer.text)) is None: raise ValueError(f"The model answered {answer.text!r} to how many there are: expected a number.")
     return n
 
-for verb in (_read, ask, ground, refer, describe, detect, count): setattr(Ferret, verb.__name__, verb)
+for verb in (_read, ask, ground, refer, describe, detect, find, count): setattr(Ferret, verb.__name__, verb)

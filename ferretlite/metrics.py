@@ -9,7 +9,7 @@ __all__ = ['IOU_RIGHT', 'SIZES', 'DENIAL', 'FORMS', 'PROTOCOLS', 'RECALLS', 'THR
            'NameResult', 'WordResult', 'name_metrics', 'word_metrics', 'merge_boxes', 'PhraseResult', 'match_phrases',
            'phrase_metrics', 'average_precision', 'DetectionResult', 'mean_average_precision', 'coco_average_precision',
            'borrowed_answers', 'constant_answers', 'detection_metrics', 'CountResult', 'count_metrics', 'read_count',
-           'score', 'metrics_table']
+           'PresenceResult', 'presence_metrics', 'score', 'metrics_table']
 
 # %% ../nbs/05_metrics.ipynb #17bc4f68
 import contextlib, io, math, re, unicodedata
@@ -460,8 +460,25 @@ def read_count(
     return None if not found else NUMBERS[found[-1]] if found[-1] in NUMBERS else int(found[-1])
 
 # %% ../nbs/05_metrics.ipynb #651dc446
+@dataclass
+class PresenceResult:
+    "One question about something that may not be there."
+    truth: bool # it is there
+    answer: bool # the model pointed at something
+
+def presence_metrics(
+    results:list, # of PresenceResult
+    seed:int=0, # of the bootstrap
+) -> dict:
+    "`presence.acc`: balanced accuracy, the mean of the rates on what is there and on what is not, so that neither always pointing nor never pointing scores above one half."
+    truth, right = np.array([r.truth for r in results], bool), np.array([r.truth == r.answer for r in results], float)
+    if not len(truth) or truth.all() or not truth.any(): return {}
+    def balanced(index): return np.mean([right[index][truth[index] == side].mean() for side in (True, False) if (truth[index] == side).any()])
+    return {"presence.acc": metric(balanced(np.arange(len(truth))), len(truth), bootstrap_interval(balanced, len(truth), seed=seed), .5, .5)}
+
+# %% ../nbs/05_metrics.ipynb #aa9fea17
 SCORERS = {RecResult: rec_metrics, ChoiceResult: choice_metrics, NameResult: name_metrics, WordResult: word_metrics,
-           PhraseResult: phrase_metrics, DetectionResult: detection_metrics, CountResult: count_metrics}
+           PhraseResult: phrase_metrics, DetectionResult: detection_metrics, CountResult: count_metrics, PresenceResult: presence_metrics}
 
 def score(
     results:list, # records of any kinds
@@ -473,7 +490,7 @@ def score(
 
 def metrics_table(metrics:dict) -> str:
     "The metrics as aligned text, one per line."
-    head = f"{'metric':14}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
-    line = lambda key, m: f"{key:14}{m['value']:8.3f}  [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]  {m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
+    head = f"{'metric':16}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
+    line = lambda key, m: f"{key:16}{m['value']:8.3f}  [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]  {m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
     rows = [line(key, m) for key, m in metrics.items()]
     return "\n".join([head, *rows])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FERRET_GRIDS', 'LLAVA_NEXT_GRIDS', 'grid_fit', 'canvas_size', 'choose_grid', 'shape_mismatch', 'visual_tokens',
-           'allowed_grids', 'resize', 'split_tiles', 'merge_tiles']
+           'allowed_grids', 'resize', 'kept_cells', 'split_tiles', 'merge_tiles']
 
 # %% ../nbs/10_resolution.ipynb #8f395d00
 import math
@@ -72,17 +72,16 @@ def visual_tokens(
 # %% ../nbs/10_resolution.ipynb #5ba2eaca
 def allowed_grids(
     grids:tuple, # (rows, cols) each
-    max_tiles:int|None=None, # most tiles
-    tokens_per_tile:int|None=None, # needed for max_visual_tokens
-    tokens_global:int=0, # tokens of the whole view
-    max_visual_tokens:int|None=None, # most tokens, whole view included
+    max_tiles:int|None=None, # most tiles; None: any number
+    max_visual_tokens:int|None=None, # most tokens, whole view included; None: any number
+    cost=None, # function grid -> its visual tokens, whole view included; needed for max_visual_tokens
 )->tuple: # the grids that fit, order kept
     "Grids within a budget of tiles, of tokens, or of both."
-    if max_visual_tokens is not None and tokens_per_tile is None:
-        raise ValueError("found max_visual_tokens without tokens_per_tile, expected both")
-    fits = tuple(tuple(g) for g in grids if (max_tiles is None or g[0] * g[1] <= max_tiles)
-        and (max_visual_tokens is None or visual_tokens(g, tokens_per_tile, tokens_global) <= max_visual_tokens))
-    if not fits: raise ValueError(f"found no grid within {max_tiles} tiles and {max_visual_tokens} visual tokens, expected a budget that admits one")
+    if max_visual_tokens is not None and cost is None: raise ValueError("found max_visual_tokens without cost, expected both")
+    few = [tuple(g) for g in grids if max_tiles is None or g[0] * g[1] <= max_tiles]
+    if not few: raise ValueError(f"found no grid within {max_tiles} tiles, expected max_tiles to be {min(g[0] * g[1] for g in grids)} at least")
+    fits = tuple(g for g in few if max_visual_tokens is None or cost(g) <= max_visual_tokens)
+    if not fits: raise ValueError(f"found no grid within {max_visual_tokens} visual tokens, expected max_visual_tokens to be {min(map(cost, few))} at least")
     return fits
 
 # %% ../nbs/10_resolution.ipynb #51926381
@@ -95,6 +94,15 @@ def resize(
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 # %% ../nbs/10_resolution.ipynb #2e877de3
+def kept_cells(
+    size:tuple, # the image, (height, width)
+    cells:tuple, # the canvas in cells, (rows, columns)
+)->tuple: # (rows, columns), at least one each
+    "How many of a canvas's square cells an image fills that is scaled to fit without being stretched, in whole cells."
+    scale = min(Fraction(cells[0], size[0]), Fraction(cells[1], size[1]))
+    return tuple(max(1, math.floor(n * scale + Fraction(1, 2))) for n in size)
+
+# %% ../nbs/10_resolution.ipynb #0a5ee96b
 def split_tiles(
     pixels:Tensor, # [C, H, W]
     grid:tuple, # (rows, cols)

@@ -4,22 +4,20 @@
 
 # %% auto #0
 __all__ = ['MOST_NUMBERS', 'cell_corners', 'lookup', 'map_cells', 'lookup_regions', 'gather_points', 'square_distances',
-           'central_point', 'farthest_points', 'nearest_points', 'ask_plainly', 'fold', 'OnMap', 'project', 'Aggregate',
-           'RegionSampler', 'check_stages', 'SpatialAwareSampler', 'MeanSampler', 'PlainSampler', 'PeakMemory',
-           'bench_sampler', 'sampler_lines', 'ferret_pixels', 'expanded_distances', 'FerretSampler']
+           'central_point', 'farthest_points', 'nearest_points', 'expanded_distances', 'ask_plainly', 'fold', 'OnMap',
+           'project', 'Aggregate', 'RegionSampler', 'check_stages', 'SpatialAwareSampler', 'MeanSampler',
+           'PlainSampler', 'bench_sampler', 'sampler_lines', 'ferret_pixels', 'FerretSampler']
 
 # %% ../nbs/14_sampler.ipynb #b254b176
 import time
-import weakref
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn, Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from .encoders import PeakMemory
 from .geometry import Box, Mask, Point, Region, check_region, sample_points
 
 # %% ../nbs/14_sampler.ipynb #5391b775
@@ -130,7 +128,18 @@ def nearest_points(
     "The k points nearest to each centre (the centre itself is among them when it is one of the points)."
     return square_distances(centers, points).topk(k, largest=False, sorted=False).indices
 
-# %% ../nbs/14_sampler.ipynb #28bed60b
+# %% ../nbs/14_sampler.ipynb #af0e524a
+def expanded_distances(
+    a:Tensor, # [M, S, 2]
+    b:Tensor, # [M, N, 2]
+)->Tensor: # [M, S, N]
+    "Squared distances by |a|² + |b|² − 2ab in the dtype they come in, added up in the public order: ties fall as they do there."
+    distances = -2 * torch.matmul(a, b.transpose(1, 2))
+    distances += (a**2).sum(-1)[:, :, None]
+    distances += (b**2).sum(-1)[:, None]
+    return distances
+
+# %% ../nbs/14_sampler.ipynb #b328fe03
 def ask_plainly(
     points:Tensor, # [M, N, 2]
     features:Tensor, # [M, N, C]
@@ -147,7 +156,7 @@ def ask_plainly(
     rows = aggregate.net(rows.flatten(1, 2).transpose(1, 2))             # [M, C, S*k]: mixed, rectified
     return aggregate.norm(rows.transpose(1, 2)).unflatten(1, kept.shape[1:] + near.shape[2:])
 
-# %% ../nbs/14_sampler.ipynb #b0736786
+# %% ../nbs/14_sampler.ipynb #f2d03379
 def fold(
     difference:nn.Linear, # D: [C+2] -> [C+2], applied to neighbour minus centre
     mixer:nn.Conv1d, # A: [2(C+2)] -> [C], applied to (projected difference, centre)
@@ -161,7 +170,7 @@ def fold(
 def _full_precision(device): # autocast off; the meta device has no autocast to turn off
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
-# %% ../nbs/14_sampler.ipynb #90623442
+# %% ../nbs/14_sampler.ipynb #481cac34
 class OnMap:
     "Features that still lie in the cells of maps: a linear map of them is computed cell by cell, then looked up."
     def __init__(self, cells, index, weights): # of `map_cells`
@@ -186,7 +195,7 @@ def project(
     else: seen = F.linear(features if at is None else gather_points(features, at), weight[:, :-2])
     with _full_precision(points.device): return seen + F.linear(points.to(weight.dtype), weight[:, -2:])
 
-# %% ../nbs/14_sampler.ipynb #7d1bb838
+# %% ../nbs/14_sampler.ipynb #d6137aee
 class Aggregate(nn.Module):
     "One row per (centre, neighbour) pair -> mixed, rectified, normalised. Holds the parameters under Ferret's public names."
     def __init__(self,
@@ -200,7 +209,7 @@ class Aggregate(nn.Module):
         rows, norm = self.net[1](rows), self.norm
         return F.layer_norm(rows, norm.normalized_shape, norm.weight.to(rows.dtype), norm.bias.to(rows.dtype), norm.eps)
 
-# %% ../nbs/14_sampler.ipynb #b6e5a8ac
+# %% ../nbs/14_sampler.ipynb #f2169a97
 class RegionSampler(nn.Module):
     "What every sampler shares: points drawn from the regions, features looked up where they lie."
     def __init__(self,
@@ -228,7 +237,7 @@ class RegionSampler(nn.Module):
         for m in maps:
             if m.ndim != 3 or m.shape[-1] != self.in_dim: raise ValueError(f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]")
 
-# %% ../nbs/14_sampler.ipynb #f2169a97
+# %% ../nbs/14_sampler.ipynb #78b5edf1
 def check_stages(
     n_points:int, # points before the first stage
     n_centers:tuple, # points kept after each stage
@@ -241,7 +250,7 @@ def check_stages(
         if not (1 <= keep <= before and 1 <= k <= before):
             raise ValueError(f"found a stage that keeps {keep} points and asks {k} neighbours of {before}, expected both within 1..{before}")
 
-# %% ../nbs/14_sampler.ipynb #284730ec
+# %% ../nbs/14_sampler.ipynb #dcb7bda2
 MOST_NUMBERS = 2**24 # that a stage's rows may hold at a time
 
 class SpatialAwareSampler(RegionSampler):
@@ -316,7 +325,7 @@ class SpatialAwareSampler(RegionSampler):
         vectors = self.dim_projector(self.flatten_projector(flat))
         return list(vectors.split([len(of_image) for of_image in regions]))
 
-# %% ../nbs/14_sampler.ipynb #034e0ced
+# %% ../nbs/14_sampler.ipynb #16d62370
 class MeanSampler(RegionSampler):
     "The ablation arm: the average of the region's features, through one linear layer. It forgets where inside the region things were."
     def __init__(self,
@@ -333,7 +342,7 @@ class MeanSampler(RegionSampler):
         vectors = self.dim_projector(on_map.lookup().mean(1).to(self.dim_projector.weight.dtype))
         return list(vectors.split([len(of_image) for of_image in regions]))
 
-# %% ../nbs/14_sampler.ipynb #81a9df07
+# %% ../nbs/14_sampler.ipynb #c318bf54
 class PlainSampler(SpatialAwareSampler):
     "The same sampler computed as it is told: two linear layers per (centre, neighbour). For reading and for comparing."
     def stage(self, i, points, features): # as SpatialAwareSampler.stage
@@ -342,22 +351,6 @@ class PlainSampler(SpatialAwareSampler):
         with torch.no_grad(): kept, near = self.choose(i, points)
         rows = ask_plainly(points, features, kept, near, self.diff_projector_list[i], self.agg_projector_list[i])
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
-
-class PeakMemory(TorchDispatchMode):
-    "How many bytes of tensors that were made inside lived at once, at most."
-    def __init__(self): super().__init__(); self.now = self.peak = 0; self.known = weakref.WeakSet()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for t in tree_leaves(made):
-            if isinstance(t, Tensor) and (storage := t.untyped_storage()) not in self.known: self._count(storage)
-        return made
-
-    def _count(self, storage):
-        size = storage.nbytes(); self.known.add(storage); self.now += size; self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, size)
-
-    def _forget(self, size): self.now -= size
 
 # %% ../nbs/14_sampler.ipynb #28d92bfa
 def bench_sampler(
@@ -418,16 +411,6 @@ def ferret_pixels(
     if isinstance(region, Box): region = region.clip(size)
     pixel = torch.cat([torch.arange(start, start + length) for start, length in region.pixel_runs(h, w).tolist()])
     return torch.stack([pixel // h, pixel % h], 1) / torch.tensor([w, h])
-
-def expanded_distances(
-    a:Tensor, # [M, S, 2]
-    b:Tensor, # [M, N, 2]
-)->Tensor: # [M, S, N]
-    "Squared distances by |a|² + |b|² − 2ab in the dtype they come in, added up in the public order: ties fall as they do there."
-    distances = -2 * torch.matmul(a, b.transpose(1, 2))
-    distances += (a**2).sum(-1)[:, :, None]
-    distances += (b**2).sum(-1)[:, None]
-    return distances
 
 # %% ../nbs/14_sampler.ipynb #e52a313d
 class FerretSampler(SpatialAwareSampler):

@@ -47,3 +47,19 @@ def random_model(parts):
                           sampler=dict(n_points=16, n_centers=[4, 2], n_neighbors=[4, 2]),
                           **dict(zip(("image_token_id", "region_token_id"), tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>"]))))
     return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, tokenizer)
+
+@pytest.fixture
+def griffon_model(parts):
+    "A fresh random (model, processor) of Griffon's kind: one large view, a strided convolution (25 visual tokens), pictures in questions."
+    import copy
+
+    from ferretlite.language import with_crop_token
+    from ferretlite.model import FerretConfig, FerretForConditionalGeneration
+    from ferretlite.processor import FerretProcessor
+    tower, _, llm, tokenizer = copy.deepcopy(parts)
+    llm.vocab_size = len(with_crop_token(tokenizer))
+    torch.manual_seed(0)
+    config = FerretConfig(global_tower=tower.to_dict(), crop_tower=tower.to_dict(), text_config=llm.to_dict(), resolution="direct", direct_view=(216, 240), projector="conv", style="griffon",
+                          projector_dim=32, sampler=dict(n_points=16, n_centers=[4, 2], n_neighbors=[4, 2]),
+                          **dict(zip(("image_token_id", "region_token_id", "crop_token_id"), tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>", "<crop_fea>"]))))
+    return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, tokenizer)

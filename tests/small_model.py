@@ -43,9 +43,9 @@ class Scripted(Ferret):
         super().__init__(real.model, real.processor)
         self.texts, self.ends, self.asked = list(texts), ends, []
 
-    def _generate(self, images, prompts, regions, max_new_tokens, temperature):
+    def _generate(self, images, prompts, regions, crops, max_new_tokens, temperature):
         words = self.processor.tokenizer
-        self.processor(images, prompts, regions) # checks the question
+        self.processor(images, prompts, regions, crops) # checks the question
         self.asked += prompts
         rows = [words(" " + self.texts.pop(0), add_special_tokens=False).input_ids + [words.eos_token_id] * self.ends for _ in prompts]
         rows = [r[:max_new_tokens] for r in rows]

@@ -13,6 +13,7 @@ from small_model import Scripted, save_small
 from ferretlite import cli, evaluation
 from ferretlite.grammar import Grounding, parse_groundings
 from ferretlite.inference import Answer, Ferret
+from ferretlite.processor import load_image
 from ferretlite.scenes import make_scene
 
 
@@ -191,9 +192,11 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(capsys, scr
     text = path.read_text(encoding="utf-8")
     page = Page(); page.feed(text)
     assert len(page.images) >= 10 and all(i.startswith("data:image/jpeg;base64,") for i in page.images) and not page.links and "http" not in text
-    assert len(page.images) == 2 * len(page.cards) and text.count("<figcaption>the truth</figcaption>") == len(page.cards) # no truth without its picture
-    assert len(page.cards) == len(cli.CARDS) and sum("right" in c for c in page.cards) == sum("wrong" in c for c in page.cards) == 8
-    assert "8 of 16 right" in text and "8 of 16 answers are right." in out
+    shown, n = text.count("<figcaption>what is shown</figcaption>"), len(cli.CARDS) + len(cli.GRIFFON_CARDS)
+    assert shown == 3 and len(page.images) == 2 * len(page.cards) + shown and text.count("<figcaption>the truth</figcaption>") == len(page.cards) # no truth without its picture
+    right = len(cli.CARDS) // 2 + len(cli.GRIFFON_CARDS) // 2 # every second answer of each model
+    assert len(page.cards) == n and sum("right" in c for c in page.cards) == right == n - sum("wrong" in c for c in page.cards)
+    assert f"{right} of {n} right" in text and f"{right} of {n} answers are right." in out
     assert (tmp_path / "ferretlite-demo/scenes/annotations.json").exists() and list((tmp_path / "ferretlite-demo/scenes/scribbles").glob("*.png"))
 
 def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(capsys, scripted, monkeypatch, tmp_path):
@@ -241,3 +244,43 @@ def test_bench_sampler_prints_both_forms(capsys, monkeypatch, tmp_path):
 
 def test_compile_belongs_to_the_language_model(capsys, tmp_path):
     assert cli.main(["pretrain", "clip", "--compile", "--samples", "8", "--out", str(tmp_path / "r")]) == 2 and "pretrain lm" in capsys.readouterr().err
+
+def test_an_experiment_is_made_once_and_judged(capsys, monkeypatch, tmp_path):
+    from ferretlite import studies
+    from ferretlite.experiments import Claim
+    made = []
+    def work(settings, folder): made.append(settings); return {"test rec": .5 + .1 * settings["gain"] + .01 * settings["seed"]}
+    monkeypatch.setitem(studies.STUDIES, "resolution", (dict(a=dict(gain=0), b=dict(gain=1)), dict(samples=7), (Claim("b over a", "b", "a", "test rec"),), work))
+    command = ["experiment", "resolution", "--seeds", "2", "--samples", "9", "--out", str(tmp_path)]
+    assert cli.main(command) == 0 and [s["samples"] for s in made] == [9] * 4
+    printed = capsys.readouterr()
+    assert "b over a: +0.100" in printed.out and "a, seed 1" in printed.err
+    assert cli.main(command) == 0 and len(made) == 4
+    assert cli.main([*command[:3], "1", *command[4:]]) == 0 and "says nothing" in capsys.readouterr().out.splitlines()[-1]
+
+def test_griffons_language_model_is_taught_from_the_command_line(capsys, monkeypatch, tmp_path):
+    from ferretlite import language
+    asked = {}
+    monkeypatch.setattr(language, "pretrain_lm", lambda out, **options: asked.update(options))
+    assert cli.main(["pretrain", "lm", "--style", "griffon", "--from", "some/lm", "--samples", "24", "--muon", "0.01", "--out", str(tmp_path)]) == 0
+    assert (asked["style"], asked["start"], asked["muon"], asked["samples"]) == ("griffon", "some/lm", .01, 24)
+    assert cli.main(["pretrain", "clip", "--style", "griffon", "--samples", "24", "--out", str(tmp_path)]) == 2 and "is for `pretrain lm`" in capsys.readouterr().err
+
+def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypatch):
+    import shlex
+    cards = cli.griffon_cards(tmp_path / "by-example", size=192)
+    assert [c.turn.task for c in cards] == ["search", "search", "search", "find", "find_set"] and {c.model for c in cards} == {"tiny-griffon"}
+    assert cards[0].turn.crops[0].box and not cards[0].turn.crops[0].image == cards[1].turn.crops[0].image and cards[3].turn.answer == "None"
+    for card in cards: # the truth, answered, is right and is drawn; nothing at all is right where nothing is
+        card.answer = Answer("", [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in card.turn.meta["groundings"]], image=card.scene.image); cli.judge(card)
+        assert card.right and len(cli.card_pictures(card)) == 2 + len(card.turn.crops) and "crop&gt;" not in cli.card_html(card, card.model, tmp_path).split("<code>")[0]
+    assert cli.true_words(cards[3]) == "None" and "[" in cli.true_words(cards[0])
+    monkeypatch.chdir(tmp_path)
+    for card in cards:
+        args = cli.make_parser().parse_args(shlex.split(cli.command_of(card, card.model, tmp_path))[1:])
+        again = cli.read_crops(args.crops, load_image(card.scene.image))
+        assert args.question == card.turn.prompt and args.model == "tiny-griffon" and [c.box for c in again] == pytest.approx([c.box for c in card.turn.crops], abs=1e-3)
+        for c in again: load_image(c.image)
+
+@pytest.mark.parametrize("text, kind", [("1,2,3,4", "box"), ("star.png", "file"), ("1,2,3", "file"), ("a,b,c,d", "file")])
+def test_a_crop_is_a_box_or_a_file(text, kind): assert cli.crop_text(text)[0] == kind

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from ferretlite.experiments import STUDENT, key_of, paired, run_once, run_study, verdict
+from ferretlite.experiments import STUDENT, Claim, claim_lines, judge_claims, key_of, paired, run_once, run_study, verdict
 
 
 def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path):
@@ -54,3 +54,40 @@ def test_verdicts():
     assert [verdict(pair(.1, .2)), verdict(pair(-.2, -.1)), verdict(pair(.1, .2), at_least=.3)] == ["yes", "no", "no"]
     assert "only effects above 0.100" in verdict(pair(-.1, .2))
     with pytest.raises(ValueError, match="at least two seeds"): paired(dict(a=[dict(s=1)], b=[dict(s=1)]), "a", "b", "s")
+
+def test_reading_stops_before_the_first_gap(tmp_path):
+    arms = dict(a=dict(arm="a"), b=dict(arm="b"))
+    for seed in (0, 2): run_once(dict(arm="a", seed=seed), lambda s, f: dict(score=1.0), tmp_path)
+    found = run_study(arms, 5, {}, None, tmp_path)
+    assert [len(runs) for runs in found.values()] == [1, 0] # seed 2 without seed 1 would pair with another's
+
+def test_claims_are_judged_by_their_own_rule():
+    found = dict(a=[dict(s=v) for v in (.6, .7, .65)], b=[dict(s=v) for v in (.5, .6, .56)], c=[dict(s=.1)])
+    claims = (Claim("a over b", "a", "b", "s"), Claim("a far over b", "a", "b", "s", .2), Claim("b over a", "b", "a", "s"), Claim("c over a", "c", "a", "s"))
+    judged = judge_claims(claims, found)
+    assert [(c.text, said) for c, _, said in judged] == [("a over b", "yes"), ("a far over b", "no"), ("b over a", "no")]
+    assert "a over b: +0.097" in claim_lines(judged) and claim_lines([]) == ""
+
+# The resolution study
+
+def test_arms_differ_in_what_they_say_and_claims_name_arms_that_exist():
+    from ferretlite.studies import ARMS, CLAIMS, SHARED
+    assert len({json.dumps(a) for a in ARMS.values()}) == 5 and all(a["config"]["local_tower"] is None for a in ARMS.values())
+    assert all({c.arm, c.against} <= set(ARMS) for c in CLAIMS) and any(c.metric.startswith("large") for c in CLAIMS)
+    assert key_of({**SHARED, **ARMS["any"], "seed": 0}) != key_of({**SHARED, **ARMS["direct"], "seed": 0})
+
+def test_rows_tell_what_was_right_and_how_tall_it_was():
+    from ferretlite.evaluation import questions_about
+    from ferretlite.grammar import parse_groundings
+    from ferretlite.inference import Answer
+    from ferretlite.scenes import make_scene
+    from ferretlite.studies import ask_by_size, shares
+    class Knowing:
+        wrong = ()
+        def ask(self, images, prompts, regions, crops, **options):
+            answers = dict((q.turn.prompt, q.turn.answer) for i in range(5) for q in questions_about(make_scene(i, 384, "test"), f"0 test {i}", ("rec", "name")) if q.turn.task == "rec")
+            names = {str(q.turn.regions): q.turn.answer for i in range(5) for q in questions_about(make_scene(i, 384, "test"), f"0 test {i}", ("name",))}
+            return [Answer(names.get(str(r), ""), parse_groundings(answers.get(p, ""), (384, 384)), "", "stop", [], None, r, p) for p, r in zip(prompts, regions)]
+    rows = ask_by_size(Knowing(), "test", 5)
+    assert shares(rows)["test name"] == 1 and shares(rows)["test rec"] >= .8 and len(rows) == 10 # two scenes may ask in the same words
+    assert all(3 < height < 384 and size in ("small", "medium", "large") for _, _, height, size, _ in rows)

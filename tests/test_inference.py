@@ -37,9 +37,9 @@ def test_batched_answers_equal_single_ones(ferret):
 def test_batched_probabilities_equal_single_ones(ferret):
     images, prompts, regions = questions()
     held = [[] if r is None else r if isinstance(r, list) else [r] for r in regions]
-    tokens, together = ferret._generate(images, prompts, held, 6, 0)
+    tokens, together = ferret._generate(images, prompts, held, [[]] * len(prompts), 6, 0)
     for i in range(len(images)):
-        own, alone = ferret._generate(images[i:i + 1], prompts[i:i + 1], held[i:i + 1], 6, 0)
+        own, alone = ferret._generate(images[i:i + 1], prompts[i:i + 1], held[i:i + 1], [[]], 6, 0)
         assert own[0].tolist() == tokens[i].tolist()[:own.shape[1]]
         torch.testing.assert_close(alone[0], together[i][:alone.shape[1]], atol=1e-4, rtol=0)
 

@@ -7,8 +7,9 @@ import torch
 from ferretlite import model as model_module
 from ferretlite.data import Collator, ConversationDataset, SceneStream
 from ferretlite.geometry import Box, Mask, Point
-from ferretlite.model import FerretConfig, FerretForConditionalGeneration, fill_placeholders
+from ferretlite.model import FerretConfig, FerretForConditionalGeneration, fill_placeholders, paper_config
 from ferretlite.processor import FerretProcessor
+from ferretlite.resolution import merge_tiles
 from ferretlite.scenes import make_scene
 
 SCENES = [make_scene(s, size) for s, size in enumerate([(192, 192), (96, 192), (96, 96), (192, 96)])] # 4, 2, 1 and 2 tiles
@@ -107,7 +108,7 @@ def test_region_features_leave_the_other_tokens_alone(random_model):
     assert torch.equal(before, model(**batch).logits)
 
 @pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20),
-    (dict(resolution="direct"), 64), (dict(resolution="direct", direct_view=(48, 96), fusion="concat"), 8), (dict(row_separators=True), 92), (dict(overview="last"), 80),
+    (dict(resolution="direct"), 64), (dict(resolution="direct", direct_view=(48, 96), fusion="concat"), 8), (dict(row_separators=True), 92), (dict(overview="last"), 80), (dict(fit="pad"), 80), (dict(region_features=False), 80),
     (dict(fusion="concat"), 80), (dict(fusion_mode="nearest"), 80), (dict(fusion_of="towers"), 80), (dict(fusion_of="towers", fusion="concat", sampler_dim=16), 80),
     (dict(sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4], compat="ferret")), 80)])
 def test_other_configurations_run(random_model, change, n):
@@ -148,6 +149,29 @@ def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(rando
     assert ends.nonzero()[:, 0].tolist() == [*range(2 * w, h * (2 * w + 1), 2 * w + 1), *range(h * (2 * w + 1) + w, len(tokens), w + 1)]
     assert (config.visual_boxes((1, 2))[ends] == 0).all() and (config.visual_boxes((1, 2))[~ends].sum(1) > 0).all()
     assert config.visual_boxes((1, 2))[0].tolist() == [0, 0, 1 / (2 * w), 1 / h] # the tiles come first
+
+def test_padded_tiles_leave_their_border_out(random_model):
+    "Tokens, their places and the map that regions look up are those of the image alone; a mixed batch says what each image says alone."
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "fit": "pad", "row_separators": True})
+    torch.manual_seed(0); model, processor = FerretForConditionalGeneration(config).eval(), FerretProcessor(config, random_model[1].tokenizer)
+    scenes, (h, w) = [make_scene(7, (120, 190)), SCENES[0], make_scene(8, (13, 260))], config.views()["local"][3]
+    batch = processor.image_inputs([s.image for s in scenes])
+    sizes, grids = batch["image_sizes"], [tuple(g) for g in batch["grids"].tolist()]
+    with torch.no_grad(): tokens, maps = model.see(*model.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"], sizes)
+    kept = [tuple(m.shape[:2]) for m in maps]
+    assert kept == [config.tile_cells(g, s) for g, s in zip(grids, sizes)] and kept[0] == (5, 8) and kept[1] == (8, 8) and kept[2][0] == 1
+    for g, s, t, k in zip(grids, sizes, tokens, kept):
+        boxes = config.visual_boxes(g, s)
+        assert len(t) == config.count_visual_tokens(g, s) == len(boxes) == h * (w + 1) + k[0] * (k[1] + 1) <= config.count_visual_tokens(g)
+        assert boxes[-2].tolist() == pytest.approx([1 - 1 / k[1], 1 - 1 / k[0], 1, 1])
+    alone = processor.image_inputs([scenes[0].image])
+    with torch.no_grad(): again = model.see(*model.look(alone["global_pixels"], alone["local_pixels"]), alone["grids"], alone["image_sizes"])[0][0]
+    assert torch.allclose(again, tokens[0], atol=1e-5)
+    side = config.local_view[0] // h
+    assert (merge_tiles(alone["local_pixels"].movedim(1, -1), grids[0])[kept[0][0] * side:].std(dim=(0, 1)) < 1e-6).all() # below the image there is one colour
+    with pytest.raises(ValueError, match="without image sizes"): model.see(*model.look(alone["global_pixels"], alone["local_pixels"]), alone["grids"])
+    batch = processor([s.image for s in scenes], ["What is in <region>?"] * 3, [[Box(2, 2, 9, 9)]] * 3)
+    assert generate(model, batch).shape == (3, batch["input_ids"].shape[1] + 8)
 
 def test_joined_patches_stay_where_they_are(random_model):
     "What changes in one corner of a tile changes the token that covers it most, in the tile's own map, and `visual_boxes` says where that is."
@@ -282,3 +306,26 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
     assert out.logits.shape == (2, 1400, config.text_config.vocab_size)
     out.logits.sum().backward()
     assert all(p.grad is not None for params in model.parts().values() for p in params)
+
+@pytest.mark.parametrize("name, tokens", [("ferret-v2-7b", 1280), ("ferret-v2-13b-336", 2880), ("griffon-v2-13b", 1369)])
+def test_the_papers_sizes_run_on_the_meta_device(monkeypatch, name, tokens):
+    "Published numbers, and no stray CPU tensor on the way forward and back; two layers of each tower and language model stand for all."
+    config = paper_config(name)
+    assert config.grid_for((480, 640)) == ((0, 0) if "griffon" in name else (2, 2)) and config.count_visual_tokens(config.grid_for((480, 640))) == tokens
+    assert config.text_config.hidden_size == (5120 if "13b" in name else 4096) and config.region_features == ("griffon" not in name)
+    for part in (config.global_tower, config.local_tower, config.crop_tower, config.text_config):
+        if part is not None: part.num_hidden_layers = 2
+    with torch.device("meta"): model = FerretForConditionalGeneration(config)
+    if "griffon" in name: assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
+    monkeypatch.setattr(model_module, "fill_placeholders", lambda embeddings, places, vectors, name: embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype)))
+    meta = lambda *shape, **k: torch.zeros(*shape, device="meta", **k)
+    length, grid = tokens + 30, config.grid_for((480, 640))
+    seen = dict(global_pixels=meta(1, 3, *config.views()["global"][0]), local_pixels=meta(grid[0] * grid[1], 3, *config.local_view))
+    if "griffon" in name: seen["crop_pixels"] = meta(2, 3, 224, 224)
+    out = model(input_ids=meta(1, length, dtype=torch.long), turn_ids=meta(1, length, dtype=torch.long), grids=torch.tensor([grid]), regions=[[Box(1, 2, 30, 40)]], image_sizes=[(480, 640)], **seen)
+    assert out.logits.shape == (1, length, 32003)
+    out.logits.sum().backward()
+    assert all(p.grad is not None for params in model.parts().values() for p in params)
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(ValueError, match="expected one of ferret-v2-7b"): paper_config("ferret-v3")

@@ -125,7 +125,7 @@ def test_prompts_that_cannot_be_meant_are_refused(random_model):
     with pytest.raises(ValueError, match="names 1 regions and 0 were given"): processor(image, "<region>?")
     with pytest.raises(ValueError, match="outside its image"): processor(image, "What?", [Box(30, 30, 40, 40)])
     with pytest.raises(ValueError, match="found a mask of"): processor(image, "What?", [Mask(np.ones((20, 10), bool))])
-    with pytest.raises(ValueError, match="2 images, 1 prompts and 1 lists"): processor([image, image], ["What?"])
+    with pytest.raises(ValueError, match="2 images, 1 prompts, 1 lists of regions and 1 of crops"): processor([image, image], ["What?"])
     with pytest.raises(ValueError, match="at least one question"): processor([], [])
 
 @pytest.mark.parametrize("prompt", ["", "   ", "👩‍🚀 où est l'étoile? 日本語 \x00", "{{ bos_token }}{% for x in y %}", "<region_fea", "< image >", "a\n\nb\tc", "x" * 3000])

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from ferretlite.encoders import interpolate_positions
 from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, canvas_size, choose_grid, grid_fit,
-                                   merge_tiles, resize, split_tiles, visual_tokens)
+                                   kept_cells, merge_tiles, resize, split_tiles, visual_tokens)
 
 
 def test_the_papers_fourteen_grids():
@@ -51,13 +51,27 @@ def test_chosen_grids_of_the_paper():
 
 
 def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
-    fits = allowed_grids(FERRET_GRIDS, tokens_per_tile=256, tokens_global=256, max_visual_tokens=1280)
+    cost = lambda tokens: lambda grid: visual_tokens(grid, tokens, tokens)
+    fits = allowed_grids(FERRET_GRIDS, max_visual_tokens=1280, cost=cost(256))
     assert len(fits) == 8 and max(r*c for r, c in fits) == 4
     assert fits == allowed_grids(FERRET_GRIDS, max_tiles=4)
     assert visual_tokens((2, 2), 256, 256) == 1280 and visual_tokens((2, 3), 256, 256) == 1792
     assert visual_tokens((2, 2), 576, 576) == 2880
-    with pytest.raises(ValueError, match="budget"): allowed_grids(FERRET_GRIDS, tokens_per_tile=576, tokens_global=576, max_visual_tokens=1000)
-    with pytest.raises(ValueError, match="tokens_per_tile"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
+    with pytest.raises(ValueError, match="to be 1152 at least"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
+    with pytest.raises(ValueError, match="max_tiles to be 4 at least"): allowed_grids([(2, 2), (2, 3)], max_tiles=3)
+    with pytest.raises(ValueError, match="without cost"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
+
+
+def test_an_unpadded_map_is_as_large_as_llava_nexts():
+    "transformers drops equally many rows above and below, hence an even number; ours is the nearest whole number of cells."
+    from transformers.models.llava_next.modeling_llava_next import unpad_image
+    dice = random.Random(0)
+    for _ in range(2000):
+        size, cells = (dice.randint(1, 1500), dice.randint(1, 1500)), (dice.choice((12, 24, 48)), dice.choice((12, 24, 48)))
+        theirs, kept = unpad_image(torch.zeros(1, *cells), size).shape[1:], kept_cells(size, cells)
+        assert 1 <= min(kept) and all(k <= c for k, c in zip(kept, cells)) and any(k == c for k, c in zip(kept, cells)), (size, cells)
+        assert all(abs(a - b) <= 1 + (b == 0) for a, b in zip(kept, theirs)), (size, cells, kept, theirs)
+        assert kept_cells(size[::-1], cells[::-1]) == kept[::-1]
 
 
 @pytest.mark.parametrize("size, grid", [((1, 100_000), (1, 6)), ((100_000, 1), (6, 1)), ((10, 20_000), (1, 6)), ((4, 4000), (1, 6)), ((1, 1), (1, 1))])

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from ferretlite.fusion import fuse_maps, grid_positions
+from ferretlite.encoders import PeakMemory
 from ferretlite.geometry import Box, Mask, Point, sample_points
 from ferretlite.resolution import merge_tiles
 import ferretlite.sampler as sampler_module
-from ferretlite.sampler import (FerretSampler, MeanSampler, PeakMemory, PlainSampler, SpatialAwareSampler, bench_sampler, farthest_points, ferret_pixels,
+from ferretlite.sampler import (FerretSampler, MeanSampler, PlainSampler, SpatialAwareSampler, bench_sampler, farthest_points, ferret_pixels,
                                 fold, gather_points, lookup, lookup_regions, nearest_points, square_distances)
 
 GRIDS = [(24, 24), (12, 36), (40, 10), (7, 5)]

@@ -7,8 +7,8 @@ import pytest
 
 from ferretlite.geometry import Box, Mask, Point, box_bins
 from ferretlite.grammar import parse_groundings
-from ferretlite.scenes import KINDS, Scene, SceneObject, make_scene
-from ferretlite.tasks import (MOST, SWITCH, TASKS, WORDINGS, Query, Relation, Turn, attribute_query, descriptions, family, inner_point,
+from ferretlite.scenes import KINDS, NOVEL, Scene, SceneObject, make_example, make_scene
+from ferretlite.tasks import (CROP, GRIFFON_TASKS, GRIFFON_WORDINGS, MOST, ORDERS, SWITCH, TASKS, WORDINGS, Crop, Query, Relation, Turn, attribute_query, descriptions, family, inner_point,
                               make_conversation, plural, raster_scan, relation_query, rivals, say)
 
 SCENES = [make_scene(s, (160, 224), split) for split in ("train", "val", "count", "unseen", "large") for s in range(8)]
@@ -17,7 +17,7 @@ DRAWS = [(scene, random.Random(f"{scene.id} {k}")) for scene in SCENES for k in 
 
 def asked(task, wording=None):
     "Every (scene, turn) that the draws give for a task."
-    turns = ((scene, TASKS[task](scene, random.Random(rng.random()), wording)) for scene, rng in DRAWS)
+    turns = ((scene, (TASKS | GRIFFON_TASKS)[task](scene, random.Random(rng.random()), wording)) for scene, rng in DRAWS)
     found = [(scene, turn) for scene, turn in turns if turn]
     assert found, f"no scene can pose {task}"
     return found
@@ -279,3 +279,88 @@ def test_objects_without_attributes_or_masks_pose_what_they_can():
 def test_an_empty_scene_poses_nothing():
     empty = Scene(None, (50, 50), [], "empty")
     assert make_conversation(empty, dict.fromkeys(TASKS, 1), random.Random(0)).turns == []
+
+
+# Griffon's tasks
+
+def boxes_of(turn, size): return [(g.name, b) for g in parse_groundings(turn.answer, size, "griffon", strict=True) for b in g.boxes]
+
+
+@pytest.mark.parametrize("task", [t for t in GRIFFON_TASKS if t != "tell"])
+def test_griffons_answers_read_back_to_the_truth_from_left_to_right(task):
+    for scene, turn in asked(task):
+        truth = [(g.name, b) for g in turn.meta["groundings"] for b in g.boxes]
+        read = boxes_of(turn, scene.size)
+        assert (turn.answer == "None") == (not truth) and sorted(n for n, _ in read) == sorted(n for n, _ in truth)
+        assert [b.x1 for _, b in truth] == sorted(b.x1 for _, b in truth)
+        for name, box in truth:
+            assert min(max(abs(x - y) / side for x, y, side in zip(b.list(), box.list(), scene.size[::-1] * 2)) for n, b in read if n == name) < .00051
+
+
+def test_a_set_of_names_holds_absent_ones_and_every_box_of_the_present():
+    several = empty = 0
+    for scene, turn in asked("find_set"):
+        names = turn.meta["names"]
+        assert len(set(names)) == len(names) and set(names) - {o.name for o in scene.objects} and all(n in turn.prompt for n in names)
+        assert sorted(o.box.list() for o in scene.objects if o.name in names and not o.text) == sorted(b.list() for g in turn.meta["groundings"] for b in g.boxes)
+        several += len(turn.meta["groundings"]) > 1; empty += not turn.meta["groundings"]
+    assert several and empty
+
+
+def test_what_fits_several_or_nothing_is_answered_so():
+    numbers = [len(turn.meta["groundings"]) for _, turn in asked("find")]
+    assert min(numbers) == 0 and max(numbers) > 2 and .1 < sum(n == 0 for n in numbers) / len(numbers) < .45
+    bare = [(s, t) for s, t in asked("find") if not re.search(r" of |nearest|largest|above|below", t.meta["query"])]
+    for scene, turn in bare: assert len(turn.meta["groundings"]) == sum(fits(o, turn.meta["query"]) or turn.meta["query"].endswith("object") and all(
+        w in (o.color, o.fill, "object") for w in turn.meta["query"].split()) for o in scene.objects)
+
+
+def test_an_example_stands_for_its_kind():
+    sources, absent = set(), 0
+    for scene, turn in asked("search"):
+        crop, same = turn.crops[0], [o for o in scene.objects if o.name == turn.meta["kind"]]
+        assert turn.prompt.count(CROP) == 1 and turn.meta["n"] == len(same) == len(turn.meta["groundings"])
+        if turn.meta["source"] == "same": assert crop.image is scene.image and crop.box in [o.box for o in same]
+        else: assert crop.image is not scene.image and crop.box is None
+        sources.add(turn.meta["source"]); absent += not same
+    assert sources == {"same", "other"} and absent
+
+
+def test_examples_may_come_from_a_data_set():
+    shown = Crop("other.png", Box(1, 1, 5, 5))
+    turn = GRIFFON_TASKS["search"](SCENES[0], random.Random(0), 0, examples=lambda name, rng: shown, source="other")
+    assert turn.crops == [shown]
+    assert GRIFFON_TASKS["search"](SCENES[0], random.Random(0), 0, examples=lambda name, rng: None, source="other") is None
+
+
+def test_a_told_box_stands_in_the_prompt_and_is_one_things_own():
+    for scene, turn in asked("tell"):
+        assert turn.answer == scene.objects[turn.meta["object"]].phrase and re.search(r"\[\d\.\d{3}(,\d\.\d{3}){3}\]", turn.prompt)
+
+
+def test_six_wordings_a_task_that_mean_the_same():
+    for task, texts in GRIFFON_WORDINGS.items():
+        assert len(set(texts)) == 6
+        for w in range(6):
+            for scene, turn in asked(task, w)[:2]: assert "{" not in turn.prompt and turn.prompt.count(CROP) == (task == "search")
+
+
+def test_order_is_a_switch():
+    assert set(ORDERS) == {"left", "raster"}
+    for scene, rng in DRAWS[:12]:
+        left, raster = (GRIFFON_TASKS["find_set"](scene, random.Random(5), 0, order) for order in ("left", "raster"))
+        if left: assert sorted(left.answer.split("&")) == sorted(raster.answer.split("&")) and [g.boxes[0].y1 for g in raster.meta["groundings"]] == sorted(g.boxes[0].y1 for g in raster.meta["groundings"])
+
+
+def test_data_without_attributes_poses_griffons_questions_too():
+    scene = photo("dog", "cat", "dog"); scene.names = ["dog", "cat", "cow"]
+    for task in ("find_set", "find", "tell"): assert any(GRIFFON_TASKS[task](scene, random.Random(s)) for s in range(9)), task
+    assert all("novel" not in GRIFFON_TASKS["find_set"](scene, random.Random(s)).prompt for s in range(9))
+
+
+def test_novel_kinds_are_never_named_but_can_be_shown():
+    for s in range(5):
+        scene = make_scene(s, 160, "novel")
+        assert {o.name for o in scene.objects} & set(NOVEL) and not any(o.text for o in scene.objects)
+    assert not any(o.name in NOVEL for scene in SCENES for o in scene.objects)
+    assert make_example("novel 3", 1).size == (96, 96) and len(set(NOVEL.values()) | set(KINDS.values())) == len(NOVEL) + len(KINDS)

@@ -9,7 +9,7 @@ import torch
 from ferretlite import training
 from ferretlite.data import Collator
 from ferretlite.encoders import build_tower
-from ferretlite.training import (FERRET_STAGES, PARTS, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
+from ferretlite.training import (FERRET_STAGES, GRIFFON_PARTS, GRIFFON_STAGES, PARTS, TINY_GRIFFON_STAGES, align_projectors, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
                                  stage_data, stage_processor, start_model, train)
 from transformers import LlamaForCausalLM
 
@@ -269,3 +269,64 @@ def test_a_loss_that_is_no_number_names_its_records(start, tmp_path, monkeypatch
         return model, processor
     monkeypatch.setattr(training, "start_model", poisoned)
     with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=12, **start)
+
+# Other configurations, other presets
+
+def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(start, tmp_path):
+    out = train(out=tmp_path / "run", samples=12, config=dict(resolution="direct", local_tower=None), **start)
+    model, _ = load_model(out)
+    assert model.config.resolution == "direct" and model.local_tower is None and model.local_projector is None
+    assert json.loads((out / "run.json").read_text())["settings"]["config"] == dict(resolution="direct", local_tower=None)
+    with pytest.raises(ValueError, match="was started with config="): train(out=out, samples=12, resume=True, **start)
+    with pytest.raises(ValueError, match="config beside from_model"): train(out=tmp_path / "other", samples=12, config=dict(fit="pad"), from_model=out)
+
+def test_towers_may_go_on_learning_slowly(start, tmp_path, monkeypatch):
+    stages = training.STAGES["tiny-unfrozen"]
+    assert set(stages[-1].trains) == set(PARTS) and stages[-1].visits == 1 and stages[-1].slow["local_tower"] < 1
+    monkeypatch.setitem(training.STAGES, "tiny-unfrozen", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in stages))
+    out = train("tiny-unfrozen", out=tmp_path / "run", samples=12, **start)
+    before, after = load_model(out / "stage-2")[0].parts(), load_model(out)[0].parts()
+    for name in ("global_tower", "local_tower"): assert any(not torch.equal(a, b) for a, b in zip(before[name], after[name])), name
+
+@pytest.fixture
+def small_griffon(monkeypatch):
+    monkeypatch.setitem(training.STAGES, "tiny-griffon", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=3, scenes=6) for s in TINY_GRIFFON_STAGES))
+
+def test_griffons_stages_are_the_papers():
+    one, two, three = GRIFFON_STAGES
+    assert one.trains == ("global_projector", "visual_position") and set(one.tasks) == {"caption"}
+    assert set(two.trains) == set(GRIFFON_PARTS) and set(three.trains) == set(GRIFFON_PARTS) - {"global_tower"}
+    assert not any("crop_tower" in s.trains for s in GRIFFON_STAGES) and {"search", "find", "find_set"} <= set(two.tasks)
+    assert all("global_tower" not in s.trains for s in TINY_GRIFFON_STAGES)
+
+def test_griffon_is_put_together_of_the_same_parts(start):
+    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
+    ferret = start_model(start["towers"], start["lm"], 0)[0]
+    alike = lambda a, b: all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+    assert alike(model.global_tower, ferret.local_tower) and alike(model.crop_tokenizer.tower, ferret.global_tower) and model.local_tower is None
+    old, new = (m.get_input_embeddings().weight for m in (ferret, model))
+    assert len(new) == len(old) + 1 == len(processor.tokenizer) and torch.equal(new[:-1], old) and model.config.crop_token_id == len(old)
+    side = 2 * ferret.config.local_tower.image_size
+    assert model.config.views()["global"][0] == (side, side) and model.config.style == "griffon"
+
+def test_griffons_whole_road_and_a_resumed_one(start, small_griffon, tmp_path, monkeypatch):
+    out = train("tiny-griffon", out=tmp_path / "whole", samples=12, **start)
+    begun = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")[0]
+    models = [begun, *(load_model(out / f"stage-{n}")[0] for n in (1, 2, 3))]
+    for n, (before, after) in enumerate(zip(models, models[1:])):
+        moved = {name for name, params in after.parts().items() if any(not torch.equal(a, b) for a, b in zip(before.parts()[name], params))}
+        assert moved == set(TINY_GRIFFON_STAGES[n].trains), TINY_GRIFFON_STAGES[n].name
+        assert all(torch.equal(a, b) for a, b in zip(begun.crop_tokenizer.tower.parameters(), after.crop_tokenizer.tower.parameters()))
+    revive = die_at(monkeypatch, "II", 1)
+    with pytest.raises(Killed): train("tiny-griffon", out=tmp_path / "killed", samples=12, **start)
+    revive(); train("tiny-griffon", out=tmp_path / "killed", samples=12, resume=True, **start)
+    assert same(load_model(out)[0].state_dict(), load_model(tmp_path / "killed")[0].state_dict())
+
+def test_a_projector_that_joins_cells_is_aligned_on_whole_views(start):
+    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
+    log = align_projectors(model, processor, ("global_projector",), n=4, steps=30)
+    assert sum(l for _, l in log[-5:]) < .9 * sum(l for _, l in log[:5])
+
+def test_minutes_are_planned_for_pictures_in_questions_too(start, small_griffon):
+    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
+    assert training.seconds_per_sample(model, processor, training.STAGES["tiny-griffon"][1], 0, n=1) > 0

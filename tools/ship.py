@@ -1,7 +1,7 @@
 """Turn a finished run into the weights that the package carries: `python tools/ship.py RUN [--n 1000]`.
 
-A run of `ferretlite train` becomes ferretlite/weights/tiny/: the model in half precision, the run's record, its scores, and a card made from both;
-and tiny-stages/: what the first two stages changed, with a card.
+A run of `ferretlite train` becomes ferretlite/weights/PRESET/: the model in half precision, the run's record, its scores, and a card made from both;
+a run of `tiny` also tiny-stages/: what the first two stages changed, with a card.
 A run of `ferretlite pretrain` becomes tiny-towers/ or tiny-lm/, with a card."""
 import argparse
 import json
@@ -19,24 +19,35 @@ WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
 LABELS = {"rec.acc@0.5": "find what is described (IoU ≥ 0.5)", "rec.small": "… smaller than 1/12 of the side", "rec.medium": "… 1/12 to 1/6",
           "rec.large": "… larger than 1/6", "roc.point": "A or B, shown by a point", "roc.box": "A or B, by a box", "roc.mask": "A or B, by a mask",
           "name.acc": "name a region: kind, colour and fill", "phrase.acc": "ground several phrases", "word.acc": "read a word, every letter",
-          "det.mAP": "detect everything, mAP", "det.AP50": "detect everything, AP50", "count.mae": "count 1–10, mean error in objects"}
+          "det.mAP": "detect everything, mAP", "det.AP50": "detect everything, AP50", "count.mae": "count 1–10, mean error in objects",
+          "presence.acc": "say whether it is there at all (balanced)", "count.same.mae": "count 1–10 by an example from the same image, mean error", "count.other.mae": "… by one from another image",
+          "det.novel.AP50": "find glyphs that have no name, by an example, AP50"}
+GRIFFON = LABELS | {"det.mAP": "detect a set of names, some absent, mAP", "det.AP50": "detect a set of names, some absent, AP50"}
+ABOUT = {
+    "tiny": """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
+Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works.""",
+    "tiny-griffon": """A Griffon v2 of some five million weights: a DINOv2-style ViT that sees 384 pixels at once (16-pixel patches), a strided convolution that makes 144 tokens of them, a frozen CLIP-style
+encoder whose class token turns each picture in a question into one token, and a small Llama. It answers in Griffon's written form, says `None`, and looks for what it is shown. It knows
+scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works. (The paper's one tower is CLIP's; ours is the shipped local one, which names things best.)"""}
 
 def card(run: dict, scores: dict, command: str, n: int) -> str:
     "The model card: what it is, how it came to be, what it scores."
+    preset = run["settings"]["preset"]
     rows = [f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} | {m['chance']:.2f} | {m['constant']:.2f} |"
-            for k, label in LABELS.items() if (m := scores.get(k))]
-    machine = run["machine"]
-    return f"""# ferretlite tiny
+            for k, label in (GRIFFON if preset == "tiny-griffon" else LABELS).items() if (m := scores.get(k))]
+    machine, made = run["machine"], run.get("lm")
+    lm = "`tiny-lm`" if not made else (f"a language model that went on from `tiny-lm` for {made['steps']:,} steps: `ferretlite pretrain lm --style griffon --from ferretlite/weights/tiny-lm "
+        f"--samples {made['steps'] * made['batch_size']} --seed {made['seed']} --lr {made['lr']:g} --muon {made['muon']:g}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
+    return f"""# ferretlite {preset}
 
-A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
-Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works.
+{ABOUT[preset]}
 
-**Made by** `{command}` from the shipped `tiny-towers` and `tiny-lm`: {sum(run['steps']) * 16:,} samples in three stages
+**Made by** `{command}` from the shipped `tiny-towers` and {lm}: {sum(run['steps']) * 16:,} samples in three stages
 ({', '.join(f"{name.split()[0]}: {steps} steps" for name, steps in zip(run['stages'], run['steps']))} of 16 scenes), seed {run['settings']['seed']},
 {run['seconds'] / 60:.0f} minutes on {machine['threads']} shared CPU core{'s' if machine['threads'] > 1 else ''} (Python {machine['python']}, torch {machine['torch']}). Scenes are procedural (`ferretlite.scenes`); training
 never shows a scene of the splits below. Weights are stored in half precision.{' ' + run['note'] if 'note' in run else ''}
 
-**Scores** by `ferretlite eval tiny --suite scenes --n {n}`: scenes of the test split (counting: of the count split) with same-kind and same-colour rivals.
+**Scores** by `ferretlite eval {preset} --suite scenes --n {n}`: scenes of the test split (counting: of the count split) with same-kind and same-colour rivals.
 *Chance* picks at random, *constant* always gives the best single answer.
 
 | key | what | value | 95 % interval | n | chance | constant |
@@ -107,14 +118,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run"); parser.add_argument("--n", type=int, default=1000)
     args = parser.parse_args()
-    out, run = WEIGHTS / "tiny", json.loads((Path(args.run) / "run.json").read_text())
+    run = json.loads((Path(args.run) / "run.json").read_text())
     if "stages" not in run: return ship_pretrained(Path(args.run), run)
-    ship_stages(Path(args.run), run["settings"]["seed"])
+    settings = run["settings"]; out = WEIGHTS / settings["preset"]
+    if settings.get("lm"): # how it was made belongs to the record, where it lay on this machine does not
+        run["lm"] = {k: v for k, v in json.loads((Path(settings["lm"]) / "run.json").read_text()).items() if k != "log"}
+        settings["lm"] = f"runs/{Path(settings['lm']).name}"
+    if settings["preset"] == "tiny": ship_stages(Path(args.run), settings["seed"])
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores); write_json(out / "run.json", run)
-    settings = run["settings"]
-    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --compile' if settings.get('compile') else ''} --out runs/tiny"
+    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --lm ' + settings['lm'] if settings.get('lm') else ''}{' --compile' if settings.get('compile') else ''} --out runs/{settings['preset']}"
     write_whole(out / "README.md", lambda p: p.write_text(card(run, scores, command, args.n), encoding="utf-8"))
     print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
