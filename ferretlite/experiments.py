@@ -42,7 +42,7 @@ def run_once(settings: dict, # what is asked for: all that the result depends on
     result = work(settings, Path(out) / "work" / key)
     machine = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
     record = dict(settings=settings, result=result, seconds=time.perf_counter() - began, machine=machine)
-    write_whole(path, lambda p: p.write_text(json.dumps(record, indent=1, allow_nan=False)))
+    write_whole(path, lambda p: p.write_text(json.dumps(record, allow_nan=False) + "\n"))
     return result
 
 # %% ../nbs/23_experiments.ipynb #564264d8

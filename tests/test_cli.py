@@ -15,6 +15,7 @@ from ferretlite.grammar import Grounding, parse_groundings
 from ferretlite.inference import Answer, Ferret
 from ferretlite.processor import load_image
 from ferretlite.scenes import make_scene
+from ferretlite.tasks import GRIFFON_TASKS
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,8 @@ def test_scenes_are_written_as_coco_and_never_over_others(capsys, tmp_path):
 def truth_of(question):
     "The right answer to a question, as if a model had given it."
     text, scene = question.turn.answer, question.scene
-    return Answer(text, [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in parse_groundings(text, scene.size)], text, image=scene.image)
+    style = "griffon" if question.turn.task in GRIFFON_TASKS else "ferret"
+    return Answer(text, [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in parse_groundings(text, scene.size, style)], text, image=scene.image)
 
 def oracle(ferret, questions, batch=32, done=None):
     if done: done(1.0)

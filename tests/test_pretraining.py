@@ -55,7 +55,7 @@ def test_regions_change_what_is_learned(small, tmp_path):
     assert logs == [0.0, 1.0] and any(not torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", [s for s in SPLITS if s != "novel"]) # whose things have no names
 def test_every_caption_of_every_split_can_be_read(split):
     for seed in range(6):
         ids = word_ids([make_scene(seed, 192, split).caption], most=800)
