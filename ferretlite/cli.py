@@ -429,7 +429,7 @@ def judge(card):
         else:
             said, true = flat(answer.groundings), flat(true_groundings(card))
             hits, answered, wanted = sum(paired(said, true)), len(said), len(true)
-        card.right, card.note = f1(hits, answered, wanted) >= .5, f"{hits} of {wanted} found, {answered - hits} wrong"
+        card.right, card.note = f1(hits, answered, wanted) >= .5, f"{hits} of {wanted} found, {answered - hits} wrong" if wanted else f"nothing is there; {answered or 'nothing'} found"
 
 # %% ../nbs/28_command_line.ipynb #1aeecde8
 def chance_of(card) -> float:
