@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from .evaluation import answer_all, questions_about
+from .evaluation import answer_all, first_box, questions_about
 from .experiments import Claim
 from .inference import Ferret
 from .metrics import is_right, normalise, size_class
@@ -50,8 +50,8 @@ def ask_by_size(ferret, split: str, # see scenes.SPLITS
     questions = [q for i, s in enumerate(scenes) for q in questions_about(s, f"0 {split} {i}", ("rec", "name"))]
     rows = []
     for q, a in zip(questions, answer_all(ferret, questions)):
-        box, said = q.turn.meta["box"], next((b for g in a.groundings for b in g.boxes), None)
-        right = is_right(box, said) if q.turn.task == "rec" else normalise(a.text) == normalise(q.turn.meta["phrase"])
+        box = q.turn.meta["box"]
+        right = is_right(box, first_box(a)) if q.turn.task == "rec" else normalise(a.text) == normalise(q.turn.meta["phrase"])
         rows.append([split, q.turn.task, round(box.height, 1), size_class(box, q.scene.size), int(right)])
     return rows
 

@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
-from .geometry import Box, Mask, Point, box_bins, from_unit, sample_points
+from .geometry import Box, Mask, Point, box_bins, box_iou, from_unit, sample_points
 from .grammar import Grounding, format_groundings, format_region
 from .scenes import COLORS, KINDS, NOVEL, caption_of, make_example, make_scene, raster_order, with_article
 
@@ -466,15 +466,13 @@ def ask_find_phrases(scene, rng, wording=None, order="left"): # -> Turn or None
 
 def ask_tell(scene, rng, wording=None): # -> Turn or None
     "A box, written as text, and what it holds; a box that two objects share to more than a half is not asked about. meta: phrase, object, box."
-    clear = [i for i, o in enumerate(scene.objects) if all(i == j or _shared(o.box, p.box) < .5 for j, p in enumerate(scene.objects))]
+    boxes = [o.box for o in scene.objects]
+    if not boxes: return None
+    clear = (box_iou(boxes, boxes).fill_diagonal_(0).amax(1) < .5).nonzero()[:, 0].tolist()
     if not clear: return None
     i = rng.choice(clear); thing = scene.objects[i]
     return Turn("tell", say("tell", rng, wording, place=format_region(thing.box, scene.size, "griffon")), thing.phrase, meta=dict(phrase=thing.phrase, object=i, box=thing.box))
 
-def _shared(a, b):
-    "Intersection over union of two boxes."
-    inter = max(0.0, min(a.x2, b.x2) - max(a.x1, b.x1)) * max(0.0, min(a.y2, b.y2) - max(a.y1, b.y1))
-    return inter / (a.area + b.area - inter) if inter else 0.0
 
 # %% ../nbs/04_tasks.ipynb #0b747a8a
 def ask_search(scene, rng, wording=None, order="left", examples=None, # function (name, rng) -> Crop or None of a thing by this name in another image; None: drawn

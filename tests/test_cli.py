@@ -67,7 +67,7 @@ def test_every_command_has_help(capsys, command):
     (["ask", "PICTURE", "what?", "--mask", "none.png"], "no file none.png"),
     (["ask", "PICTURE", " "], "empty"),
     (["ask", "BROKEN", "what?"], "cannot be read"),
-    (["ask", "PICTURE", "what?", "--model", "small"], "train it"),
+    (["ask", "PICTURE", "what?", "--model", "ferret-v2-7b"], "comes without weights"),
     (["eval", "nowhere"], "no model nowhere"),
     (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
     (["train", "--out", "x", "--minutes", "0"], "positive"),
