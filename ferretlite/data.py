@@ -27,14 +27,16 @@ class SceneStream(torch.utils.data.Dataset):
                  seed: int = 0, # of the first
                  split: str = "train", # see scenes.SPLITS
                  size=None, # side, (height, width), or None: one of `sizes` by chance
+                 practice: float = 0.0, # share of scenes that hold things without names instead
                  ):
-        self.n, self.seed, self.split, self.size = n, seed, split, size
+        self.n, self.seed, self.split, self.size, self.practice = n, seed, split, size, practice
 
     def __len__(self): return self.n
 
     def __getitem__(self, i):
-        size = self.size or random.Random(f"size-{self.seed + i}").choice(self.sizes)
-        return make_scene(self.seed + i, size, self.split)
+        dice = random.Random(f"size-{self.seed + i}")
+        size = self.size or dice.choice(self.sizes)
+        return make_scene(self.seed + i, size, "practice" if dice.random() < self.practice else self.split)
 
 # %% ../nbs/19_data.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):

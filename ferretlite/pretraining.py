@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
            'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'stream',
-           'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores', 'pretrain_clip',
-           'similarity_table']
+           'best_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores',
+           'pretrain_clip', 'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
 import ctypes
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -192,14 +193,24 @@ def stream(dataset, # map-style
            batch_size: int, # items a step
            collate, # list of items -> batch
            start: int = 0, # first step
-           workers: int = 1, # processes that prepare batches; 0: this one
+           workers: int | None = None, # processes that prepare batches; 0: this one; None: one for each two cores
            ): # -> iterable of batches
     "Batches of a dataset from a given step on; the items of a batch depend on its step alone."
-    order = range(start * batch_size, len(dataset))
+    order, workers = range(start * batch_size, len(dataset)), max(1, (os.cpu_count() or 1) // 2) if workers is None else workers
     return torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, order), batch_size=batch_size, collate_fn=collate,
                                        num_workers=workers, prefetch_factor=4 if workers else None)
 
 # %% ../nbs/07_clip.ipynb #9af196c1
+def best_device() -> torch.device:
+    "The GPU where there is one."
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def to_device(batch, device):
+    "Every tensor in lists, tuples and dicts, brought there; what is no tensor stays."
+    if isinstance(batch, torch.Tensor): return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict): return {k: to_device(v, device) for k, v in batch.items()}
+    return type(batch)(to_device(v, device) for v in batch) if type(batch) in (list, tuple) else batch
+
 def autocast(): # -> context manager
     "bf16 where the machine multiplies it fast (GPUs, and CPUs with bf16 instructions), else plain float32."
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -232,6 +243,7 @@ def train_plainly(model: nn.Module, # what learns
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     keep_buffers(); sum_in_order()
+    device = best_device(); model.to(device)
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]
@@ -239,7 +251,7 @@ def train_plainly(model: nn.Module, # what learns
     if matrices: optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
     state, start, log, recent, began = Path(out) / "state.pt", 0, [], [], time.perf_counter()
     if resume and state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         for (_, optimizer), kept in zip(optimizers, saved["optimizers"]): optimizer.load_state_dict(kept)
         start, steps, log = saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
@@ -251,7 +263,7 @@ def train_plainly(model: nn.Module, # what learns
         if steps is None and step == 16:
             steps = int(16 + (minutes * 60 - (time.perf_counter() - began)) * 8 / (time.perf_counter() - clock))
         if steps is not None and step >= steps: break
-        with autocast(): loss = loss_of(batch)
+        with autocast(): loss = loss_of(to_device(batch, device))
         model.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(params, 1.0); recent.append(loss.item())
         for peak, optimizer in optimizers:
             for group in optimizer.param_groups: group["lr"] = learning_rate(step, steps or 10 ** 6, peak)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from .geometry import Box, Mask, Point, box_bins, box_iou, from_unit, sample_points
 from .grammar import Grounding, format_groundings, format_region
-from .scenes import COLORS, KINDS, NOVEL, caption_of, make_example, make_scene, raster_order, with_article
+from .scenes import COLORS, KINDS, NOVEL, PRACTICE, caption_of, make_example, make_scene, raster_order, with_article
 
 # %% ../nbs/04_tasks.ipynb #c8788794
 REGION, CROP = "<region>", "<crop>" # stand in a prompt for one region, one picture
@@ -367,8 +367,12 @@ def _absent(scene, rng) -> Query:
         if not query.select(scene.objects): return query
 
 # %% ../nbs/04_tasks.ipynb #24dc68bf
+def _from_the_left(objects) -> list: # of indices
+    "Objects by their left edge: the first number that a box is written with."
+    return sorted(range(len(objects)), key=lambda i: ORDERS["left"](objects[i].box))
+
 def ask_count(scene, rng, wording=None): # -> Turn or None
-    "`How many stars are there?` The answer points at each, in raster order, before it says how many. meta: n, query, groundings."
+    "`How many stars are there?` The answer points at each, from left to right, before it says how many. meta: n, query, groundings."
     if not scene.objects: return None
     colored = any(o.color for o in scene.objects)
     if scene.split == "count": query = Query(Counter(o.name for o in scene.objects).most_common(1)[0][0])
@@ -376,7 +380,7 @@ def ask_count(scene, rng, wording=None): # -> Turn or None
     else:
         found = count_queries(scene)
         query = rng.choice(found[rng.choices(sorted(found), sorted(found))[0]]) # few scenes hold many of a kind: large numbers are drawn more often
-    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in raster_scan(scene.objects, scene.size, None) if query.matches(scene.objects[i])]
+    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in _from_the_left(scene.objects) if query.matches(scene.objects[i])]
     shown = _numbered(format_groundings([g], scene.size) for g in found)
     return Turn("count", say("count", rng, wording, things=plural(query.phrase)), f"{shown}; {len(found)} in all".removeprefix("; "),
                 meta=dict(n=len(found), query=query.phrase, groundings=found))
@@ -482,7 +486,7 @@ def ask_search(scene, rng, wording=None, order="left", examples=None, # function
     things = [o for o in scene.objects if not o.text]
     if not things: return None
     source, present = source or rng.choice(("same", "other")), sorted({o.name for o in things})
-    absent = [n for n in (getattr(scene, "names", None) or KINDS) if n not in present]
+    absent = [n for n in (PRACTICE if scene.split == "practice" else getattr(scene, "names", None) or KINDS) if n not in present]
     kind = rng.choice(absent if absent and source == "other" and rng.random() < 2 / 7 else present)
     return ask_like(scene, kind, source, rng, wording, order, examples)
 
@@ -493,7 +497,7 @@ def ask_like(scene, kind: str, source: str, rng, wording=0, order="left", exampl
     elif source == "same": # one that comes again without its picture is drawn again
         crop = Crop(make_scene(scene.seed, scene.size, scene.split).image if scene.image is None else scene.image, rng.choice(found).box)
     elif examples: crop = examples(kind, rng)
-    else: crop = Crop(make_example(kind, rng.randrange(10**6))) if kind in KINDS | NOVEL else None
+    else: crop = Crop(make_example(kind, rng.randrange(10**6))) if kind in KINDS | NOVEL | PRACTICE else None
     if crop is None: return None
     answer, groundings = answer_boxes([("", o.box) for o in found], scene.size, order)
     return Turn("search", say("search", rng, wording), answer, meta=dict(groundings=groundings, n=len(found), source=source, kind=kind), crops=[crop])
@@ -515,7 +519,7 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
     known = TASKS | GRIFFON_TASKS
     unknown = [t for t in tasks if t not in known]
     if unknown: raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
-    left, turns, misses = {t: w for t, w in tasks.items() if w > 0}, [], Counter()
+    left, turns, misses = {t: w for t, w in tasks.items() if w > 0 and (scene.split != "practice" or t == "search")}, [], Counter()
     while left and len(turns) < n_turns:
         task = rng.choices(list(left), list(left.values()))[0]
         turn = known[task](scene, rng, wording)

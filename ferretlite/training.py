@@ -58,6 +58,7 @@ class Stage:
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
+    practice: float = 0.0 # share of the pictures that hold things without names, to look for by example
     visits: int = 1      # how often a picture comes back, with other questions; more than once only behind frozen towers
     look: float = 0.0    # weight of language.look_loss: who writes a box listens to the patches in it
     resolution: str | None = None # None: the model's own
@@ -90,7 +91,7 @@ GRIFFON_STAGES = ( # arXiv 2403.09333, section 3.4 and table 11; the mixture's w
 
 TINY_GRIFFON_STAGES = ( # the projector begins aligned, and the tower stays as it was taught
     replace(GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),
-    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3) for s in GRIFFON_STAGES[1:]))
+    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3, practice=.25) for s in GRIFFON_STAGES[1:]))
 
 STAGES = {"tiny": TINY_STAGES, "tiny-griffon": TINY_GRIFFON_STAGES, # … and `tiny` with towers that go on learning in the end, slowly, as the paper's do
           "tiny-unfrozen": (*TINY_STAGES[:2], replace(TINY_STAGES[2], trains=PARTS, visits=1, slow=dict.fromkeys(PARTS[:2], .1)))}
@@ -328,8 +329,8 @@ MOST_PICTURES = 5000 # whose maps are kept: a gigabyte
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
-    scenes = SceneStream(samples, seed=(seed * 10 + number) * 10 ** 7)
-    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), seed=scenes.seed), samples)
+    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, practice=stage.practice)
+    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, practice=stage.practice), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371
