@@ -7,10 +7,10 @@ __all__ = ['EXPECTED', 'PRETRAININGS', 'CARDS', 'RULES', 'GRIFFON_CARDS', 'GOOD'
            'sentence', 'guarded', 'numbers', 'box_text', 'point_text', 'mask_text', 'crop_text', 'whole', 'size_text',
            'minutes', 'read_mask', 'read_regions', 'read_crops', 'quiet', 'answer_lines', 'run_ask', 'run_train',
            'run_pretrain', 'run_bench', 'run_eval', 'run_experiment', 'run_scenes', 'versions', 'megabytes',
-           'run_doctor', 'quick_check', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards', 'griffon_turn',
-           'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of', 'picture_tag',
-           'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html', 'run_demo',
-           'make_parser', 'main']
+           'run_doctor', 'quick_check', 'run_selftest', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards',
+           'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of',
+           'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html',
+           'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -258,7 +258,7 @@ def run_doctor(args):
     began = time.perf_counter()
     with quiet(): said, truth, error = quick_check()
     print(f"quick answer  {said!r} where the truth is {truth!r} ({time.perf_counter() - began:.1f} s)")
-    return 1 if error else 0
+    return 1 if error else run_selftest() if args.selftest else 0
 
 # %% ../nbs/28_command_line.ipynb #b00972ec
 def quick_check(model="tiny"): # -> (what the model said, the truth, whether the answer is empty)
@@ -269,6 +269,18 @@ def quick_check(model="tiny"): # -> (what the model said, the truth, whether the
     thing = max((o for o in scene.objects if not o.text), key=lambda o: o.box.area)
     said = Ferret.load(model).refer(scene.image, thing.box)
     return said, thing.phrase, not said
+
+# %% ../nbs/28_command_line.ipynb #4a72f70d
+def run_selftest() -> int: # exit code
+    "Does the GPU compute what the CPU computes? At most a minute."
+    with quiet():
+        from ferretlite.planning import selftest, selftest_lines
+        rows = selftest()
+    print(selftest_lines(rows))
+    return 0 if all(row[-1] for row in rows) else 1
+
+def _options_doctor(parser):
+    parser.add_argument("--selftest", action="store_true", help="also hold the GPU's numbers against the CPU's, part by part: a minute, and a report for a bug report")
 
 # %% ../nbs/28_command_line.ipynb #eae7cb74
 CARDS = (("A point is named", "name", "point"), ("A box is named", "name", "box"), ("A scribble is named", "name", "mask"),
@@ -632,7 +644,7 @@ COMMANDS = { # name -> (function, help, adds options)
     "train": (run_train, "train a model through its three stages", _options_train),
     "eval": (run_eval, "score a model: every metric with interval, chance and best constant answer", _options_eval),
     "scenes": (run_scenes, "write procedural scenes as COCO files", _options_scenes),
-    "doctor": (run_doctor, "show versions, hardware and weights, and try one answer", lambda parser: None),
+    "doctor": (run_doctor, "show versions, hardware and weights, and try one answer", _options_doctor),
     "pretrain": (run_pretrain, "teach the tiny towers or the tiny language model from nothing", _options_pretrain),
     "experiment": (run_experiment, "compare ways to build the model over several seeds; hours of work that may be stopped and resumed", _options_experiment),
     "bench": (run_bench, "measure how fast training and the parts of the model are on this machine", _options_bench)}

@@ -222,6 +222,7 @@ class RegionSampler(nn.Module):
     def draw_points(self, regions, sizes, generator=None): # -> [M, n_points, 2], unit frame
         "All regions' points: evenly spread and always the same in eval(), random in train()."
         if self.training and generator is None: generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        if generator is not None and generator.device.type != "cpu": generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
         points = [sample_points(region, size, self.n_points, generator if self.training else None)
                   for of_image, size in zip(regions, sizes) for region in of_image]
         return torch.stack(points).float() if points else torch.zeros(0, self.n_points, 2)
@@ -363,10 +364,10 @@ def bench_sampler(
     **sizes, # n_points, n_centers, n_neighbors: Ferret's where not given
 )->dict: # forward_speedup, backward_speedup (forward and backward), memory_ratio, seconds and bytes of both, and how far their results differ
     "The plain form of the sampler against the fast one, on the same points in the same run, in float32."
-    torch.manual_seed(seed)
-    fast = SpatialAwareSampler(in_dim, out_dim, **sizes).eval(); plain = PlainSampler(in_dim, out_dim, **sizes).eval()
+    torch.manual_seed(seed); device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast, plain = (kind(in_dim, out_dim, **sizes).eval().to(device) for kind in (SpatialAwareSampler, PlainSampler))
     plain.load_state_dict(fast.state_dict())
-    m, corners = torch.randn(grid, grid, in_dim), torch.rand(n, 2) * 300
+    m, corners = torch.randn(grid, grid, in_dim).to(device), torch.rand(n, 2) * 300
     boxes = [Box(x, y, x + 20 + 5*k, y + 30 + 3*k) for k, (x, y) in enumerate(corners.tolist())]
     found, vectors = {}, {}
     _timed(fast, m, boxes[:1], backward) # whatever happens once
@@ -377,17 +378,21 @@ def bench_sampler(
     ratio = lambda key: found["plain"][key] / found["fast"][key]
     out = dict(forward_speedup=ratio("forward_seconds"), difference=(vectors["plain"] - vectors["fast"]).abs().max().item() / vectors["plain"].std().item())
     if backward: out |= dict(backward_speedup=ratio("backward_seconds"))
-    return out | dict(memory_ratio=1 / ratio("backward_bytes" if backward else "forward_bytes"), threads=torch.get_num_threads(), **found)
+    return out | dict(memory_ratio=1 / ratio("backward_bytes" if backward else "forward_bytes"), threads=torch.get_num_threads(), device=device, **found)
+
+def _done(): # the time, when a GPU has done what it was told
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
 
 def _timed(sampler, m, boxes, backward): # -> seconds, bytes, vectors
     m, best = m.clone().requires_grad_(backward), float("inf")
     for _ in range(1 if isinstance(sampler, PlainSampler) else 3):
         sampler.zero_grad(); m.grad = None
         with PeakMemory() as memory, torch.set_grad_enabled(backward):
-            began = time.perf_counter()
+            began = _done()
             vectors, = sampler([m], [boxes], [(480, 640)])
             if backward: vectors.square().mean().backward()
-            best = min(best, time.perf_counter() - began)
+            best = min(best, _done() - began)
     return best, memory.peak, vectors.detach()
 
 def sampler_lines(found:dict)->str:
@@ -397,7 +402,7 @@ def sampler_lines(found:dict)->str:
         one, most = found[name], found[name].get("backward_bytes", found[name]["forward_bytes"])
         rows.append(f"{name:8s}{one['forward_seconds']:10.2f} s" + (f"{one['backward_seconds']:10.2f} s" if "backward_seconds" in one else f"{'':12s}") + f"{most / 2**20:12.0f} MB")
     speed = [f"{found[k]:.1f} times as fast {what}" for k, what in (("forward_speedup", "forward"), ("backward_speedup", "forward and backward")) if k in found]
-    return "\n".join(rows + [f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results differ by {found['difference']:.0e} of their spread ({found['threads']} threads)"])
+    return "\n".join(rows + [f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results differ by {found['difference']:.0e} of their spread ({found['device']}, {found['threads']} threads)"])
 
 # %% ../nbs/14_sampler.ipynb #913cbe22
 def ferret_pixels(

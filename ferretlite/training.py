@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_STAGES', 'TINY_GRIFFON_STAGES', 'STAGES', 'WEIGHTS',
            'STARTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'tiny_griffon_config', 'start_model',
-           'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups',
-           'patch_things', 'align_projectors', 'SteadyTrainer', 'StageTrainer', 'Watch', 'newest_checkpoint',
-           'stage_arguments', 'stage_data', 'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage',
-           'Meter', 'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
+           'training_device', 'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor',
+           'parameter_groups', 'PatchScenes', 'as_it_is', 'patch_things', 'align_projectors', 'SteadyTrainer',
+           'StageTrainer', 'Watch', 'newest_checkpoint', 'data_workers', 'stage_arguments', 'round_of_pictures',
+           'stage_data', 'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'finished', 'Meter',
+           'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
            'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages',
            'open_run', 'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
 
@@ -142,6 +143,10 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     return model, FerretProcessor(model.config, tokenizer)
 
 # %% ../nbs/20_training.ipynb #5e6a2a2c
+def training_device() -> torch.device:
+    "Where training runs: this process's GPU, or the CPU where there is none."
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+
 def load_model(folder): # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -193,22 +198,32 @@ def parameter_groups(model, stage: Stage, weight_decay: float = .01) -> list:
     return groups
 
 # %% ../nbs/20_training.ipynb #988e994c
+class PatchScenes(torch.utils.data.Dataset):
+    "Scenes to align with, two of three crowded: boxes in the unit frame, names, and what the towers are shown."
+    def __init__(self, processor: FerretProcessor, n: int, seed: int): self.processor, self.n, self.seed = processor, n, seed
+
+    def __len__(self): return self.n
+
+    def __getitem__(self, i): # -> (boxes [k, 4], names, inputs of FerretProcessor.image_inputs)
+        scene = make_scene(self.seed + i, 384, "crowd" if i % 3 else "train")
+        return np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), [o.phrase for o in scene.objects], self.processor.image_inputs([scene.image])
+
+def as_it_is(item): return item
+
 def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
                  n: int, seed: int): # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
-    "What the towers say of each patch of `n` scenes, two of three crowded, and what lies there."
-    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], [torch.zeros(1, 4)]
-    for i in range(n):
-        scene = make_scene(seed + i, 384, "crowd" if i % 3 else "train")
-        boxes, inputs = np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), processor.image_inputs([scene.image])
-        with torch.no_grad(), autocast(): found = dict(zip(("global", "local"), model.look(inputs["global_pixels"], inputs["local_pixels"])))
+    "What the towers say of each patch of `n` scenes, and what lies there."
+    maps, owners, words, edges, device = {s: [] for s in sides}, {s: [] for s in sides}, [""], [torch.zeros(1, 4)], model.device
+    for boxes, phrases, inputs in torch.utils.data.DataLoader(PatchScenes(processor, n, seed), batch_size=None, collate_fn=as_it_is, num_workers=data_workers() if device.type == "cuda" else 0):
+        with torch.no_grad(), autocast(): found = dict(zip(("global", "local"), model.look(inputs["global_pixels"].to(device), inputs["local_pixels"].to(device))))
         grids = {"global": (1, 1), "local": tuple(inputs["grids"][0].tolist())}
         for side in sides:
             rows, cols = (g * c for g, c in zip(grids[side], getattr(model, f"{side}_projector").out_cells(found[side].shape[1:3])))
             owner = split_tiles(torch.from_numpy(patch_owners(boxes * ([cols, rows] * 2), (rows, cols)))[None], grids[side])[:, 0]
-            owners[side].append(torch.where(owner >= 0, owner + len(words), 0))
+            owners[side].append(torch.where(owner >= 0, owner + len(words), 0).to(device))
             maps[side].append(found[side].bfloat16()) # a gigabyte for two thousand scenes, as it is
-        words += [o.phrase for o in scene.objects]; edges.append(torch.from_numpy(boxes).float())
-    return {s: (torch.cat(maps[s]), torch.cat(owners[s]), grids[s]) for s in sides}, word_shares(processor.tokenizer, words), torch.cat(edges)
+        words += phrases; edges.append(torch.from_numpy(boxes).float())
+    return {s: (torch.cat(maps[s]), torch.cat(owners[s]), grids[s]) for s in sides}, word_shares(processor.tokenizer, words).to(device), torch.cat(edges).to(device)
 
 # %% ../nbs/20_training.ipynb #4620ddd7
 WHOLE_VIEWS = 12 # through a projector that joins cells, a step
@@ -225,23 +240,26 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
     parts = [getattr(model, name).requires_grad_(True) for name in names] + [model.visual_position.requires_grad_(True)] * (model.visual_position is not None)
     optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=.01)
     dice, log = torch.Generator().manual_seed(seed), []
+    split = lambda owners: [(owners > 0).nonzero()[:, 0], (owners == 0).nonzero()[:, 0]] # cells with a thing, and without
+    parted = [split(owners.flatten()) for _, owners, _ in seen.values()]
     for step in range(steps):
         for group in optimizer.param_groups: group["lr"] = 3e-3 * (1 - step / steps)
         loss = 0
-        for name, (maps, owners, grid) in zip(names, seen.values()):
+        for name, (maps, owners, grid), parts_of in zip(names, seen.values(), parted):
             projector, owners = getattr(model, name), owners.flatten()
             places, x = model.place_cells(projector.out_cells(maps.shape[1:3]), grid), maps.flatten(0, 2)
             alone = isinstance(projector, Projector) # each cell by itself; else whole views go through, a few at a time
             if not alone:
-                views = torch.randint(len(maps), (WHOLE_VIEWS,), generator=dice)
+                views = torch.randint(len(maps), (WHOLE_VIEWS,), generator=dice).to(maps.device)
                 told_all, owners = projector(maps[views].float(), places).flatten(0, 2), owners.unflatten(0, (len(maps), -1))[views].flatten()
-            for chosen, k, weight in (((owners > 0).nonzero()[:, 0], 768, 1.0), ((owners == 0).nonzero()[:, 0], 256, .3)):
-                some = chosen[torch.randint(len(chosen), (k,), generator=dice)] if len(chosen) else chosen
+                parts_of = split(owners)
+            for chosen, k, weight in zip(parts_of, (768, 256), (1.0, .3)):
+                some = chosen[torch.randint(len(chosen), (k,), generator=dice).to(chosen.device)] if len(chosen) else chosen
                 told = projector(x[some].float(), None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()]) if alone else told_all[some]
                 loss = loss + weight * (told - wanted[owners[some]]).square().sum() / (10 * k)
                 if weight == 1: loss = loss - .3 * (shares[owners[some]] * (5 * told @ table.T).log_softmax(-1)).sum() / k
-        optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.item()))
-    return log
+        optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.detach()))
+    return [(step, value.item()) for step, value in log]
 
 # %% ../nbs/20_training.ipynb #54e13423
 class SteadyTrainer(Trainer):
@@ -275,12 +293,14 @@ class StageTrainer(SteadyTrainer):
         return self.optimizer
 
     def keep_maps(self, inputs, ids):
-        "Look at each picture once, by itself, and keep what the towers say in bfloat16; frozen towers would say it again."
-        start, counts = 0, (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
-        for n, i in enumerate(inputs.pop("fresh", range(len(ids)))):
-            tiles, start = inputs["local_pixels"][start:start + counts[i]], start + counts[i]
-            with torch.no_grad(), autocast(): maps = self.model.look(inputs["global_pixels"][n:n + 1], tiles)
-            self.kept[ids[i]] = [m.bfloat16() if m is not None else torch.zeros(0) for m in maps]
+        "Look at each picture once and keep what the towers say in bfloat16; frozen towers would say it again. On a CPU each is looked at by itself, so that it says the same in any company."
+        fresh, counts = list(inputs.pop("fresh", range(len(ids)))), (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
+        whole, tiles = inputs["global_pixels"].split(1), inputs["local_pixels"].split([counts[i] for i in fresh])
+        places = range(len(fresh))
+        for group in [places] if fresh and inputs["global_pixels"].is_cuda else [[n] for n in places]:
+            with torch.no_grad(), autocast(): seen, cut = self.model.look(*(torch.cat([views[n] for n in group]) for views in (whole, tiles)))
+            cut = [seen.new_zeros(0)] * len(group) if cut is None else cut.split([counts[fresh[n]] for n in group])
+            for n, one, parts in zip(group, seen.split(1), cut): self.kept[ids[fresh[n]]] = [one.bfloat16(), parts.bfloat16()]
         for name in ("global_pixels", "local_pixels"): del inputs[name]
         inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
 
@@ -316,21 +336,36 @@ def newest_checkpoint(folder): # -> str or None
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 # %% ../nbs/20_training.ipynb #2a5a01a3
+def data_workers() -> int:
+    "How many processes prepare batches for this one: for a CPU half its cores, two at most; for a GPU, which is far quicker than they are, up to a dozen."
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    if not torch.cuda.is_available(): return min(2, max(1, cores // 2))
+    room = os.statvfs("/dev/shm") if os.path.exists("/dev/shm") else None # batches wait there
+    fits = room.f_bavail * room.f_frsize // 2 ** 28 if room else 12
+    return next(n for n in (12, 6, 4, 3, 2, 1) if n == 1 or n <= min(cores - 1, fits))
+
 def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArguments:
     "transformers' settings for one stage."
     fast = autocast()
-    return TrainingArguments(output_dir=str(out), max_steps=steps, per_device_train_batch_size=stage.batch_size, learning_rate=stage.lr,
+    found = TrainingArguments(output_dir=str(out), max_steps=steps, per_device_train_batch_size=stage.batch_size, learning_rate=stage.lr,
         lr_scheduler_type="cosine", warmup_steps=min(100, max(1, steps // 10)), max_grad_norm=1.0, bf16=fast._enabled, use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False, logging_nan_inf_filter=False, logging_steps=max(1, min(25, steps // 4)), report_to="none", disable_tqdm=True,
-        save_strategy="steps", save_steps=max(20, steps // 12), save_total_limit=2, seed=seed, dataloader_num_workers=min(2, max(1, (os.cpu_count() or 1) // 2)),
+        save_strategy="steps", save_steps=max(20, steps // 12), save_total_limit=2, seed=seed, dataloader_num_workers=data_workers(),
         dataloader_prefetch_factor=3, log_level="error")
+    found._n_gpu = min(1, found.n_gpu) # one process uses one GPU: several are for torchrun
+    return found
 
 MOST_PICTURES = 5000 # whose maps are kept: a gigabyte
+
+def round_of_pictures(samples: int, visits: int, batch_size: int) -> int:
+    "How many pictures come round again: whole dozens of batches where there are many, so that each of up to twelve processes meets its own ones again."
+    n, dozen = min(-(-samples // visits), MOST_PICTURES), 12 * batch_size
+    return n if n < 8 * dozen else n // dozen * dozen
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
     scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, practice=stage.practice)
-    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, practice=stage.practice), samples)
+    if stage.visits > 1: scenes = Revisited(SceneStream(round_of_pictures(samples, stage.visits, stage.batch_size), scenes.seed, practice=stage.practice), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371
@@ -360,15 +395,20 @@ def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number
     return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
 
 # %% ../nbs/20_training.ipynb #9a2dd107
+def finished() -> float: # seconds
+    "The time, when everything that a GPU was told to do is done."
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
 class Meter:
     "A stopwatch with a hand for each part of a step; it can count floating-point operations as well, which takes time itself."
     def __init__(self, counting: bool = False): self.counting, self.seconds, self.flop = counting, Counter(), Counter()
 
     @contextlib.contextmanager
     def __call__(self, part: str):
-        counter, began = FlopCounterMode(display=False) if self.counting else contextlib.nullcontext(), time.perf_counter()
+        counter, began = FlopCounterMode(display=False) if self.counting else contextlib.nullcontext(), finished()
         with counter: yield
-        self.seconds[part] += time.perf_counter() - began
+        self.seconds[part] += finished() - began
         if self.counting: self.flop[part] += counter.get_total_flops()
 
 def cut_graph(tensors): # -> list of tensors that gather gradients here instead of passing them on
@@ -382,6 +422,7 @@ def carry_gradients(tensors, leaves):
 # %% ../nbs/20_training.ipynb #30f0c257
 def measured_step(trainer, optimizer, batch: dict, meter: Meter):
     "A training step whose graph is cut between the parts, so that each part's way there and back can be timed by itself."
+    batch = trainer._prepare_inputs(batch)
     model, vision = trainer.model, {k: batch.pop(k, None) for k in VISION_INPUTS}
     with meter("towers"), autocast(): seen = [m for m in model.look(vision["global_pixels"], vision["local_pixels"]) if m is not None]
     maps = cut_graph(seen)
@@ -419,12 +460,13 @@ def measured_steps(model, processor, stage: Stage, seed: int, n: int = 3, # afte
         measured_step(trainer, optimizer, batch, meter)
     return meter, sum(used) / len(used)
 
-def matmul_peak(dtype: torch.dtype, side: int = 1024, n: int = 8) -> float: # floating-point operations a second
-    "How fast this machine multiplies two large matrices, at its best: what a training step could reach if it were nothing else."
-    a, b, best = torch.randn(side, side).to(dtype), torch.randn(side, side).to(dtype), float("inf")
+def matmul_peak(dtype: torch.dtype, side: int | None = None, n: int = 8) -> float: # floating-point operations a second
+    "How fast this machine multiplies two large matrices (1024 x 1024, on a GPU 8192 x 8192), at its best: what a training step could reach if it were nothing else."
+    device = training_device(); side = side or (1024 if device.type == "cpu" else 8192)
+    a, b, best = *(torch.randn(side, side, device=device).to(dtype) for _ in range(2)), float("inf")
     for _ in range(n):
-        began = time.perf_counter(); a @ b
-        best = min(best, time.perf_counter() - began)
+        began = finished(); a @ b
+        best = min(best, finished() - began)
     return 2 * side ** 3 / best
 
 # %% ../nbs/20_training.ipynb #e4581feb
@@ -435,6 +477,7 @@ def bench_train(steps: int = 4, # timed steps, and as many whose operations are 
     The language model's operations on padding are not counted. Towers and data are charged once per visit of a picture, as in training; there other processes draw the data meanwhile."""
     keep_buffers()
     stage, (model, processor) = STAGES["tiny"][-1], start_model(seed=seed)
+    model.to(training_device())
     peak = {str(t).removeprefix("torch."): matmul_peak(t) for t in (torch.float32, torch.bfloat16)}
     spent = measured_steps(model, processor, stage, seed, steps)[0].seconds
     counted, used = measured_steps(model, processor, stage, seed, steps, counting=True)
@@ -445,7 +488,7 @@ def bench_train(steps: int = 4, # timed steps, and as many whose operations are 
         parts[part] = dict(seconds=seconds, gflop=flop / 1e9, share_of_peak=flop / seconds / peak["float32"])
     busy, flop = sum(p["seconds"] for p in parts.values()), sum(p["gflop"] for p in parts.values())
     return dict(samples_per_second=stage.batch_size / busy, tokens_used=used, share_of_peak=flop * 1e9 / busy / peak["float32"],
-                peak_gflops={k: v / 1e9 for k, v in peak.items()}, threads=torch.get_num_threads(), parts=parts)
+                peak_gflops={k: v / 1e9 for k, v in peak.items()}, threads=torch.get_num_threads(), device=training_device().type, parts=parts)
 
 # %% ../nbs/20_training.ipynb #a9b4c304
 def bench_lines(found: dict) -> str:
@@ -454,7 +497,7 @@ def bench_lines(found: dict) -> str:
     rows += [f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}" for name, p in found["parts"].items()]
     peaks = ", ".join(f"{name} {v:.0f}" for name, v in found["peak_gflops"].items())
     return "\n".join([*rows, f"{found['samples_per_second']:.1f} samples a second, {found['share_of_peak']:.0%} of float32's matmul peak; {found['tokens_used']:.0%} of the tokens are not padding",
-                      f"this machine's matmul peak in GFLOP/s: {peaks} ({found['threads']} threads)"])
+                      f"this machine's matmul peak in GFLOP/s: {peaks} ({found['device']}, {found['threads']} threads)"])
 
 # %% ../nbs/20_training.ipynb #5cc2ae21
 def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
@@ -466,6 +509,7 @@ def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> 
     "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
     if not stage.align: return 0.0
     model, began = copy.deepcopy(model), time.perf_counter()
+    if model.device.type == "cuda": n *= 8 # its processes take a moment to begin
     align_projectors(model, processor, used_projectors(processor, stage), n, seed, fitting_steps(n))
     return (time.perf_counter() - began) / n
 
@@ -559,6 +603,7 @@ def train(preset: str = "tiny", # a key of STAGES
     run = open_run(record, settings, resume)
     keep_buffers(); sum_in_order()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset)
+    model.to(training_device())
     if not run:
         steps, scenes = plan_run(model, processor, stages, seed, samples, minutes)
         run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
@@ -568,7 +613,7 @@ def train(preset: str = "tiny", # a key of STAGES
     for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
         folder = out / f"stage-{number + 1}"
         if s.name in run["done"]:
-            bar.update(steps * s.batch_size); model, processor = load_model(folder)
+            bar.update(steps * s.batch_size); model, processor = load_model(folder); model.to(training_device())
             continue
         began = time.perf_counter()
         if number == 1: copy_projector(model)
