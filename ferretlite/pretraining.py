@@ -97,10 +97,10 @@ def contrastive_loss(views: torch.Tensor, # unit vectors [N, D]
                      same: torch.Tensor, # [N, N]: 1 where view i and caption j belong together; at least the diagonal
                      ) -> tuple: # (loss, share of views that prefer a right caption)
     "InfoNCE in both directions (CLIP, section 2.3); pairs that mean the same share the target."
-    logits, same = scale * views @ captions.T, same.to(views.dtype)
+    logits, same = scale * views @ captions.T, same.to(views)
     rows, columns = same / same.sum(1, keepdim=True), same / same.sum(0, keepdim=True)
     loss = -(rows * logits.log_softmax(1)).sum(1).mean() / 2 - (columns * logits.log_softmax(0)).sum(0).mean() / 2
-    return loss, same[torch.arange(len(same)), logits.argmax(1)].mean().item()
+    return loss, same.gather(1, logits.argmax(1, keepdim=True)).mean().item()
 
 def same_captions(captions: list) -> torch.Tensor: # [N, N]
     "Which captions are equal."
@@ -135,15 +135,15 @@ class CaptionPair(nn.Module):
 
     def read(self, captions): # list of str -> unit vectors [n, dim]
         "What each caption says: the network's state at its end."
-        ids = word_ids(captions)
+        ids = word_ids(captions).to(self.log_scale.device)
         ends = (ids == WORDS.index("<end>")).int().argmax(1)
-        return F.normalize(self.read_embed(self.text(input_ids=ids).last_hidden_state[torch.arange(len(ids)), ends]).float(), dim=-1)
+        return F.normalize(self.read_embed(self.text(input_ids=ids).last_hidden_state[torch.arange(len(ids), device=ids.device), ends]).float(), dim=-1)
 
     def see_regions(self, pixels, things): # -> (unit vectors [R, dim], phrases of the R things)
         "The mean of the map over each thing's patches: the middle path between a caption per view and an answer per patch."
         maps = tower_map(self.vision, normalise(pixels, "clip_vision_model"))
         cells = pixels.shape[-1] / maps.shape[1]
-        owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things]))
+        owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things])).to(maps.device)
         held = [(n, k, t.phrase) for n, seen in enumerate(things) for k, t in enumerate(seen) if (owners[n] == k).any()]
         means = torch.stack([maps[n][owners[n] == k].mean(0) for n, k, _ in held])
         return F.normalize(self.region_embed(means).float(), dim=-1), [phrase for *_, phrase in held]
@@ -202,8 +202,8 @@ def stream(dataset, # map-style
 
 # %% ../nbs/07_clip.ipynb #9af196c1
 def best_device() -> torch.device:
-    "The GPU where there is one."
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    "This process's GPU, or the CPU where there is none."
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
 def to_device(batch, device):
     "Every tensor in lists, tuples and dicts, brought there; what is no tensor stays."
@@ -239,11 +239,11 @@ def train_plainly(model: nn.Module, # what learns
                   muon: float | None = None, # peak learning rate of the matrices inside the layers, which then learn by Muon
                   resume: bool = False, every: int = 50, # steps between reports and saves
                   ) -> list: # of (step, mean loss since the last report)
-    """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on.
+    """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on. On a GPU where there is one; the model ends where it came from.
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     keep_buffers(); sum_in_order()
-    device = best_device(); model.to(device)
+    home, device = next(model.parameters()).device, best_device(); model.to(device)
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]
@@ -275,6 +275,7 @@ def train_plainly(model: nn.Module, # what learns
             print(f"step {step + 1}/{steps}  loss {log[-1][1]:.3f}  {left / 60:.1f} min left", flush=True)
             saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step + 1, steps=steps, log=log)
             write_whole(state, lambda p: torch.save(saved, p))
+    model.to(home)
     return log
 
 # %% ../nbs/07_clip.ipynb #d92d39dd
@@ -315,7 +316,7 @@ def pretrain_clip(out, # folder: the tower is written to `global/` there, in tra
         if not regions: return loss
         vectors, phrases = pair.see_regions(pixels, things)
         names = sorted(set(phrases))
-        return loss + regions * F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases]))
+        return loss + regions * F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases], device=pixels.device))
     log = train_plainly(pair, loss_of, lambda start: stream(data, batch_size, collate_iconic, start), out, samples and max(1, samples // batch_size), minutes, lr, muon=muon, resume=resume)
     scores, after = caption_scores(pair), similarity_table(pair)
     run = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon, regions=regions, log=log, scores=scores,
