@@ -166,8 +166,8 @@ PRETRAININGS = {"clip": ("pretraining", "pretrain_clip"), "dino": ("distillation
 
 def run_pretrain(args):
     "Towers or language model, from nothing."
-    options = dict(lr=args.lr, start=args.start, sides=args.tower and (args.tower,), regions=args.regions, compile=args.compile, style=args.style, muon=args.muon)
-    for flag, given, owners in (("--from", args.start, ("dense", "lm")), ("--tower", args.tower, ("dense",)), ("--regions", args.regions, ("clip",)), ("--compile", args.compile, ("lm",)), ("--style", args.style, ("lm",)), ("--muon", args.muon, ("lm",))):
+    options = dict(lr=args.lr, start=args.start, sides=args.tower and (args.tower,), regions=args.regions, compile=args.compile, style=args.style, muon=args.muon, batch_size=args.batch)
+    for flag, given, owners in (("--from", args.start, ("dense", "lm")), ("--tower", args.tower, ("dense",)), ("--regions", args.regions, ("clip",)), ("--compile", args.compile, ("lm",)), ("--style", args.style, ("lm",)), ("--muon", args.muon, ("lm",)), ("--batch", args.batch, ("lm",))):
         if given and args.what not in owners: raise ValueError(f"{flag} is for `pretrain {' or '.join(owners)}`: leave it out with `pretrain {args.what}`.")
     with quiet():
         module, name = PRETRAININGS[args.what]
@@ -600,6 +600,7 @@ def _options_pretrain(parser):
     parser.add_argument("what", choices=tuple(PRETRAININGS), help="clip: a tower by captions; dino: a tower by itself; dense: both towers, told every patch; lm: the language model")
     parser.add_argument("--from", dest="start", metavar="RUN", help="dense: go on from the towers of a finished run, with another seed; lm: from this language model")
     parser.add_argument("--style", choices=("ferret", "griffon"), help="lm: whose questions and written form (default ferret)")
+    parser.add_argument("--batch", type=whole, metavar="N", help="lm: scenes a step (default 24)")
     parser.add_argument("--muon", type=float, help="lm: learning rate of the matrices inside its layers (default 0.02)")
     parser.add_argument("--tower", choices=("global", "local"), help="dense: teach this one alone (default both)")
     parser.add_argument("--regions", type=float, metavar="WEIGHT", help="clip: also name things by the mean of their patches")
