@@ -6,11 +6,11 @@
 __all__ = ['EXPECTED', 'PRETRAININGS', 'CARDS', 'RULES', 'GRIFFON_CARDS', 'GOOD', 'BAD', 'TRUE', 'STYLE', 'COMMANDS', 'Parser',
            'sentence', 'guarded', 'numbers', 'box_text', 'point_text', 'mask_text', 'crop_text', 'whole', 'size_text',
            'minutes', 'read_mask', 'read_regions', 'read_crops', 'quiet', 'answer_lines', 'run_ask', 'run_train',
-           'run_pretrain', 'run_bench', 'run_eval', 'run_experiment', 'run_scenes', 'versions', 'megabytes',
-           'run_doctor', 'quick_check', 'run_selftest', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards',
-           'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of',
-           'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html',
-           'run_demo', 'make_parser', 'main']
+           'run_pretrain', 'write_record', 'run_bench_kernels', 'run_bench', 'run_eval', 'run_experiment', 'run_scenes',
+           'versions', 'megabytes', 'run_doctor', 'quick_check', 'run_selftest', 'Card', 'scribble', 'write_scribble',
+           'demo_turn', 'demo_cards', 'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings',
+           'judge', 'chance_of', 'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html',
+           'page_html', 'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -175,9 +175,29 @@ def run_pretrain(args):
         pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **{k: v for k, v in options.items() if v})
     print(args.out)
 
+# %% ../nbs/28_command_line.ipynb #ec37b55f
+def write_record(path, record):
+    "JSON, whole or not at all, its folder made where it is missing."
+    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8"); part.replace(path)
+
+def run_bench_kernels(args):
+    "The kernels of notebook 13 against PyTorch; beside the JSON goes a figure."
+    from ferretlite.kernels import bench_kernels, draw_kernels, kernel_lines
+    with contextlib.redirect_stdout(sys.stderr):
+        found = bench_kernels(args.quick, args.all, done=(lambda r: write_record(args.json, r)) if args.json else lambda r: None, say=print)
+        if args.json:
+            try: draw_kernels(found).savefig(Path(args.json).with_suffix(".png"), dpi=150)
+            except ImportError: print("ferretlite: no figure, since matplotlib is not installed.")
+    print(kernel_lines(found))
+    wrong = sum(not row["right"] for row in found["rows"])
+    if wrong: raise ValueError(f"The kernels were wrong at {wrong} of {len(found['rows'])} sizes: found the errors above, expected less than 0.02.")
+
 # %% ../nbs/28_command_line.ipynb #9d6268ba
 def run_bench(args):
     "How fast something is on this machine, measured in one run."
+    if args.what == "kernels": return run_bench_kernels(args)
     with quiet():
         from ferretlite.evaluation import write_json
         if args.what == "train":
@@ -609,8 +629,10 @@ def _options_pretrain(parser):
     _budget(parser)
 
 def _options_bench(parser):
-    parser.add_argument("what", choices=("train", "sampler", "resolution", "projectors"), help="train: samples a second of the tiny model's last stage, and where a step's time goes; "
-                        "sampler: the region sampler at Ferret's size, against its plain form (minutes); resolution: what fixed, direct and anyres cost; projectors: what it costs to make few tokens of one large view, at Griffon v2's size")
+    parser.add_argument("what", choices=("train", "sampler", "resolution", "projectors", "kernels"), help="train: samples a second of the tiny model's last stage, and where a step's time goes; "
+                        "sampler: the region sampler at Ferret's size, against its plain form (minutes); resolution: what fixed, direct and anyres cost; projectors: what it costs to make few tokens of one large view, at Griffon v2's size; kernels: our Triton kernels against PyTorch's, on an NVIDIA GPU")
+    parser.add_argument("--quick", action="store_true", help="kernels: one image of each size only")
+    parser.add_argument("--all", action="store_true", help="kernels: torch.compile at every size, not at a few (an hour)")
     parser.add_argument("--steps", type=whole, default=4, help="train: timed steps (default 4)")
     parser.add_argument("--json", metavar="FILE", help="write what was measured as JSON")
 
