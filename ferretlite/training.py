@@ -76,7 +76,7 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
           dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=2.5, name=2.0, choose=1.0, phrase=1.0, dense_detection=1.0, count=1.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
+          dict(rec=2.5, name=2.0, choose=1.3, phrase=1.0, dense_detection=1.0, count=2.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
           share=60, n_turns=10, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
@@ -87,8 +87,8 @@ GRIFFON_PARTS = ("global_tower", "global_projector", "visual_position", "crop_pr
 
 GRIFFON_STAGES = ( # arXiv 2403.09333, section 3.4 and table 11; the mixture's weights are ours
     Stage("I alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=2, n_turns=1, lr=1e-3),
-    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=2.5, find_set=2.0, search=2.5, find_phrases=1.0, tell=1.0), share=40, n_turns=8, lr=1e-3),
-    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=2.5, find_set=2.0, search=2.5, find_phrases=1.0, tell=1.0), share=20, n_turns=8, lr=5e-4))
+    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=50, n_turns=8, lr=1e-3),
+    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=10, n_turns=8, lr=5e-4))
 
 TINY_GRIFFON_STAGES = ( # the projector begins aligned, and the tower stays as it was taught
     replace(GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),

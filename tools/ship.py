@@ -84,7 +84,7 @@ def lm_card(run: dict) -> str:
 A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in things (`nbs/16_tiny_lm.ipynb`): vectors that
 hold an object's words and edges as ideal eyes might see them. It knows how answers are written, how to find what is asked and how to write down where it lies (notebook 16 measures how well); it has seen no picture.
 
-**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
 Its loss at the end was {run['log'][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
 
 Licence: Apache-2.0, as the code.
