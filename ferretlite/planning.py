@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUESTIONS', 'exact_products', 'moved', 'apart', 'same_neighbours', 'all_steps', 'parity', 'answer_all',
-           'answers_apart', 'some_steps', 'selftest', 'selftest_lines']
+           'answers_apart', 'some_steps', 'selftest', 'shard', 'selftest_lines']
 
 # %% ../nbs/26_scaling_up.ipynb #11c3a884
 import contextlib
@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import torch
 from tqdm.auto import tqdm
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .data import Collator
 from .inference import Ferret, grounding_question
@@ -110,7 +111,7 @@ def some_steps(preset: str, number: int, steps: int = 5) -> list: # of losses
     model, processor = start_model(preset=preset)
     model.to(training_device())
     stage = replace(STAGES[preset][number - 1], batch_size=4, scenes=8, visits=2 if STAGES[preset][number - 1].visits > 1 else 1)
-    with tempfile.TemporaryDirectory() as folder, tqdm(disable=True) as bar: log = run_stage(model, processor, stage, folder, steps, 0, number, bar)
+    with tempfile.TemporaryDirectory() as folder, tqdm(disable=True) as bar: log, _ = run_stage(model, processor, stage, folder, steps, 0, number, bar)
     return [loss for _, loss in log]
 
 def selftest(device=None, # None: the GPU if there is one
@@ -129,6 +130,14 @@ def selftest(device=None, # None: the GPU if there is one
         losses = [loss for number in (1, 2, 3) for loss in some_steps(preset, number, 2)]
         row(f"{preset}: training steps without a finite loss", sum(not math.isfinite(l) for l in losses), 0)
     return rows
+
+# %% ../nbs/26_scaling_up.ipynb #c65dead7
+def shard(model, mesh):
+    "Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers and language model by itself, then what is left."
+    from torch.distributed.fsdp import fully_shard
+    for module in list(model.modules()):
+        if isinstance(module, GradientCheckpointingLayer): fully_shard(module, mesh=mesh) # what transformers calls a layer
+    return fully_shard(model, mesh=mesh)
 
 # %% ../nbs/26_scaling_up.ipynb #b28a68ce
 def selftest_lines(rows: list, device=None) -> str:

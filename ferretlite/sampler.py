@@ -10,6 +10,7 @@ __all__ = ['MOST_NUMBERS', 'cell_corners', 'lookup', 'map_cells', 'lookup_region
 
 # %% ../nbs/14_sampler.ipynb #b254b176
 import time
+import zlib
 from contextlib import nullcontext
 
 import torch
@@ -210,6 +211,9 @@ class Aggregate(nn.Module):
         return F.layer_norm(rows, norm.normalized_shape, norm.weight.to(rows.dtype), norm.bias.to(rows.dtype), norm.eps)
 
 # %% ../nbs/14_sampler.ipynb #f2169a97
+def _dice(base, region): # a generator of the region's own
+    return torch.Generator().manual_seed(base ^ zlib.crc32(repr(region.rle if isinstance(region, Mask) else region).encode()))
+
 class RegionSampler(nn.Module):
     "What every sampler shares: points drawn from the regions, features looked up where they lie."
     def __init__(self,
@@ -220,10 +224,9 @@ class RegionSampler(nn.Module):
         self.in_dim, self.n_points = in_dim, n_points
 
     def draw_points(self, regions, sizes, generator=None): # -> [M, n_points, 2], unit frame
-        "All regions' points: evenly spread and always the same in eval(), random in train()."
-        if self.training and generator is None: generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        if generator is not None and generator.device.type != "cpu": generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        points = [sample_points(region, size, self.n_points, generator if self.training else None)
+        "All regions' points: evenly spread and always the same in eval(), random in train(), where the dice of a region depend on the generator's next number and on the region, not on its company."
+        base = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else "cpu")) if self.training else None
+        points = [sample_points(region, size, self.n_points, _dice(base, region) if self.training else None)
                   for of_image, size in zip(regions, sizes) for region in of_image]
         return torch.stack(points).float() if points else torch.zeros(0, self.n_points, 2)
 

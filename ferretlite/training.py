@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_STAGES', 'TINY_GRIFFON_STAGES', 'STAGES', 'WEIGHTS',
            'STARTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'tiny_config', 'tiny_griffon_config', 'start_model',
-           'training_device', 'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor',
-           'parameter_groups', 'PatchScenes', 'as_it_is', 'patch_things', 'align_projectors', 'SteadyTrainer',
-           'StageTrainer', 'Watch', 'newest_checkpoint', 'data_workers', 'stage_arguments', 'round_of_pictures',
-           'stage_data', 'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'finished', 'Meter',
-           'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
-           'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages',
-           'open_run', 'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
+           'training_device', 'data_workers', 'load_model', 'stage_model', 'adapters', 'prepare_stage',
+           'copy_projector', 'stage_processor', 'parameter_groups', 'PatchScenes', 'as_it_is', 'patch_things',
+           'align_projectors', 'world', 'join_world', 'wait_for_all', 'agree', 'Options', 'add_adapters',
+           'merge_adapters', 'ByLength', 'newest_checkpoint', 'keep_checkpoint', 'SteadyTrainer', 'StageTrainer',
+           'Watch', 'stage_arguments', 'stage_data', 'choose_attention', 'fitting_steps', 'used_projectors',
+           'run_stage', 'board', 'finished', 'Meter', 'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps',
+           'matmul_peak', 'bench_train', 'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps',
+           'plan_minutes', 'chosen_stages', 'open_run', 'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import contextlib
@@ -19,6 +20,7 @@ import copy
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -30,7 +32,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+import torch.distributed as dist
+from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model as load_by_name, save_model as save_by_name
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -147,6 +152,14 @@ def training_device() -> torch.device:
     "Where training runs: this process's GPU, or the CPU where there is none."
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
+def data_workers() -> int:
+    "How many processes prepare batches for this one: for a CPU half its cores, two at most; for a GPU, which is far quicker than they are, up to a dozen."
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    if not torch.cuda.is_available(): return min(2, max(1, cores // 2))
+    room = os.statvfs("/dev/shm") if os.path.exists("/dev/shm") else None # batches wait there
+    fits = room.f_bavail * room.f_frsize // 2 ** 28 if room else 12
+    return next(n for n in (12, 6, 4, 3, 2, 1) if n == 1 or n <= min(cores - 1, fits))
+
 def load_model(folder): # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -165,6 +178,10 @@ def stage_model(number: int): # -> (model, processor)
     return model, processor
 
 # %% ../nbs/20_training.ipynb #19fa8ded
+def adapters(model) -> list: # of parameters
+    "The weights of low-rank adapters in the language model (see `Options`); none where there are no adapters."
+    return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
+
 def prepare_stage(model, stage: Stage):
     "Freeze everything but the stage's parts; parts that this model was built without are passed over."
     known, parts = dict.fromkeys(PARTS + GRIFFON_PARTS), model.parts()
@@ -173,7 +190,7 @@ def prepare_stage(model, stage: Stage):
     if stage.visits > 1 and any(p.endswith("tower") for p in stage.trains): raise ValueError(f"Stage {stage.name} shows pictures {stage.visits} times and trains a tower: kept maps would be out of date, expected visits=1.")
     model.requires_grad_(False)
     for name in stage.trains:
-        for p in parts.get(name, []): p.requires_grad_(True)
+        for p in (name == "language_model" and adapters(model)) or parts.get(name, []): p.requires_grad_(True)
 
 def copy_projector(model):
     "Start the local projector as a copy of the global one (paper section 3.4); where their shapes differ it stays as it is."
@@ -261,22 +278,148 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.detach()))
     return [(step, value.item()) for step, value in log]
 
+# %% ../nbs/20_training.ipynb #a9c48935
+def world() -> tuple: # (rank, size)
+    "Which of how many processes this one is."
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+def join_world() -> tuple: # (rank, size)
+    "Meet the processes that were started together. Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one folder."
+    expected = int(os.environ.get("WORLD_SIZE") or 1)
+    if expected > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys(): PartialState(cpu=not torch.cuda.is_available())
+    if (found := world()[1]) != expected: raise ValueError(f"Found {found} process{'es' * (found > 1)} where WORLD_SIZE says {expected}: expected all of them, started by torchrun or accelerate launch.")
+    return world()
+
+def wait_for_all():
+    "Go on when every process has come here."
+    if world()[1] > 1: dist.barrier()
+
+# %% ../nbs/20_training.ipynb #97ad0f85
+def agree(decide): # function without arguments -> what it gives to the first process
+    "Let the first process decide and tell the others; what goes wrong there goes wrong everywhere."
+    rank, size = world()
+    if size == 1: return decide()
+    told = [None]
+    if rank == 0:
+        try: told = [(decide(), None)]
+        except Exception as error: told = [(None, error)]
+    dist.broadcast_object_list(told, 0)
+    found, error = told[0]
+    if error is not None: raise error
+    return found
+
+# %% ../nbs/20_training.ipynb #18a1531f
+@dataclass(frozen=True)
+class Options:
+    "How a run is carried out. All but `lora`, `slow` and `group` leave its result as it is, up to rounding."
+    at_once: int | None = None # samples that a process computes at once; a step's others follow before the optimiser moves. None: all of its own
+    checkpointing: bool = False # activations are computed again on the way back instead of kept
+    lora: int = 0         # rank of adapters through which the language model learns; 0: it learns itself (extra `train`)
+    slow: dict = field(default_factory=dict) # part -> factor on its learning rate in every stage, over the stages' own
+    group: bool = False   # samples of similar length share a batch
+    tensorboard: bool = False # also log for TensorBoard, into the folder `logs` of the run (extra `train`)
+    fsdp: str | None = None   # a JSON file of FSDP settings, such as configs/fsdp.json
+    deepspeed: str | None = None # a JSON file of DeepSpeed settings, such as configs/zero2.json
+
+    def learned(self) -> dict: # what a resumed run must have in common with the one that began
+        return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
+
+# %% ../nbs/20_training.ipynb #8b8f33a6
+def add_adapters(model, rank: int, seed: int = 0):
+    "Low-rank adapters beside every matrix in the language model's layers; at first they change nothing. Raises ImportError without the package peft."
+    try: from peft import LoraConfig, inject_adapter_in_model
+    except ImportError: raise ImportError("Adapters need the package peft: pip install 'ferretlite[train]'.") from None
+    torch.manual_seed(seed)
+    names = {n.rsplit(".", 1)[-1] for n, m in model.language_model.named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n}
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(names)), model.language_model)
+
+def merge_adapters(model):
+    "What the adapters have learned becomes part of the matrices, and the adapters go."
+    for name, module in list(model.language_model.named_modules()):
+        if hasattr(module, "lora_A") and hasattr(module, "merge"):
+            module.merge(); model.language_model.set_submodule(name, module.get_base_layer())
+
+# %% ../nbs/20_training.ipynb #74659352
+class ByLength(torch.utils.data.Dataset):
+    "Another dataset's items, those of similar length together: sorted inside windows of so many batches, and the batches of a window in random order."
+    def __init__(self, dataset, # of Conversation; its `length(i)` says how long an item is, or the words of the item do
+                 batch_size: int, batches: int = 8, # of a window
+                 seed: int = 0): self.dataset, self.batch_size, self.window, self.seed, self.known = dataset, batch_size, batch_size * batches, seed, {}
+
+    def __len__(self): return len(self.dataset)
+
+    def length(self, i: int) -> int:
+        "How long an item is: as the dataset says, or the letters of its questions and answers."
+        if hasattr(self.dataset, "length"): return self.dataset.length(i)
+        return sum(len(t.prompt) + len(t.answer) for t in self.dataset[i].turns)
+
+    def order(self, number: int) -> list: # of indices
+        "The items of a window, in the order in which they are handed out."
+        if number not in self.known:
+            items = range(number * self.window, min(len(self), (number + 1) * self.window))
+            ranked = sorted(items, key=lambda i: (self.length(i), i))
+            whole = [ranked[k:k + self.batch_size] for k in range(0, len(ranked), self.batch_size)]
+            last = [whole.pop()] if len(whole[-1]) < self.batch_size else [] # a batch that is not full stays the last
+            np.random.default_rng([self.seed, number]).shuffle(whole)
+            self.known = {number: [i for batch in whole + last for i in batch]}
+        return self.known[number]
+
+    def __getitem__(self, i): return self.dataset[self.order(i // self.window)[i % self.window]]
+
+# %% ../nbs/20_training.ipynb #df0e559b
+def newest_checkpoint(folder): # -> str or None
+    "The newest checkpoint that was written to its end."
+    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
+    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+
+def keep_checkpoint(place: Path, name: str, limit: int | None):
+    "The checkpoint that was written into `part` takes its place; of those that are whole, the newest `limit` stay."
+    (place / "part" / name / "COMPLETE").touch()
+    shutil.rmtree(place / name, ignore_errors=True)
+    os.rename(place / "part" / name, place / name); shutil.rmtree(place / "part")
+    whole = sorted((p for p in place.glob("checkpoint-*") if (p / "COMPLETE").exists()), key=lambda p: int(p.name.split("-")[1]))
+    for old in whole[:-limit] if limit else []: shutil.rmtree(old)
+
 # %% ../nbs/20_training.ipynb #54e13423
 class SteadyTrainer(Trainer):
-    "transformers' Trainer with samples in order, randomness that depends on the step alone, and no silence about what goes wrong."
+    "transformers' Trainer with samples in order, randomness that depends on the step alone, whole checkpoints, and no silence about what goes wrong."
+    writing = False # is a checkpoint being written?
+
     def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
+    def _get_output_dir(self, trial): return str(Path(self.args.output_dir) / "part") if self.writing else self.args.output_dir
+
+    def sharded(self) -> bool: return self.is_fsdp_enabled or self.is_deepspeed_enabled # then Accelerate gathers and spreads weights
+
+    def _save(self, output_dir=None, state_dict=None):
+        "Weights by the names they have in memory."
+        if self.sharded(): return super()._save(output_dir, state_dict)
+        if self.args.should_save: Path(output_dir).mkdir(parents=True, exist_ok=True); save_by_name(self.model, str(Path(output_dir) / "model.safetensors"))
+
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        "Through `from_pretrained`, and strictly: files name DINOv2's attention otherwise than the model does, and the Trainer would silently pass over it."
-        if self.is_fsdp_enabled: return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = FerretForConditionalGeneration.from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-        (self.model if model is None else model).load_state_dict(saved.state_dict())
+        "… and strictly."
+        if self.sharded(): return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_by_name(self.model if model is None else model, str(Path(resume_from_checkpoint) / "model.safetensors"))
+
+    def _save_checkpoint(self, model, trial):
+        "Written beside, marked, renamed; then older ones go. Raises OSError where there is no room: what was there before still is."
+        place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+        if self.args.should_save: shutil.rmtree(place / "part", ignore_errors=True)
+        wait_for_all()
+        try: self.writing = True; super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(place / "part", ignore_errors=True)
+            raise OSError(f"{place / name} could not be written ({' '.join(str(error).split())[:200]}): make room and add --resume, which goes on from {newest_checkpoint(place) or 'the beginning of the stage'}.") from error
+        finally: self.writing = False
+        wait_for_all()
+        if self.args.should_save: keep_checkpoint(place, name, self.args.save_total_limit)
+        wait_for_all()
 
     def training_step(self, model, inputs, *args, **kwargs):
         ids = inputs.pop("ids")
         torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step) # the region sampler's points: same step, same draw
         loss = super().training_step(model, inputs, *args, **kwargs)
-        if not torch.isfinite(loss): raise ValueError(f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids[:4])} …")
+        if not torch.isfinite(loss): raise ValueError(f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids)}: expected a finite number.")
         return loss
 
 # %% ../nbs/20_training.ipynb #8bce3c04
@@ -304,11 +447,19 @@ class StageTrainer(SteadyTrainer):
         for name in ("global_pixels", "local_pixels"): del inputs[name]
         inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
 
+    def fair_share(self, written):
+        "What a mean over this process's tokens counts in the mean over all that a step holds."
+        size, parts = self.args.world_size, self.args.gradient_accumulation_steps
+        if size * parts == 1 or not self.is_in_train: return 1.0
+        mine = (written >= 0).sum().float(); everyone = mine.clone()
+        if size > 1: dist.all_reduce(everyone)
+        return size * mine / everyone.clamp(min=1) / parts # gradients are averaged over processes, and added up over parts
+
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         if not self.stage.look: return super().compute_loss(model, inputs, return_outputs, **kwargs)
         written, shows = [inputs.pop(k) for k in ("names", "writes")], inputs.pop("shows")
         loss, out = super().compute_loss(model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs)
-        loss = loss + self.stage.look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for of in written)
+        loss = loss + self.stage.look * sum(self.fair_share(of) * look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for of in written)
         return (loss, out) if return_outputs else loss
 
     def training_step(self, model, inputs, *args, **kwargs):
@@ -317,7 +468,7 @@ class StageTrainer(SteadyTrainer):
 
 # %% ../nbs/20_training.ipynb #2baa6b0b
 class Watch(TrainerCallback):
-    "A progress bar over all stages, a loss log, and a mark on every checkpoint that was written to its end."
+    "A progress bar over all stages, and the loss beside it."
     def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name = bar, batch_size, name
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -327,45 +478,27 @@ class Watch(TrainerCallback):
         if logs and "loss" in logs:
             self.bar.set_postfix_str(f"stage {self.name.split()[0]}, loss {logs['loss']:.3f}")
 
-    def on_save(self, args, state, control, **kwargs):
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "COMPLETE").touch()
-
-def newest_checkpoint(folder): # -> str or None
-    "The newest checkpoint that was written to its end."
-    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
-
 # %% ../nbs/20_training.ipynb #2a5a01a3
-def data_workers() -> int:
-    "How many processes prepare batches for this one: for a CPU half its cores, two at most; for a GPU, which is far quicker than they are, up to a dozen."
-    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    if not torch.cuda.is_available(): return min(2, max(1, cores // 2))
-    room = os.statvfs("/dev/shm") if os.path.exists("/dev/shm") else None # batches wait there
-    fits = room.f_bavail * room.f_frsize // 2 ** 28 if room else 12
-    return next(n for n in (12, 6, 4, 3, 2, 1) if n == 1 or n <= min(cores - 1, fits))
-
-def stage_arguments(stage: Stage, out, steps: int, seed: int) -> TrainingArguments:
-    "transformers' settings for one stage."
-    fast = autocast()
-    found = TrainingArguments(output_dir=str(out), max_steps=steps, per_device_train_batch_size=stage.batch_size, learning_rate=stage.lr,
+def stage_arguments(stage: Stage, out, steps: int, seed: int, options: Options = Options()) -> TrainingArguments:
+    "transformers' settings for one stage. Raises ValueError where the stage's batch cannot be divided among the processes."
+    fast, size = autocast(), world()[1]
+    at_once = options.at_once or max(1, stage.batch_size // size)
+    if stage.batch_size % (at_once * size): raise ValueError(f"Stage {stage.name} takes {stage.batch_size} samples a step: expected a multiple of {at_once * size}, since {size} process{'es' * (size > 1)} compute{'s' * (size == 1)} {at_once} at once.")
+    found = TrainingArguments(output_dir=str(out), max_steps=steps, per_device_train_batch_size=at_once, gradient_accumulation_steps=stage.batch_size // (at_once * size), learning_rate=stage.lr,
         lr_scheduler_type="cosine", warmup_steps=min(100, max(1, steps // 10)), max_grad_norm=1.0, bf16=fast._enabled, use_cpu=not torch.cuda.is_available(),
         remove_unused_columns=False, logging_nan_inf_filter=False, logging_steps=max(1, min(25, steps // 4)), report_to="none", disable_tqdm=True,
         save_strategy="steps", save_steps=max(20, steps // 12), save_total_limit=2, seed=seed, dataloader_num_workers=data_workers(),
-        dataloader_prefetch_factor=3, log_level="error")
+        dataloader_prefetch_factor=3, log_level="error", activation_checkpointing=options.checkpointing,
+        ddp_find_unused_parameters=size > 1, fsdp=bool(options.fsdp) or None, fsdp_config=options.fsdp, deepspeed=options.deepspeed)
     found._n_gpu = min(1, found.n_gpu) # one process uses one GPU: several are for torchrun
     return found
 
-MOST_PICTURES = 5000 # whose maps are kept: a gigabyte
-
-def round_of_pictures(samples: int, visits: int, batch_size: int) -> int:
-    "How many pictures come round again: whole dozens of batches where there are many, so that each of up to twelve processes meets its own ones again."
-    n, dozen = min(-(-samples // visits), MOST_PICTURES), 12 * batch_size
-    return n if n < 8 * dozen else n // dozen * dozen
+MOST_PICTURES = 4992 # whose maps are kept: a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own pictures again
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
     scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, practice=stage.practice)
-    if stage.visits > 1: scenes = Revisited(SceneStream(round_of_pictures(samples, stage.visits, stage.batch_size), scenes.seed, practice=stage.practice), samples)
+    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, practice=stage.practice), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371
@@ -379,20 +512,32 @@ def used_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
     "Those of the stage's `align` that this model's way of seeing uses: without tiles the local one says nothing."
     return tuple(name for name in stage.align if name != "local_projector" or processor.config.resolution == "anyres")
 
-def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False) -> list:
-    "Train one stage for `steps` steps; returns the log of (step, loss)."
+def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False, options: Options = Options(), data=None): # -> (log of (step, loss), the trainer)
+    "Train one stage for `steps` steps, on its own data or on what is given as `data`: conversations that lie in files."
+    stage = replace(stage, slow={**stage.slow, **options.slow}, **(dict(visits=1) if options.fsdp or options.deepspeed else {})) # sharded towers look inside a step only
     checkpoint = newest_checkpoint(out) if resume else None
     if stage.align and not checkpoint: align_projectors(model, processor, used_projectors(processor, stage), stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
-    prepare_stage(model, stage)
-    choose_attention(model, stage)
+    adapted = options.lora and "language_model" in stage.trains
+    if adapted: add_adapters(model, options.lora, seed * 10 + number)
+    prepare_stage(model, stage); choose_attention(model, stage)
     if compile: model.language_model.compile(dynamic=True)
-    watch = Watch(bar, stage.batch_size, stage.name)
-    trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed), stage=stage, train_dataset=stage_data(stage, steps * stage.batch_size, seed, number),
-                           data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[watch])
+    data = stage_data(stage, steps * stage.batch_size, seed, number) if data is None else data
+    if options.group: data = ByLength(data, stage.batch_size, seed=seed)
+    trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed, options), stage=stage, train_dataset=data,
+                           data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[Watch(bar, stage.batch_size, stage.name)])
     trainer.remove_callback(PrinterCallback) # the bar says it
+    if options.tensorboard and world()[0] == 0: trainer.add_callback(board(Path(out).parent.parent / "logs" / f"stage-{number}"))
     if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
     trainer.train(resume_from_checkpoint=checkpoint)
-    return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e]
+    if adapted: merge_adapters(model)
+    return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e], trainer
+
+def board(folder): # -> callback
+    "Logs for `tensorboard --logdir`. Raises ImportError without the package tensorboard."
+    try: from torch.utils.tensorboard import SummaryWriter
+    except ImportError: raise ImportError("Logs for TensorBoard need the package tensorboard: pip install 'ferretlite[train]'.") from None
+    from transformers.integrations import TensorBoardCallback
+    return TensorBoardCallback(SummaryWriter(str(folder)))
 
 # %% ../nbs/20_training.ipynb #9a2dd107
 def finished() -> float: # seconds
@@ -546,6 +691,7 @@ def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None whe
     if not resume: raise ValueError(f"{record.parent} already holds a run: choose another folder, or add --resume to go on with it.")
     run = json.loads(record.read_text())
     changed = [k for k in ("preset", "stage", "seed", "from_model", "config") if run["settings"].get(k) != settings[k]]
+    changed += [k for k in ("options",) if (run["settings"].get(k) or {}) != settings[k]]
     changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
     if changed: raise ValueError(f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
     return run
@@ -562,13 +708,15 @@ def plan_run(model, processor, stages, seed: int, samples=None, minutes=None): #
 
 # %% ../nbs/20_training.ipynb #ab5951fd
 def save_record(path, run: dict):
-    "Write the run's record whole."
-    write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))
+    "Write the run's record whole; of many processes the first one does."
+    if world()[0] == 0: write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))
 
-def save_model(model, processor: FerretProcessor, folder, half: bool = False):
-    "Weights, configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers."
-    (copy.deepcopy(model).half() if half else model).save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
+def save_model(model, processor: FerretProcessor, folder, half: bool = False, weights: dict | None = None):
+    "Weights (the model's, or gathered ones), configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers. Of many processes the first one writes."
+    if world()[0] == 0:
+        (copy.deepcopy(model).half() if half else model).save_pretrained(folder, state_dict=weights)
+        processor.tokenizer.save_pretrained(folder)
+    wait_for_all()
 
 def draw_losses(run: dict, path):
     "The loss of each stage against its samples, as a picture."
@@ -592,24 +740,25 @@ def train(preset: str = "tiny", # a key of STAGES
           towers=None, lm=None, # folders to start from instead of the shipped ones
           compile: bool = False, # the language model, by torch.compile: faster after a minute's wait; needs a C++ compiler
           config: dict | None = None, # fields of FerretConfig that differ from the preset's; not with `from_model`, which has its own
+          options: Options = Options(), # how it is carried out
           progress: bool = True) -> Path:
-    """Train a model through the paper's stages. A run of given samples that is stopped and resumed ends with the weights of one that was not.
+    """Train a model through the paper's stages, in one process or in all that were started together. A run of given samples that is stopped and resumed ends with the weights of one that was not.
 
     Raises ValueError for an unknown preset or stage, a folder that holds another run, neither samples nor minutes, or a configuration beside `from_model`."""
     if config and from_model: raise ValueError("Found config beside from_model: expected one of them, since the folder has a configuration of its own.")
-    out, numbers = Path(out), chosen_stages(preset, stage)
+    (rank, size), out, numbers = join_world(), Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
-    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm))
-    run = open_run(record, settings, resume)
+    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm), options=options.learned())
+    run = agree(lambda: open_run(record, settings, resume))
     keep_buffers(); sum_in_order()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset)
     model.to(training_device())
     if not run:
-        steps, scenes = plan_run(model, processor, stages, seed, samples, minutes)
-        run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0,
+        steps, scenes = agree(lambda: plan_run(model, processor, stages, seed, samples, minutes))
+        run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0, world_size=size,
                    machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
         save_record(record, run)
-    bar = tqdm(total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)), unit="sample", disable=not progress, file=sys.stderr, smoothing=.05)
+    bar = tqdm(total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)), unit="sample", disable=not progress or rank > 0, file=sys.stderr, smoothing=.05)
     for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
         folder = out / f"stage-{number + 1}"
         if s.name in run["done"]:
@@ -617,11 +766,12 @@ def train(preset: str = "tiny", # a key of STAGES
             continue
         began = time.perf_counter()
         if number == 1: copy_projector(model)
-        log = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile)
-        save_model(model, processor, folder)
+        log, trainer = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile, options)
+        save_model(model, processor, folder, weights=trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.sharded() else None)
+        if trainer.sharded(): model, processor = load_model(folder); model.to(training_device()) # whole again
         run["log"][s.name] = log; run["done"].append(s.name); run["seconds"] += time.perf_counter() - began
         save_record(record, run)
     bar.close()
     save_model(model, processor, out)
-    write_whole(out / "loss.png", lambda p: draw_losses(run, p))
+    if rank == 0: write_whole(out / "loss.png", lambda p: draw_losses(run, p))
     return out
