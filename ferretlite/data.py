@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'SceneStream', 'Revisited', 'walk_json', 'pack', 'mapped', 'unpack', 'need', 'inside', 'open_picture',
-           'coco_id', 'cache_folder', 'Files', 'polygon_mask', 'CocoScenes', 'ConversationDataset', 'Collator']
+           'coco_id', 'cache_folder', 'Files', 'polygon_mask', 'read_mask', 'CocoScenes', 'ConversationDataset',
+           'Collator']
 
 # %% ../nbs/19_data.ipynb #8484a68d
 import hashlib
@@ -205,13 +206,15 @@ class Files(torch.utils.data.Dataset):
     options = () # attributes on which `rows` depends
     def __init__(self, folder, # everything lies in it
                  images: str = "images", # the pictures' folder in it
-                 exclude=(), # numbers of COCO pictures to leave out
+                 exclude=(), # numbers of COCO pictures and names of pictures to leave out
                  strict: bool = True, # False: annotations that are wrong are left out and counted
                  cache=None, # folder for packed annotations, see `cache_folder`
                  ):
         self.folder, self.images, self.strict, self.left_out = Path(folder), images, strict, Counter()
         self.head, self.table = unpack(self._packed(cache))
-        self.kept = np.flatnonzero(~np.isin(self.coco_ids, list(exclude))) if exclude else None
+        names, numbers = ({e for e in exclude if isinstance(e, kind)} for kind in (str, int))
+        out = np.isin(self.coco_ids, list(numbers)) | np.array([n in names for n in self.pictures] if names else False)
+        self.kept = np.flatnonzero(~out) if out.any() else None
 
     def _packed(self, cache):
         "The table of all records, made anew or mapped."
@@ -233,6 +236,9 @@ class Files(torch.utils.data.Dataset):
         "The i-th row that is kept; negative numbers count from the end."
         if not -len(self) <= i < len(self): raise IndexError(f"There is no record {i}: expected a number below {len(self)}.")
         return self.table[int(i % len(self) if self.kept is None else self.kept[i])]
+
+    @property
+    def pictures(self) -> list: return self.table.data.column("picture").to_pylist() # of every row, kept or not
 
     def record(self, i: int): return json.loads(self.row(i)["record"])
 
@@ -284,6 +290,14 @@ def polygon_mask(polygons: list, # of [x1, y1, x2, y2, …], image frame
             np.add.at(toggles, (columns, np.ceil(y - .5).clip(0, h).astype(int)), 1)
         mask |= toggles.cumsum(1)[:, :h] % 2 == 1
     return mask.T
+
+def read_mask(found, # a run-length code, polygons, or nothing
+              size): # -> Mask or None
+    "The mask of an annotation in COCO's forms; what owns no pixel is no mask."
+    if not found: return None
+    if isinstance(found, dict): return check_region(Mask(found), size)
+    drawn = polygon_mask(found, size)
+    return Mask(drawn) if drawn.any() else None
 
 # %% ../nbs/19_data.ipynb #29a7a352
 class CocoScenes(Files):
@@ -347,17 +361,10 @@ class CocoScenes(Files):
             box = check_region(Box(x, y, x + w, y + h), size)
         except (TypeError, ValueError) as error:
             return self.skip("box", ValueError(f"Annotation {a['id']} has the box {a['bbox']} ({error}): expected [x, y, width, height] inside its image."))
-        try: mask = self.mask(a.get("segmentation"), size)
+        try: mask = read_mask(a.get("segmentation"), size)
         except (KeyError, TypeError, ValueError) as error:
             mask = self.skip("mask", ValueError(f"Annotation {a['id']} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
         return SceneObject(self.names[a["category_id"]], box, mask, a.get("color"), a.get("fill"), a.get("text"))
-
-    def mask(self, found, size): # -> Mask or None
-        "A run-length code or polygons; what owns no pixel is no mask."
-        if not found: return None
-        if isinstance(found, dict): return check_region(Mask(found), size)
-        drawn = polygon_mask(found, size)
-        return Mask(drawn) if drawn.any() else None
 
 # %% ../nbs/19_data.ipynb #c2a95be3
 class ConversationDataset(torch.utils.data.Dataset):

@@ -7,7 +7,7 @@ __all__ = ['PLACE', 'BLANK', 'FRACTIONS', 'placed_text', 'Dialogues', 'words', '
            'LlavaDialogues', 'export_llava', 'with_places', 'unify', 'named_in', 'NameFinder', 'suppressed',
            'GroundingDino', 'WordReader', 'WordFinder']
 
-# %% ../nbs/19c_dialogues.ipynb #0fd62061
+# %% ../nbs/19c_dialogues.ipynb #030123bd
 import json
 import random
 import re
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from .data import Files, coco_id, need, open_picture, walk_json
-from .formats import CocoScenes, plain, read_lines, save_picture, write_json
+from .formats import read_lines, save_picture, write_json
 from .geometry import Box, Mask, box_iou, check_region
 from .grammar import Grounding, format_region
 from .scenes import SceneObject

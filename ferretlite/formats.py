@@ -8,7 +8,7 @@ __all__ = ['ENTITY', 'GRIFFON_KINDS', 'LvisScenes', 'run_polygons', 'picture_nam
            'export_refcoco', 'held_out', 'GenomeScenes', 'export_genome', 'read_sentence', 'read_entities',
            'FlickrScenes', 'export_flickr', 'GriffonScenes', 'read_lines', 'export_griffon']
 
-# %% ../nbs/19b_formats.ipynb #e68f32cb
+# %% ../nbs/19b_formats.ipynb #c0a10cf9
 import json
 import os
 import random
@@ -17,7 +17,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from .data import CocoScenes, Files, coco_id, inside, need, open_picture, walk_json
+from .data import CocoScenes, Files, coco_id, inside, need, open_picture, read_mask, walk_json
 from .geometry import Box, Mask, check_region
 from .pretraining import write_whole
 from .scenes import KINDS, Phrase, Scene, SceneObject, raster_order, with_article
@@ -115,7 +115,7 @@ def export_objects365(scenes, folder) -> Path: # of the annotations
         annotations += [dict(id=len(annotations) + 1 + k, image_id=i + 1, category_id=ids[o.name], area=o.box.area, bbox=xywh(o.box), iscrowd=0, isfake=0, isreflected=0) for k, o in enumerate(scene.objects)]
     return write_json(folder / "zhiyuan_objv2_train.json", dict(images=images, annotations=annotations, categories=[dict(id=i, name=n.title()) for n, i in ids.items()]))
 
-# %% ../nbs/19b_formats.ipynb #95aa33d4
+# %% ../nbs/19b_formats.ipynb #d7b8a225
 class RefScenes(Files):
     "RefCOCO, RefCOCO+ and RefCOCOg: MDETR-style JSON or parquet; each picture once, with all its expressions as phrases."
     options = ("boxes",)
@@ -172,7 +172,7 @@ class RefScenes(Files):
     def phrase(self, p, size, what):
         "An expression with its box and mask; None where the box was left out."
         box = self.placed(p["bbox"], size, what)
-        try: mask = CocoScenes.mask(self, p.get("mask"), size)
+        try: mask = read_mask(p.get("mask"), size)
         except (KeyError, TypeError, ValueError) as error: mask = self.skip("mask", ValueError(f"{what} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
         return Phrase(plain(p["text"]), [box], mask) if box else None
 
