@@ -164,7 +164,7 @@ PRESETS = {
               dict(name="flickr30k", format="flickr30k", folder="flickr30k", weight=.5),
               *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", weight=.3, n_turns=1) for k in ("ca44", "openimages", "collected"))]})}
 
-# %% ../nbs/19d_mixtures.ipynb #f13feaf7
+# %% ../nbs/19d_mixtures.ipynb #6b58ede6
 EXPORTS = {"coco": export_coco, "lvis": export_lvis, "objects365": export_objects365, "refcoco": export_refcoco, "genome": export_genome,
            "flickr30k": export_flickr, "griffon": export_griffon, "grit": export_grit, "llava": export_llava}
 TREE = dict(name="scenes", style="ferret", max_tokens=288, held_out=[dict(format="refcoco", folder="refcoco", annotations="finetune_refcoco_val.json")], stages={
@@ -181,11 +181,11 @@ GRIFFON_TREE = dict(name="scenes-griffon", style="griffon", max_tokens=512, held
 def export_tree(scenes, # function () -> iterator of scenes, called once for each format
                 folder) -> Path: # of the mixture
     "Scenes in every format, one folder each, with `mixture.json` and `mixture-griffon.json`; the last fifth of RefCOCO is its validation split."
-    folder, n = Path(folder), 0
-    for name, export in EXPORTS.items(): export(scenes(), folder / name)
+    folder, numbered = Path(folder), lambda: (replace(s, id=f"{k:012d}") for k, s in enumerate(scenes(), 1)) # pictures are called as COCO's are
+    for name, export in EXPORTS.items(): export(numbered(), folder / name)
     n = sum(1 for _ in scenes()); last = max(1, n // 5)
-    export_refcoco((s for k, s in enumerate(scenes()) if k < n - last), folder / "refcoco")
-    export_refcoco((s for k, s in enumerate(scenes()) if k >= n - last), folder / "refcoco", "finetune_refcoco_val.json", first=n - last + 1)
+    export_refcoco((s for k, s in enumerate(numbered()) if k < n - last), folder / "refcoco")
+    export_refcoco((s for k, s in enumerate(numbered()) if k >= n - last), folder / "refcoco", "finetune_refcoco_val.json", first=n - last + 1)
     write_json(folder / "mixture-griffon.json", GRIFFON_TREE)
     return write_json(folder / "mixture.json", TREE)
 
