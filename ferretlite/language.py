@@ -108,6 +108,7 @@ def encode_turns(tokenizer, # with a chat template
                  beginning: list, # token ids that all turns share
                  turns: list, # of (prompt, answer)
                  most: int | None = None, # tokens of text; a turn that would lead past it is left out whole (the first one never)
+                 linked: bool = False, # a dialogue: each turn sees those before it, and where one is left out so are all that follow
                  ) -> dict: # input_ids, labels, position_ids, turn_ids: lists of equal length; kept: indices of turns
     "Turns on one beginning, each as if it were the only one: labels on the answers alone, positions that go on from the beginning."
     n = len(beginning)
@@ -116,11 +117,14 @@ def encode_turns(tokenizer, # with a chat template
     ids = tokenizer(texts, add_special_tokens=False).input_ids if texts else []
     for k, (asked, told) in enumerate(zip(ids, ids[len(turns):])):
         told = told + [tokenizer.eos_token_id]
-        if most and row["kept"] and len(row["input_ids"]) - n + len(asked) + len(told) > most: continue
+        if most and row["kept"] and len(row["input_ids"]) - n + len(asked) + len(told) > most:
+            if linked: break
+            continue
+        at = len(row["input_ids"]) if linked else n
         row["input_ids"] += asked + told
         row["labels"] += [-100] * len(asked) + told
-        row["position_ids"] += range(n, n + len(asked) + len(told))
-        row["turn_ids"] += [k + 1] * (len(asked) + len(told)); row["kept"].append(k)
+        row["position_ids"] += range(at, at + len(asked) + len(told))
+        row["turn_ids"] += [1 if linked else k + 1] * (len(asked) + len(told)); row["kept"].append(k)
     return row
 
 # %% ../nbs/16_tiny_lm.ipynb #48b032ac

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'NOVEL', 'PRACTICE', 'COLORS', 'FILLS', 'LETTERS', 'SPLITS', 'SIDES', 'glyph_outline', 'render_alpha',
-           'is_held_out', 'SceneObject', 'Scene', 'draw_scene', 'raster_order', 'with_article', 'caption_of',
+           'is_held_out', 'SceneObject', 'Phrase', 'Scene', 'draw_scene', 'raster_order', 'with_article', 'caption_of',
            'make_scene', 'make_example', 'export_coco']
 
 # %% ../nbs/03_scenes.ipynb #6c0de682
@@ -191,6 +191,17 @@ class SceneObject:
 
 # %% ../nbs/03_scenes.ipynb #e3de023e
 @dataclass
+class Phrase:
+    "What somebody wrote about something in an image, and where it lies; without a box it is known not to be there."
+    text: str
+    boxes: list              # of Box, image frame
+    mask: Mask | None = None # of what lies in its only box
+    span: tuple | None = None # (start, end) of its words in the caption of the scene
+
+    @property
+    def box(self) -> Box: return self.boxes[0]
+
+@dataclass
 class Scene:
     "An image with everything that is known about it; `image` is a PIL picture or the path of one."
     image: Image.Image | str
@@ -200,6 +211,9 @@ class Scene:
     caption: str | None = None
     seed: int | None = None
     split: str = "train"
+    phrases: list = field(default_factory=list) # of Phrase: data sets whose things are described in somebody's words
+    names: list | None = None # what could be here, where a data set says so: a name of these that no object has is absent
+    partial: tuple = ()       # names of which not every object is listed
 
 # %% ../nbs/03_scenes.ipynb #2c42af17
 def _visible(layers, owner):
