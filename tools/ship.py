@@ -36,8 +36,8 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
     rows = [f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} | {m['chance']:.2f} | {m['constant']:.2f} |"
             for k, label in (GRIFFON if preset == "tiny-griffon" else LABELS).items() if (m := scores.get(k))]
     machine, made = run["machine"], run.get("lm")
-    lm = "`tiny-lm`" if not made else (f"a language model that went on from `tiny-lm` for {made['steps']:,} steps: `ferretlite pretrain lm --style griffon --from ferretlite/weights/tiny-lm "
-        f"--samples {made['steps'] * made['batch_size']} --seed {made['seed']} --lr {made['lr']:g} --muon {made['muon']:g}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
+    lm = "`tiny-lm`" if not made else (f"a language model taught in its manner ({made['steps']:,} steps{', ' + made['note'] if 'note' in made else ''}): `ferretlite pretrain lm --style griffon "
+        f"--samples {made['steps'] * made['batch_size']} --batch {made['batch_size']} --seed {made['seed']}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
     return f"""# ferretlite {preset}
 
 {ABOUT[preset]}
