@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'SceneStream', 'Revisited', 'walk_json', 'pack', 'mapped', 'unpack', 'need', 'inside', 'open_picture',
-           'coco_id', 'cache_folder', 'Files', 'polygon_mask', 'read_mask', 'CocoScenes', 'ConversationDataset',
-           'Collator']
+           'coco_id', 'cache_folder', 'Files', 'polygon_mask', 'read_mask', 'Instances', 'CocoScenes',
+           'ConversationDataset', 'Collator']
 
 # %% ../nbs/19_data.ipynb #8484a68d
 import hashlib
@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 from .geometry import Box, Mask, check_region
+from .grammar import clean_name
 from .pretraining import write_whole
 from .processor import FerretProcessor, load_image
 from .scenes import Scene, SceneObject, make_scene
@@ -192,6 +193,7 @@ def open_picture(path, size=None): # -> upright RGB; ValueError where it has nei
         if (raw.height, raw.width) == tuple(size): return load_image(np.asarray(raw.convert("RGBA")))
     raise ValueError(f"{Path(path).name} is {image.height}x{image.width} (height x width): its annotation says {size[0]}x{size[1]}.")
 
+# %% ../nbs/19_data.ipynb #9aea3060
 def coco_id(name: str) -> int:
     "The number of a COCO picture by its file name (`train2014/COCO_train2014_000000391895.jpg`, `000000391895.jpg`); -1 for others."
     found = re.search(r"(?:^|[/_])(\d{12})\.\w+$", str(name))
@@ -284,13 +286,18 @@ def polygon_mask(polygons: list, # of [x1, y1, x2, y2, …], image frame
     for polygon in polygons:
         corners = np.asarray(polygon, float).reshape(-1, 2)
         if len(corners) < 3 or not np.isfinite(corners).all(): raise ValueError(f"a polygon has {len(corners)} corners, or some that are not finite: expected at least 3")
-        toggles = np.zeros((w, h + 1), np.int32)
-        for (xa, ya), (xb, yb) in zip(corners, np.roll(corners, -1, 0)):
-            first, after = sorted(int(min(max(np.ceil(x - .5), 0), w)) for x in (xa, xb)) # columns whose centre the edge passes
-            columns = np.arange(first, after)
-            y = ya + (columns + .5 - xa) * (yb - ya) / (xb - xa) if len(columns) else columns
-            np.add.at(toggles, (columns, np.ceil(y - .5).clip(0, h).astype(int)), 1)
-        mask |= toggles.cumsum(1)[:, :h] % 2 == 1
+        (xa, ya), (xb, yb) = corners.T, np.roll(corners, -1, 0).T # edges from a to b
+        ends = np.ceil(np.stack([np.minimum(xa, xb), np.maximum(xa, xb)]) - .5).clip(0, w).astype(int)
+        left, passed = ends[0].min(), ends[1] - ends[0] # columns whose centre each edge passes
+        edge = np.repeat(np.arange(len(corners)), passed)
+        column = np.arange(len(edge)) - np.repeat(passed.cumsum() - passed, passed) + ends[0][edge]
+        y = ya[edge] + (column + .5 - xa[edge]) * (yb - ya)[edge] / (xb - xa)[edge]
+        row = np.ceil(y - .5).clip(0, h).astype(int)
+        if not len(row): continue
+        top, below = row.min(), row.max()
+        toggles = np.zeros((column.max() + 1 - left, below - top + 1), np.uint8)
+        np.add.at(toggles, (column - left, row - top), 1)
+        mask[left:column.max() + 1, top:below] |= (toggles.cumsum(1, dtype=np.uint8)[:, :below - top] & 1).astype(bool)
     return mask.T
 
 def read_mask(found, # a run-length code, polygons, or nothing
@@ -301,16 +308,48 @@ def read_mask(found, # a run-length code, polygons, or nothing
     drawn = polygon_mask(found, size)
     return Mask(drawn) if drawn.any() else None
 
+# %% ../nbs/19_data.ipynb #2467ee72
+class Instances(Files):
+    "Images with annotations in COCO's form as scenes: boxes and masks (codes or polygons) in the image frame; `names` says what each category is called."
+    exhaustive = True
+    def make(self, i, record) -> Scene:
+        image, annotations = record["image"], record["annotations"]
+        size = (image["height"], image["width"])
+        objects = [o for a in annotations if not a.get("iscrowd") and (o := self.thing(a, size))]
+        ours = image.get("seed") is not None # a scene knows its kinds itself
+        crowded = {self.names[a["category_id"]] for a in annotations if a.get("iscrowd")}
+        return Scene(open_picture(self.path(i), size), size, objects, Path(self.picture(i)).stem, image.get("caption"), image.get("seed"), image.get("split", "train"),
+                     names=None if ours else self.looked_for(image, objects), partial=tuple(sorted(crowded | self.incomplete(image))))
+
+    def looked_for(self, image, objects) -> list: return list(self.names.values()) if self.exhaustive else [o.name for o in objects]
+
+    def incomplete(self, image) -> set: return set()
+
+    def thing(self, a, size): # -> SceneObject, or None where it was left out
+        "An annotation as an object."
+        try:
+            x, y, w, h = map(float, a["bbox"])
+            if not (w > 0 and h > 0): raise ValueError("its sides are not positive")
+            box = check_region(Box(x, y, x + w, y + h), size)
+        except (TypeError, ValueError) as error:
+            return self.skip("box", ValueError(f"Annotation {a['id']} has the box {a['bbox']} ({error}): expected [x, y, width, height] inside its image."))
+        try: mask = read_mask(a.get("segmentation"), size)
+        except (KeyError, TypeError, ValueError) as error:
+            mask = self.skip("mask", ValueError(f"Annotation {a['id']} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
+        return SceneObject(self.names[a["category_id"]], box, mask, a.get("color"), a.get("fill"), a.get("text"))
+
 # %% ../nbs/19_data.ipynb #29a7a352
-class CocoScenes(Files):
+class CocoScenes(Instances):
     """COCO instances as scenes: boxes and masks (codes or polygons) in the image frame, pictures opened when asked for.
 
     Extra keys that `scenes.export_coco` writes (colour, fill, text, caption) are read where they are. Raises ValueError in one sentence naming
     the record that is wrong; a file name that leads out of the folder is refused."""
     image_keys = ("id", "file_name", "height", "width")
     def __init__(self, folder, # holds the annotations and the pictures' folder
-                 annotations: str = "annotations.json", images: str = "images", **options): # see Files
-        self.annotations = annotations
+                 annotations: str = "annotations.json", images: str = "images",
+                 exhaustive: bool = True, # False: not every object of every category is annotated, so that nothing is known to be absent
+                 **options): # see Files
+        self.annotations, self.exhaustive = annotations, exhaustive
         super().__init__(folder, images, **options)
         self.names = {int(k): v for k, v in self.head["names"].items()}
 
@@ -323,7 +362,7 @@ class CocoScenes(Files):
         for kind, record in walk_json(path, "COCO annotations", keys=seen):
             if kind not in keys: continue
             need(record, keys[kind], f"{path}: number {count[kind]} of its {kind}"); count[kind] += 1
-            if kind == "categories": names[record["id"]] = self.category(record)
+            if kind == "categories": names[record["id"]] = clean_name(self.category(record)) or str(record["id"]) # as an answer can carry it
             elif kind == "images": images[record["id"]] = record
             else:
                 held.setdefault(record["image_id"], []).append(json.dumps(record)) # text takes a tenth of the room
@@ -341,32 +380,6 @@ class CocoScenes(Files):
     def named(self, names: dict) -> dict: return names
 
     def file_name(self, record) -> str: return record["file_name"]
-
-    def make(self, i, record) -> Scene:
-        image, annotations = record["image"], record["annotations"]
-        size = (image["height"], image["width"])
-        objects = [o for a in annotations if not a.get("iscrowd") and (o := self.thing(a, size))]
-        ours = image.get("seed") is not None # a scene knows its kinds itself
-        crowded = {self.names[a["category_id"]] for a in annotations if a.get("iscrowd")}
-        return Scene(open_picture(self.path(i), size), size, objects, Path(self.picture(i)).stem, image.get("caption"), image.get("seed"), image.get("split", "train"),
-                     names=None if ours else self.looked_for(image, objects), partial=tuple(sorted(crowded | self.incomplete(image))))
-
-    def looked_for(self, image, objects) -> list: return list(self.names.values())
-
-    def incomplete(self, image) -> set: return set()
-
-    def thing(self, a, size): # -> SceneObject, or None where it was left out
-        "An annotation as an object."
-        try:
-            x, y, w, h = map(float, a["bbox"])
-            if not (w > 0 and h > 0): raise ValueError("its sides are not positive")
-            box = check_region(Box(x, y, x + w, y + h), size)
-        except (TypeError, ValueError) as error:
-            return self.skip("box", ValueError(f"Annotation {a['id']} has the box {a['bbox']} ({error}): expected [x, y, width, height] inside its image."))
-        try: mask = read_mask(a.get("segmentation"), size)
-        except (KeyError, TypeError, ValueError) as error:
-            mask = self.skip("mask", ValueError(f"Annotation {a['id']} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
-        return SceneObject(self.names[a["category_id"]], box, mask, a.get("color"), a.get("fill"), a.get("text"))
 
 # %% ../nbs/19_data.ipynb #c2a95be3
 class ConversationDataset(torch.utils.data.Dataset):

@@ -143,7 +143,7 @@ def export_grit(scenes, folder, seed: int = 0) -> Path: # of the records
         records.append(dict(id=scene.id, image=name, image_h=scene.size[0], image_w=scene.size[1], conversations=said, box_x1y1x2y2=boxes, masks=masks))
     return write_json(folder / "grit.json", records)
 
-# %% ../nbs/19c_dialogues.ipynb #3f0d3f56
+# %% ../nbs/19c_dialogues.ipynb #b2477445
 FRACTIONS = re.compile(r"\[\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*\]")
 
 def from_square(fractions, size) -> Box:
@@ -153,6 +153,7 @@ def from_square(fractions, size) -> Box:
     x1, y1, x2, y2 = (side * f for f in fractions)
     return check_region(Box(x1 - left, y1 - top, x2 - left, y2 - top), size)
 
+# %% ../nbs/19c_dialogues.ipynb #17ea3288
 class LlavaDialogues(Dialogues):
     "LLaVA's conversations, with or without an image."
     options = ("boxes",)
@@ -185,7 +186,7 @@ def export_llava(scenes, folder) -> Path: # of the conversations
     records.append(dict(id="words-1", conversations=[{"from": "human", "value": "How many sides has a dice?"}, {"from": "gpt", "value": "Six."}]))
     return write_json(folder / "llava.json", records)
 
-# %% ../nbs/19c_dialogues.ipynb #7df0b66d
+# %% ../nbs/19c_dialogues.ipynb #73f617ca
 def with_places(text: str, found: list, # of (start, end, list of Box)
                 ) -> tuple: # (text with placeholders, list of [x1, y1, x2, y2])
     "A text with a placeholder behind each part that has boxes; of parts that overlap the first and longest stays."
@@ -196,6 +197,7 @@ def with_places(text: str, found: list, # of (start, end, list of Box)
         boxes += [p.list() for p in places]; end = b
     return told + text[end:], boxes
 
+# %% ../nbs/19c_dialogues.ipynb #086002b3
 def unify(reader: Dialogues, # conversations without places, and their pictures
           find, # function (image, text) -> list of (start, end, list of Box)
           out, # the JSON file to write
@@ -215,7 +217,7 @@ def unify(reader: Dialogues, # conversations without places, and their pictures
     write_json(out, records)
     return counts
 
-# %% ../nbs/19c_dialogues.ipynb #ab10d40b
+# %% ../nbs/19c_dialogues.ipynb #56dca2c5
 def named_in(text: str, names: list) -> list: # of (start, end, name)
     "Where a text speaks of things on a list: whole words, singular or plural, the longest first."
     forms = {f.lower(): n for n in names for f in (plural(n), n)}
@@ -223,6 +225,7 @@ def named_in(text: str, names: list) -> list: # of (start, end, name)
     pattern = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, sorted(forms, key=len, reverse=True))) + r")(?!\w)", re.IGNORECASE)
     return [(m.start(), m.end(), forms[m[1].lower()]) for m in pattern.finditer(text)]
 
+# %% ../nbs/19c_dialogues.ipynb #1f7e7360
 class NameFinder:
     "Places of the names in a text, by a detector that takes words: a function for `unify`."
     def __init__(self, detector, # function (image, names) -> list of Grounding with scores
@@ -235,7 +238,7 @@ class NameFinder:
         found = {g.name: g.boxes for g in self.detector(image, sorted({n for *_, n in spoken}))} if spoken else {}
         return [(a, b, found[n]) for a, b, n in spoken if 0 < len(found.get(n, ())) <= self.most]
 
-# %% ../nbs/19c_dialogues.ipynb #7bbcb78e
+# %% ../nbs/19c_dialogues.ipynb #ec705083
 def suppressed(boxes: torch.Tensor, # [n, 4]
                scores: torch.Tensor, # [n]
                overlap: float) -> list: # of indices, best first
@@ -245,6 +248,7 @@ def suppressed(boxes: torch.Tensor, # [n, 4]
         if all(iou[i, j] <= overlap for j in left): left.append(i)
     return left
 
+# %% ../nbs/19c_dialogues.ipynb #85632b37
 class GroundingDino:
     "Boxes for names by Grounding DINO, from a folder or a hub id: a detector for `NameFinder`. About 700 MB in the published sizes."
     def __init__(self, folder: str = "IDEA-Research/grounding-dino-base", threshold: float = .35, overlap: float = .7, device: str = "cpu"):
@@ -284,14 +288,14 @@ class GroundingDino:
             if order: found.append(Grounding(name, [Box(*corners[kept[k]].tolist()) for k in order], [best[kept[k]].item() for k in order]))
         return found
 
-# %% ../nbs/19c_dialogues.ipynb #6d41c276
+# %% ../nbs/19c_dialogues.ipynb #3220ffae
 class WordReader:
     "Words in an image, with boxes and scores, by rapidocr: needs `pip install ferretlite[ocr]`."
     def __init__(self, threshold: float = .6):
         import logging
         try: from rapidocr import RapidOCR
         except ImportError: raise ImportError("Reading words needs rapidocr and onnxruntime: pip install 'ferretlite[ocr]'.") from None
-        self.threshold, self.engine = threshold, RapidOCR()
+        self.threshold, self.engine = threshold, RapidOCR(params={"EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads()})
         logging.getLogger("RapidOCR").setLevel(logging.ERROR) # it reports every file it opens
 
     def __call__(self, image) -> list: # of Grounding with one box and its score, image frame
@@ -300,6 +304,7 @@ class WordReader:
         words = [(t, Box(*b.min(0), *b.max(0)).clip((image.height, image.width)), s) for b, t, s in listed if s >= self.threshold]
         return [Grounding(text, [box], [float(score)]) for text, box, score in words if box.area > 0]
 
+# %% ../nbs/19c_dialogues.ipynb #52962738
 class WordFinder:
     "Places of the words in a text that the image shows: a function for `unify`."
     def __init__(self, reader): self.reader = reader # function image -> list of Grounding

@@ -8,7 +8,7 @@ __all__ = ['ENTITY', 'GRIFFON_KINDS', 'LvisScenes', 'run_polygons', 'picture_nam
            'export_refcoco', 'held_out', 'GenomeScenes', 'export_genome', 'read_sentence', 'read_entities',
            'FlickrScenes', 'export_flickr', 'GriffonScenes', 'read_lines', 'export_griffon']
 
-# %% ../nbs/19b_formats.ipynb #c0a10cf9
+# %% ../nbs/19b_formats.ipynb #5c92fc4a
 import json
 import os
 import random
@@ -18,7 +18,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from .data import CocoScenes, Files, coco_id, inside, need, open_picture, read_mask, walk_json
-from .geometry import Box, Mask, check_region
+from .geometry import Box, Mask
+from .grammar import clean_name
 from .pretraining import write_whole
 from .scenes import KINDS, Phrase, Scene, SceneObject, raster_order, with_article
 from .tasks import attribute_query, whole_kinds
@@ -47,7 +48,7 @@ class LvisScenes(CocoScenes):
 
     def incomplete(self, image): return {self.names[k] for k in image.get("not_exhaustive_category_ids", ()) if k in self.names}
 
-# %% ../nbs/19b_formats.ipynb #a592a674
+# %% ../nbs/19b_formats.ipynb #713bad35
 def run_polygons(mask: Mask) -> list: # of [x1, y1, x2, y2, …]
     "A mask as rectangles, one per run: the same pixels, whoever counts them."
     h, w = mask.size
@@ -60,6 +61,7 @@ def run_polygons(mask: Mask) -> list: # of [x1, y1, x2, y2, …]
             start, length = start + n, length - n
     return found
 
+# %% ../nbs/19b_formats.ipynb #d704e05a
 def picture_names(scene, number: int) -> tuple: # (as COCO 2017 has it, as RefCOCO has it)
     "The file names that a picture with this number has."
     return f"train2017/{number:012d}.jpg", f"COCO_train2014_{number:012d}.jpg"
@@ -76,6 +78,7 @@ def write_json(path, data) -> Path:
 
 def xywh(box: Box) -> list: return [box.x1, box.y1, box.width, box.height]
 
+# %% ../nbs/19b_formats.ipynb #de9e7fa7
 def export_lvis(scenes, folder) -> Path: # of the annotations
     "Scenes as LVIS v1: polygons, two or three negative categories an image, pictures at `train2017/`."
     folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
@@ -91,7 +94,7 @@ def export_lvis(scenes, folder) -> Path: # of the annotations
     categories = [dict(id=i, name=n.replace(" ", "_"), synset=f"{n.replace(' ', '_')}.n.01", synonyms=[n], frequency="f") for n, i in ids.items()]
     return write_json(folder / "lvis_v1_train.json", dict(info={}, licenses=[], images=images, annotations=annotations, categories=categories))
 
-# %% ../nbs/19b_formats.ipynb #f3dfb548
+# %% ../nbs/19b_formats.ipynb #f40838cc
 class Objects365Scenes(CocoScenes):
     "Objects365 v1 and v2: COCO's format, names in lower case, pictures in `patch…` folders."
     def __init__(self, folder, annotations: str = "zhiyuan_objv2_train.json", images: str = "train", **options): super().__init__(folder, annotations, images, **options)
@@ -104,6 +107,7 @@ class Objects365Scenes(CocoScenes):
         tried = [super(Objects365Scenes, self).path(i, n) for n in dict.fromkeys((listed, "/".join(listed.split("/")[-2:])))]
         return next((p for p in tried if p.exists()), tried[-1])
 
+# %% ../nbs/19b_formats.ipynb #67fd0b47
 def export_objects365(scenes, folder) -> Path: # of the annotations
     "Scenes as Objects365 v2: boxes alone, capitalised names, pictures at `train/patch0/`."
     folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
@@ -115,7 +119,7 @@ def export_objects365(scenes, folder) -> Path: # of the annotations
         annotations += [dict(id=len(annotations) + 1 + k, image_id=i + 1, category_id=ids[o.name], area=o.box.area, bbox=xywh(o.box), iscrowd=0, isfake=0, isreflected=0) for k, o in enumerate(scene.objects)]
     return write_json(folder / "zhiyuan_objv2_train.json", dict(images=images, annotations=annotations, categories=[dict(id=i, name=n.title()) for n, i in ids.items()]))
 
-# %% ../nbs/19b_formats.ipynb #d7b8a225
+# %% ../nbs/19b_formats.ipynb #91aaa7db
 class RefScenes(Files):
     "RefCOCO, RefCOCO+ and RefCOCOg: MDETR-style JSON or parquet; each picture once, with all its expressions as phrases."
     options = ("boxes",)
@@ -176,6 +180,7 @@ class RefScenes(Files):
         except (KeyError, TypeError, ValueError) as error: mask = self.skip("mask", ValueError(f"{what} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
         return Phrase(plain(p["text"]), [box], mask) if box else None
 
+# %% ../nbs/19b_formats.ipynb #a143496c
 def _corners(box, form):
     "A box as [x1, y1, x2, y2]; what is no box stays as it is."
     try: a, b, c, d = box
@@ -186,7 +191,7 @@ def plain(text: str) -> str:
     "Somebody's words on one line, without anything that we give a meaning of our own."
     return " ".join(re.sub(r"<(?:region|crop|image)>", " ", str(text)).split())
 
-# %% ../nbs/19b_formats.ipynb #5604e737
+# %% ../nbs/19b_formats.ipynb #be2d6436
 def expressions(scene, rng, most: int = 3) -> list: # of (text, SceneObject)
     "Descriptions that fit one object each."
     found = {}
@@ -195,6 +200,7 @@ def expressions(scene, rng, most: int = 3) -> list: # of (text, SceneObject)
         if query and len(found) < most: found.setdefault(query.phrase, scene.objects[i])
     return list(found.items())
 
+# %% ../nbs/19b_formats.ipynb #a796adf2
 def export_refcoco(scenes, folder, name: str = "finetune_refcoco_train.json", first: int = 1) -> Path: # of the annotations
     "Scenes as RefCOCO in MDETR's form, or, where the name says so, as parquet; pictures at `train2014/`."
     folder, images, annotations, rows = Path(folder), [], [], []
@@ -217,7 +223,7 @@ def held_out(readers) -> set: # of int
     "The numbers of all COCO pictures in these readers (RefCOCO's val and test files): what training readers `exclude`."
     return {int(n) for r in readers for n in r.coco_ids if n >= 0}
 
-# %% ../nbs/19b_formats.ipynb #3af980b9
+# %% ../nbs/19b_formats.ipynb #82425dc5
 class GenomeScenes(Files):
     "Visual Genome's region descriptions as phrases; pictures lie at `VG_100K/` and `VG_100K_2/`."
     def __init__(self, folder, annotations: str = "region_descriptions.json", data: str = "image_data.json", images: str = ".", **options): # see Files
@@ -247,6 +253,7 @@ class GenomeScenes(Files):
         found = [(plain(text), self.placed(_corners(box, "xywh"), record["size"], f"{self.picture(i)}: {text!r}")) for text, *box in record["regions"]]
         return Scene(image, tuple(record["size"]), [], Path(self.picture(i)).stem, phrases=[Phrase(text, [box]) for text, box in found if text and box])
 
+# %% ../nbs/19b_formats.ipynb #cd689818
 def export_genome(scenes, folder) -> Path: # of the annotations
     "Scenes as Visual Genome: a phrase for each object; every other picture is one of COCO's."
     folder, regions, images = Path(folder), [], []
@@ -257,7 +264,7 @@ def export_genome(scenes, folder) -> Path: # of the annotations
     write_json(folder / "image_data.json", images)
     return write_json(folder / "region_descriptions.json", regions)
 
-# %% ../nbs/19b_formats.ipynb #79739402
+# %% ../nbs/19b_formats.ipynb #7e4c98e0
 ENTITY = re.compile(r"\[/EN#(\d+)/(\S+) ([^\]]*)\]")
 
 def read_sentence(line: str) -> tuple: # (caption, [(chain, start, end)])
@@ -268,6 +275,7 @@ def read_sentence(line: str) -> tuple: # (caption, [(chain, start, end)])
         spans.append((m[1], len(text), len(text) + len(m[3]))); text += m[3]
     return text + line[last:], spans
 
+# %% ../nbs/19b_formats.ipynb #86ab2291
 def read_entities(path) -> dict: # size, boxes (chain -> list of [x1, y1, x2, y2])
     "The boxes of an XML file of Flickr30k Entities."
     try: text = Path(path).read_text(encoding="utf-8")
@@ -283,7 +291,7 @@ def read_entities(path) -> dict: # size, boxes (chain -> list of [x1, y1, x2, y2
     except (ET.ParseError, AttributeError, TypeError, ValueError) as error: raise ValueError(f"{path} cannot be read ({error}): expected XML of Flickr30k Entities.") from None
     return dict(size=size, boxes=boxes)
 
-# %% ../nbs/19b_formats.ipynb #5600138a
+# %% ../nbs/19b_formats.ipynb #ff1768fc
 class FlickrScenes(Files):
     "Flickr30k Entities: one scene per sentence, with its phrases where they stand in the caption."
     options = ("split",)
@@ -322,6 +330,7 @@ class FlickrScenes(Files):
             if boxes: phrases.append(Phrase(words, boxes, span=(start, end)))
         return Scene(image, size, [], f"{Path(self.picture(i)).stem}#{i}", record["caption"], phrases=phrases)
 
+# %% ../nbs/19b_formats.ipynb #523d1e85
 def export_flickr(scenes, folder, split: str = "train") -> Path: # of the list of pictures
     "Scenes as Flickr30k Entities: two sentences a picture, the first about all objects, the second about one kind and all its boxes."
     folder, numbers = Path(folder), []
@@ -343,7 +352,7 @@ def export_flickr(scenes, folder, split: str = "train") -> Path: # of the list o
     write_whole(folder / f"{split}.txt", lambda part: part.write_text("\n".join(numbers) + "\n"))
     return folder / f"{split}.txt"
 
-# %% ../nbs/19b_formats.ipynb #0d200caf
+# %% ../nbs/19b_formats.ipynb #242a77b1
 GRIFFON_KINDS = ("DET", "RANDDET", "VG", "REG", "VISJ")
 
 class GriffonScenes(Files):
@@ -372,7 +381,9 @@ class GriffonScenes(Files):
                 for c, b in zip(record["category_id"], record["box"]): held[str(c)].append(b)
                 record = dict(image_path=record["img_path"], height=record["height"], width=record["width"], objects=[dict(category_name=c, bboxes=b) for c, b in held.items()])
             need(record, ("image_path", "height", "width", *(("expression", "bboxes") if self.kind in ("VG", "REG") else ("objects",))), what)
-            for o in record.get("objects", ()): need(o, ("category_name", "bboxes"), f"{what}, an object")
+            for o in record.get("objects", ()):
+                need(o, ("category_name", "bboxes"), f"{what}, an object")
+                o["category_name"] = clean_name(plain(o["category_name"])) # as an answer can carry it
             yield record, record["image_path"], coco_id(record["image_path"])
 
     def make(self, i, record):
@@ -386,10 +397,11 @@ class GriffonScenes(Files):
             placed = [b for box in boxes if (b := self.placed(box, size, f"{what}: {said!r}"))]
             if placed or not boxes: scene.phrases = [Phrase(plain(said), placed)]
             return scene
-        for o in record["objects"]: scene.objects += [SceneObject(plain(o["category_name"]), b) for box in o["bboxes"] if (b := self.placed(box, size, f"{what}: {o['category_name']!r}"))]
+        for o in record["objects"]: scene.objects += [SceneObject(o["category_name"], b) for box in o["bboxes"] if (b := self.placed(box, size, f"{what}: {o['category_name']!r}"))]
         scene.names = self.head["names"] or [o["category_name"] for o in record["objects"]]
         return scene
 
+# %% ../nbs/19b_formats.ipynb #d2336df6
 def read_lines(path, what: str): # -> iterator of (number of the line, what it holds)
     "A file with one JSON value a line; empty lines are passed over."
     path = Path(path)
@@ -401,6 +413,7 @@ def read_lines(path, what: str): # -> iterator of (number of the line, what it h
     except json.JSONDecodeError as error: raise ValueError(f"{path}: line {n} is not JSON ({error}): expected {what}, one a line.") from None
     except UnicodeDecodeError as error: raise ValueError(f"{path} is not text ({error.reason}): expected {what}, one a line.") from None
 
+# %% ../nbs/19b_formats.ipynb #eaaf9fdf
 def export_griffon(scenes, folder) -> Path: # of the folder
     "Scenes in Griffon's kinds: `det.jsonl`, `randdet.jsonl`, `vg.jsonl`, `reg.jsonl`, `visj.jsonl`, pictures at `images/`."
     folder, lines = Path(folder), {k: [] for k in GRIFFON_KINDS}

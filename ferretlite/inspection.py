@@ -24,7 +24,7 @@ from .grammar import find_groundings
 from .mixtures import FORMATS, Mixture, Recipe, closed_book, open_part, read_recipe, shuffled
 from .pretraining import write_whole
 
-# %% ../nbs/19e_inspection.ipynb #4244091e
+# %% ../nbs/19e_inspection.ipynb #a25fee95
 def check_part(mixture: Mixture, p: int, # number of the part
                n: int, # records to look at
                keep: int = 4) -> dict: # examples to draw
@@ -65,6 +65,7 @@ def kept_ids(reader) -> set:
     ids = reader.coco_ids if reader.kept is None else reader.coco_ids[reader.kept]
     return {int(n) for n in ids if n >= 0}
 
+# %% ../nbs/19e_inspection.ipynb #6fc0b6b9
 def overlaps(parts: list) -> list: # of (name, name, pictures)
     "How many COCO pictures each two parts share."
     held = [(p.name, kept_ids(r)) for p, r in parts if isinstance(r, Files)]
@@ -115,7 +116,7 @@ def check_lines(found: dict) -> str:
         for a, b, c in held["overlaps"]: lines.append(f"  {a} and {b} share {c} pictures")
     return "\n".join(lines + [f"PROBLEM {p}" for p in found["problems"]])
 
-# %% ../nbs/19e_inspection.ipynb #6af428bd
+# %% ../nbs/19e_inspection.ipynb #66161a82
 def drawn(conversation, turn, style: str, width: int = 360): # -> PIL image
     "A picture with the regions of a turn and the boxes that its answer writes."
     image = conversation.image.copy(); pen = ImageDraw.Draw(image)
@@ -136,6 +137,7 @@ def _soft(shape):
     "A mask as a half-transparent layer."
     return Image.fromarray((shape * 90).astype("uint8"))
 
+# %% ../nbs/19e_inspection.ipynb #4eff24f4
 def picture_data(image) -> str:
     "A picture as it stands in a page."
     held = io.BytesIO(); image.save(held, "JPEG", quality=80)
@@ -149,13 +151,14 @@ def bars(values: list, limit: int, n: int = 24) -> str: # of SVG
     x = 10 * n * limit / (top + 1)
     return f'<svg viewBox="0 0 {10 * n + 4} 62" width="{10 * n}"><line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="50" stroke="#d62828"/>{rects}<text x="0" y="61" font-size="9">0</text><text x="{10 * n}" y="61" font-size="9" text-anchor="end">{top} tokens, limit {limit}</text></svg>'
 
-# %% ../nbs/19e_inspection.ipynb #3242f044
+# %% ../nbs/19e_inspection.ipynb #0cf0a621
 PAGE = """:root{color-scheme:light}body{margin:0;background:#f6f7f9;color:#1c2430;font:15px/1.5 system-ui,sans-serif}main{max-width:1180px;margin:0 auto;padding:2rem 1.25rem}h1{margin:0}h2{margin:2rem 0 .5rem}
 .lead{color:#566}.bad{background:#fff1f1;border-left:4px solid #d62828;padding:.4rem .8rem;margin:.3rem 0}.good{background:#eefaf1;border-left:4px solid #1a8f3c;padding:.4rem .8rem}
 table{border-collapse:collapse;background:#fff;width:100%;font-size:.9rem}td,th{border-bottom:1px solid #e3e6ea;padding:.3rem .6rem;text-align:right}td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,260px),1fr));gap:1rem;margin:1rem 0}.card{background:#fff;border:1px solid #e3e6ea;border-radius:12px;padding:.7rem;overflow-wrap:anywhere}
 .card img{width:100%;border-radius:6px}.card p{margin:.3rem 0;font-size:.86rem;white-space:pre-wrap}.ask{font-weight:600}.small{color:#566;font-size:.76rem}"""
 
+# %% ../nbs/19e_inspection.ipynb #81b26da0
 def check_page(found: dict) -> str:
     "What `check` found as one HTML page that needs nothing but itself."
     say, out = lambda t: html.escape(str(t)), []
@@ -176,6 +179,7 @@ def check_page(found: dict) -> str:
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{say(found["name"])}: data check</title><style>{PAGE}</style></head>'
             f'<body><main><h1>{say(found["name"])}</h1><p class=lead>{say(found["style"])} form · at most {found["max_tokens"]} tokens of text a picture · {found["held_out"]} pictures held out. Magenta is what is asked about; green is what the answer writes, read back from its text.</p>{"".join(out)}</main></body></html>\n')
 
+# %% ../nbs/19e_inspection.ipynb #1e24046a
 def write_check(found: dict, folder) -> Path: # of the page
     "The page as `index.html` and the numbers as `check.json`."
     folder = Path(folder)

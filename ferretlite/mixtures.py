@@ -50,7 +50,7 @@ def shuffled(i: int, # 0 … n - 1
         i = high << half | low
         if i < n: return i
 
-# %% ../nbs/19d_mixtures.ipynb #4a60cc4a
+# %% ../nbs/19d_mixtures.ipynb #fdc43306
 class DrawnScenes(SceneStream):
     "Scenes of our own world as a part: `n`, `seed`, `split`, `size`, no folder."
     folder, left_out = Path("."), Counter()
@@ -67,6 +67,7 @@ USUAL = { # style -> format -> tasks; those that are asked in their own words ha
                     flickr30k=dict(find_phrases=1.0, find=1.0), scenes=dict(find=2.0, find_set=2.0, search=2.0, find_phrases=1.0, tell=1.0))}
 USUAL["griffon"] |= {("griffon", kind): tasks for kind, tasks in dict(DET=dict(find_set=1.0), RANDDET=dict(find_set=1.0), VG=dict(find=1.0), REG=dict(tell=1.0), VISJ=dict(search=1.0)).items()}
 
+# %% ../nbs/19d_mixtures.ipynb #a5e1bc0a
 @dataclass(frozen=True)
 class Part:
     "One data set's share of a mixture."
@@ -88,7 +89,7 @@ class Recipe:
     held_out: list = field(default_factory=list) # of Part: their pictures are never trained on
     root: Path = Path(".")    # folders of the parts are relative to it
 
-# %% ../nbs/19d_mixtures.ipynb #79eecddf
+# %% ../nbs/19d_mixtures.ipynb #2f540837
 def _fields(prompt: str) -> set: return {f for _, f, *_ in string.Formatter().parse(prompt) if f}
 
 def read_part(given: dict, style: str, what: str) -> Part:
@@ -115,6 +116,7 @@ def read_part(given: dict, style: str, what: str) -> Part:
     if not part.tasks and not issubclass(reader, Dialogues) and not usual(part, style): raise ValueError(f"{what} says no tasks, and {given['format']} has no usual ones in {style} form: expected some of {', '.join(allowed)}.")
     return part
 
+# %% ../nbs/19d_mixtures.ipynb #b8b0a211
 def usual(part: Part, style: str) -> dict:
     "The tasks of a part."
     return part.tasks or USUAL[style].get((part.format, part.options.get("kind"))) or USUAL[style].get(part.format, {})
@@ -139,7 +141,7 @@ def read_recipe(config, # a JSON file, a key of PRESETS, or a dict of that form
     held = [read_part({"tasks": dict.fromkeys(list(GRIFFON_TASKS if style == "griffon" else TASKS)[:1], 1.0), **p}, style, f"{name}, held out {n}") for n, p in enumerate(data.get("held_out", []), 1)]
     return Recipe(name, stages, style, data.get("max_tokens", 1472), held, Path(root or (path.parent if path else ".")))
 
-# %% ../nbs/19d_mixtures.ipynb #0b801101
+# %% ../nbs/19d_mixtures.ipynb #ee455e85
 _COCO_TEST = [dict(format="refcoco", folder=f, annotations=f"finetune_{f}_{s}.json") for f, splits in (("refcoco", ("val", "testA", "testB")), ("refcoco+", ("val", "testA", "testB")), ("refcocog", ("val", "test"))) for s in splits]
 _REF = [dict(name=f, format="refcoco", folder=f, annotations=f"finetune_{f}_train.json", images="../coco/train2014") for f in ("refcoco", "refcoco+", "refcocog")]
 PRESETS = {
@@ -157,16 +159,18 @@ PRESETS = {
         "1": [dict(name="captions", format="llava", folder="llava_pretrain", annotations="blip_laion_cc_sbu_558k.json", images="images")],
         "2": [dict(name="vg", format="genome", folder="visual_genome"), *_REF, dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", n_turns=1),
               dict(name="objects365", format="objects365", folder="objects365", n_turns=1), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0)),
-              dict(name="v3det", format="coco", folder="v3det", annotations="annotations/v3det_2023_v1_train.json", images=".", tasks=dict(find=1.0)), dict(name="flickr30k", format="flickr30k", folder="flickr30k"),
+              dict(name="v3det", format="coco", folder="v3det", annotations="annotations/v3det_2023_v1_train.json", images=".", exhaustive=False, tasks=dict(find=1.0)), dict(name="flickr30k", format="flickr30k", folder="flickr30k"),
               *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", n_turns=1) for k in ("ca44", "openimages", "collected"))],
         "3": [*(dict(p, weight=1.0) for p in _REF), dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", tasks=dict(find_set=1.0), n_turns=1),
               dict(name="vg", format="genome", folder="visual_genome", weight=.5), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0), weight=.5),
               dict(name="flickr30k", format="flickr30k", folder="flickr30k", weight=.5),
               *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", weight=.3, n_turns=1) for k in ("ca44", "openimages", "collected"))]})}
 
-# %% ../nbs/19d_mixtures.ipynb #6b58ede6
+# %% ../nbs/19d_mixtures.ipynb #f1fe5f96
 EXPORTS = {"coco": export_coco, "lvis": export_lvis, "objects365": export_objects365, "refcoco": export_refcoco, "genome": export_genome,
            "flickr30k": export_flickr, "griffon": export_griffon, "grit": export_grit, "llava": export_llava}
+
+# %% ../nbs/19d_mixtures.ipynb #230b21aa
 TREE = dict(name="scenes", style="ferret", max_tokens=288, held_out=[dict(format="refcoco", folder="refcoco", annotations="finetune_refcoco_val.json")], stages={
     "1": [dict(name="captions", format="llava", folder="llava", annotations="llava.json")],
     "2": [dict(name="dense", format="lvis", folder="lvis")],
@@ -178,6 +182,7 @@ GRIFFON_TREE = dict(name="scenes-griffon", style="griffon", max_tokens=512, held
     "2": [dict(name=k.lower(), format="griffon", folder="griffon", annotations=f"{k.lower()}.jsonl", kind=k) for k in ("DET", "RANDDET", "VG", "REG", "VISJ")]
        + [dict(name="lvis", format="lvis", folder="lvis"), dict(name="flickr", format="flickr30k", folder="flickr30k"), dict(name="refcoco", format="refcoco", folder="refcoco")]})
 
+# %% ../nbs/19d_mixtures.ipynb #f114a563
 def export_tree(scenes, # function () -> iterator of scenes, called once for each format
                 folder) -> Path: # of the mixture
     "Scenes in every format, one folder each, with `mixture.json` and `mixture-griffon.json`; the last fifth of RefCOCO is its validation split."
@@ -189,7 +194,7 @@ def export_tree(scenes, # function () -> iterator of scenes, called once for eac
     write_json(folder / "mixture-griffon.json", GRIFFON_TREE)
     return write_json(folder / "mixture.json", TREE)
 
-# %% ../nbs/19d_mixtures.ipynb #515fc5f6
+# %% ../nbs/19d_mixtures.ipynb #8f04272a
 LISTS = ("dense_detection", "phrase", "find", "find_set", "find_phrases", "search") # answers that are lists of boxes
 
 def shortened(turn, room: int, length, size, style): # -> Turn or None
@@ -199,6 +204,7 @@ def shortened(turn, room: int, length, size, style): # -> Turn or None
     fits = [e for e in ends if length(turn.answer[:e]) <= room]
     return replace(turn, answer=turn.answer[:fits[-1]], meta={**turn.meta, "shortened": len(ends) - len(fits)}) if fits else None
 
+# %% ../nbs/19d_mixtures.ipynb #a7d23eaf
 def fitted(conversation, processor, most: int) -> tuple: # (Conversation, Counter of what happened, tokens it takes)
     "The turns that fit into so many tokens of text, whole; `shortened`, `too long` and `reserved words` are counted."
     tokenizer, kept, counts, used = processor.tokenizer, [], Counter(), 0
@@ -216,7 +222,7 @@ def fitted(conversation, processor, most: int) -> tuple: # (Conversation, Counte
         kept.append(turn); used += needed
     return replace(conversation, turns=kept), counts, used
 
-# %% ../nbs/19d_mixtures.ipynb #6e3ebdc5
+# %% ../nbs/19d_mixtures.ipynb #ec06bb85
 class Mixture(torch.utils.data.Dataset):
     "Conversations of several readers: the i-th depends on (seed, epoch, place in the epoch) alone."
     tries = 20 # records, before a part is given up
@@ -274,23 +280,26 @@ class _Silent:
     turns: tuple = ()
 _SILENT = _Silent()
 
+# %% ../nbs/19d_mixtures.ipynb #c02b0ae2
 def share(dataset, rank: int, world: int, start: int = 0):
     "Every world-th sample from `start` on: what one of several ranks trains on. (transformers' Trainer shares batches out by itself.)"
     return torch.utils.data.Subset(dataset, range(start + rank, len(dataset), world))
 
-# %% ../nbs/19d_mixtures.ipynb #d12cbcbe
+# %% ../nbs/19d_mixtures.ipynb #17de0ab5
 def open_part(part: Part, root, exclude=(), strict: bool = False, cache=None):
     "The reader of a part; what must not be trained on left out."
     if part.format == "scenes": return DrawnScenes(**part.options)
     options = dict(part.options); folder = Path(root) / options.pop("folder", ".")
     return FORMATS[part.format](folder, exclude=exclude, strict=strict, cache=cache, **options)
 
+# %% ../nbs/19d_mixtures.ipynb #6c7dcae7
 def closed_book(recipe: Recipe) -> dict: # format -> what its readers exclude
     "The pictures that are held out: COCO's by number, for every format; others by name, for readers of the same format."
     readers = [(p, open_part(p, recipe.root)) for p in recipe.held_out]
     numbers = {int(n) for _, r in readers for n in r.coco_ids if n >= 0}
     return {f: numbers | {n for p, r in readers if p.format == f for n in r.pictures if n} for f in FORMATS}
 
+# %% ../nbs/19d_mixtures.ipynb #f3294d91
 def mixture_dataset(config, # see read_recipe, or a Recipe
                     stage, # its number
                     samples: int | None = None, # how many conversations; None: one epoch

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['REGION', 'CROP', 'SWITCH', 'WORDINGS', 'IRREGULAR', 'FORMS', 'RELATIONS', 'EDGE', 'NEARER', 'LARGER', 'MOST', 'TASKS',
-           'GRIFFON_WORDINGS', 'ORDERS', 'GRIFFON_TASKS', 'WRITTEN_TASKS', 'EVERY', 'ONCE', 'Crop', 'Turn',
-           'Conversation', 'say', 'plural', 'inner_point', 'draw_region', 'form_of', 'family', 'Query', 'descriptions',
-           'rivals', 'attribute_query', 'Relation', 'relation_query', 'ask_rec', 'ask_phrase', 'raster_scan',
-           'ask_dense_detection', 'ask_dense_referring', 'ask_name', 'ask_choose', 'ask_word', 'count_queries',
-           'ask_count', 'ask_caption', 'grounded_caption', 'ask_grounded_caption', 'answer_boxes', 'ask_find_set',
-           'ask_find', 'ask_find_phrases', 'ask_tell', 'ask_search', 'ask_like', 'spoken', 'told_phrases',
-           'written_rec', 'written_name', 'written_phrase', 'written_caption', 'written_find', 'written_find_phrases',
-           'written_tell', 'whole_kinds', 'make_conversation']
+           'GRIFFON_WORDINGS', 'ORDERS', 'MOST_NAMES', 'GRIFFON_TASKS', 'WRITTEN_TASKS', 'EVERY', 'ONCE', 'Crop',
+           'Turn', 'Conversation', 'say', 'plural', 'inner_point', 'draw_region', 'form_of', 'family', 'Query',
+           'descriptions', 'rivals', 'attribute_query', 'Relation', 'relation_query', 'ask_rec', 'ask_phrase',
+           'raster_scan', 'ask_dense_detection', 'ask_dense_referring', 'ask_name', 'ask_choose', 'ask_word',
+           'count_queries', 'ask_count', 'ask_caption', 'grounded_caption', 'ask_grounded_caption', 'answer_boxes',
+           'ask_find_set', 'ask_find', 'ask_find_phrases', 'ask_tell', 'ask_search', 'ask_like', 'spoken',
+           'told_phrases', 'written_rec', 'written_name', 'written_phrase', 'written_caption', 'written_find',
+           'written_find_phrases', 'written_tell', 'whole_kinds', 'make_conversation']
 
 # %% ../nbs/04_tasks.ipynb #99753a8d
 import math
@@ -365,7 +365,8 @@ def count_queries(scene) -> dict: # number -> list of Query
 def _absent(scene, rng): # -> Query or None
     "A description that nothing in the scene matches: an absent kind, or a present kind in an absent colour. Where a data set says what could be there, one of those; None if all are."
     if (known := getattr(scene, "names", None)) is not None:
-        left = [n for n in known if not Query(n).select(scene.objects)]
+        present = {n for o in scene.objects for n in (o.name, family(o.name))}
+        left = [n for n in known if n not in present]
         return Query(rng.choice(left)) if left else None
     names = list(dict.fromkeys(o.name for o in scene.objects if o.color and not o.text))
     while True:
@@ -440,14 +441,17 @@ def answer_boxes(found: list, # of (name, Box); the name is "" where boxes alone
     return format_groundings(listed, size, "griffon"), listed
 
 # %% ../nbs/04_tasks.ipynb #a65933cf
+MOST_NAMES = 80 # in one question; as many as COCO has
+
 def ask_find_set(scene, rng, wording=None, order="left"): # -> Turn or None
     "`Detect all objects of these kinds: …`: some kinds of the image and some that are absent, shuffled. meta: groundings, names."
     things = [o for o in scene.objects if not o.text]
     present = sorted({o.name for o in things})
     others = [n for n in (getattr(scene, "names", None) or KINDS) if n not in present]
     if not present or not others: return None
-    asked = rng.sample(present, rng.randint(0 if rng.random() < .1 else 1, min(4, len(present))))
-    names = asked + rng.sample(others, min(len(others), max(1, rng.randint(1, 4) - len(asked) // 2)))
+    if getattr(scene, "names", None) and rng.random() < .5: asked, more = present, MOST_NAMES - len(present) # a data set's whole vocabulary, as the papers ask
+    else: asked = rng.sample(present, rng.randint(0 if rng.random() < .1 else 1, min(4, len(present)))); more = max(1, rng.randint(1, 4) - len(asked) // 2)
+    names = asked + rng.sample(others, min(len(others), max(more, 0)))
     rng.shuffle(names)
     answer, groundings = answer_boxes([(o.name, o.box) for o in things if o.name in asked], scene.size, order)
     either = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -536,6 +540,7 @@ def written_name(scene, rng, wording=None): # -> Turn or None
         region = draw_region(phrase, scene.size, rng)
         return Turn("name", say("name", rng, wording), phrase.text, [region], dict(phrase=phrase.text, box=phrase.box, form=form_of(region)))
 
+# %% ../nbs/04_tasks.ipynb #88b42563
 def written_phrase(scene, rng, wording=None): # -> Turn or None
     "As `ask_phrase`: one to four phrases with all their boxes."
     told = told_phrases(scene, rng)[:rng.choice((1, 2, 2, 3, 4))]

@@ -13,7 +13,7 @@ from ferretlite.formats import FlickrScenes, GenomeScenes, GriffonScenes, LvisSc
 from ferretlite.geometry import Box, Mask, Point, box_iou
 from ferretlite.grammar import Grounding, parse_groundings
 from ferretlite.scenes import KINDS, make_scene, raster_order, with_article
-from ferretlite.tasks import SWITCH, make_conversation, whole_kinds
+from ferretlite.tasks import SWITCH, Conversation, make_conversation, whole_kinds
 
 SCENES = [make_scene(s, (120, 160), split) for s, split in enumerate(("train", "test", "count", "unseen", "large"))]
 
@@ -238,6 +238,19 @@ def test_llava_comes_with_and_without_pictures(shelf):
     assert [len(t.turns) for t in talks] == [2] * 5 + [1] and [t.linked for t in talks] == [True] * 5 + [False]
     assert talks[-1].image.size == (64, 64) and not any("<image>" in t.prompt for c in talks for t in c.turns)
 
+def test_a_dialogue_is_one_row_that_sees_itself(shelf):
+    from ferretlite.language import turn_mask
+    from ferretlite.processor import FerretProcessor
+    from ferretlite.training import WEIGHTS
+    tiny, talks = FerretProcessor.from_pretrained(WEIGHTS / "tiny"), list(LlavaDialogues(shelf / "llava", "llava.json"))
+    batch = tiny.encode_conversations([talks[0], talks[-1], Conversation(talks[0].image, talks[0].size, talks[0].turns)])
+    linked, single, apart = batch["turn_ids"]
+    assert linked.max() == single.max() == 1 and apart.max() == 2
+    last, first = (linked == 1).nonzero()[:, 0][[-1, 0]].tolist()
+    assert turn_mask(batch["turn_ids"])[0, 0, last, first] and not turn_mask(batch["turn_ids"])[2, 0, last, first] # the second answer sees the first question, or not
+    assert batch["position_ids"][0, last] == last and batch["position_ids"][2, last] < last
+    assert (batch["labels"] == tiny.tokenizer.eos_token_id).sum(1).tolist() == [2, 1, 2]
+
 def test_llava_fractions_are_left_out_or_converted(tmp_path):
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     said = [("human", "<image>\nWhat is in [0.25, 0.25, 0.50, 0.75]?"), ("gpt", "A dog."), ("human", "Where is the cat?"), ("gpt", "[0.5, 0.5, 1.0, 0.75]")]
@@ -317,9 +330,10 @@ def test_written_words_are_read_where_they_stand():
     truth = {t: list(pen.textbbox(at, t, font=font)) for t, at in (("GARDEN", (15, 12)), ("Exit 24", (180, 70)))}
     pen.text((15, 12), "GARDEN", fill="#204080", font=font); pen.text((180, 70), "Exit 24", fill="black", font=font)
     read = WordReader()
-    found = {g.name: g.boxes[0] for g in read(sign)}
+    listed = read(sign)
+    found = {g.name: g.boxes[0] for g in listed}
     assert set(found) == set(truth) and all(box_iou([found[t]], [truth[t]]).item() > .5 for t in truth)
     assert read(Image.new("RGB", (80, 80), "white")) == []
     text = "The garden is left of exit 24."
-    told, boxes = with_places(text, WordFinder(read)(sign, text))
+    told, boxes = with_places(text, WordFinder(lambda image: listed)(sign, text))
     assert told == "The garden <bbox_location0> is left of exit 24 <bbox_location1>." and boxes == [found["GARDEN"].list(), found["Exit 24"].list()]
