@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, Dinov2Config, GenerationMixin, LlamaConfig, PreTrainedConfig, PreTrainedModel)
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .coreferring import VisualTokenizer
@@ -145,7 +146,6 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ["LlamaDecoderLayer"]
 
     def __init__(self, config: FerretConfig):
         super().__init__(config)
@@ -162,6 +162,7 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.sampler = SpatialAwareSampler(inner, width, **(config.sampler or {})) if config.region_features else None
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
+        self._no_split_modules = sorted({type(m).__name__ for m in self.modules() if isinstance(m, GradientCheckpointingLayer)}) # what a GPU holds whole, when weights are spread over several
         if self.sampler is not None: self.sampler.start_as_pooling() # after `post_init`, which draws every layer anew
 
     def fused_width(self, config) -> int:
