@@ -16,7 +16,7 @@ def requirements(key):
         else: found.append(word)
     return found
 
-extras = {name: requirements(f"requirements_{name}") for name in ("notebooks", "triton", "eval", "ocr")}
+extras = {name: requirements(f"requirements_{name}") for name in ("notebooks", "triton", "train", "eval", "ocr")}
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 
 setup(

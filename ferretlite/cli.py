@@ -6,12 +6,12 @@
 __all__ = ['EXPECTED', 'PRETRAININGS', 'DATA_FORMATS', 'CARDS', 'RULES', 'GRIFFON_CARDS', 'GOOD', 'BAD', 'TRUE', 'STYLE',
            'COMMANDS', 'Parser', 'sentence', 'guarded', 'numbers', 'box_text', 'point_text', 'mask_text', 'crop_text',
            'whole', 'size_text', 'minutes', 'read_mask', 'read_regions', 'read_crops', 'quiet', 'answer_lines',
-           'run_ask', 'run_train', 'run_pretrain', 'write_record', 'run_bench_kernels', 'run_bench', 'run_eval',
-           'run_experiment', 'run_scenes', 'run_data', 'versions', 'megabytes', 'run_doctor', 'quick_check',
-           'run_selftest', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards', 'griffon_turn',
-           'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of', 'picture_tag',
-           'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html', 'run_demo',
-           'make_parser', 'main']
+           'run_ask', 'run_train', 'run_pretrain', 'rate_text', 'machine_options', 'write_record', 'run_bench_kernels',
+           'run_bench', 'run_eval', 'run_experiment', 'run_scenes', 'run_data', 'versions', 'megabytes', 'run_doctor',
+           'quick_check', 'run_selftest', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards',
+           'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of',
+           'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html',
+           'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -158,10 +158,10 @@ def run_train(args):
     "The stages of a preset."
     with quiet():
         from ferretlite.inference import find_model
-        from ferretlite.training import train
+        from ferretlite.training import train, world
         start = find_model(args.from_model) if args.from_model else None
-        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile)
-    print(f"{out} now loads as a model: ferretlite eval {out} --n 200")
+        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile, options=machine_options(args))
+    if world()[0] == 0: print(f"{out} now loads as a model: ferretlite eval {out} --n 200")
 
 PRETRAININGS = {"clip": ("pretraining", "pretrain_clip"), "dino": ("distillation", "pretrain_dino"), "dense": ("probes", "pretrain_towers"), "lm": ("language", "pretrain_lm")}
 
@@ -175,6 +175,31 @@ def run_pretrain(args):
         pretrain = getattr(importlib.import_module(f"ferretlite.{module}"), name)
         pretrain(args.out, samples=args.samples, minutes=args.minutes, resume=args.resume, seed=args.seed, **{k: v for k, v in options.items() if v})
     print(args.out)
+
+# %% ../nbs/28_command_line.ipynb #f7ee39be
+def rate_text(text: str): # -> (part, factor)
+    "`language_model=0.1`."
+    part, _, factor = text.partition("=")
+    try: value = float(factor)
+    except ValueError: value = -1
+    if not part or not 0 < value < math.inf: raise argparse.ArgumentTypeError(f"{text!r} is not of the form PART=FACTOR, such as language_model=0.1")
+    return part, value
+
+def machine_options(args): # -> training.Options
+    "What `_options_machine` was given."
+    from ferretlite.training import Options
+    return Options(args.at_once, args.checkpointing, args.lora, dict(args.slow or []), args.group, args.tensorboard, args.fsdp, args.deepspeed)
+
+def _options_machine(parser):
+    how = parser.add_argument_group("how it is carried out", "One process, or all that torchrun or accelerate launch starts together.")
+    how.add_argument("--at-once", type=whole, metavar="N", help="samples that a process computes at once; a step's others follow (default: all)")
+    how.add_argument("--checkpointing", action="store_true", help="compute activations again on the way back instead of keeping them: less memory, a third more time")
+    how.add_argument("--lora", type=whole, default=0, metavar="RANK", help="the language model learns through low-rank adapters, which become part of it in the end (extra `train`)")
+    how.add_argument("--slow", type=rate_text, action="append", metavar="PART=FACTOR", help="a part's learning rate, times this; may be repeated")
+    how.add_argument("--group", action="store_true", help="samples of similar length share a batch")
+    how.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard, into DIR/logs (extra `train`)")
+    how.add_argument("--fsdp", metavar="FILE", help="spread weights over the processes: FSDP settings, such as configs/fsdp.json")
+    how.add_argument("--deepspeed", metavar="FILE", help="the same by DeepSpeed: such as configs/zero2.json")
 
 # %% ../nbs/28_command_line.ipynb #ec37b55f
 def write_record(path, record):
@@ -652,6 +677,7 @@ def _options_train(parser):
     parser.add_argument("--from", dest="from_model", metavar="MODEL", help="a model to start from")
     parser.add_argument("--lm", metavar="DIR", help="a language model of `pretrain lm` to begin with instead of the shipped one")
     parser.add_argument("--compile", action="store_true", help="compile the language model first: faster after a minute's wait; needs a C++ compiler")
+    _options_machine(parser)
     _budget(parser)
 
 def _options_pretrain(parser):

@@ -163,7 +163,7 @@ def find_model(name, # a shipped name, a folder, or a hub id
         if kind: raise ValueError(f"The folder {folder} holds a model of type {kind!r}: expected one of ours ('ferretlite').")
         raise ValueError(f"The folder {folder} holds no model (no readable config.json): expected a folder that a finished `ferretlite train` or `save_pretrained` wrote.")
     if str(name) in PAPER_SIZES:
-        raise ValueError(f"The size {str(name)!r} comes without weights: `ferretlite.model.paper_config({str(name)!r})` gives its configuration, and weights have to be trained.")
+        raise ValueError(f"The size {str(name)!r} comes without weights: `FerretForConditionalGeneration.from_towers(**ferretlite.model.HUB[{str(name)!r}])` puts it together of public towers and a public language model, and what lies between them has to be trained.")
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(name)) and not folder.exists() and not Path(folder.parts[0]).exists(): return str(name)
     raise FileNotFoundError(f"There is no model {name}: expected a shipped name ({', '.join(shipped) or 'none found'}), a folder, or a hub id such as owner/name.")
 

@@ -27,7 +27,7 @@ from .encoders import PeakMemory, normalised, tiny_clip_config, tiny_dino_config
 from .geometry import check_region
 from .grammar import Grounding, find_groundings, format_region, parse_groundings
 from .language import CROP, IMAGE, REGION, boxes_written, encode_turns, pad_rows, prompt_ids
-from .model import SWITCHES, FerretConfig, FerretForConditionalGeneration
+from .model import SWITCHES, FerretConfig, FerretForConditionalGeneration, grow_tokenizer
 from .resolution import LLAVA_NEXT_GRIDS, canvas_size, split_tiles
 from .tasks import Crop
 
@@ -99,6 +99,11 @@ class FerretProcessor:
         "Read the configuration and the tokenizer that lie beside a model's weights."
         config = FerretConfig.from_pretrained(folder, **kwargs)
         return cls(config, AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs))
+
+    @classmethod
+    def for_model(cls, model, llm, chat: str | None = None): # a model of `from_towers`; folder or hub id of its language model; see grow_tokenizer
+        "The processor of a model that was put together of towers and a language model."
+        return cls(model.config, grow_tokenizer(llm, chat, model.config.crop_tower is not None))
 
     def save_pretrained(self, folder):
         "Write configuration and tokenizer."

@@ -321,6 +321,15 @@ class Options:
     fsdp: str | None = None   # a JSON file of FSDP settings, such as configs/fsdp.json
     deepspeed: str | None = None # a JSON file of DeepSpeed settings, such as configs/zero2.json
 
+    def __post_init__(self):
+        "Raises ValueError for two ways of sharding at once, and where a file is missing or a part unknown."
+        if self.fsdp and self.deepspeed: raise ValueError(f"Found fsdp={self.fsdp} and deepspeed={self.deepspeed}: expected one of them.")
+        for file in filter(None, (self.fsdp, self.deepspeed)):
+            if not Path(file).is_file(): raise ValueError(f"There is no file {file}: expected a JSON file such as configs/{'fsdp' if self.fsdp else 'zero2'}.json.")
+        known = dict.fromkeys(PARTS + GRIFFON_PARTS)
+        for part in self.slow:
+            if part not in known: raise ValueError(f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}.")
+
     def learned(self) -> dict: # what a resumed run must have in common with the one that began
         return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
 
@@ -426,7 +435,7 @@ class SteadyTrainer(Trainer):
 class StageTrainer(SteadyTrainer):
     "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
     def __init__(self, *args, stage: Stage, **kwargs):
-        self.stage, self.kept = stage, {} # kept: id of a picture -> its towers' maps
+        self.stage, self.kept, self.written = stage, {}, {} # kept: id of a picture -> its towers' maps
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, *args):
@@ -447,19 +456,23 @@ class StageTrainer(SteadyTrainer):
         for name in ("global_pixels", "local_pixels"): del inputs[name]
         inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
 
-    def fair_share(self, written):
-        "What a mean over this process's tokens counts in the mean over all that a step holds."
-        size, parts = self.args.world_size, self.args.gradient_accumulation_steps
-        if size * parts == 1 or not self.is_in_train: return 1.0
-        mine = (written >= 0).sum().float(); everyone = mine.clone()
-        if size > 1: dist.all_reduce(everyone)
-        return size * mine / everyone.clamp(min=1) / parts # gradients are averaged over processes, and added up over parts
+    def get_batch_samples(self, *args):
+        "A step's batches; also notes how many tokens of names and boxes all processes together write in it."
+        batches, count = super().get_batch_samples(*args)
+        if self.stage.look and self.args.world_size * self.args.gradient_accumulation_steps > 1:
+            self.written = {k: sum((b[k] >= 0).sum() for b in batches).float().to(self.args.device) for k in ("names", "writes")}
+            if self.args.world_size > 1: [dist.all_reduce(total) for total in self.written.values()]
+        return batches, count
+
+    def fair_share(self, name, written):
+        "What a mean over these tokens counts in the mean over all that the step writes. (Gradients are averaged over processes, and added up over a step's parts.)"
+        return self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1) if self.written else 1.0
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         if not self.stage.look: return super().compute_loss(model, inputs, return_outputs, **kwargs)
-        written, shows = [inputs.pop(k) for k in ("names", "writes")], inputs.pop("shows")
+        written, shows = {k: inputs.pop(k) for k in ("names", "writes")}, inputs.pop("shows")
         loss, out = super().compute_loss(model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs)
-        loss = loss + self.stage.look * sum(self.fair_share(of) * look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for of in written)
+        loss = loss + self.stage.look * sum(self.fair_share(k, of) * look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for k, of in written.items())
         return (loss, out) if return_outputs else loss
 
     def training_step(self, model, inputs, *args, **kwargs):

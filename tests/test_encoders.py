@@ -1,13 +1,15 @@
 "Towers must say what transformers' own classes say, at every size and with every patch."
 import pytest
 import torch
-from transformers import Dinov2WithRegistersConfig
+from transformers import Dinov2WithRegistersConfig, DINOv3ViTConfig, SiglipVisionConfig
 
-from ferretlite.encoders import NORMALISATION, build_tower, embed_patches, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map
+from ferretlite.encoders import NORMALISATION, build_tower, embed_patches, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map, unread_parameters
 from ferretlite.scenes import make_scene
 
 registers = lambda **kw: Dinov2WithRegistersConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=3, **kw)
-CONFIGS = {"clip": lambda **kw: tiny_clip_config(32, 3, **kw), "dino": lambda **kw: tiny_dino_config(32, 2, **kw), "registers": registers}
+siglip = lambda **kw: SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, **kw)
+dino3 = lambda **kw: DINOv3ViTConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=3, **kw)
+CONFIGS = {"clip": lambda **kw: tiny_clip_config(32, 3, **kw), "dino": lambda **kw: tiny_dino_config(32, 2, **kw), "registers": registers, "siglip": siglip, "dino3": dino3}
 
 
 def tower_of(kind, patch=16):
@@ -22,6 +24,7 @@ def theirs(tower, pixels):
     "transformers' features of the patches, by its own forward pass."
     if tower.config.model_type == "clip_vision_model":
         return tower(pixels, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states[-2][:, 1:]
+    if tower.config.model_type == "siglip_vision_model": return tower(pixels, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states[-2]
     return tower(pixels).last_hidden_state[:, 1 + getattr(tower.config, "num_register_tokens", 0):]
 
 
@@ -37,6 +40,12 @@ def test_features_are_transformers_own(kind, patch, cells):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
+def test_what_is_not_read_gets_no_gradient_and_all_else_does(kind):
+    tower = tower_of(kind); unread = set(unread_parameters(tower))
+    tower_map(tower, torch.randn(1, 3, 96, 96)).square().sum().backward()
+    assert {n for n, p in tower.named_parameters() if p.grad is None} == unread and len(unread) >= 1
+
+@pytest.mark.parametrize("kind", [k for k in CONFIGS if k != "dino3"]) # which tells its layers the places
 def test_positions_can_be_stretched_in_two_ways(kind):
     tower, pixels = tower_of(kind), torch.randn(1, 3, 160, 96)
     with torch.no_grad(): one, two = (embed_patches(tower, pixels, mode) for mode in ("bicubic", "bilinear"))

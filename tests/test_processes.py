@@ -2,6 +2,7 @@
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_disk_without_room_costs_no_earlier_checkpoint(begin, finished, tmp_pa
 
 # Many
 
-def five_steps(rank, folder, begin):
+def five_steps(rank, folder, begin, **options):
     "Five SGD steps on the batches of one stage: the gradients of the first, and the weights after all."
     training = small_stages(every=100)
     training.join_world()
@@ -63,20 +64,22 @@ def five_steps(rank, folder, begin):
     sgd, first = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=.1), {}
     def remember(optimizer, *_): first.update(first or {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     sgd.register_step_pre_hook(remember)
-    trainer = training.StageTrainer(model, training.stage_arguments(stage, folder / f"rank-{rank}", 5, 0), stage=stage, train_dataset=training.stage_data(stage, 20, 0, 3),
+    trainer = training.StageTrainer(model, training.stage_arguments(stage, folder / f"rank-{rank}", 5, 0, training.Options(**options)), stage=stage, train_dataset=training.stage_data(stage, 20, 0, 3),
                                     data_collator=training.Collator(processor, look=True), optimizers=(sgd, None))
     trainer.train()
     save_file(first, folder / f"gradients-{rank}.safetensors"); save_file({n: p.detach().clone() for n, p in model.named_parameters()}, folder / f"weights-{rank}.safetensors")
 
 def test_two_processes_take_the_steps_of_one(begin, tmp_path):
-    "Answers of different length, regions with random points and attention that is watched: a step is the same step, however it is divided."
-    for size in (1, 2): (tmp_path / str(size)).mkdir(); together(size, five_steps, tmp_path / str(size), begin)
-    def far(name, other): # relative to the largest number of each tensor
-        a, b = load_file(tmp_path / "1" / f"{name}-0.safetensors"), load_file(tmp_path / "2" / f"{name}-{other}.safetensors")
+    "Answers of different length, regions with random points and attention that is watched: a step is the same step, divided among processes, taken in parts, or with activations computed again."
+    for name, size, options in (("one", 1, {}), ("two", 2, {}), ("parts", 2, dict(at_once=1)), ("again", 1, dict(checkpointing=True))):
+        (tmp_path / name).mkdir(); together(size, partial(five_steps, **options), tmp_path / name, begin)
+    def far(kind, name, rank): # of each tensor's length
+        a, b = load_file(tmp_path / "one" / f"{kind}-0.safetensors"), load_file(tmp_path / name / f"{kind}-{rank}.safetensors")
         assert a.keys() == b.keys() and len(a) > 30
         return max(((a[k] - b[k]).norm() / a[k].norm().clamp(min=1e-3)).item() for k in a)
-    assert far("gradients", 0) < 1e-5 and far("gradients", 1) < 1e-5 and far("weights", 0) < 1e-5 and far("weights", 1) < 1e-5
-    moved, before = load_file(tmp_path / "2" / "weights-0.safetensors"), load_file(begin["lm"] / "model.safetensors")
+    for name, rank in (("two", 0), ("two", 1), ("parts", 0), ("parts", 1), ("again", 0)):
+        for kind in ("gradients", "weights"): assert far(kind, name, rank) < 1e-5, (kind, name, rank)
+    moved, before = load_file(tmp_path / "two" / "weights-0.safetensors"), load_file(begin["lm"] / "model.safetensors")
     assert not torch.equal(moved["language_model.model.norm.weight"], before["model.norm.weight"])
 
 def whole_run(rank, folder, begin):

@@ -136,7 +136,7 @@ def test_module_imports_only_from_rooms_above(path):
 
 @modules
 def test_module_needs_no_extra_to_import(path):
-    extras = {"nbdev", "IPython", "ipykernel", "ipywidgets", "jupyter", "matplotlib_inline", "pycocotools", "pytest", "hypothesis", "triton"}
+    extras = {"nbdev", "IPython", "ipykernel", "ipywidgets", "jupyter", "matplotlib_inline", "pycocotools", "pytest", "hypothesis", "triton", "peft", "tensorboard", "gguf"}
     at_top = {name for name, top in imports(ast.parse(path.read_text(encoding="utf-8"))) if top}
     assert not {name for name in at_top if name.split(".")[0] in extras or name.startswith(("jupyter", "fastcore.test"))}
 
