@@ -93,7 +93,8 @@ def training_flop(forward: dict, trains: tuple, again: bool = False) -> dict: # 
     found = {}
     for part, flop in forward.items():
         before = [p for p in ORDER[:ORDER.index(part)] if part == "language_model" or p.split("_")[0] == part.split("_")[0] or part == "sampler"]
-        learns, passes = part in trains, any(p in trains for p in before if p in forward)
+        learns = part in trains
+        passes = learns or any(p in trains for p in before if p in forward) # a part that learns passes gradients on inside
         found[part] = flop * (1 + passes + learns + (again and (passes or learns) and part.endswith(("tower", "model"))))
     return found
 

@@ -672,7 +672,7 @@ def bench_lines(found: dict) -> str:
     rows += [f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}" for name, p in found["parts"].items()]
     peaks = ", ".join(f"{name} {v:.0f}" for name, v in found["peak_gflops"].items())
     return "\n".join([*rows, f"{found['samples_per_second']:.1f} samples a second, {found['share_of_peak']:.0%} of float32's matmul peak; {found['tokens_used']:.0%} of the tokens are not padding",
-                      f"this machine's matmul peak in GFLOP/s: {peaks} ({found['device']}, {found['threads']} threads)"])
+                      f"this machine's matmul peak in GFLOP/s: {peaks} ({found.get('device', 'cpu')}, {found['threads']} threads)"])
 
 # %% ../nbs/20_training.ipynb #5cc2ae21
 def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
