@@ -16,7 +16,7 @@ def requirements(key):
         else: found.append(word)
     return found
 
-extras = {name: requirements(f"requirements_{name}") for name in ("notebooks", "triton", "train", "eval")}
+extras = {name: requirements(f"requirements_{name}") for name in ("notebooks", "triton", "train", "eval", "ocr")}
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 
 setup(
@@ -25,7 +25,7 @@ setup(
     author=cfg["author"], author_email=cfg["author_email"],
     long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
     packages=find_packages(include=["ferretlite", "ferretlite.*"]),
-    package_data={"ferretlite": ["weights/**/*"]},
+    package_data={"ferretlite": ["weights/**/*", "records/**/*"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements("requirements"), extras_require=extras,
     entry_points={"console_scripts": ["ferretlite=ferretlite.cli:main"]},

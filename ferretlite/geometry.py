@@ -195,7 +195,9 @@ def box_bins(
     size: tuple[int, int], # (height, width)
 ) -> list[int]: # 4 bins: x1, y1, x2, y2
     "Image frame to bins"
-    return to_bins(to_unit(torch.tensor(box.list(), dtype=torch.float64), size)).tolist()
+    h, w = _check_size(size)
+    rounding = 1 + torch.finfo(torch.float64).eps # as in `to_bins`: the same arithmetic, without a tensor for every box
+    return [min(max(math.floor(v / side * N_BINS * rounding), 0), N_BINS - 1) for v, side in zip(box.list(), (w, h, w, h))]
 
 
 def bins_box(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'REGION', 'CROP', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLATE', 'LESSONS', 'GRIFFON_LESSONS', 'OCTAVES',
-           'THING_WIDTH', 'LAYOUTS', 'COURSE', 'LOOK', 'train_tokenizer', 'with_crop_token', 'scene_in_words',
-           'prompt_in_words', 'corpus', 'prompt_ids', 'encode_turns', 'pad_rows', 'turn_mask', 'tiny_llama_config',
-           'next_token_loss', 'edge_features', 'thing_vectors', 'n_visual', 'patch_places', 'told_in_things',
-           'pooled_objects', 'mirrored', 'ThingScenes', 'word_shares', 'boxes_written', 'mark_things', 'collate_things',
-           'read_things', 'look_loss', 'pretrain_lm']
+           'THING_WIDTH', 'LAYOUTS', 'COURSES', 'UNNAMED', 'MOST_TEXT', 'LOOK', 'train_tokenizer', 'with_crop_token',
+           'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_text', 'prompt_ids', 'encode_turns', 'pad_rows',
+           'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors', 'n_visual',
+           'patch_places', 'told_in_things', 'rename', 'pooled_objects', 'mirrored', 'ThingScenes', 'word_shares',
+           'boxes_written', 'mark_things', 'collate_things', 'read_things', 'look_loss', 'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -26,7 +26,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from .geometry import Box
 from .grammar import Grounding, format_groundings, format_region
 from .pretraining import autocast, patch_owners, stream, train_plainly, write_whole
-from .scenes import Scene, make_scene
+from .scenes import KINDS, Scene, make_scene
 from .tasks import TASKS, make_conversation
 
 # %% ../nbs/16_tiny_lm.ipynb #6d462e62
@@ -79,8 +79,8 @@ def prompt_in_words(turn, # a Turn; its regions are in the image frame
     return pieces[0] + "".join(format_region(r, size) + then + rest for r, rest in zip(turn.regions, pieces[1:]))
 
 # %% ../nbs/16_tiny_lm.ipynb #b328fc71
-LESSONS = {t: .5 for t in TASKS} | dict(rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=1.5) # task -> weight
-GRIFFON_LESSONS = dict(find=2.5, find_set=2.0, search=2.5, find_phrases=1.0, tell=1.0)
+LESSONS = {t: .5 for t in TASKS} | dict(rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=3.0) # task -> weight
+GRIFFON_LESSONS = dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0)
 
 def corpus(n: int = 1500, # scenes
            ) -> list: # of str
@@ -93,30 +93,38 @@ def corpus(n: int = 1500, # scenes
     return texts
 
 # %% ../nbs/16_tiny_lm.ipynb #947c796c
-def prompt_ids(tokenizer, # with a chat template
-               prompt: str, # what the user says
-               ) -> list: # of token ids
+def prompt_text(tokenizer, # with a chat template
+                prompt: str, # what the user says
+                ) -> str:
     "A user turn through the chat template, without the start token."
-    text = tokenizer.apply_chat_template([dict(role="user", content=prompt)], tokenize=False)
-    return tokenizer(text.removeprefix(tokenizer.bos_token or ""), add_special_tokens=False).input_ids
+    return tokenizer.apply_chat_template([dict(role="user", content=prompt)], tokenize=False).removeprefix(tokenizer.bos_token or "")
+
+def prompt_ids(tokenizer, prompt: str) -> list: # of token ids
+    "`prompt_text` as tokens."
+    return tokenizer(prompt_text(tokenizer, prompt), add_special_tokens=False).input_ids
 
 # %% ../nbs/16_tiny_lm.ipynb #b53a612c
 def encode_turns(tokenizer, # with a chat template
                  beginning: list, # token ids that all turns share
                  turns: list, # of (prompt, answer)
                  most: int | None = None, # tokens of text; a turn that would lead past it is left out whole (the first one never)
+                 linked: bool = False, # a dialogue: each turn sees those before it, and where one is left out so are all that follow
                  ) -> dict: # input_ids, labels, position_ids, turn_ids: lists of equal length; kept: indices of turns
     "Turns on one beginning, each as if it were the only one: labels on the answers alone, positions that go on from the beginning."
     n = len(beginning)
     row = dict(input_ids=list(beginning), labels=[-100] * n, position_ids=list(range(n)), turn_ids=[0] * n, kept=[])
-    for k, (prompt, answer) in enumerate(turns):
-        asked = prompt_ids(tokenizer, prompt)
-        told = tokenizer(" " + answer, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
-        if most and row["kept"] and len(row["input_ids"]) - n + len(asked) + len(told) > most: continue
+    texts = [prompt_text(tokenizer, p) for p, _ in turns] + [" " + a for _, a in turns]
+    ids = tokenizer(texts, add_special_tokens=False).input_ids if texts else []
+    for k, (asked, told) in enumerate(zip(ids, ids[len(turns):])):
+        told = told + [tokenizer.eos_token_id]
+        if most and row["kept"] and len(row["input_ids"]) - n + len(asked) + len(told) > most:
+            if linked: break
+            continue
+        at = len(row["input_ids"]) if linked else n
         row["input_ids"] += asked + told
         row["labels"] += [-100] * len(asked) + told
-        row["position_ids"] += range(n, n + len(asked) + len(told))
-        row["turn_ids"] += [k + 1] * (len(asked) + len(told)); row["kept"].append(k)
+        row["position_ids"] += range(at, at + len(asked) + len(told))
+        row["turn_ids"] += [1 if linked else k + 1] * (len(asked) + len(told)); row["kept"].append(k)
     return row
 
 # %% ../nbs/16_tiny_lm.ipynb #48b032ac
@@ -231,7 +239,14 @@ def told_in_things(objects: list, # SceneObject
     return {k: np.concatenate([v, np.broadcast_to(np.asarray(shown[k], v.dtype).reshape(-1, *[1] * (v.ndim - 1)), (crops, *v.shape[1:]))]) for k, v in told.items()} if crops else told
 
 # %% ../nbs/16_tiny_lm.ipynb #ec042a07
-COURSE = ((15_000, (3,), dict(rec=1.0, name=.25, phrase=.5), 4), (math.inf, (3, None, None), LESSONS, 10)) # until which lesson: objects at most (one is drawn; None: all), tasks, questions
+COURSES = { # style -> until which lesson: objects at most (one is drawn; None: all), tasks, questions
+    "ferret": ((15_000, (3,), dict(rec=1.0, name=.25, phrase=.5), 4), (math.inf, (3, None, None), LESSONS, 10)),
+    "griffon": ((15_000, (3,), dict(find=1.0, tell=.25, find_phrases=.5), 4), (math.inf, (3, None, None), GRIFFON_LESSONS, 8))}
+UNNAMED = .25 # share of Griffon's lessons in which one kind has no name of its own and is looked for by example
+
+def rename(objects: list, kind: str, name: str) -> list: # of SceneObject
+    "The same things, those of one kind under another name."
+    return [replace(o, name=name) if o.name == kind else o for o in objects]
 
 @lru_cache(maxsize=None)
 def pooled_objects(number: int): # -> list of SceneObject without masks, boxes in the unit frame
@@ -258,11 +273,13 @@ class ThingScenes(torch.utils.data.Dataset):
 
     def __getitem__(self, i): # -> (objects, what the crops show, things, list of (prompt, answer, objects or crops whose vectors the prompt needs))
         rng = random.Random(f"{self.seed}-{i}")
-        most, tasks, n_turns = next(c[1:] for c in COURSE if i < c[0]) if self.style == "ferret" else ((3, None, None), GRIFFON_LESSONS, 8)
+        most, tasks, n_turns = next(c[1:] for c in COURSES[self.style] if i < c[0])
         most = rng.choice(most)
         objects, flip = pooled_objects(self.seed * self.pool + rng.randrange(self.pool)), [rng.random() < .5, rng.random() < .5]
         if most: objects = rng.sample(objects, min(len(objects), rng.randint(1, most)))
         objects = [replace(o, box=mirrored(o.box, *flip)) for o in objects]
+        if self.style == "griffon" and rng.random() < UNNAMED and (known := sorted({o.name for o in objects if not o.text})): # looks like a bit of this and a bit of that
+            objects, tasks = rename(objects, rng.choice(known), " ".join(rng.sample(list(KINDS), 3))), dict(search=1.0)
         scene = Scene(None, (384, 384), objects)
         turns = make_conversation(scene, tasks, rng, n_turns).turns
         kinds = [t.meta["kind"] for t in turns for _ in t.crops]
@@ -296,6 +313,8 @@ def boxes_written(tokenizer, row: dict, # of encode_turns
     return found
 
 # %% ../nbs/16_tiny_lm.ipynb #193afb92
+MOST_TEXT = 288 # tokens of questions and answers about a scene: a list of ten has room
+
 def mark_things(tokenizer, row: dict, # of encode_turns; gets `names` and `writes`
                 objects: list, base: int, # the number of the first object in the batch
                 style: str = "ferret"): # or "griffon": the written form of boxes
@@ -306,7 +325,7 @@ def mark_things(tokenizer, row: dict, # of encode_turns; gets `names` and `write
         if text in named: row["names"][name:start + 1], row["writes"][start + 1:stop] = [named[text]] * (start + 1 - name), [named[text]] * (stop - start - 1)
 
 def collate_things(items, # list of what ThingScenes gives
-                   tokenizer, most: int = 208, # tokens of text per scene
+                   tokenizer, most: int = MOST_TEXT, # tokens of text per scene
                    style: str = "ferret") -> dict: # or "griffon"
     "Rows of turns behind placeholders, and all things of the batch; positions leave room for the visual tokens that are not told."
     rows, things, regions, words, image = [], [], [], [], tokenizer.convert_tokens_to_ids(IMAGE)
@@ -377,12 +396,12 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
     model.set_attn_implementation("eager") # on a CPU, and at these lengths, twice as fast as the fused one
     if compile: model.compile(dynamic=True)
     def loss_of(batch):
-        mask = torch.zeros(1).masked_fill(~turn_mask(batch["turn_ids"]), -1e9).to(torch.bfloat16 if autocast()._enabled else torch.float32)
+        mask = torch.zeros(1, device=batch["turn_ids"].device).masked_fill(~turn_mask(batch["turn_ids"]), -1e9).to(torch.bfloat16 if autocast()._enabled else torch.float32)
         out = model(inputs_embeds=read_things(model, batch, tokenizer), attention_mask=mask, position_ids=batch["position_ids"], output_attentions=look > 0)
         loss = next_token_loss(out.logits, batch["labels"])
         if look: loss = loss + look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], batch[k], batch["shows"]) for k in ("names", "writes"))
         return loss
-    collate = lambda items: collate_things(items, tokenizer, 208 if style == "ferret" else 288, style)
+    collate = lambda items: collate_things(items, tokenizer, MOST_TEXT, style)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
                         samples and max(1, samples // batch_size), minutes, lr, weight_decay=.01, muon=muon, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)

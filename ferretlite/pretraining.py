@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
            'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'stream',
-           'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores', 'pretrain_clip',
-           'similarity_table']
+           'best_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores',
+           'pretrain_clip', 'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
 import ctypes
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -96,10 +97,10 @@ def contrastive_loss(views: torch.Tensor, # unit vectors [N, D]
                      same: torch.Tensor, # [N, N]: 1 where view i and caption j belong together; at least the diagonal
                      ) -> tuple: # (loss, share of views that prefer a right caption)
     "InfoNCE in both directions (CLIP, section 2.3); pairs that mean the same share the target."
-    logits, same = scale * views @ captions.T, same.to(views.dtype)
+    logits, same = scale * views @ captions.T, same.to(views)
     rows, columns = same / same.sum(1, keepdim=True), same / same.sum(0, keepdim=True)
     loss = -(rows * logits.log_softmax(1)).sum(1).mean() / 2 - (columns * logits.log_softmax(0)).sum(0).mean() / 2
-    return loss, same[torch.arange(len(same)), logits.argmax(1)].mean().item()
+    return loss, same.gather(1, logits.argmax(1, keepdim=True)).mean().item()
 
 def same_captions(captions: list) -> torch.Tensor: # [N, N]
     "Which captions are equal."
@@ -134,15 +135,15 @@ class CaptionPair(nn.Module):
 
     def read(self, captions): # list of str -> unit vectors [n, dim]
         "What each caption says: the network's state at its end."
-        ids = word_ids(captions)
+        ids = word_ids(captions).to(self.log_scale.device)
         ends = (ids == WORDS.index("<end>")).int().argmax(1)
-        return F.normalize(self.read_embed(self.text(input_ids=ids).last_hidden_state[torch.arange(len(ids)), ends]).float(), dim=-1)
+        return F.normalize(self.read_embed(self.text(input_ids=ids).last_hidden_state[torch.arange(len(ids), device=ids.device), ends]).float(), dim=-1)
 
     def see_regions(self, pixels, things): # -> (unit vectors [R, dim], phrases of the R things)
         "The mean of the map over each thing's patches: the middle path between a caption per view and an answer per patch."
         maps = tower_map(self.vision, normalise(pixels, "clip_vision_model"))
         cells = pixels.shape[-1] / maps.shape[1]
-        owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things]))
+        owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things])).to(maps.device)
         held = [(n, k, t.phrase) for n, seen in enumerate(things) for k, t in enumerate(seen) if (owners[n] == k).any()]
         means = torch.stack([maps[n][owners[n] == k].mean(0) for n, k, _ in held])
         return F.normalize(self.region_embed(means).float(), dim=-1), [phrase for *_, phrase in held]
@@ -192,14 +193,24 @@ def stream(dataset, # map-style
            batch_size: int, # items a step
            collate, # list of items -> batch
            start: int = 0, # first step
-           workers: int = 1, # processes that prepare batches; 0: this one
+           workers: int | None = None, # processes that prepare batches; 0: this one; None: one for each two cores
            ): # -> iterable of batches
     "Batches of a dataset from a given step on; the items of a batch depend on its step alone."
-    order = range(start * batch_size, len(dataset))
+    order, workers = range(start * batch_size, len(dataset)), max(1, (os.cpu_count() or 1) // 2) if workers is None else workers
     return torch.utils.data.DataLoader(torch.utils.data.Subset(dataset, order), batch_size=batch_size, collate_fn=collate,
                                        num_workers=workers, prefetch_factor=4 if workers else None)
 
 # %% ../nbs/07_clip.ipynb #9af196c1
+def best_device() -> torch.device:
+    "This process's GPU, or the CPU where there is none."
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+
+def to_device(batch, device):
+    "Every tensor in lists, tuples and dicts, brought there; what is no tensor stays."
+    if isinstance(batch, torch.Tensor): return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict): return {k: to_device(v, device) for k, v in batch.items()}
+    return type(batch)(to_device(v, device) for v in batch) if type(batch) in (list, tuple) else batch
+
 def autocast(): # -> context manager
     "bf16 where the machine multiplies it fast (GPUs, and CPUs with bf16 instructions), else plain float32."
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -228,10 +239,11 @@ def train_plainly(model: nn.Module, # what learns
                   muon: float | None = None, # peak learning rate of the matrices inside the layers, which then learn by Muon
                   resume: bool = False, every: int = 50, # steps between reports and saves
                   ) -> list: # of (step, mean loss since the last report)
-    """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on.
+    """The twenty lines that every training is: forward, backward, clip, step — with a schedule, reports and a way to go on. On a GPU where there is one; the model ends where it came from.
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     keep_buffers(); sum_in_order()
+    home, device = next(model.parameters()).device, best_device(); model.to(device)
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]
@@ -239,7 +251,7 @@ def train_plainly(model: nn.Module, # what learns
     if matrices: optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
     state, start, log, recent, began = Path(out) / "state.pt", 0, [], [], time.perf_counter()
     if resume and state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         for (_, optimizer), kept in zip(optimizers, saved["optimizers"]): optimizer.load_state_dict(kept)
         start, steps, log = saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
@@ -251,7 +263,7 @@ def train_plainly(model: nn.Module, # what learns
         if steps is None and step == 16:
             steps = int(16 + (minutes * 60 - (time.perf_counter() - began)) * 8 / (time.perf_counter() - clock))
         if steps is not None and step >= steps: break
-        with autocast(): loss = loss_of(batch)
+        with autocast(): loss = loss_of(to_device(batch, device))
         model.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(params, 1.0); recent.append(loss.item())
         for peak, optimizer in optimizers:
             for group in optimizer.param_groups: group["lr"] = learning_rate(step, steps or 10 ** 6, peak)
@@ -263,6 +275,7 @@ def train_plainly(model: nn.Module, # what learns
             print(f"step {step + 1}/{steps}  loss {log[-1][1]:.3f}  {left / 60:.1f} min left", flush=True)
             saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step + 1, steps=steps, log=log)
             write_whole(state, lambda p: torch.save(saved, p))
+    model.to(home)
     return log
 
 # %% ../nbs/07_clip.ipynb #d92d39dd
@@ -303,7 +316,7 @@ def pretrain_clip(out, # folder: the tower is written to `global/` there, in tra
         if not regions: return loss
         vectors, phrases = pair.see_regions(pixels, things)
         names = sorted(set(phrases))
-        return loss + regions * F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases]))
+        return loss + regions * F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases], device=pixels.device))
     log = train_plainly(pair, loss_of, lambda start: stream(data, batch_size, collate_iconic, start), out, samples and max(1, samples // batch_size), minutes, lr, muon=muon, resume=resume)
     scores, after = caption_scores(pair), similarity_table(pair)
     run = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon, regions=regions, log=log, scores=scores,

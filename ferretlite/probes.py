@@ -228,7 +228,7 @@ def pretrain_towers(out, # folder: `global/` and `local/` are written there in t
     model, data, earlier = DenseTowers(), DenseViews(10 ** 7, 10 ** 7 * (1 + seed)), dict(legs=[], log=[])
     if start:
         earlier = json.loads((Path(start) / "run.json").read_text())
-        model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True)["model"], strict=False) # an earlier run may not have named crops
+        model.load_state_dict(torch.load(Path(start) / "state.pt", weights_only=True, map_location="cpu")["model"], strict=False) # an earlier run may not have named crops
     for side in {"global", "local"} - set(sides): model[side].requires_grad_(False); model[side + "_head"].requires_grad_(False)
     loss_of = lambda batch: sum(loss for loss, _ in model.answers(batch, sides).values()) / len(sides)
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate_sides, start), out,

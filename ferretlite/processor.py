@@ -225,7 +225,7 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
     if len(fresh) < len(conversations):
         inputs.update(image_sizes=[c.size for c in conversations], grids=torch.tensor([self.config.grid_for(c.size) for c in conversations]), fresh=fresh)
     rows = [encode_turns(self.tokenizer, self.beginning(self.config.count_visual_tokens(grid, size)),
-                         [(self.write_prompt(t.prompt, t.regions, size, len(t.crops)), t.answer) for t in c.turns], most)
+                         [(self.write_prompt(t.prompt, t.regions, size, len(t.crops)), t.answer) for t in c.turns], most, c.linked)
             for c, size, grid in zip(conversations, inputs["image_sizes"], inputs["grids"].tolist())]
     regions = [[r for k in row["kept"] for r in c.turns[k].regions] for c, row in zip(conversations, rows)]
     shown = []

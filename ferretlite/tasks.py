@@ -4,21 +4,23 @@
 
 # %% auto #0
 __all__ = ['REGION', 'CROP', 'SWITCH', 'WORDINGS', 'IRREGULAR', 'FORMS', 'RELATIONS', 'EDGE', 'NEARER', 'LARGER', 'MOST', 'TASKS',
-           'GRIFFON_WORDINGS', 'ORDERS', 'GRIFFON_TASKS', 'ONCE', 'Crop', 'Turn', 'Conversation', 'say', 'plural',
-           'inner_point', 'draw_region', 'form_of', 'family', 'Query', 'descriptions', 'rivals', 'attribute_query',
-           'Relation', 'relation_query', 'ask_rec', 'ask_phrase', 'raster_scan', 'ask_dense_detection',
-           'ask_dense_referring', 'ask_name', 'ask_choose', 'ask_word', 'count_queries', 'ask_count', 'ask_caption',
-           'grounded_caption', 'ask_grounded_caption', 'answer_boxes', 'ask_find_set', 'ask_find', 'ask_find_phrases',
-           'ask_tell', 'ask_search', 'ask_like', 'make_conversation']
+           'GRIFFON_WORDINGS', 'ORDERS', 'MOST_NAMES', 'GRIFFON_TASKS', 'WRITTEN_TASKS', 'EVERY', 'ONCE', 'Crop',
+           'Turn', 'Conversation', 'say', 'plural', 'inner_point', 'draw_region', 'form_of', 'family', 'Query',
+           'descriptions', 'rivals', 'attribute_query', 'Relation', 'relation_query', 'ask_rec', 'ask_phrase',
+           'raster_scan', 'ask_dense_detection', 'ask_dense_referring', 'ask_name', 'ask_choose', 'ask_word',
+           'count_queries', 'ask_count', 'ask_caption', 'grounded_caption', 'ask_grounded_caption', 'answer_boxes',
+           'ask_find_set', 'ask_find', 'ask_find_phrases', 'ask_tell', 'ask_search', 'ask_like', 'spoken',
+           'told_phrases', 'written_rec', 'written_name', 'written_phrase', 'written_caption', 'written_find',
+           'written_find_phrases', 'written_tell', 'whole_kinds', 'make_conversation']
 
 # %% ../nbs/04_tasks.ipynb #99753a8d
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .geometry import Box, Mask, Point, box_bins, box_iou, from_unit, sample_points
-from .grammar import Grounding, format_groundings, format_region
-from .scenes import COLORS, KINDS, NOVEL, caption_of, make_example, make_scene, raster_order, with_article
+from .grammar import Grounding, clean_name, format_groundings, format_region
+from .scenes import COLORS, KINDS, NOVEL, PRACTICE, caption_of, make_example, make_scene, raster_order, with_article
 
 # %% ../nbs/04_tasks.ipynb #c8788794
 REGION, CROP = "<region>", "<crop>" # stand in a prompt for one region, one picture
@@ -50,6 +52,7 @@ class Conversation:
     size: tuple   # (height, width)
     turns: list   # of Turn
     id: str = ""
+    linked: bool = False # a dialogue: later turns speak of earlier ones
 
 # %% ../nbs/04_tasks.ipynb #62a8b2dd
 SWITCH = "Include the coordinates for each mentioned object." # the paper's grounding switch (section 3.3)
@@ -78,14 +81,14 @@ WORDINGS = { # task -> prompts; the first is canonical (paper or public code whe
 # %% ../nbs/04_tasks.ipynb #e78d24c3
 def say(task: str, # a key of WORDINGS
         rng=None, # random.Random; without it the canonical wording
-        wording: int | None = None, # which of the wordings; None draws one
+        wording: int | dict | None = None, # which of the wordings; None draws one; a dict gives other wordings for some tasks
         **fields, # what the wording's braces stand for
         ) -> str:
     "A prompt in words. The canonical wording is drawn four times in ten and never altered; others sometimes come as hastily typed."
-    texts = WORDINGS[task]
+    texts, wording = (wording.get(task, WORDINGS[task]), None) if isinstance(wording, dict) else (WORDINGS[task], wording)
     if wording is not None or rng is None: return texts[(wording or 0) % len(texts)].format(**fields)
     if rng.random() < .4: return texts[0].format(**fields)
-    text = rng.choice(texts[1:]).format(**fields)
+    text = rng.choice(texts[1:] or texts).format(**fields)
     return text[0].lower() + text[1:].rstrip(".?") if rng.random() < .3 else text
 
 # %% ../nbs/04_tasks.ipynb #4ec3ae07
@@ -359,16 +362,24 @@ def count_queries(scene) -> dict: # number -> list of Query
     return found
 
 # %% ../nbs/04_tasks.ipynb #41780435
-def _absent(scene, rng) -> Query:
-    "A description that nothing in the scene matches: an absent kind, or a present kind in an absent colour."
+def _absent(scene, rng): # -> Query or None
+    "A description that nothing in the scene matches: an absent kind, or a present kind in an absent colour. Where a data set says what could be there, one of those; None if all are."
+    if (known := getattr(scene, "names", None)) is not None:
+        present = {n for o in scene.objects for n in (o.name, family(o.name))}
+        left = [n for n in known if n not in present]
+        return Query(rng.choice(left)) if left else None
     names = list(dict.fromkeys(o.name for o in scene.objects if o.color and not o.text))
     while True:
         query = Query(rng.choice(names), rng.choice(list(COLORS))) if names and rng.random() < .5 else Query(rng.choice(list(KINDS)))
         if not query.select(scene.objects): return query
 
 # %% ../nbs/04_tasks.ipynb #24dc68bf
+def _from_the_left(objects) -> list: # of indices
+    "Objects by their left edge: the first number that a box is written with."
+    return sorted(range(len(objects)), key=lambda i: ORDERS["left"](objects[i].box))
+
 def ask_count(scene, rng, wording=None): # -> Turn or None
-    "`How many stars are there?` The answer points at each, in raster order, before it says how many. meta: n, query, groundings."
+    "`How many stars are there?` The answer points at each, from left to right, before it says how many. meta: n, query, groundings."
     if not scene.objects: return None
     colored = any(o.color for o in scene.objects)
     if scene.split == "count": query = Query(Counter(o.name for o in scene.objects).most_common(1)[0][0])
@@ -376,7 +387,7 @@ def ask_count(scene, rng, wording=None): # -> Turn or None
     else:
         found = count_queries(scene)
         query = rng.choice(found[rng.choices(sorted(found), sorted(found))[0]]) # few scenes hold many of a kind: large numbers are drawn more often
-    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in raster_scan(scene.objects, scene.size, None) if query.matches(scene.objects[i])]
+    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in _from_the_left(scene.objects) if query.matches(scene.objects[i])]
     shown = _numbered(format_groundings([g], scene.size) for g in found)
     return Turn("count", say("count", rng, wording, things=plural(query.phrase)), f"{shown}; {len(found)} in all".removeprefix("; "),
                 meta=dict(n=len(found), query=query.phrase, groundings=found))
@@ -430,14 +441,17 @@ def answer_boxes(found: list, # of (name, Box); the name is "" where boxes alone
     return format_groundings(listed, size, "griffon"), listed
 
 # %% ../nbs/04_tasks.ipynb #a65933cf
+MOST_NAMES = 80 # in one question; as many as COCO has
+
 def ask_find_set(scene, rng, wording=None, order="left"): # -> Turn or None
     "`Detect all objects of these kinds: …`: some kinds of the image and some that are absent, shuffled. meta: groundings, names."
     things = [o for o in scene.objects if not o.text]
     present = sorted({o.name for o in things})
     others = [n for n in (getattr(scene, "names", None) or KINDS) if n not in present]
     if not present or not others: return None
-    asked = rng.sample(present, rng.randint(0 if rng.random() < .1 else 1, min(4, len(present))))
-    names = asked + rng.sample(others, min(len(others), max(1, rng.randint(1, 4) - len(asked) // 2)))
+    if getattr(scene, "names", None) and rng.random() < .5: asked, more = present, MOST_NAMES - len(present) # a data set's whole vocabulary, as the papers ask
+    else: asked = rng.sample(present, rng.randint(0 if rng.random() < .1 else 1, min(4, len(present)))); more = max(1, rng.randint(1, 4) - len(asked) // 2)
+    names = asked + rng.sample(others, min(len(others), max(more, 0)))
     rng.shuffle(names)
     answer, groundings = answer_boxes([(o.name, o.box) for o in things if o.name in asked], scene.size, order)
     either = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -482,7 +496,7 @@ def ask_search(scene, rng, wording=None, order="left", examples=None, # function
     things = [o for o in scene.objects if not o.text]
     if not things: return None
     source, present = source or rng.choice(("same", "other")), sorted({o.name for o in things})
-    absent = [n for n in (getattr(scene, "names", None) or KINDS) if n not in present]
+    absent = [n for n in (PRACTICE if scene.split == "practice" else getattr(scene, "names", None) or KINDS) if n not in present]
     kind = rng.choice(absent if absent and source == "other" and rng.random() < 2 / 7 else present)
     return ask_like(scene, kind, source, rng, wording, order, examples)
 
@@ -493,32 +507,107 @@ def ask_like(scene, kind: str, source: str, rng, wording=0, order="left", exampl
     elif source == "same": # one that comes again without its picture is drawn again
         crop = Crop(make_scene(scene.seed, scene.size, scene.split).image if scene.image is None else scene.image, rng.choice(found).box)
     elif examples: crop = examples(kind, rng)
-    else: crop = Crop(make_example(kind, rng.randrange(10**6))) if kind in KINDS | NOVEL else None
+    else: crop = Crop(make_example(kind, rng.randrange(10**6))) if kind in KINDS | NOVEL | PRACTICE else None
     if crop is None: return None
     answer, groundings = answer_boxes([("", o.box) for o in found], scene.size, order)
     return Turn("search", say("search", rng, wording), answer, meta=dict(groundings=groundings, n=len(found), source=source, kind=kind), crops=[crop])
 
 GRIFFON_TASKS = {"find_set": ask_find_set, "find": ask_find, "find_phrases": ask_find_phrases, "tell": ask_tell, "search": ask_search} # as TASKS
 
+# %% ../nbs/04_tasks.ipynb #8a340222
+def spoken(text: str, boxes: list, size, style: str = "ferret"): # -> Grounding or None
+    "A phrase with its boxes as an answer can carry it: cleaned, and None where even so it would not read back."
+    found = Grounding(clean_name(text), list(boxes))
+    try: format_groundings([found], size, style)
+    except ValueError: return None
+    return found if found.name else None
+
+def told_phrases(scene, rng, single: bool = False, style: str = "ferret") -> list: # of (Phrase, Grounding)
+    "The phrases of a scene that can be asked about, in random order, each wording once; `single`: those with one box."
+    phrases = {p.text: p for p in rng.sample(scene.phrases, len(scene.phrases)) if p.boxes and not (single and len(p.boxes) > 1)}
+    return [(p, g) for p in phrases.values() if (g := spoken(p.text, p.boxes, scene.size, style))]
+
+# %% ../nbs/04_tasks.ipynb #fb72725b
+def written_rec(scene, rng, wording=None): # -> Turn or None
+    "As `ask_rec`, of a phrase with one box."
+    for phrase, found in told_phrases(scene, rng, single=True)[:1]:
+        meta = dict(box=phrase.box, query=phrase.text, relation=None, rivals=(0, 0))
+        return Turn("rec", say("rec", rng, wording, query=phrase.text), format_groundings([found], scene.size), meta=meta)
+
+def written_name(scene, rng, wording=None): # -> Turn or None
+    "As `ask_name`: a region in, somebody's words out."
+    for phrase, found in told_phrases(scene, rng, single=True)[:1]:
+        region = draw_region(phrase, scene.size, rng)
+        return Turn("name", say("name", rng, wording), phrase.text, [region], dict(phrase=phrase.text, box=phrase.box, form=form_of(region)))
+
+# %% ../nbs/04_tasks.ipynb #88b42563
+def written_phrase(scene, rng, wording=None): # -> Turn or None
+    "As `ask_phrase`: one to four phrases with all their boxes."
+    told = told_phrases(scene, rng)[:rng.choice((1, 2, 2, 3, 4))]
+    if not told: return None
+    names, groundings = [p.text for p, _ in told], [g for _, g in told]
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return Turn("phrase", say("phrase", rng, wording, queries=", ".join(names), listed=listed), format_groundings(groundings, scene.size), meta=dict(groundings=groundings))
+
+def written_caption(scene, rng, wording=None): # -> Turn or None
+    "The caption with the boxes of each phrase right behind its words, asked for with the switch. meta: groundings."
+    placed = sorted((p for p in scene.phrases if p.boxes and p.span), key=lambda p: p.span)
+    if not scene.caption or not placed: return None
+    text = scene.caption
+    for p in reversed(placed): text = text[:p.span[1]] + "".join(" " + format_region(b, scene.size) for b in p.boxes) + text[p.span[1]:]
+    return Turn("grounded_caption", say("caption", rng, wording) + "\n" + SWITCH, text, meta=dict(groundings=[Grounding(p.text, p.boxes) for p in placed]))
+
+# %% ../nbs/04_tasks.ipynb #25bc7c19
+def written_find(scene, rng, wording=None, order="left"): # -> Turn or None
+    "As `ask_find`: every box of a phrase, `None` for one that is known to be absent."
+    told = [(p, g.name) for p, g in told_phrases(scene, rng, style="griffon")] + [(p, "") for p in scene.phrases if not p.boxes]
+    if not told: return None
+    phrase, name = rng.choice(told)
+    answer, groundings = answer_boxes([(name, b) for b in phrase.boxes], scene.size, order)
+    return Turn("find", say("find", rng, wording, query=phrase.text), answer, meta=dict(groundings=groundings, query=phrase.text))
+
+def written_find_phrases(scene, rng, wording=None, order="left"): # -> Turn or None
+    "As `ask_find_phrases`: two to four phrases, each with all its boxes."
+    told = told_phrases(scene, rng, style="griffon")[:rng.randint(2, 4)]
+    if len(told) < 2: return None
+    answer, groundings = answer_boxes([(g.name, b) for _, g in told for b in g.boxes], scene.size, order)
+    names = [p.text for p, _ in told]
+    return Turn("find_phrases", say("find_phrases", rng, wording, listed=", ".join(names[:-1]) + " and " + names[-1]), answer, meta=dict(groundings=groundings))
+
+def written_tell(scene, rng, wording=None): # -> Turn or None
+    "As `ask_tell`: a box written as text in, somebody's words out."
+    for phrase, _ in told_phrases(scene, rng, single=True, style="griffon")[:1]:
+        place = format_region(phrase.box, scene.size, "griffon")
+        return Turn("tell", say("tell", rng, wording, place=place), phrase.text, meta=dict(phrase=phrase.text, box=phrase.box))
+
+WRITTEN_TASKS = {"rec": written_rec, "name": written_name, "phrase": written_phrase, "grounded_caption": written_caption, # instead of TASKS and GRIFFON_TASKS, for scenes with phrases
+                 "find": written_find, "find_phrases": written_find_phrases, "tell": written_tell}
+
 # %% ../nbs/04_tasks.ipynb #729eb7e2
+EVERY = ("phrase", "count", "find", "find_set", "find_phrases", "search") # answers that promise all there is
 ONCE = ("caption", "grounded_caption", "dense_referring", "dense_detection") # about the whole image: asked once in a conversation
+
+def whole_kinds(scene):
+    "The scene without objects of kinds that are not listed in full."
+    return replace(scene, objects=[o for o in scene.objects if o.name not in scene.partial]) if getattr(scene, "partial", ()) else scene
 
 def make_conversation(scene, # anything with .image .size .objects .caption .id
                       tasks: dict, # name -> weight
                       rng, # random.Random: the only source of randomness
                       n_turns: int = 4, # at most; fewer when the scene cannot pose more
-                      wording: int | None = None, # 0: canonical prompts only
+                      wording: int | dict | None = None, # 0: canonical prompts only; see `say`
                       ) -> Conversation:
     """Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task.
 
     Which one comes first is drawn by the length of its answer: where training has no room for all, the later ones are left out, and long ones must not be lost more often."""
     known = TASKS | GRIFFON_TASKS
+    if getattr(scene, "phrases", None): known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]
     if unknown: raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
-    left, turns, misses = {t: w for t, w in tasks.items() if w > 0}, [], Counter()
+    left, turns, misses = {t: w for t, w in tasks.items() if w > 0 and (scene.split != "practice" or t == "search")}, [], Counter()
     while left and len(turns) < n_turns:
         task = rng.choices(list(left), list(left.values()))[0]
-        turn = known[task](scene, rng, wording)
+        turn = known[task](whole_kinds(scene) if task in EVERY else scene, rng, wording)
         if turn and (turn.prompt, turn.answer) not in ((t.prompt, t.answer) for t in turns): turns.append(turn)
         else: misses[task] += 1
         if misses[task] == 5 or (turn and task in ONCE): del left[task]

@@ -65,6 +65,7 @@ class Stage:
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
+    practice: float = 0.0 # share of the pictures that hold things without names, to look for by example
     visits: int = 1      # how often a picture comes back, with other questions; more than once only behind frozen towers
     look: float = 0.0    # weight of language.look_loss: who writes a box listens to the patches in it
     resolution: str | None = None # None: the model's own
@@ -81,7 +82,7 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
           dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=2.5, name=2.0, choose=1.0, phrase=1.0, dense_detection=1.0, count=1.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
+          dict(rec=2.5, name=2.0, choose=1.3, phrase=1.0, dense_detection=1.0, count=2.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
           share=60, n_turns=10, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
@@ -92,12 +93,12 @@ GRIFFON_PARTS = ("global_tower", "global_projector", "visual_position", "crop_pr
 
 GRIFFON_STAGES = ( # arXiv 2403.09333, section 3.4 and table 11; the mixture's weights are ours
     Stage("I alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=2, n_turns=1, lr=1e-3),
-    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=2.5, find_set=2.0, search=2.5, find_phrases=1.0, tell=1.0), share=40, n_turns=8, lr=1e-3),
-    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=2.5, find_set=2.0, search=2.5, find_phrases=1.0, tell=1.0), share=20, n_turns=8, lr=5e-4))
+    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=50, n_turns=8, lr=1e-3),
+    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=10, n_turns=8, lr=5e-4))
 
 TINY_GRIFFON_STAGES = ( # the projector begins aligned, and the tower stays as it was taught
     replace(GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),
-    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3) for s in GRIFFON_STAGES[1:]))
+    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3, practice=.25) for s in GRIFFON_STAGES[1:]))
 
 def at_full_size(stages: tuple, rates: tuple, slow: dict) -> tuple:
     "Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and these learning rates; Ferret-v2's paper gives none."
@@ -527,8 +528,8 @@ MOST_PICTURES = 4992 # whose maps are kept: a gigabyte; whole dozens of batches,
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
-    scenes = SceneStream(samples, seed=(seed * 10 + number) * 10 ** 7)
-    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), seed=scenes.seed), samples)
+    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, practice=stage.practice)
+    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, practice=stage.practice), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371

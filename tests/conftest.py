@@ -1,4 +1,4 @@
-"Shared set-up: few threads, no network, and the markers `slow`, `cuda` and `triton`."
+"Shared set-up: few threads, no network, and the markers `slow`, `cuda`, `triton` and `ocr`."
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1") # before torch is imported; subprocesses inherit it
@@ -23,7 +23,8 @@ def pytest_collection_modifyitems(config, items):
     "Skip what this machine or this run is not for."
     missing = {"slow": None if config.getoption("--slow") else "takes minutes: run with --slow",
                "cuda": None if torch.cuda.is_available() else "needs a CUDA GPU",
-               "triton": None if find_spec("triton") else "needs the triton extra"}
+               "triton": None if find_spec("triton") else "needs the triton extra",
+               "ocr": None if find_spec("rapidocr") and find_spec("onnxruntime") else "needs the ocr extra"}
     for item in items:
         for name, reason in missing.items():
             if reason and item.get_closest_marker(name): item.add_marker(pytest.mark.skip(reason=reason))

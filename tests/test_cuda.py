@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ferretlite import cli
 from ferretlite import model as model_module
 from ferretlite import training
 from ferretlite.geometry import Box, Mask, Point
@@ -167,3 +168,10 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     assert set(trainer.kept) == {"a", "b"} and all(m.device.type == "meta" and m.dtype == torch.bfloat16 for maps in trainer.kept.values() for m in maps)
     trainer.compute_loss(model.train(), batch if stage.look else {k: v for k, v in batch.items() if k not in ("names", "writes", "shows")}).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+@cuda
+@pytest.mark.parametrize("teach", ["clip --regions .5", "dino", "dense", "lm", "lm --style griffon"])
+def test_each_pretraining_takes_its_steps_on_the_gpu_and_leaves_what_the_cpu_reads(teach, tmp_path):
+    samples = "120" if teach.startswith("lm") else "40"
+    assert cli.main(["pretrain", *teach.split(), "--samples", samples, "--out", str(tmp_path / "run")]) == 0
+    assert list((tmp_path / "run").rglob("model.safetensors"))

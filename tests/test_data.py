@@ -39,14 +39,15 @@ def test_plain_coco_without_our_keys_is_enough(folder):
     def strip(data):
         for a in data["annotations"]:
             for key in ("color", "fill", "text", "iscrowd", "area"): a.pop(key)
-            a["segmentation"] = [[1, 1, 5, 1, 5, 5]] # a polygon
+            a["segmentation"] = [[1, 1, 5, 1, 5, 5]] # a polygon: below the diagonal of 4 x 4 pixels
         for r in data["images"]:
             for key in ("caption", "split", "seed"): r.pop(key)
         data["annotations"][0]["iscrowd"] = 1
     change(folder, strip)
-    scene = CocoScenes(folder)[0]
+    found = CocoScenes(folder); scene = found[0]
     assert len(scene.objects) == len(SCENES[0].objects) - 1
-    assert all(o.phrase == o.name and o.mask is None for o in scene.objects) and scene.caption is None and scene.split == "train"
+    assert all(o.phrase == o.name and o.mask.area == 6 for o in scene.objects) and scene.caption is None and scene.split == "train"
+    assert scene.names == list(found.names.values()) and len(scene.partial) == 1 # a crowd is not counted
     assert ConversationDataset([scene], dict.fromkeys(TASKS, 1.0), 5)[0].turns
 
 def test_pictures_are_opened_when_asked_for(folder):

@@ -160,8 +160,8 @@ def test_count_answers_are_true_and_cover_zero_to_ten():
         n = sum(turn.meta["query"] == "object" or fits(o, turn.meta["query"]) or turn.meta["query"] == f"{o.color} object" for o in scene.objects)
         pointed = [b for g in parse_groundings(turn.answer, scene.size) for b in g.boxes]
         assert turn.answer.endswith(f"{n} in all") and n == turn.meta["n"] == len(pointed) == len(turn.meta["groundings"]), turn.prompt
-        corners = [tuple(box_bins(b, scene.size))[1::-1] for b in pointed]
-        assert corners == sorted(corners) and re.findall(r"(\d+): ", turn.answer) == [str(k + 1) for k in range(n)], turn.answer # raster order, counted aloud
+        lefts = [box_bins(b, scene.size)[0] for b in pointed]
+        assert lefts == sorted(lefts) and re.findall(r"(\d+): ", turn.answer) == [str(k + 1) for k in range(n)], turn.answer # from left to right, counted aloud
         seen.add(n)
     assert {0, 1, 2, 3, 4, 5, 6} <= seen
 

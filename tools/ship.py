@@ -36,8 +36,8 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
     rows = [f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} | {m['chance']:.2f} | {m['constant']:.2f} |"
             for k, label in (GRIFFON if preset == "tiny-griffon" else LABELS).items() if (m := scores.get(k))]
     machine, made = run["machine"], run.get("lm")
-    lm = "`tiny-lm`" if not made else (f"a language model that went on from `tiny-lm` for {made['steps']:,} steps: `ferretlite pretrain lm --style griffon --from ferretlite/weights/tiny-lm "
-        f"--samples {made['steps'] * made['batch_size']} --seed {made['seed']} --lr {made['lr']:g} --muon {made['muon']:g}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
+    lm = "`tiny-lm`" if not made else (f"a language model taught in its manner ({made['steps']:,} steps{', ' + made['note'] if 'note' in made else ''}): `ferretlite pretrain lm --style griffon "
+        f"--samples {made['steps'] * made['batch_size']} --batch {made['batch_size']} --seed {made['seed']}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
     return f"""# ferretlite {preset}
 
 {ABOUT[preset]}
@@ -84,7 +84,7 @@ def lm_card(run: dict) -> str:
 A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in things (`nbs/16_tiny_lm.ipynb`): vectors that
 hold an object's words and edges as ideal eyes might see them. It knows how answers are written, how to find what is asked and how to write down where it lies (notebook 16 measures how well); it has seen no picture.
 
-**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
 Its loss at the end was {run['log'][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
 
 Licence: Apache-2.0, as the code.
