@@ -160,7 +160,7 @@ def run_train(args):
         from ferretlite.inference import find_model
         from ferretlite.training import train, world
         start = find_model(args.from_model) if args.from_model else None
-        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile, options=machine_options(args))
+        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile, options=machine_options(args), data=args.data)
     if world()[0] == 0: print(f"{out} now loads as a model: ferretlite eval {out} --n 200")
 
 PRETRAININGS = {"clip": ("pretraining", "pretrain_clip"), "dino": ("distillation", "pretrain_dino"), "dense": ("probes", "pretrain_towers"), "lm": ("language", "pretrain_lm")}
@@ -191,6 +191,7 @@ def machine_options(args): # -> training.Options
     return Options(args.at_once, args.checkpointing, args.lora, dict(args.slow or []), args.group, args.tensorboard, args.fsdp, args.deepspeed)
 
 def _options_machine(parser):
+    parser.add_argument("--data", metavar="CONFIG", help="a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see `data check`)")
     how = parser.add_argument_group("how it is carried out", "One process, or all that torchrun or accelerate launch starts together.")
     how.add_argument("--at-once", type=whole, metavar="N", help="samples that a process computes at once; a step's others follow (default: all)")
     how.add_argument("--checkpointing", action="store_true", help="compute activations again on the way back instead of keeping them: less memory, a third more time")

@@ -44,6 +44,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCal
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .fusion import Projector
 from .language import CROP, IMAGE, LOOK, REGION, look_loss, thing_vectors, with_crop_token, word_shares
+from .mixtures import mixture_dataset, read_recipe
 from .model import HUB, PAPER_SIZES, VISION_INPUTS, FerretConfig, FerretForConditionalGeneration, fill_placeholders
 from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_whole
 from .processor import FerretProcessor
@@ -544,18 +545,18 @@ def used_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
     return tuple(name for name in stage.align if name != "local_projector" or processor.config.resolution == "anyres")
 
 def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False, options: Options = Options(), data=None): # -> (log of (step, loss), the trainer)
-    "Train one stage for `steps` steps, on its own data or on what is given as `data`: conversations that lie in files."
-    stage = replace(stage, slow={**stage.slow, **options.slow}, **(dict(visits=1) if options.fsdp or options.deepspeed else {})) # sharded towers look inside a step only
+    "Train one stage for `steps` steps, on its own scenes or on what is given as `data`: conversations from files, which are told whole."
+    stage = replace(stage, slow={**stage.slow, **options.slow}, **(dict(visits=1) if options.fsdp or options.deepspeed or data is not None else {})) # sharded towers look inside a step only, and files hold too many pictures to keep
     checkpoint = newest_checkpoint(out) if resume else None
     if stage.align and not checkpoint: align_projectors(model, processor, used_projectors(processor, stage), stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
     adapted = options.lora and "language_model" in stage.trains
     if adapted: add_adapters(model, options.lora, seed * 10 + number)
     prepare_stage(model, stage); choose_attention(model, stage)
     if compile: model.language_model.compile(dynamic=True)
-    data = stage_data(stage, steps * stage.batch_size, seed, number) if data is None else data
+    most, data = (288, stage_data(stage, steps * stage.batch_size, seed, number)) if data is None else (None, data)
     if options.group: data = ByLength(data, stage.batch_size, seed=seed)
     trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed, options), stage=stage, train_dataset=data,
-                           data_collator=Collator(stage_processor(processor, stage), look=stage.look > 0), callbacks=[Watch(bar, stage.batch_size, stage.name)])
+                           data_collator=Collator(stage_processor(processor, stage), most, look=stage.look > 0), callbacks=[Watch(bar, stage.batch_size, stage.name)])
     trainer.remove_callback(PrinterCallback) # the bar says it
     if options.tensorboard and world()[0] == 0: trainer.add_callback(board(Path(out).parent.parent / "logs" / f"stage-{number}"))
     if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
@@ -721,7 +722,7 @@ def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None whe
         return None
     if not resume: raise ValueError(f"{record.parent} already holds a run: choose another folder, or add --resume to go on with it.")
     run = json.loads(record.read_text())
-    changed = [k for k in ("preset", "stage", "seed", "from_model", "config") if run["settings"].get(k) != settings[k]]
+    changed = [k for k in ("preset", "stage", "seed", "from_model", "config", "data") if run["settings"].get(k) != settings[k]]
     changed += [k for k in ("options",) if (run["settings"].get(k) or {}) != settings[k]]
     changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
     if changed: raise ValueError(f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
@@ -772,7 +773,7 @@ def train(preset: str = "tiny", # a key of STAGES
           compile: bool = False, # the language model, by torch.compile: faster after a minute's wait; needs a C++ compiler
           config: dict | None = None, # fields of FerretConfig that differ from the preset's; not with `from_model`, which has its own
           options: Options = Options(), # how it is carried out
-          data=None, # function (Stage, samples, seed, number) -> dataset of Conversation; None: scenes, see stage_data
+          data=None, # a mixture, see mixtures.read_recipe: a JSON file or a preset's name; None: scenes
           progress: bool = True) -> Path:
     """Train a model through the paper's stages, in one process or in all that were started together. A run of given samples that is stopped and resumed ends with the weights of one that was not.
 
@@ -780,11 +781,13 @@ def train(preset: str = "tiny", # a key of STAGES
     if config and from_model: raise ValueError("Found config beside from_model: expected one of them, since the folder has a configuration of its own.")
     (rank, size), out, numbers = join_world(), Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
-    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm), options=options.learned())
+    settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm), options=options.learned(), data=data and str(data))
     run = agree(lambda: open_run(record, settings, resume))
     keep_buffers(); sum_in_order()
     model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset)
     model.to(training_device())
+    told = lambda number, samples: mixture_dataset(read_recipe(data), number + 1, samples, seed, stage_processor(processor, STAGES[preset][number]))
+    if data: agree(lambda: [len(told(n, None)) for n in numbers] and None) # what is missing is said now; and what has to be packed is packed once
     if not run:
         steps, scenes = agree(lambda: plan_run(model, processor, stages, seed, samples, minutes))
         run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0, world_size=size,
@@ -798,7 +801,7 @@ def train(preset: str = "tiny", # a key of STAGES
             continue
         began = time.perf_counter()
         if number == 1: copy_projector(model)
-        log, trainer = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile, options, data and data(s, steps * s.batch_size, seed, number + 1))
+        log, trainer = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile, options, told(number, steps * s.batch_size) if data else None)
         save_model(model, processor, folder, weights=trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.sharded() else None)
         if trainer.sharded(): model, processor = load_model(folder); model.to(training_device()) # whole again
         run["log"][s.name] = log; run["done"].append(s.name); run["seconds"] += time.perf_counter() - began

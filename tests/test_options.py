@@ -103,3 +103,21 @@ def test_accelerate_reads_its_files(name):
     from accelerate.commands.config.config_args import load_config_from_file
     config, given = load_config_from_file(str(CONFIGS / f"{name}.yaml")), yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     assert config.num_processes == 8 and config.mixed_precision == "bf16" and (config.fsdp_config or {}) == given.get("fsdp_config", {})
+
+# Data that lie in files
+
+def test_a_run_on_files_of_every_format_is_resumed_as_the_same_run(short, tmp_path, monkeypatch):
+    from ferretlite.mixtures import export_tree
+    from ferretlite.scenes import make_scene
+    mixture = export_tree(lambda: (make_scene(s, 128) for s in range(8)), tmp_path / "tree")
+    stages = json.loads(mixture.read_text())["stages"]
+    assert "3" in stages and len({p["format"] for p in stages["3"]}) > 4
+    asked, step = [], training.StageTrainer.training_step
+    def noting(self, model, inputs, *args, **kwargs): asked.append(list(inputs["ids"])); return step(self, model, inputs, *args, **kwargs)
+    monkeypatch.setattr(training.StageTrainer, "training_step", noting)
+    out = train(out=tmp_path / "run", data=mixture, **short)
+    assert len(asked) == 2 and {i.split("/")[0] for batch in asked for i in batch} <= {p["name"] for p in stages["3"]}
+    assert json.loads((out / "run.json").read_text())["settings"]["data"] == str(mixture)
+    with pytest.raises(ValueError, match="was started with data="): train(out=out, resume=True, **short)
+    with pytest.raises(FileNotFoundError, match="There is no file nowhere.json"): train(out=tmp_path / "other", data="nowhere.json", **short)
+    assert not (tmp_path / "other").exists()
