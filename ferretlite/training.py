@@ -5,11 +5,9 @@
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_STAGES', 'TINY_GRIFFON_STAGES', 'PAPER_FERRET',
            'PAPER_GRIFFON', 'STAGES', 'WEIGHTS', 'STARTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'at_full_size',
-           'tiny_config', 'tiny_griffon_config', 'put_together', 'start_model', 'training_device', 'data_workers',
-           'load_model', 'stage_model', 'adapters', 'prepare_stage', 'copy_projector', 'stage_processor',
-           'parameter_groups', 'PatchScenes', 'as_it_is', 'patch_things', 'align_projectors', 'world', 'join_world',
-           'wait_for_all', 'agree', 'Options', 'add_adapters', 'merge_adapters', 'ByLength', 'newest_checkpoint',
-           'keep_checkpoint', 'SteadyTrainer', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
+           'tiny_config', 'tiny_griffon_config', 'put_together', 'start_model', 'load_model', 'stage_model',
+           'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'PatchScenes', 'as_it_is',
+           'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
            'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'board', 'finished', 'Meter',
            'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
            'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages',
@@ -21,7 +19,6 @@ import copy
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
 import time
@@ -34,12 +31,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model as load_by_name, save_model as save_by_name
+from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
 
 from .data import Collator, ConversationDataset, Revisited, SceneStream
 from .fusion import Projector
@@ -49,6 +44,7 @@ from .model import HUB, PAPER_SIZES, VISION_INPUTS, FerretConfig, FerretForCondi
 from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_whole
 from .processor import FerretProcessor
 from .resolution import split_tiles
+from .runs import ByLength, Options, SteadyTrainer, adapters, add_adapters, agree, data_workers, join_world, merge_adapters, newest_checkpoint, training_device, wait_for_all, world
 from .scenes import make_scene
 
 # %% ../nbs/20_training.ipynb #6bdb641f
@@ -167,18 +163,6 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     return model, FerretProcessor(model.config, tokenizer)
 
 # %% ../nbs/20_training.ipynb #5e6a2a2c
-def training_device() -> torch.device:
-    "Where training runs: this process's GPU, or the CPU where there is none."
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-
-def data_workers() -> int:
-    "How many processes prepare batches for this one: for a CPU half its cores, two at most; for a GPU, which is far quicker than they are, up to a dozen."
-    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    if not torch.cuda.is_available(): return min(2, max(1, cores // 2))
-    room = os.statvfs("/dev/shm") if os.path.exists("/dev/shm") else None # batches wait there
-    fits = room.f_bavail * room.f_frsize // 2 ** 28 if room else 12
-    return next(n for n in (12, 6, 4, 3, 2, 1) if n == 1 or n <= min(cores - 1, fits))
-
 def load_model(folder): # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -197,10 +181,6 @@ def stage_model(number: int): # -> (model, processor)
     return model, processor
 
 # %% ../nbs/20_training.ipynb #19fa8ded
-def adapters(model) -> list: # of parameters
-    "The weights of low-rank adapters in the language model (see `Options`); none where there are no adapters."
-    return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
-
 def prepare_stage(model, stage: Stage):
     "Freeze everything but the stage's parts; parts that this model was built without are passed over."
     known, parts = dict.fromkeys(PARTS + GRIFFON_PARTS), model.parts()
@@ -297,164 +277,13 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.detach()))
     return [(step, value.item()) for step, value in log]
 
-# %% ../nbs/20_training.ipynb #a9c48935
-def world() -> tuple: # (rank, size)
-    "Which of how many processes this one is."
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
-def join_world() -> tuple: # (rank, size)
-    "Meet the processes that were started together. Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one folder."
-    expected = int(os.environ.get("WORLD_SIZE") or 1)
-    if expected > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys(): PartialState(cpu=not torch.cuda.is_available())
-    if (found := world()[1]) != expected: raise ValueError(f"Found {found} process{'es' * (found > 1)} where WORLD_SIZE says {expected}: expected all of them, started by torchrun or accelerate launch.")
-    return world()
-
-def wait_for_all():
-    "Go on when every process has come here."
-    if world()[1] > 1: dist.barrier()
-
-# %% ../nbs/20_training.ipynb #97ad0f85
-def agree(decide): # function without arguments -> what it gives to the first process
-    "Let the first process decide and tell the others; what goes wrong there goes wrong everywhere."
-    rank, size = world()
-    if size == 1: return decide()
-    told = [None]
-    if rank == 0:
-        try: told = [(decide(), None)]
-        except Exception as error: told = [(None, error)]
-    dist.broadcast_object_list(told, 0)
-    found, error = told[0]
-    if error is not None: raise error
-    return found
-
-# %% ../nbs/20_training.ipynb #18a1531f
-@dataclass(frozen=True)
-class Options:
-    "How a run is carried out. All but `lora`, `slow` and `group` leave its result as it is, up to rounding."
-    at_once: int | None = None # samples that a process computes at once; a step's others follow before the optimiser moves. None: all of its own
-    checkpointing: bool = False # activations are computed again on the way back instead of kept
-    lora: int = 0         # rank of adapters through which the language model learns; 0: it learns itself (extra `train`)
-    slow: dict = field(default_factory=dict) # part -> factor on its learning rate in every stage, over the stages' own
-    group: bool = False   # samples of similar length share a batch
-    tensorboard: bool = False # also log for TensorBoard, into the folder `logs` of the run (extra `train`)
-    fsdp: str | None = None   # a JSON file of FSDP settings, such as configs/fsdp.json
-    deepspeed: str | None = None # a JSON file of DeepSpeed settings, such as configs/zero2.json
-
-    def __post_init__(self):
-        "Raises ValueError for two ways of sharding at once, and where a file is missing or a part unknown."
-        if self.fsdp and self.deepspeed: raise ValueError(f"Found fsdp={self.fsdp} and deepspeed={self.deepspeed}: expected one of them.")
-        for file in filter(None, (self.fsdp, self.deepspeed)):
-            if not Path(file).is_file(): raise ValueError(f"There is no file {file}: expected a JSON file such as configs/{'fsdp' if self.fsdp else 'zero2'}.json.")
-        known = dict.fromkeys(PARTS + GRIFFON_PARTS)
-        for part in self.slow:
-            if part not in known: raise ValueError(f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}.")
-
-    def learned(self) -> dict: # what a resumed run must have in common with the one that began
-        return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
-
-# %% ../nbs/20_training.ipynb #8b8f33a6
-def add_adapters(model, rank: int, seed: int = 0):
-    "Low-rank adapters beside every matrix in the language model's layers; at first they change nothing. Raises ImportError without the package peft."
-    try: from peft import LoraConfig, inject_adapter_in_model
-    except ImportError: raise ImportError("Adapters need the package peft: pip install 'ferretlite[train]'.") from None
-    torch.manual_seed(seed)
-    names = {n.rsplit(".", 1)[-1] for n, m in model.language_model.named_modules() if isinstance(m, torch.nn.Linear) and ".layers." in n}
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(names)), model.language_model)
-
-def merge_adapters(model):
-    "What the adapters have learned becomes part of the matrices, and the adapters go."
-    for name, module in list(model.language_model.named_modules()):
-        if hasattr(module, "lora_A") and hasattr(module, "merge"):
-            module.merge(); model.language_model.set_submodule(name, module.get_base_layer())
-
-# %% ../nbs/20_training.ipynb #74659352
-class ByLength(torch.utils.data.Dataset):
-    "Another dataset's items, those of similar length together: sorted inside windows of so many batches, and the batches of a window in random order."
-    def __init__(self, dataset, # of Conversation; its `length(i)` says how long an item is, or the words of the item do
-                 batch_size: int, batches: int = 8, # of a window
-                 seed: int = 0): self.dataset, self.batch_size, self.window, self.seed, self.known = dataset, batch_size, batch_size * batches, seed, {}
-
-    def __len__(self): return len(self.dataset)
-
-    def length(self, i: int) -> int:
-        "How long an item is: as the dataset says, or the letters of its questions and answers."
-        if hasattr(self.dataset, "length"): return self.dataset.length(i)
-        return sum(len(t.prompt) + len(t.answer) for t in self.dataset[i].turns)
-
-    def order(self, number: int) -> list: # of indices
-        "The items of a window, in the order in which they are handed out."
-        if number not in self.known:
-            items = range(number * self.window, min(len(self), (number + 1) * self.window))
-            ranked = sorted(items, key=lambda i: (self.length(i), i))
-            whole = [ranked[k:k + self.batch_size] for k in range(0, len(ranked), self.batch_size)]
-            last = [whole.pop()] if len(whole[-1]) < self.batch_size else [] # a batch that is not full stays the last
-            np.random.default_rng([self.seed, number]).shuffle(whole)
-            self.known = {number: [i for batch in whole + last for i in batch]}
-        return self.known[number]
-
-    def __getitem__(self, i): return self.dataset[self.order(i // self.window)[i % self.window]]
-
-# %% ../nbs/20_training.ipynb #df0e559b
-def newest_checkpoint(folder): # -> str or None
-    "The newest checkpoint that was written to its end."
-    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
-
-def keep_checkpoint(place: Path, name: str, limit: int | None):
-    "The checkpoint that was written into `part` takes its place; of those that are whole, the newest `limit` stay."
-    (place / "part" / name / "COMPLETE").touch()
-    shutil.rmtree(place / name, ignore_errors=True)
-    os.rename(place / "part" / name, place / name); shutil.rmtree(place / "part")
-    whole = sorted((p for p in place.glob("checkpoint-*") if (p / "COMPLETE").exists()), key=lambda p: int(p.name.split("-")[1]))
-    for old in whole[:-limit] if limit else []: shutil.rmtree(old)
-
-# %% ../nbs/20_training.ipynb #54e13423
-class SteadyTrainer(Trainer):
-    "transformers' Trainer with samples in order, randomness that depends on the step alone, whole checkpoints, and no silence about what goes wrong."
-    writing = False # is a checkpoint being written?
-
-    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
-
-    def _get_output_dir(self, trial): return str(Path(self.args.output_dir) / "part") if self.writing else self.args.output_dir
-
-    def sharded(self) -> bool: return self.is_fsdp_enabled or self.is_deepspeed_enabled # then Accelerate gathers and spreads weights
-
-    def _save(self, output_dir=None, state_dict=None):
-        "Weights by the names they have in memory."
-        if self.sharded(): return super()._save(output_dir, state_dict)
-        if self.args.should_save: Path(output_dir).mkdir(parents=True, exist_ok=True); save_by_name(self.model, str(Path(output_dir) / "model.safetensors"))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        "… and strictly."
-        if self.sharded(): return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_by_name(self.model if model is None else model, str(Path(resume_from_checkpoint) / "model.safetensors"))
-
-    def _save_checkpoint(self, model, trial):
-        "Written beside, marked, renamed; then older ones go. Raises OSError where there is no room: what was there before still is."
-        place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        if self.args.should_save: shutil.rmtree(place / "part", ignore_errors=True)
-        wait_for_all()
-        try: self.writing = True; super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(place / "part", ignore_errors=True)
-            raise OSError(f"{place / name} could not be written ({' '.join(str(error).split())[:200]}): make room and add --resume, which goes on from {newest_checkpoint(place) or 'the beginning of the stage'}.") from error
-        finally: self.writing = False
-        wait_for_all()
-        if self.args.should_save: keep_checkpoint(place, name, self.args.save_total_limit)
-        wait_for_all()
-
-    def training_step(self, model, inputs, *args, **kwargs):
-        ids = inputs.pop("ids")
-        torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step) # the region sampler's points: same step, same draw
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if not torch.isfinite(loss): raise ValueError(f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids)}: expected a finite number.")
-        return loss
-
 # %% ../nbs/20_training.ipynb #8bce3c04
 class StageTrainer(SteadyTrainer):
     "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
+    written = {} # how many tokens of names and boxes a step writes in all: noted where a process sees only a part of it
+
     def __init__(self, *args, stage: Stage, **kwargs):
-        self.stage, self.kept, self.written = stage, {}, {} # kept: id of a picture -> its towers' maps
+        self.stage, self.kept = stage, {} # kept: id of a picture -> its towers' maps
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, *args):
@@ -779,6 +608,9 @@ def train(preset: str = "tiny", # a key of STAGES
 
     Raises ValueError for an unknown preset or stage, a folder that holds another run, neither samples nor minutes, or a configuration beside `from_model`."""
     if config and from_model: raise ValueError("Found config beside from_model: expected one of them, since the folder has a configuration of its own.")
+    known = dict.fromkeys(PARTS + GRIFFON_PARTS)
+    for part in options.slow:
+        if part not in known: raise ValueError(f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}.")
     (rank, size), out, numbers = join_world(), Path(out), chosen_stages(preset, stage)
     stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm), options=options.learned(), data=data and str(data))

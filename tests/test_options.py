@@ -72,7 +72,8 @@ def test_a_run_may_group_its_batches_and_slow_its_parts(short, tmp_path):
     assert all(torch.allclose(before[k], after[k], atol=1e-6) for k in before)
 
 def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
-    for options, says in ((dict(slow=dict(tower=.1)), "learning rate for 'tower'"), (dict(fsdp="nowhere.json"), "no file nowhere.json"), (dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")), "expected one of them")):
+    with pytest.raises(ValueError, match="learning rate for 'tower'"): train(out=tmp_path / "run", samples=4, options=Options(slow=dict(tower=.1)))
+    for options, says in ((dict(fsdp="nowhere.json"), "no file nowhere.json"), (dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")), "expected one of them")):
         with pytest.raises(ValueError, match=says): Options(**options)
     with pytest.raises(ValueError, match="takes 16 samples a step: expected a multiple of 5"): stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0, Options(at_once=5))
     monkeypatch.setattr(training, "world", lambda: (0, 3))
