@@ -8,10 +8,10 @@ __all__ = ['EXPECTED', 'PRETRAININGS', 'DATA_FORMATS', 'CARDS', 'RULES', 'GRIFFO
            'whole', 'size_text', 'minutes', 'read_mask', 'read_regions', 'read_crops', 'quiet', 'answer_lines',
            'run_ask', 'run_train', 'run_pretrain', 'rate_text', 'machine_options', 'write_record', 'run_bench_kernels',
            'run_bench', 'run_eval', 'run_experiment', 'run_scenes', 'run_data', 'versions', 'megabytes', 'run_doctor',
-           'quick_check', 'run_selftest', 'Card', 'scribble', 'write_scribble', 'demo_turn', 'demo_cards',
-           'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings', 'judge', 'chance_of',
-           'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html', 'page_html',
-           'run_demo', 'make_parser', 'main']
+           'quick_check', 'run_selftest', 'run_plan', 'run_convert', 'positive', 'share', 'Card', 'scribble',
+           'write_scribble', 'demo_turn', 'demo_cards', 'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1',
+           'true_groundings', 'judge', 'chance_of', 'picture_tag', 'shown_truth', 'card_pictures', 'true_words',
+           'command_of', 'card_html', 'page_html', 'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -160,7 +160,7 @@ def run_train(args):
         from ferretlite.inference import find_model
         from ferretlite.training import train, world
         start = find_model(args.from_model) if args.from_model else None
-        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile, options=machine_options(args))
+        out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed, lm=args.lm, compile=args.compile, options=machine_options(args), data=args.data)
     if world()[0] == 0: print(f"{out} now loads as a model: ferretlite eval {out} --n 200")
 
 PRETRAININGS = {"clip": ("pretraining", "pretrain_clip"), "dino": ("distillation", "pretrain_dino"), "dense": ("probes", "pretrain_towers"), "lm": ("language", "pretrain_lm")}
@@ -191,6 +191,7 @@ def machine_options(args): # -> training.Options
     return Options(args.at_once, args.checkpointing, args.lora, dict(args.slow or []), args.group, args.tensorboard, args.fsdp, args.deepspeed)
 
 def _options_machine(parser):
+    parser.add_argument("--data", metavar="CONFIG", help="a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see `data check`)")
     how = parser.add_argument_group("how it is carried out", "One process, or all that torchrun or accelerate launch starts together.")
     how.add_argument("--at-once", type=whole, metavar="N", help="samples that a process computes at once; a step's others follow (default: all)")
     how.add_argument("--checkpointing", action="store_true", help="compute activations again on the way back instead of keeping them: less memory, a third more time")
@@ -364,6 +365,49 @@ def run_selftest() -> int: # exit code
 
 def _options_doctor(parser):
     parser.add_argument("--selftest", action="store_true", help="also hold the GPU's numbers against the CPU's, part by part: a minute, and a report for a bug report")
+
+# %% ../nbs/28_command_line.ipynb #84c15954
+def run_plan(args):
+    "Memory, operations and hours of a preset's stages."
+    with quiet():
+        from ferretlite.planning import plan, plan_lines
+        found = plan(args.preset, args.gpus, args.gpu_memory, args.gpu, args.utilisation, args.sharding, not args.keep_activations, args.lora, args.text)
+    print(json.dumps(found, indent=1) if args.json else plan_lines(found))
+
+def run_convert(args):
+    "A public checkpoint as a model of ours."
+    with quiet():
+        from ferretlite.planning import convert
+        out = convert(args.checkpoint, args.out, args.tower)
+    print(f"{out} now loads as a model: ferretlite ask IMAGE \"What is in <region>?\" --region x1,y1,x2,y2 --model {out}")
+
+def positive(text: str) -> float:
+    "A positive number."
+    [value] = numbers(text, 1, "a number")
+    if value <= 0: raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+def share(text: str) -> float:
+    "More than 0, at most 1."
+    if (value := positive(text)) > 1: raise argparse.ArgumentTypeError(f"{text!r} is more than 1")
+    return value
+
+def _options_plan(parser):
+    parser.add_argument("preset", metavar="PRESET", help="such as small, ferret-v2-7b, griffon-v2-13b")
+    parser.add_argument("--gpus", type=whole, default=8, help="how many (default 8)")
+    parser.add_argument("--gpu-memory", type=positive, default=80, metavar="GB", help="of each (default 80)")
+    parser.add_argument("--gpu", default="h100", choices=("h100", "a100", "4090"), help="whose peak (default h100)")
+    parser.add_argument("--utilisation", type=share, default=.4, metavar="SHARE", help="of that peak: an assumption (default 0.4)")
+    parser.add_argument("--sharding", default="full", choices=("none", "grads", "full"), help="what is spread over the GPUs: nothing, gradients and moments (ZeRO-2), or weights too (FSDP, ZeRO-3; default)")
+    parser.add_argument("--keep-activations", action="store_true", help="do not compute them again on the way back")
+    parser.add_argument("--lora", type=whole, default=0, metavar="RANK", help="the language model learns through adapters")
+    parser.add_argument("--text", type=whole, default=300, metavar="TOKENS", help="of text a sample (default 300)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+def _options_convert(parser):
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="folder of a public Ferret checkpoint: its weights, config.json and tokenizer")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument("--tower", metavar="DIR", help="its CLIP tower: a folder or hub id (default: where its configuration says)")
 
 # %% ../nbs/28_command_line.ipynb #eae7cb74
 CARDS = (("A point is named", "name", "point"), ("A box is named", "name", "box"), ("A scribble is named", "name", "mask"),
@@ -733,6 +777,8 @@ COMMANDS = { # name -> (function, help, adds options)
     "scenes": (run_scenes, "write procedural scenes as COCO files, or in any of nine formats", _options_scenes),
     "data": (run_data, "look through a mixture of data sets before training on it", _options_data),
     "doctor": (run_doctor, "show versions, hardware and weights, and try one answer", _options_doctor),
+    "plan": (run_plan, "say what training a preset takes: weights, memory on each GPU, operations, hours", _options_plan),
+    "convert": (run_convert, "turn a checkpoint of the public Ferret into a model of ours", _options_convert),
     "pretrain": (run_pretrain, "teach the tiny towers or the tiny language model from nothing", _options_pretrain),
     "experiment": (run_experiment, "compare ways to build the model over several seeds; hours of work that may be stopped and resumed", _options_experiment),
     "bench": (run_bench, "measure how fast training and the parts of the model are on this machine", _options_bench)}

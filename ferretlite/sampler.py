@@ -405,7 +405,7 @@ def sampler_lines(found:dict)->str:
         one, most = found[name], found[name].get("backward_bytes", found[name]["forward_bytes"])
         rows.append(f"{name:8s}{one['forward_seconds']:10.2f} s" + (f"{one['backward_seconds']:10.2f} s" if "backward_seconds" in one else f"{'':12s}") + f"{most / 2**20:12.0f} MB")
     speed = [f"{found[k]:.1f} times as fast {what}" for k, what in (("forward_speedup", "forward"), ("backward_speedup", "forward and backward")) if k in found]
-    return "\n".join(rows + [f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results differ by {found['difference']:.0e} of their spread ({found['device']}, {found['threads']} threads)"])
+    return "\n".join(rows + [f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results differ by {found['difference']:.0e} of their spread ({found.get('device', 'cpu')}, {found['threads']} threads)"])
 
 # %% ../nbs/14_sampler.ipynb #913cbe22
 def ferret_pixels(

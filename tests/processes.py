@@ -48,14 +48,15 @@ def small_stages(every=2):
 
 def run(out, begin, fail=None):
     "A run of 24 samples, begun or resumed. `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none be made (`blocked`)."
+    from ferretlite import runs
     training = small_stages()
-    keep = training.keep_checkpoint
+    keep = runs.keep_checkpoint
     def then_fail(place, name, limit):
         keep(place, name, limit)
         if fail and place.parent.name == f"stage-{fail[0]}":
             if fail[1] == "full": resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
             else: (place / "part").write_text("in the way")
-    training.keep_checkpoint = then_fail
+    runs.keep_checkpoint = then_fail
     try: training.train(out=out, samples=24, resume=True, **begin)
     except OSError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2); (Path(out) / "said").write_text(str(error))

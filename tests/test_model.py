@@ -328,4 +328,4 @@ def test_the_papers_sizes_run_on_the_meta_device(monkeypatch, name, tokens):
     assert all(p.grad is not None for params in model.parts().values() for p in params)
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="expected one of ferret-v2-7b"): paper_config("ferret-v3")
+    with pytest.raises(ValueError, match="expected one of small, ferret-v2-7b"): paper_config("ferret-v3")

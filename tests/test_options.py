@@ -72,7 +72,8 @@ def test_a_run_may_group_its_batches_and_slow_its_parts(short, tmp_path):
     assert all(torch.allclose(before[k], after[k], atol=1e-6) for k in before)
 
 def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
-    for options, says in ((dict(slow=dict(tower=.1)), "learning rate for 'tower'"), (dict(fsdp="nowhere.json"), "no file nowhere.json"), (dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")), "expected one of them")):
+    with pytest.raises(ValueError, match="learning rate for 'tower'"): train(out=tmp_path / "run", samples=4, options=Options(slow=dict(tower=.1)))
+    for options, says in ((dict(fsdp="nowhere.json"), "no file nowhere.json"), (dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")), "expected one of them")):
         with pytest.raises(ValueError, match=says): Options(**options)
     with pytest.raises(ValueError, match="takes 16 samples a step: expected a multiple of 5"): stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0, Options(at_once=5))
     monkeypatch.setattr(training, "world", lambda: (0, 3))
@@ -103,3 +104,21 @@ def test_accelerate_reads_its_files(name):
     from accelerate.commands.config.config_args import load_config_from_file
     config, given = load_config_from_file(str(CONFIGS / f"{name}.yaml")), yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     assert config.num_processes == 8 and config.mixed_precision == "bf16" and (config.fsdp_config or {}) == given.get("fsdp_config", {})
+
+# Data that lie in files
+
+def test_a_run_on_files_of_every_format_is_resumed_as_the_same_run(short, tmp_path, monkeypatch):
+    from ferretlite.mixtures import export_tree
+    from ferretlite.scenes import make_scene
+    mixture = export_tree(lambda: (make_scene(s, 128) for s in range(8)), tmp_path / "tree")
+    stages = json.loads(mixture.read_text())["stages"]
+    assert "3" in stages and len({p["format"] for p in stages["3"]}) > 4
+    asked, step = [], training.StageTrainer.training_step
+    def noting(self, model, inputs, *args, **kwargs): asked.append(list(inputs["ids"])); return step(self, model, inputs, *args, **kwargs)
+    monkeypatch.setattr(training.StageTrainer, "training_step", noting)
+    out = train(out=tmp_path / "run", data=mixture, **short)
+    assert len(asked) == 2 and {i.split("/")[0] for batch in asked for i in batch} <= {p["name"] for p in stages["3"]}
+    assert json.loads((out / "run.json").read_text())["settings"]["data"] == str(mixture)
+    with pytest.raises(ValueError, match="was started with data="): train(out=out, resume=True, **short)
+    with pytest.raises(FileNotFoundError, match="There is no file nowhere.json"): train(out=tmp_path / "other", data="nowhere.json", **short)
+    assert not (tmp_path / "other").exists()

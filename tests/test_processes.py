@@ -84,9 +84,10 @@ def test_two_processes_take_the_steps_of_one(begin, tmp_path):
 
 def whole_run(rank, folder, begin):
     "A run of two processes; the second one counts what it writes, and both what they are told of a second run into the same folder."
+    from ferretlite import runs
     from ferretlite.model import FerretForConditionalGeneration
     training, written = small_stages(), []
-    for place, name in ((training, "keep_checkpoint"), (training, "write_whole"), (FerretForConditionalGeneration, "save_pretrained")):
+    for place, name in ((runs, "keep_checkpoint"), (training, "write_whole"), (FerretForConditionalGeneration, "save_pretrained")):
         def note(*args, original=getattr(place, name), **kwargs): written.append(1); return original(*args, **kwargs)
         setattr(place, name, note)
     training.train(out=folder / "run", samples=24, **begin)
