@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_STAGES', 'TINY_GRIFFON_STAGES', 'PAPER_FERRET',
-           'PAPER_GRIFFON', 'STAGES', 'WEIGHTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'at_full_size', 'tiny_config',
-           'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups',
-           'PatchScenes', 'as_it_is', 'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments',
-           'stage_data', 'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'board', 'finished',
-           'Meter', 'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
+           'PAPER_GRIFFON', 'STAGES', 'WEIGHTS', 'STARTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'at_full_size',
+           'tiny_config', 'tiny_griffon_config', 'put_together', 'start_model', 'load_model', 'stage_model',
+           'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'PatchScenes', 'as_it_is',
+           'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
+           'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'board', 'finished', 'Meter',
+           'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
            'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages',
            'open_run', 'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
 
@@ -146,12 +147,8 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
                 ): # -> (model, processor)
     "The untrained model of a preset: towers and language model know their trade, what lies between them is random."
     torch.manual_seed(seed)
-<<<<<<< /tmp/tmp2aonfcz0
-    towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / ("tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm"))
-=======
     if preset in HUB: return put_together(preset, towers, lm, config)
-    towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / "tiny-lm")
->>>>>>> /tmp/tmp0omn898_
+    towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / ("tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm"))
     tokenizer, language = AutoTokenizer.from_pretrained(lm), LlamaForCausalLM.from_pretrained(lm, dtype=torch.float32)
     configs = [*(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")), copy.deepcopy(language.config)]
     for part in configs: part._name_or_path = "" # where a part came from is nobody's business later
