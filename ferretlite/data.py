@@ -227,7 +227,7 @@ class Files(torch.utils.data.Dataset):
         if sum(s.st_size for s in stats) < LARGE and len(stats) < 1000:
             head, rows = self.rows()
             return pack(rows, head=head)
-        told = [type(self).__name__, *(getattr(self, o) for o in self.options), *map(str, sources), *((s.st_size, s.st_mtime_ns) for s in stats)]
+        told = [1, type(self).__name__, *(getattr(self, o) for o in self.options), *map(str, sources), *((s.st_size, s.st_mtime_ns) for s in stats)] # 1: the form of our rows
         path = Path(cache or cache_folder()) / f"{sources[0].stem}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.arrow"
         if not path.exists():
             head, rows = self.rows()

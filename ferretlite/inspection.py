@@ -174,7 +174,7 @@ def check_page(found: dict) -> str:
         for r in held["parts"]:
             for c in r["examples"]:
                 turn = c.turns[0]
-                out.append(f'<article class=card><img alt="" src="{picture_data(drawn(c, turn, found["style"]))}"><p class=ask>{say(turn.prompt)}</p><p>{say(turn.answer)}</p><p class=small>{say(c.id)} · {say(turn.task)}{f" · one of {len(c.turns)} turns" if len(c.turns) > 1 else ""}</p></article>')
+                out.append(f'<article class=card><img alt="{say(c.id)} with what is asked and answered" src="{picture_data(drawn(c, turn, found["style"]))}"><p class=ask>{say(turn.prompt)}</p><p>{say(turn.answer)}</p><p class=small>{say(c.id)} · {say(turn.task)}{f" · one of {len(c.turns)} turns" if len(c.turns) > 1 else ""}</p></article>')
         out.append("</div>")
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>{say(found["name"])}: data check</title><style>{PAGE}</style></head>'
             f'<body><main><h1>{say(found["name"])}</h1><p class=lead>{say(found["style"])} form · at most {found["max_tokens"]} tokens of text a picture · {found["held_out"]} pictures held out. Magenta is what is asked about; green is what the answer writes, read back from its text.</p>{"".join(out)}</main></body></html>\n')

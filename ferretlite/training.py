@@ -140,7 +140,7 @@ def put_together(preset: str, towers=None, lm=None, config: dict | None = None):
     return model, FerretProcessor.for_model(model, wanted["llm"], wanted.get("chat"))
 
 def start_model(towers=None, # folder with `global/` and `local/`; None: the shipped ones
-                lm=None, # folder; None: the shipped one
+                lm=None, # folder; None: the shipped one, for Griffon that which was taught in its manner
                 seed: int = 0,
                 config: dict | None = None, # fields of FerretConfig that differ from the preset's
                 preset: str = "tiny", # a key of STARTS; what is none begins as `tiny` does
@@ -148,7 +148,7 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     "The untrained model of a preset: towers and language model know their trade, what lies between them is random."
     torch.manual_seed(seed)
     if preset in HUB: return put_together(preset, towers, lm, config)
-    towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / "tiny-lm")
+    towers, lm = Path(towers or WEIGHTS / "tiny-towers"), Path(lm or WEIGHTS / ("tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm"))
     tokenizer, language = AutoTokenizer.from_pretrained(lm), LlamaForCausalLM.from_pretrained(lm, dtype=torch.float32)
     configs = [*(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")), copy.deepcopy(language.config)]
     for part in configs: part._name_or_path = "" # where a part came from is nobody's business later

@@ -4,7 +4,6 @@ A process can interpret kernels or compile them, not both. This file needs torch
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -186,34 +185,16 @@ def compile_cases():
 
 def compile_case(arch, kernel, dtype, tile, save):
     "Registers, spilled bytes, shared memory and the kinds of instructions of one kernel."
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia import compiler as nvidia
-    from triton.compiler import ASTSource
-    type_of = {FLOAT: "*fp32", HALF: "*fp16", BRAIN: "*bf16"}[dtype]
-    types = dict.fromkeys("x w b y z dz dy dx dw weight bias".split(), type_of) | dict.fromkeys("db mean rstd dweight dbias".split(), "*fp32")
-    types |= dict.fromkeys("M B H W Ho Wo h w_ C N x_batch x_row x_col".split(), "i32") | {"eps": "fp32"}
-    if tile: constants, warps, stages = dict(ROWS=tile.rows, COLS=tile.cols, DEPTH=tile.depth, SPAN=tile.span, EVEN=True, GELU=tile.fused, SAVE=save and tile.fused, UPCAST=False), tile.warps, tile.stages
+    if tile: constants, warps, stages = kernels.constants_of(kernel, tile, save), tile.warps, tile.stages
     elif kernel == "gelu": constants, warps, stages = dict(ROWS=64, COLS=64), 4, 3
     else:
         k, _, C = map(int, kernel.split()[1].split("x"))
         slots, block = kernels._block(C, k)
         constants, warps, stages = dict(K=k, SLOTS=slots, BLOCK=block), kernels._warps(slots * block), 3
     f = {"forward": kernels.conv_forward_kernel, "dx": kernels.conv_dx_kernel, "dw": kernels.conv_dw_kernel, "gelu": kernels.gelu_backward_kernel}.get(kernel) or (kernels.shuffle_norm_backward_kernel if "backward" in kernel else kernels.shuffle_norm_kernel)
-    names = f.arg_names
-    constants = {n: v for n, v in constants.items() if n in names}
-    signature = {n: "constexpr" if n in constants else "i32" if n == "w" and kernel.startswith("shuffle") else types[n] for n in names}
-    aligned = [n for n in names if signature[n].startswith("*") or n in ("C", "N", "x_batch", "x_row", "x_col")] # as a launch finds them: multiples of 16
-    began = time.perf_counter()
-    done = triton.compile(ASTSource(fn=f, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}, attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned}),
-                          target=GPUTarget("cuda", arch, 32), options=dict(num_warps=warps, num_stages=stages))
-    seconds = time.perf_counter() - began
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(done.asm["cubin"]); file.flush()
-        usage = subprocess.run([Path(nvidia.__file__).parent / "bin/cuobjdump", "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
-    ptx = done.asm["ptx"]
-    return dict(registers=int(re.search(r"REG:(\d+)", usage)[1]), spilled=int(re.search(r"STACK:(\d+)", usage)[1]), shared=done.metadata.shared, target=re.search(r"\.target (\w+)", ptx)[1],
-                matrix=bool(re.search(r"wgmma\.mma_async|mma\.sync", ptx)), asynchronous=bool(re.search(r"cp\.async", ptx)), seconds=seconds)
+    found = kernels.compiled_resources(f, dtype, constants, warps, stages, arch)
+    ptx = found.pop("ptx")
+    return found | dict(matrix=bool(re.search(r"wgmma\.mma_async|mma\.sync", ptx)), asynchronous=bool(re.search(r"cp\.async", ptx)))
 
 # -- on a GPU
 
@@ -236,7 +217,7 @@ def auto_case():
     finally: del os.environ["FERRETLITE_KERNELS"]
     calls, real = [], kernels.launch_forward
     def spy(*args): calls.append(1); return real(*args)
-    row = dict(op="conv", dtype="bfloat16", training=False, shape=[512, 256, 256], right=True, tiles={"forward": list(TILES["forward"][-1])}, ms=dict(triton=1., triton_nchw=1., eager_nchw=2., eager_channels_last=.5))
+    row = dict(op="conv", dtype="bfloat16", training=False, shape=[512, 256, 256], right=True, tiles={"forward": list(TILES["forward"][-1])}, ms=dict(triton=1., triton_nchw=1., eager_nchw=2., eager_channels_last=.5), cpu=dict.fromkeys(("triton", "triton_nchw", "eager_nchw", "eager_channels_last"), .1))
     kernels.launch_forward = spy
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,7 @@ def test_there_are_weights_to_ship():
     assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights/tiny").glob("*")) < 12e6
     assert {p.name for p in (ROOT / "ferretlite/weights/tiny-stages").glob("*")} == {"stage-1.safetensors", "stage-2.safetensors", "README.md"}
     assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights/tiny-griffon").glob("*")) < 12e6
-    assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights").rglob("*") if p.is_file()) < 37e6
+    assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights").rglob("*") if p.is_file()) < 41e6
     assert not [n for n in names if n.endswith((".pt", ".pth", ".bin", ".pkl"))]
 
 def test_wheel_holds_every_module_and_weight(built):

@@ -171,8 +171,8 @@ def test_meta_tensors_tell_shapes(cells):
     assert y.shape == (2, *kernels.conv_cells(cells), 8) and z.shape == (2, *kernels.conv_cells(cells), 64)
     assert x.grad.shape == x.shape and conv.weight.grad.shape == conv.weight.shape and norm.bias.grad.shape == (64,)
 
-def row(op="conv", shape=(1369, 1024, 5120), dtype="bfloat16", training=False, right=True, **ms):
-    return dict(op=op, shape=list(shape), dtype=dtype, training=training, right=right, ms=ms, tiles={})
+def row(op="conv", shape=(1369, 1024, 5120), dtype="bfloat16", training=False, right=True, cpu=None, **ms):
+    return dict(op=op, shape=list(shape), dtype=dtype, training=training, right=right, ms=ms, cpu=cpu or dict.fromkeys(ms, .1), tiles={})
 
 def test_the_nearest_measurement_speaks_within_a_factor_of_two():
     near, far = row(triton=1.), row(shape=(40000, 1024, 5120), triton=2.)
@@ -181,17 +181,17 @@ def test_the_nearest_measurement_speaks_within_a_factor_of_two():
     assert find((1369, 256, 5120)) is None and find((300, 1024, 5120)) is None
     assert find((1369, 1024, 5120), torch.float16) is None and find((1369, 1024, 5120), training=True) is None
     assert find((1369, 1024, 5120), rows=[row(right=False)]) is None, "a kernel that was wrong there is never chosen"
-    assert kernels.nearest_row(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
+    assert kernels.nearest_row(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None and kernels.measured(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
 
 class OnGpu:
     "As much of a CUDA tensor as the choice looks at."
     is_cuda, is_meta, dtype, device = True, False, torch.bfloat16, torch.device("cuda:0")
 
-@pytest.mark.parametrize("ms, chosen", [(dict(triton=1., eager=2.), True), (dict(triton=2., eager=1.), False), (None, False)])
+@pytest.mark.parametrize("ms, chosen", [(dict(triton=1., eager=2.), True), (dict(triton=2., eager=1.), False), (None, False), (dict(triton=.1, eager=.2, cpu=dict(triton=.9, eager=.3)), False), (dict(triton=.1, eager=1.5, cpu=dict(triton=.9, eager=.3)), True)])
 def test_auto_follows_the_record(monkeypatch, ms, chosen):
     monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
     monkeypatch.setattr(kernels, "triton", object())
-    monkeypatch.setattr(kernels, "record_of", lambda device: ms and dict(rows=[row(**ms)]))
+    monkeypatch.setattr(kernels, "record_of", lambda device: "a file"); monkeypatch.setattr(kernels, "read_record", lambda path: ms and dict(rows=[row(**ms)])); kernels.measured.cache_clear()
     use = lambda x=OnGpu: kernels.use_triton("auto", "conv", x, False, (1369, 1024, 5120), "triton", "eager")
     assert use() == chosen and not use(torch.zeros(1, dtype=torch.bfloat16)), "never on a CPU"
     monkeypatch.setattr(kernels, "triton", None)
@@ -201,7 +201,7 @@ def test_records_are_named_by_the_gpu_and_found(tmp_path, monkeypatch):
     assert kernels.record_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
     assert kernels.read_record(tmp_path / "none.json") is None and kernels.record_of(torch.device("cpu")) is None
     (tmp_path / "mine.json").write_text('{"rows": []}'); monkeypatch.setenv("FERRETLITE_KERNELS", str(tmp_path / "mine.json"))
-    assert kernels.record_of(torch.device("cuda:0")) == {"rows": []}
+    assert kernels.read_record(kernels.record_of(torch.device("cuda:0"))) == {"rows": []}
 
 def test_shipped_records_are_whole():
     for path in kernels.RECORDS.glob("*.json"):

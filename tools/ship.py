@@ -2,7 +2,7 @@
 
 A run of `ferretlite train` becomes ferretlite/weights/PRESET/: the model in half precision, the run's record, its scores, and a card made from both;
 a run of `tiny` also tiny-stages/: what the first two stages changed, with a card.
-A run of `ferretlite pretrain` becomes tiny-towers/ or tiny-lm/, with a card."""
+A run of `ferretlite pretrain` becomes tiny-towers/, tiny-lm/ or tiny-griffon-lm/, with a card."""
 import argparse
 import json
 import shutil
@@ -30,14 +30,17 @@ Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning 
 encoder whose class token turns each picture in a question into one token, and a small Llama. It answers in Griffon's written form, says `None`, and looks for what it is shown. It knows
 scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works. (The paper's one tower is CLIP's; ours is the shipped local one, which names things best.)"""}
 
+GRIFFON_LM = """It was taught in Griffon's manner: its questions, its written form, one view of 144 tokens, and vectors for pictures in questions. `ferretlite train --preset tiny-griffon` begins with it.
+
+"""
+
 def card(run: dict, scores: dict, command: str, n: int) -> str:
     "The model card: what it is, how it came to be, what it scores."
     preset = run["settings"]["preset"]
     rows = [f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} | {m['chance']:.2f} | {m['constant']:.2f} |"
             for k, label in (GRIFFON if preset == "tiny-griffon" else LABELS).items() if (m := scores.get(k))]
-    machine, made = run["machine"], run.get("lm")
-    lm = "`tiny-lm`" if not made else (f"a language model taught in its manner ({made['steps']:,} steps{', ' + made['note'] if 'note' in made else ''}): `ferretlite pretrain lm --style griffon "
-        f"--samples {made['steps'] * made['batch_size']} --batch {made['batch_size']} --seed {made['seed']}{' --compile' if made['compile'] else ''} --out {run['settings']['lm']}`")
+    machine = run["machine"]
+    lm = f"`{'tiny-griffon-lm' if preset == 'tiny-griffon' else 'tiny-lm'}`"
     return f"""# ferretlite {preset}
 
 {ABOUT[preset]}
@@ -79,12 +82,13 @@ A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 16
 
 def lm_card(run: dict) -> str:
     "How the language model came to be."
-    return f"""# ferretlite tiny-lm
+    griffon = run.get("style") == "griffon"
+    return f"""# ferretlite {"tiny-griffon-lm" if griffon else "tiny-lm"}
 
 A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in things (`nbs/16_tiny_lm.ipynb`): vectors that
 hold an object's words and edges as ideal eyes might see them. It knows how answers are written, how to find what is asked and how to write down where it lies (notebook 16 measures how well); it has seen no picture.
 
-**Made by** `ferretlite pretrain lm --samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+{GRIFFON_LM if griffon else ''}**Made by** `ferretlite pretrain lm{' --style griffon' if griffon else ''} --samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
 Its loss at the end was {run['log'][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
 
 Licence: Apache-2.0, as the code.
@@ -109,7 +113,7 @@ Licence: Apache-2.0, as the code.
 def ship_pretrained(folder: Path, run: dict):
     "Towers or a language model: what `pretrain` wrote, but for the state it goes on from, and a card."
     towers = "legs" in run
-    out = WEIGHTS / ("tiny-towers" if towers else "tiny-lm")
+    out = WEIGHTS / ("tiny-towers" if towers else "tiny-griffon-lm" if run.get("style") == "griffon" else "tiny-lm")
     shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.pt", "*.part"))
     write_whole(out / "README.md", lambda p: p.write_text((towers_card if towers else lm_card)(run), encoding="utf-8"))
     print(out)
@@ -121,14 +125,11 @@ def main():
     run = json.loads((Path(args.run) / "run.json").read_text())
     if "stages" not in run: return ship_pretrained(Path(args.run), run)
     settings = run["settings"]; out = WEIGHTS / settings["preset"]
-    if settings.get("lm"): # how it was made belongs to the record, where it lay on this machine does not
-        run["lm"] = {k: v for k, v in json.loads((Path(settings["lm"]) / "run.json").read_text()).items() if k != "log"}
-        settings["lm"] = f"runs/{Path(settings['lm']).name}"
     if settings["preset"] == "tiny": ship_stages(Path(args.run), settings["seed"])
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores); write_json(out / "run.json", run)
-    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --lm ' + settings['lm'] if settings.get('lm') else ''}{' --compile' if settings.get('compile') else ''} --out runs/{settings['preset']}"
+    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --compile' if settings.get('compile') else ''} --out runs/{settings['preset']}"
     write_whole(out / "README.md", lambda p: p.write_text(card(run, scores, command, args.n), encoding="utf-8"))
     print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
 
