@@ -135,7 +135,7 @@ def launch_forward(
     if gelu and not tile.fused: return F.gelu(y), (y if save else z)
     return y, z
 
-# %% ../nbs/13_triton.ipynb #1c59d0c1
+# %% ../nbs/13_triton.ipynb #8b579861
 def constants_of(kernel:str, tile:Tile, save:bool=True)->dict: # of TILES
     "What is fixed when a kernel is compiled, for even sizes."
     return dict(ROWS=tile.rows, COLS=tile.cols, DEPTH=tile.depth, SPAN=tile.span, EVEN=True, GELU=tile.fused, SAVE=save and tile.fused, UPCAST=False)
@@ -150,6 +150,7 @@ def compiled_resources(
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia import compiler as nvidia
     from triton.compiler import ASTSource
+    if "constexprs" not in ASTSource.__init__.__code__.co_varnames: raise ImportError(f"found Triton {triton.__version__}, expected 3.3 or later to compile for a GPU that is not here")
     names, half = kernel.arg_names, {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype]
     types = dict.fromkeys("x w b y z dz dy dx dw weight bias".split(), half) | dict.fromkeys("db mean rstd dweight dbias".split(), "*fp32") | dict(eps="fp32")
     if "K" in names: types.pop("w")                                           # there a size
@@ -742,7 +743,7 @@ def kernel_lines(record:dict)->str: # of bench_kernels
         lines.append(f"{r['op']:8s}{r['side']:6d}{r['batch']:6d}{r['N']:6d} {'training' if r['training'] else 'forward':9s}{times}{reach}  {r['error']['triton']:.1e}" + ("" if r["right"] else "  WRONG"))
     return "\n".join(lines)
 
-# %% ../nbs/13_triton.ipynb #da72bf3f
+# %% ../nbs/13_triton.ipynb #ee182fde
 def draw_kernels(record:dict): # of bench_kernels -> matplotlib figure
     "Times beside eager channels-last, forward and training, at every size that was measured."
     import matplotlib.pyplot as plt
@@ -750,7 +751,7 @@ def draw_kernels(record:dict): # of bench_kernels -> matplotlib figure
     for ax, training in zip(axes, (False, True)):
         rows = [r for r in record["rows"] if r["training"] == training]
         names = [f"{r['op']} {r['side']} x{r['batch']}" + (f" N{r['N']}" if r["op"] == "conv" else "") for r in rows]
-        for column, color in (("eager_nchw", "tab:gray"), ("compile", "tab:orange"), ("triton", "tab:blue")):
+        for column, color in (("eager_nchw", "tab:gray"), ("eager_benchmark", "tab:green"), ("compile", "tab:orange"), ("triton", "tab:blue")):
             found = [(i, r["ms"].get("eager_channels_last", r["ms"].get("eager")) / r["ms"][column]) for i, r in enumerate(rows) if column in r["ms"]]
             if found: ax.plot(*zip(*found), "o", ms=3, color=color, label=column)
         ax.axhline(1, color="k", lw=.7); ax.set(title="training" if training else "forward", xticks=range(len(rows)), yscale="log"); ax.set_xticklabels(names, rotation=90, fontsize=5)
