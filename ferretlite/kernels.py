@@ -23,6 +23,7 @@ import subprocess
 import tempfile
 import time
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -392,7 +393,7 @@ def _shuffle_backward(ctx, dy, *_):
 shuffle_norm_op.register_autograd(_shuffle_backward, setup_context=_keep_shuffle)
 
 # %% ../nbs/13_triton.ipynb #71682ebd
-RECORDS = Path(__file__).parent / "records" / "kernels" if "__file__" in globals() else Path("../ferretlite/records/kernels")
+RECORDS = Path(str(files("ferretlite"))) / "records" / "kernels"
 TRIED = {} # (kernel, training, M, C, N, dtype) -> Tile: what a bench that is running has found
 
 def record_name(device:str)->str: # of a file in RECORDS
@@ -739,7 +740,7 @@ def kernel_lines(record:dict)->str: # of bench_kernels
     lines = [f"{'':8s}{'image':>6s}{'batch':>6s}{'N':>6s} {'pass':9s}" + "".join(f"{c.replace('eager_channels_last', 'eager_cl').replace('eager_benchmark', 'eager_tuned'):>12s}" for c in columns) + f"{'TFLOP/s':>9s}{'GB/s':>7s}{'of roof':>9s}{'CPU ms':>8s}  error"]
     for r in record["rows"]:
         times = "".join(f"{r['ms'][c]:12.3f}" if c in r["ms"] else f"{'':12s}" for c in columns)
-        reach = f"{r['tflops']:9.0f}{r['gbps']:7.0f}" + (f"{r['roof']:9.0%}" if "roof" in r else f"{'?':>9s}") + f"{r['cpu']['triton']:8.2f}"
+        reach = f"{r['tflops']:9.0f}{r['gbps']:7.0f}" + (f"{r['roof']:9.0%}" if "roof" in r else f"{'?':>9s}") + (f"{r['cpu']['triton']:8.2f}" if "cpu" in r else f"{'?':>8s}")
         lines.append(f"{r['op']:8s}{r['side']:6d}{r['batch']:6d}{r['N']:6d} {'training' if r['training'] else 'forward':9s}{times}{reach}  {r['error']['triton']:.1e}" + ("" if r["right"] else "  WRONG"))
     return "\n".join(lines)
 
