@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
            'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'stream',
-           'best_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly', 'caption_scores',
-           'pretrain_clip', 'similarity_table']
+           'training_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly',
+           'caption_scores', 'pretrain_clip', 'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
 import ctypes
@@ -201,8 +201,8 @@ def stream(dataset, # map-style
                                        num_workers=workers, prefetch_factor=4 if workers else None)
 
 # %% ../nbs/07_clip.ipynb #9af196c1
-def best_device() -> torch.device:
-    "This process's GPU, or the CPU where there is none."
+def training_device() -> torch.device:
+    "Where training runs: this process's GPU, or the CPU where there is none."
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
 
 def to_device(batch, device):
@@ -243,7 +243,7 @@ def train_plainly(model: nn.Module, # what learns
 
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     keep_buffers(); sum_in_order()
-    home, device = next(model.parameters()).device, best_device(); model.to(device)
+    home, device = next(model.parameters()).device, training_device(); model.to(device)
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
     others = [p for p in params if all(p is not m for m in matrices)]
