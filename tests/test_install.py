@@ -79,7 +79,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
     core = {re.match(r"[\w.-]+", r)[0].lower() for r in meta.get_all("Requires-Dist") if "extra ==" not in r}
     assert {"torch", "transformers", "pillow"} <= core
     assert not core & {name.lower() for name in EXTRAS}
-    assert set(meta.get_all("Provides-Extra")) == {"notebooks", "triton", "eval", "dev"}
+    assert set(meta.get_all("Provides-Extra")) == {"notebooks", "triton", "train", "eval", "ocr", "dev"}
     assert "ferretlite = ferretlite.cli:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
 
 def test_every_module_imports_without_extras(installed):
