@@ -1098,7 +1098,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'ferretlite.tasks._best': ('tasks.html#_best', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._beyond': ('tasks.html#_beyond', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._draw_relation': ('tasks.html#_draw_relation', 'ferretlite/tasks.py'),
-                                  'ferretlite.tasks._from_the_left': ('tasks.html#_from_the_left', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._numbered': ('tasks.html#_numbered', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._wrong_name': ('tasks.html#_wrong_name', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks.answer_boxes': ('tasks.html#answer_boxes', 'ferretlite/tasks.py'),

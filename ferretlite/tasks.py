@@ -376,10 +376,6 @@ def _absent(scene, rng): # -> Query or None
 # %% ../nbs/04_tasks.ipynb #24dc68bf
 ORDERS = {"left": lambda box: (box.x1, box.y1, box.x2, box.y2), "raster": lambda box: (box.y1, box.x1, box.y2, box.x2)} # from left to right, or as one reads
 
-def _from_the_left(objects) -> list: # of indices
-    "Objects by their left edge: the first number that a box is written with."
-    return sorted(range(len(objects)), key=lambda i: ORDERS["left"](objects[i].box))
-
 def ask_count(scene, rng, wording=None): # -> Turn or None
     "`How many stars are there?` The answer points at each, from left to right, before it says how many. meta: n, query, groundings."
     if not scene.objects: return None
@@ -389,7 +385,7 @@ def ask_count(scene, rng, wording=None): # -> Turn or None
     else:
         found = count_queries(scene)
         query = rng.choice(found[rng.choices(sorted(found), sorted(found))[0]]) # few scenes hold many of a kind: large numbers are drawn more often
-    found = [Grounding(query.phrase, [scene.objects[i].box]) for i in _from_the_left(scene.objects) if query.matches(scene.objects[i])]
+    found = [Grounding(query.phrase, [o.box]) for o in sorted(scene.objects, key=lambda o: ORDERS["left"](o.box)) if query.matches(o)]
     shown = _numbered(format_groundings([g], scene.size) for g in found)
     return Turn("count", say("count", rng, wording, things=plural(query.phrase)), f"{shown}; {len(found)} in all".removeprefix("; "),
                 meta=dict(n=len(found), query=query.phrase, groundings=found))

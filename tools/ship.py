@@ -125,6 +125,7 @@ def main():
     run = json.loads((Path(args.run) / "run.json").read_text())
     if "stages" not in run: return ship_pretrained(Path(args.run), run)
     settings = run["settings"]; out = WEIGHTS / settings["preset"]
+    if settings.get("lm"): raise ValueError(f"{args.run} began with the language model {settings['lm']}: expected the shipped one, which the card names; ship that one first and train without --lm.")
     if settings["preset"] == "tiny": ship_stages(Path(args.run), settings["seed"])
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
