@@ -6,12 +6,12 @@
 __all__ = ['EXPECTED', 'PRETRAININGS', 'DATA_FORMATS', 'CARDS', 'RULES', 'GRIFFON_CARDS', 'GOOD', 'BAD', 'TRUE', 'STYLE',
            'COMMANDS', 'Parser', 'sentence', 'guarded', 'numbers', 'box_text', 'point_text', 'mask_text', 'crop_text',
            'whole', 'size_text', 'minutes', 'read_mask', 'read_regions', 'read_crops', 'quiet', 'answer_lines',
-           'run_ask', 'run_train', 'run_pretrain', 'rate_text', 'machine_options', 'write_record', 'run_bench_kernels',
-           'run_bench', 'run_eval', 'run_experiment', 'run_scenes', 'run_data', 'versions', 'megabytes', 'run_doctor',
-           'quick_check', 'run_selftest', 'run_plan', 'run_convert', 'positive', 'share', 'Card', 'scribble',
-           'write_scribble', 'demo_turn', 'demo_cards', 'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1',
-           'true_groundings', 'judge', 'chance_of', 'picture_tag', 'shown_truth', 'card_pictures', 'true_words',
-           'command_of', 'card_html', 'page_html', 'run_demo', 'make_parser', 'main']
+           'run_ask', 'run_train', 'run_pretrain', 'rate_text', 'machine_options', 'run_bench_kernels', 'run_bench',
+           'run_eval', 'run_experiment', 'run_scenes', 'run_data', 'versions', 'megabytes', 'run_doctor', 'quick_check',
+           'run_selftest', 'run_plan', 'run_convert', 'positive', 'share', 'Card', 'scribble', 'write_scribble',
+           'demo_turn', 'demo_cards', 'griffon_turn', 'griffon_cards', 'flat', 'paired', 'f1', 'true_groundings',
+           'judge', 'chance_of', 'picture_tag', 'shown_truth', 'card_pictures', 'true_words', 'command_of', 'card_html',
+           'page_html', 'run_demo', 'make_parser', 'main']
 
 # %% ../nbs/28_command_line.ipynb #9378ea5c
 import argparse
@@ -203,17 +203,12 @@ def _options_machine(parser):
     how.add_argument("--deepspeed", metavar="FILE", help="the same by DeepSpeed: such as configs/zero2.json")
 
 # %% ../nbs/28_command_line.ipynb #ec37b55f
-def write_record(path, record):
-    "JSON, whole or not at all, its folder made where it is missing."
-    path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8"); part.replace(path)
-
 def run_bench_kernels(args):
     "The kernels of notebook 13 against PyTorch; beside the JSON goes a figure."
     from ferretlite.kernels import bench_kernels, draw_kernels, kernel_lines
+    from ferretlite.pretraining import write_json
     with contextlib.redirect_stdout(sys.stderr):
-        found = bench_kernels(args.quick, args.all, done=(lambda r: write_record(args.json, r)) if args.json else lambda r: None, say=print)
+        found = bench_kernels(args.quick, args.all, done=(lambda r: write_json(args.json, r, 1)) if args.json else lambda r: None, say=print)
         if args.json:
             try: draw_kernels(found).savefig(Path(args.json).with_suffix(".png"), dpi=150)
             except ImportError: print("ferretlite: no figure, since matplotlib is not installed.")
@@ -226,7 +221,7 @@ def run_bench(args):
     "How fast something is on this machine, measured in one run."
     if args.what == "kernels": return run_bench_kernels(args)
     with quiet():
-        from ferretlite.evaluation import write_json
+        from ferretlite.pretraining import write_json
         if args.what == "train":
             from ferretlite.training import bench_lines as lines, bench_train
             found = bench_train(args.steps)
@@ -239,7 +234,7 @@ def run_bench(args):
         else:
             from ferretlite.processor import bench_resolution, resolution_lines as lines
             found = bench_resolution()
-        if args.json: write_json(args.json, found)
+        if args.json: write_json(args.json, found, 1)
     print(lines(found))
 
 # %% ../nbs/28_command_line.ipynb #449694de
@@ -247,10 +242,12 @@ def run_eval(args):
     "All metrics of a suite."
     with quiet():
         if args.json and Path(args.json).is_dir(): raise ValueError(f"{args.json} is a folder: expected the name of a JSON file to write.")
-        from ferretlite.evaluation import evaluate, metrics_table, write_json
+        from ferretlite.evaluation import evaluate
+        from ferretlite.metrics import metrics_table
+        from ferretlite.pretraining import write_json
         from ferretlite.inference import Ferret
         metrics = evaluate(Ferret.load(args.model), args.suite, args.n, args.seed, args.batch, split=args.split)
-        if args.json: write_json(args.json, metrics)
+        if args.json: write_json(args.json, metrics, 1)
     print(metrics_table(metrics))
 
 # %% ../nbs/28_command_line.ipynb #95e75c81
@@ -494,7 +491,7 @@ def griffon_turn(scene, what: str, folder, key): # -> Turn or None
     "A question for a Griffon model; an example from elsewhere is written to `folder`."
     import random
     from collections import Counter
-    from ferretlite.scenes import KINDS, NOVEL, make_example
+    from ferretlite.scenes import KINDS, NOVEL
     from ferretlite.tasks import GRIFFON_TASKS, Crop, ask_like
     rng = random.Random(f"{key} {scene.id} {what}")
     if what not in ("same", "other"): return next((t for _ in range(60) if (t := GRIFFON_TASKS["find_set" if what == "find_set" else "find"](scene, rng, 0)) and bool(t.meta["groundings"]) == (what == "find_set")), None)

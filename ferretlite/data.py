@@ -38,16 +38,17 @@ class SceneStream(torch.utils.data.Dataset):
                  seed: int = 0, # of the first
                  split: str = "train", # see scenes.SPLITS
                  size=None, # side, (height, width), or None: one of `sizes` by chance
-                 practice: float = 0.0, # share of scenes that hold things without names instead
+                 others: dict | None = None, # split -> share of scenes that are of that split instead
                  ):
-        self.n, self.seed, self.split, self.size, self.practice = n, seed, split, size, practice
+        self.n, self.seed, self.split, self.size, self.others = n, seed, split, size, others or {}
 
     def __len__(self): return self.n
 
     def __getitem__(self, i):
         dice = random.Random(f"size-{self.seed + i}")
         size = self.size or dice.choice(self.sizes)
-        return make_scene(self.seed + i, size, "practice" if dice.random() < self.practice else self.split)
+        splits = {**self.others, self.split: 1 - sum(self.others.values())}
+        return make_scene(self.seed + i, size, dice.choices(list(splits), list(splits.values()))[0])
 
 # %% ../nbs/19_data.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):

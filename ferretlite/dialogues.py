@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from .data import Files, coco_id, need, open_picture, walk_json
-from .formats import read_lines, save_picture, write_json
+from .formats import read_lines, save_picture
+from .pretraining import write_json
 from .geometry import Box, Mask, box_iou, check_region
 from .grammar import Grounding, format_region
 from .scenes import SceneObject

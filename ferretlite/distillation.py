@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from .encoders import build_tower, tiny_dino_config
-from .pretraining import normalise, stream, train_plainly, write_whole
+from .pretraining import normalise, stream, train_plainly, write_json
 from .scenes import draw_scene
 
 # %% ../nbs/08_dino.ipynb #bd397f65
@@ -165,5 +165,5 @@ def pretrain_dino(out, # folder: the teacher's tower is written to `local/` ther
     scores, tower = distilled_scores(model), model.teacher["tower"]
     tower.half().save_pretrained(Path(out) / "local"); tower.float()
     run = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon, log=log, untaught=untaught, scores=scores)
-    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(run)))
+    write_json(Path(out) / "run.json", run)
     return scores

@@ -5,23 +5,20 @@
 # %% auto #0
 __all__ = ['ASKED', 'N_NAMES', 'N_WORDS', 'RECORDS', 'CAPS', 'PORTION', 'Question', 'questions_about', 'griffon_rec',
            'griffon_questions', 'kind_of', 'first_box', 'record_of', 'batches_of', 'answer_all', 'suite_scenes',
-           'portions', 'evaluate', 'write_json']
+           'portions', 'evaluate']
 
 # %% ../nbs/22_evaluation.ipynb #750633c4
-import json
 import random
 import sys
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .inference import Ferret
 from .metrics import (ChoiceResult, CountResult, DetectionResult, NameResult, PhraseResult, PresenceResult, RecResult, WordResult,
-                                metrics_table, read_count, score)
-from .pretraining import write_whole
+                                read_count, score)
 from .scenes import COLORS, FILLS, KINDS, NOVEL, Scene, make_scene, with_article
 from .tasks import GRIFFON_TASKS, TASKS, Turn, answer_boxes, ask_like, say
 
@@ -33,7 +30,7 @@ class Question:
     "A turn and the scene it is about."
     scene: Scene
     turn: Turn
-    group: str = "" # which of several scores of the same kind it counts for: `count.same.mae`
+    group: str = "" # how the keys of its scores begin, where they are not the kind's own: `count.same` for `count.same.mae`
 
 def questions_about(scene: Scene, # anything with .image .size .objects .split
                     key, # with the task, the only source of randomness
@@ -60,10 +57,10 @@ def griffon_questions(scene: Scene, key) -> list: # of Question
     dice = lambda task: random.Random(f"{key} {task}")
     if scene.split == "count":
         kinds = Counter(o.name for o in scene.objects)
-        asked = [(ask_like(scene, max(kinds, key=lambda k: (kinds[k], k)), source, dice(source)), source) for source in ("same", "other")] if kinds else []
+        asked = [(ask_like(scene, max(kinds, key=lambda k: (kinds[k], k)), source, dice(source)), group) for source, group in (("same", "count.same"), ("other", "count.cross"))] if kinds else []
     elif scene.split == "novel":
         kind = dice("novel").choice(sorted({o.name for o in scene.objects if o.name in NOVEL}) or [None])
-        asked = [(kind and ask_like(scene, kind, "other", dice("novel")), "novel")]
+        asked = [(kind and ask_like(scene, kind, "other", dice("novel")), "find.novel")]
     else: asked = [(griffon_rec(scene, dice("rec")), "")] + [(GRIFFON_TASKS[task](scene, dice(task), 0), "") for task in ("find_set", "find")]
     return [Question(scene, turn, group) for turn, group in asked if turn]
 
@@ -174,11 +171,4 @@ def evaluate(ferret: Ferret,
             questions = [q for key, scene in portion for q in questions_about(scene, key, style=style)]
             answers = answer_all(ferret, questions, batch, done=lambda share: bar.update(share * len(portion)))
             for q, a in zip(questions, answers): results.setdefault(q.group, []).append(record_of(q, a))
-    return {(f"{key.split('.')[0]}.{group}.{key.split('.')[1]}" if group else key): m for group, held in results.items() for key, m in score(held).items()}
-
-# %% ../nbs/22_evaluation.ipynb #60c77a35
-def write_json(path, data) -> Path:
-    "Write JSON under a temporary name and rename it: a reader sees all of it or nothing. Raises ValueError for NaN."
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
-    return Path(path)
+    return {(f"{group}.{key.split('.')[1]}" if group else key): m for group, held in results.items() for key, m in score(held).items()}

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .pretraining import write_whole
+from .pretraining import write_json
 
 # %% ../nbs/23_experiments.ipynb #95607612
 def key_of(settings: dict) -> str:
@@ -42,7 +42,7 @@ def run_once(settings: dict, # what is asked for: all that the result depends on
     result = work(settings, Path(out) / "work" / key)
     machine = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
     record = dict(settings=settings, result=result, seconds=time.perf_counter() - began, machine=machine)
-    write_whole(path, lambda p: p.write_text(json.dumps(record, allow_nan=False) + "\n"))
+    write_json(path, record)
     return result
 
 # %% ../nbs/23_experiments.ipynb #564264d8

@@ -66,9 +66,10 @@ def fuse_maps(
     local:Tensor, # [H, W, C], the tiles' maps merged
     global_:Tensor, # [h, w, C], the whole view's map
     mode:str="bilinear", # how the global map is stretched
-    how:str="sum", # or "concat": channels behind each other
+    how:str="sum", # or "concat": channels behind each other; or "local": nothing of the global map
 )->Tensor: # [H, W, C], or [H, W, 2C]
     "Ferret-v2's fused map: the local map plus the global map stretched to its size. It feeds the sampler only."
+    if how == "local": return local
     stretched = upsample_map(global_[None], local.shape[:2], mode)[0]
     if how == "concat": return torch.cat([local, stretched], -1)
     if local.shape[-1] != global_.shape[-1]:

@@ -18,11 +18,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .data import Files
-from .formats import write_json
 from .geometry import Mask, Point
 from .grammar import find_groundings
 from .mixtures import FORMATS, Mixture, Recipe, closed_book, open_part, read_recipe, shuffled
-from .pretraining import write_whole
+from .pretraining import write_json, write_whole
 
 # %% ../nbs/19e_inspection.ipynb #a25fee95
 def check_part(mixture: Mixture, p: int, # number of the part

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGE', 'REGION', 'CROP', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLATE', 'LESSONS', 'GRIFFON_LESSONS', 'OCTAVES',
-           'THING_WIDTH', 'LAYOUTS', 'COURSES', 'UNNAMED', 'MOST_TEXT', 'LOOK', 'train_tokenizer', 'with_crop_token',
-           'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_text', 'prompt_ids', 'encode_turns', 'pad_rows',
-           'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features', 'thing_vectors', 'n_visual',
-           'patch_places', 'told_in_things', 'rename', 'pooled_objects', 'mirrored', 'ThingScenes', 'word_shares',
-           'boxes_written', 'mark_things', 'collate_things', 'read_things', 'look_loss', 'pretrain_lm']
+           'THING_WIDTH', 'LAYOUTS', 'COURSES', 'MANY', 'UNNAMED', 'MOST_TEXT', 'LOOK', 'train_tokenizer',
+           'with_crop_token', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_text', 'prompt_ids',
+           'encode_turns', 'pad_rows', 'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features',
+           'thing_vectors', 'n_visual', 'patch_places', 'told_in_things', 'rename', 'pooled_objects', 'mirrored',
+           'ThingScenes', 'word_shares', 'boxes_written', 'mark_things', 'collate_things', 'read_things', 'look_loss',
+           'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -25,7 +26,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from .geometry import Box
 from .grammar import Grounding, format_groundings, format_region
-from .pretraining import autocast, patch_owners, stream, train_plainly, write_whole
+from .pretraining import autocast, patch_owners, stream, train_plainly, write_json
 from .scenes import KINDS, Scene, make_scene
 from .tasks import TASKS, make_conversation
 
@@ -242,6 +243,7 @@ def told_in_things(objects: list, # SceneObject
 COURSES = { # style -> until which lesson: objects at most (one is drawn; None: all), tasks, questions
     "ferret": ((15_000, (3,), dict(rec=1.0, name=.25, phrase=.5), 4), (math.inf, (3, None, None), LESSONS, 10)),
     "griffon": ((15_000, (3,), dict(find=1.0, tell=.25, find_phrases=.5), 4), (math.inf, (3, None, None), GRIFFON_LESSONS, 8))}
+MANY = .6 # share of the whole scenes that hold one to ten of a kind: elsewhere lists are short, and the next of many is the hardest thing to find
 UNNAMED = .25 # share of Griffon's lessons in which one kind has no name of its own and is looked for by example
 
 def rename(objects: list, kind: str, name: str) -> list: # of SceneObject
@@ -249,9 +251,9 @@ def rename(objects: list, kind: str, name: str) -> list: # of SceneObject
     return [replace(o, name=name) if o.name == kind else o for o in objects]
 
 @lru_cache(maxsize=None)
-def pooled_objects(number: int): # -> list of SceneObject without masks, boxes in the unit frame
+def pooled_objects(number: int, split: str): # -> list of SceneObject without masks, boxes in the unit frame
     "What lies in one of the scenes that lessons are made of; drawn once."
-    scene = make_scene(number)
+    scene = make_scene(number, split=split)
     return [replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list()))) for o in scene.objects]
 
 # %% ../nbs/16_tiny_lm.ipynb #5498372f
@@ -266,16 +268,18 @@ class ThingScenes(torch.utils.data.Dataset):
     "Scenes told in things, with questions on them: a few objects first, later whole scenes and every kind of question. Each lesson takes a scene from a pool and may mirror it."
     def __init__(self, n: int, # how many
                  seed: int = 0, pool: int = 6000, # scenes
-                 style: str = "ferret"): # or "griffon": whose questions, and whose view
-        self.n, self.seed, self.pool, self.style = n, seed, pool, style
+                 style: str = "ferret", # or "griffon": whose questions, and whose view
+                 skip: int = 0): # lessons left out at the start
+        self.n, self.seed, self.pool, self.style, self.skip = n, seed, pool, style, skip
 
     def __len__(self): return self.n
 
     def __getitem__(self, i): # -> (objects, what the crops show, things, list of (prompt, answer, objects or crops whose vectors the prompt needs))
-        rng = random.Random(f"{self.seed}-{i}")
+        i += self.skip; rng = random.Random(f"{self.seed}-{i}")
         most, tasks, n_turns = next(c[1:] for c in COURSES[self.style] if i < c[0])
         most = rng.choice(most)
-        objects, flip = pooled_objects(self.seed * self.pool + rng.randrange(self.pool)), [rng.random() < .5, rng.random() < .5]
+        split = "count" if most is None and rng.random() < MANY else "train"
+        objects, flip = pooled_objects(self.seed * self.pool + rng.randrange(self.pool), split), [rng.random() < .5, rng.random() < .5]
         if most: objects = rng.sample(objects, min(len(objects), rng.randint(1, most)))
         objects = [replace(o, box=mirrored(o.box, *flip)) for o in objects]
         if self.style == "griffon" and rng.random() < UNNAMED and (known := sorted({o.name for o in objects if not o.text})): # looks like a bit of this and a bit of that
@@ -385,14 +389,16 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
                 look: float = .3, # weight of look_loss
                 compile: bool = False, # by torch.compile: faster after a minute's wait; needs a C++ compiler
                 style: str = "ferret", # or "griffon": its questions, its view, its written form, and crops
-                start=None, # folder of a language model to go on from; None: from nothing
+                start=None, # folder of a language model to go on from, with whole scenes at once; None: from nothing
                 ) -> list: # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
     torch.manual_seed(seed)
+    told = Path(start) / "run.json" if start else None
+    before = json.loads(told.read_text()) if told and told.exists() else None # a model's record holds those of the models it came from
     if start: tokenizer, model = AutoTokenizer.from_pretrained(start), LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     else: tokenizer = train_tokenizer(corpus()); model = LlamaForCausalLM(tiny_llama_config(tokenizer))
     if style == "griffon": model.resize_token_embeddings(len(with_crop_token(tokenizer)), mean_resizing=False)
-    data = ThingScenes(10 ** 7, 2 * 10 ** 7 * (1 + seed), style=style)
+    data = ThingScenes(10 ** 7, 2 * 10 ** 7 * (1 + seed), style=style, skip=COURSES[style][0][0] if start else 0)
     model.set_attn_implementation("eager") # on a CPU, and at these lengths, twice as fast as the fused one
     if compile: model.compile(dynamic=True)
     def loss_of(batch):
@@ -405,5 +411,5 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
     log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
                         samples and max(1, samples // batch_size), minutes, lr, weight_decay=.01, muon=muon, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)
-    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, muon=muon, style=style, compile=compile, log=log), indent=1)))
+    write_json(Path(out) / "run.json", dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, muon=muon, style=style, compile=compile, log=log) | (dict(before=before) if before else {}), 1)
     return log

@@ -470,11 +470,11 @@ def presence_metrics(
     results:list, # of PresenceResult
     seed:int=0, # of the bootstrap
 ) -> dict:
-    "`presence.acc`: balanced accuracy, the mean of the rates on what is there and on what is not, so that neither always pointing nor never pointing scores above one half."
+    "`absent.balanced_acc`: balanced accuracy, the mean of the rates on what is there and on what is not, so that neither always pointing nor never pointing scores above one half."
     truth, right = np.array([r.truth for r in results], bool), np.array([r.truth == r.answer for r in results], float)
     if not len(truth) or truth.all() or not truth.any(): return {}
     def balanced(index): return np.mean([right[index][truth[index] == side].mean() for side in (True, False) if (truth[index] == side).any()])
-    return {"presence.acc": metric(balanced(np.arange(len(truth))), len(truth), bootstrap_interval(balanced, len(truth), seed=seed), .5, .5)}
+    return {"absent.balanced_acc": metric(balanced(np.arange(len(truth))), len(truth), bootstrap_interval(balanced, len(truth), seed=seed), .5, .5)}
 
 # %% ../nbs/05_metrics.ipynb #aa9fea17
 SCORERS = {RecResult: rec_metrics, ChoiceResult: choice_metrics, NameResult: name_metrics, WordResult: word_metrics,

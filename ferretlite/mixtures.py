@@ -23,7 +23,8 @@ import torch
 from .data import CocoScenes, Files, SceneStream
 from .dialogues import Dialogues, GritDialogues, LlavaDialogues, export_grit, export_llava
 from .formats import FlickrScenes, GenomeScenes, GriffonScenes, LvisScenes, Objects365Scenes, RefScenes
-from .formats import export_flickr, export_genome, export_griffon, export_lvis, export_objects365, export_refcoco, write_json
+from .formats import export_flickr, export_genome, export_griffon, export_lvis, export_objects365, export_refcoco
+from .pretraining import write_json
 from .grammar import find_groundings
 from .language import prompt_ids
 from .scenes import export_coco

@@ -29,7 +29,7 @@ from .sampler import SpatialAwareSampler
 
 # %% ../nbs/17_model.ipynb #e0643d7f
 SWITCHES = dict(resolution=("fixed", "direct", "anyres"), visual_position=("grid", "none"), overview=("first", "last"),
-                position_mode=("bicubic", "bilinear"), fit=("stretch", "pad"), fusion=("sum", "concat"), fusion_mode=("bilinear", "nearest"), fusion_of=("projected", "towers"),
+                position_mode=("bicubic", "bilinear"), fit=("stretch", "pad"), fusion=("sum", "concat", "local"), fusion_mode=("bilinear", "nearest"), fusion_of=("projected", "towers"),
                 projector=(*DOWNSAMPLERS, "linear"), style=STYLES)
 
 @strict
@@ -59,7 +59,7 @@ class FerretConfig(PreTrainedConfig):
     visual_position: str = "grid" # "grid" or "none"
     overview: str = "first" # or "last": where the whole view stands among the visual tokens
     row_separators: bool = False # a learned token behind every row
-    fusion: str = "sum" # or "concat": how global and local map become the one that regions are read from
+    fusion: str = "sum" # or "concat", or "local": how global and local map become the one that regions are read from
     fusion_mode: str = "bilinear" # or "nearest": how the global map is stretched for it
     fusion_of: str = "projected" # or "towers": the maps behind the projectors (paper), or before them (public code)
     projector: str = "mlp" # a key of downsampling.DOWNSAMPLERS, or "linear" (Ferret v1): what the whole view goes through
@@ -181,7 +181,7 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         "Channels of the map that regions are read from. Raises ValueError where raw maps of two widths would have to be added."
         raw = [t.hidden_size * config.merge ** 2 for t in (config.global_tower, config.local_tower or config.global_tower)]
         widths = raw if config.fusion_of == "towers" else [config.text_config.hidden_size] * 2
-        if config.fusion == "sum" and widths[0] != widths[1]: raise ValueError(f"Found towers of widths {widths[0]} and {widths[1]}: expected equal ones for fusion_of='towers', or fusion='concat'.")
+        if config.fusion != "concat" and widths[0] != widths[1]: raise ValueError(f"Found towers of widths {widths[0]} and {widths[1]}: expected equal ones for fusion_of='towers', or fusion='concat'.")
         return sum(widths) if config.fusion == "concat" else widths[0]
 
     def _init_weights(self, module):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
-           'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'stream',
-           'training_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly',
+           'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'write_json',
+           'stream', 'training_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly',
            'caption_scores', 'pretrain_clip', 'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
@@ -189,6 +189,14 @@ def write_whole(path, # where to
     part = path.with_name(path.name + ".part")
     save(part); part.replace(path)
 
+def write_json(path, # where to
+               data, # what JSON can hold
+               indent: int | None = None) -> Path:
+    "JSON, whole or not at all. Raises ValueError for NaN, which is no JSON."
+    text = json.dumps(data, indent=indent, allow_nan=False) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return Path(path)
+
 def stream(dataset, # map-style
            batch_size: int, # items a step
            collate, # list of items -> batch
@@ -322,7 +330,7 @@ def pretrain_clip(out, # folder: the tower is written to `global/` there, in tra
     run = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon, regions=regions, log=log, scores=scores,
                matrix=dict(captions=after[1], before=before[0], after=after[0]))
     pair.vision.half().save_pretrained(Path(out) / "global"); pair.vision.float()
-    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(run)))
+    write_json(Path(out) / "run.json", run)
     return scores
 
 # %% ../nbs/07_clip.ipynb #45e8c60d

@@ -19,7 +19,7 @@ from torch import nn
 
 from .encoders import build_tower, tiny_clip_config, tiny_dino_config, tower_map
 from .geometry import Box
-from .pretraining import cut_box, normalise, patch_owners, stream, train_plainly, write_whole
+from .pretraining import cut_box, normalise, patch_owners, stream, train_plainly, write_json
 from .scenes import COLORS, FILLS, KINDS, LETTERS, SceneObject, draw_scene
 
 # %% ../nbs/09_two_eyes.ipynb #b4e22153
@@ -209,7 +209,7 @@ def save_towers(model: DenseTowers, out, # folder
     "Write both towers in half precision, and a record of the run with validation scores."
     scores = dense_scores(model)
     for side in ("global", "local"): model[side].half().save_pretrained(Path(out) / side); model[side].float()
-    write_whole(Path(out) / "run.json", lambda p: p.write_text(json.dumps(dict(record, scores=scores), indent=1)))
+    write_json(Path(out) / "run.json", dict(record, scores=scores), 1)
     return scores
 
 # %% ../nbs/09_two_eyes.ipynb #10748fcc

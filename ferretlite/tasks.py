@@ -493,7 +493,7 @@ def ask_search(scene, rng, wording=None, order="left", examples=None, # function
     if not things: return None
     source, present = source or rng.choice(("same", "other")), sorted({o.name for o in things})
     absent = [n for n in (PRACTICE if scene.split == "practice" else getattr(scene, "names", None) or KINDS) if n not in present]
-    kind = rng.choice(absent if absent and source == "other" and rng.random() < 2 / 7 else present)
+    kind = rng.choice(absent if absent and source == "other" and rng.random() < 2 / 7 else [o.name for o in things]) # what there are many of is asked for more often
     return ask_like(scene, kind, source, rng, wording, order, examples)
 
 def ask_like(scene, kind: str, source: str, rng, wording=0, order="left", examples=None): # -> Turn or None
@@ -595,7 +595,7 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
                       ) -> Conversation:
     """Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task.
 
-    Which one comes first is drawn by the length of its answer: where training has no room for all, the later ones are left out, and long ones must not be lost more often."""
+    Which one comes first is drawn by the square of its answer's length: where training has no room for all, the later ones are left out, and long ones must not be lost more often."""
     known = TASKS | GRIFFON_TASKS
     if getattr(scene, "phrases", None): known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]
@@ -607,5 +607,5 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
         if turn and (turn.prompt, turn.answer) not in ((t.prompt, t.answer) for t in turns): turns.append(turn)
         else: misses[task] += 1
         if misses[task] == 5 or (turn and task in ONCE): del left[task]
-    if turns: turns.insert(0, turns.pop(rng.choices(range(len(turns)), [len(t.answer) + 1 for t in turns])[0]))
+    if turns: turns.insert(0, turns.pop(rng.choices(range(len(turns)), [(len(t.answer) + 1) ** 2 for t in turns])[0]))
     return Conversation(scene.image, scene.size, turns, scene.id)

@@ -17,7 +17,6 @@ __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_ST
 import contextlib
 import copy
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -41,7 +40,7 @@ from .fusion import Projector
 from .language import CROP, IMAGE, LOOK, REGION, look_loss, thing_vectors, with_crop_token, word_shares
 from .mixtures import mixture_dataset, read_recipe
 from .model import HUB, PAPER_SIZES, VISION_INPUTS, FerretConfig, FerretForConditionalGeneration, fill_placeholders
-from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_whole
+from .pretraining import autocast, keep_buffers, patch_owners, sum_in_order, write_json, write_whole
 from .processor import FerretProcessor
 from .resolution import split_tiles
 from .runs import ByLength, Options, SteadyTrainer, adapters, add_adapters, agree, data_workers, join_world, merge_adapters, newest_checkpoint, training_device, wait_for_all, world
@@ -62,7 +61,7 @@ class Stage:
     first: dict = field(default_factory=dict) # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0 # how long that part is, as a share of the stage
     n_turns: int = 4     # questions per image, at most
-    practice: float = 0.0 # share of the pictures that hold things without names, to look for by example
+    others: dict = field(default_factory=dict) # split -> share of the pictures: `practice` holds things without names, to look for by example, `count` one to ten of a kind
     visits: int = 1      # how often a picture comes back, with other questions; more than once only behind frozen towers
     look: float = 0.0    # weight of language.look_loss: who writes a box listens to the patches in it
     resolution: str | None = None # None: the model's own
@@ -79,23 +78,23 @@ FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns when
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
           dict(dense_referring=1.0, dense_detection=1.0), share=2, n_turns=2, lr=1e-4),
     Stage("III intent-enhanced instruction tuning", PARTS,
-          dict(rec=2.5, name=2.0, choose=1.3, phrase=1.0, dense_detection=1.0, count=2.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
-          share=60, n_turns=10, lr=1e-3))
+          dict(rec=2.5, name=3.0, choose=2.0, phrase=1.0, dense_detection=1.0, count=2.5, word=.25, dense_referring=.3, grounded_caption=.2, caption=.1),
+          share=60, n_turns=12, lr=1e-3))
 
 TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
     replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=2000),
-    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.05, visits=4, look=.3))
+    replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.05, visits=4, look=.3, others=dict(count=.25)))
 
 GRIFFON_PARTS = ("global_tower", "global_projector", "visual_position", "crop_projector", "language_model") # the encoder of crops never learns
 
 GRIFFON_STAGES = ( # arXiv 2403.09333, section 3.4 and table 11; the mixture's weights are ours
     Stage("I alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=2, n_turns=1, lr=1e-3),
-    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=50, n_turns=8, lr=1e-3),
-    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0), share=10, n_turns=8, lr=5e-4))
+    Stage("II co-referring pre-training", GRIFFON_PARTS, dict(find=4.0, find_set=2.0, search=3.0, find_phrases=1.0, tell=1.0), share=50, n_turns=10, lr=1e-3),
+    Stage("III instruction tuning", GRIFFON_PARTS[1:], dict(find=4.0, find_set=2.0, search=3.0, find_phrases=1.0, tell=1.0), share=10, n_turns=10, lr=5e-4))
 
 TINY_GRIFFON_STAGES = ( # the projector begins aligned, and the tower stays as it was taught
     replace(GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),
-    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3, practice=.25) for s in GRIFFON_STAGES[1:]))
+    *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3, others=dict(practice=.2, count=.3)) for s in GRIFFON_STAGES[1:]))
 
 def at_full_size(stages: tuple, rates: tuple, slow: dict) -> tuple:
     "Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and these learning rates; Ferret-v2's paper gives none."
@@ -114,7 +113,7 @@ def tiny_config(global_tower, local_tower, text_config, tokenizer, changes: dict
     image, region = tokenizer.convert_tokens_to_ids([IMAGE, REGION])
     view = global_tower.image_size
     merge = max(1, view // (6 * global_tower.patch_size)) # at most 6 x 6 tokens a view
-    return FerretConfig(**dict(global_view=(view, view), local_view=(view, view), merge=merge, projector_dim=2 * global_tower.hidden_size,
+    return FerretConfig(**dict(global_view=(view, view), local_view=(view, view), merge=merge, projector_dim=2 * global_tower.hidden_size, fusion="local",
                                global_tower=global_tower, local_tower=local_tower, text_config=text_config, image_token_id=image, region_token_id=region,
                                sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4])) | (changes or {}))
 
@@ -358,8 +357,8 @@ MOST_PICTURES = 4992 # whose maps are kept: a gigabyte; whole dozens of batches,
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
-    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, practice=stage.practice)
-    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, practice=stage.practice), samples)
+    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, others=stage.others)
+    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, others=stage.others), samples)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371
@@ -570,7 +569,7 @@ def plan_run(model, processor, stages, seed: int, samples=None, minutes=None): #
 # %% ../nbs/20_training.ipynb #ab5951fd
 def save_record(path, run: dict):
     "Write the run's record whole; of many processes the first one does."
-    if world()[0] == 0: write_whole(path, lambda p: p.write_text(json.dumps(run, indent=1)))
+    if world()[0] == 0: write_json(path, run, 1)
 
 def save_model(model, processor: FerretProcessor, folder, half: bool = False, weights: dict | None = None):
     "Weights (the model's, or gathered ones), configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers. Of many processes the first one writes."

@@ -257,20 +257,20 @@ def test_boxes_of_a_name_come_together():
 def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_model):
     from ferretlite.metrics import score
     questions = [q for split in ("test", "count", "novel") for i in range(6) for q in griffon_questions(make_scene(i, 192, split), f"0 {i}")]
-    assert {(q.turn.task, q.group) for q in questions} == {("rec", ""), ("find", ""), ("find_set", ""), ("search", "same"), ("search", "other"), ("search", "novel")}
+    assert {(q.turn.task, q.group) for q in questions} == {("rec", ""), ("find", ""), ("find_set", ""), ("search", "count.same"), ("search", "count.cross"), ("search", "find.novel")}
     answers = [griffon_model[1].decode(griffon_model[1].tokenizer(" " + q.turn.answer, add_special_tokens=False).input_ids, size=q.scene.size) for q in questions]
     found = {}
     for q, a in zip(questions, answers): found.setdefault(q.group, []).append(record_of(q, a))
-    assert all(score(found[g])["count.mae"]["value"] == 0 for g in ("same", "other")) and score(found["novel"])["det.AP50"]["value"] == pytest.approx(1)
+    assert all(score(found[g])["count.mae"]["value"] == 0 for g in ("count.same", "count.cross")) and score(found["find.novel"])["det.AP50"]["value"] == pytest.approx(1)
     plain = score(found[""])
-    assert plain["rec.acc@0.5"]["value"] > .9 and plain["det.AP50"]["value"] == pytest.approx(1) and plain["presence.acc"]["value"] == 1
+    assert plain["rec.acc@0.5"]["value"] > .9 and plain["det.AP50"]["value"] == pytest.approx(1) and plain["absent.balanced_acc"]["value"] == 1
     silent = [record_of(q, SimpleNamespace(groundings=[], text="None")) for q in questions if q.turn.task == "find"]
-    assert score(silent)["presence.acc"]["value"] == .5
+    assert score(silent)["absent.balanced_acc"]["value"] == .5
 
 
 def test_a_model_of_griffons_kind_is_examined_in_its_own_words(griffon_model):
     metrics = evaluate(Ferret(*griffon_model), [make_scene(i, 96, split) for split in ("test", "count", "novel") for i in range(3)], progress=False)
-    assert {"rec.acc@0.5", "presence.acc", "det.AP50", "count.same.mae", "count.other.mae", "det.novel.AP50"} <= set(metrics)
+    assert {"rec.acc@0.5", "absent.balanced_acc", "det.AP50", "count.same.mae", "count.cross.mae", "find.novel.AP50"} <= set(metrics)
     assert all(set(m) == {"value", "n", "ci95", "chance", "constant"} for m in metrics.values())
 
 

@@ -109,7 +109,7 @@ def test_region_features_leave_the_other_tokens_alone(random_model):
 
 @pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20),
     (dict(resolution="direct"), 64), (dict(resolution="direct", direct_view=(48, 96), fusion="concat"), 8), (dict(row_separators=True), 92), (dict(overview="last"), 80), (dict(fit="pad"), 80), (dict(region_features=False), 80),
-    (dict(fusion="concat"), 80), (dict(fusion_mode="nearest"), 80), (dict(fusion_of="towers"), 80), (dict(fusion_of="towers", fusion="concat", sampler_dim=16), 80),
+    (dict(fusion="concat"), 80), (dict(fusion="local"), 80), (dict(fusion_mode="nearest"), 80), (dict(fusion_of="towers"), 80), (dict(fusion_of="towers", fusion="concat", sampler_dim=16), 80),
     (dict(sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4], compat="ferret")), 80)])
 def test_other_configurations_run(random_model, change, n):
     model, processor = random_model
@@ -134,7 +134,7 @@ def test_every_mode_learns_on_the_meta_device(random_model):
         assert all(p.grad is not None for n in used for p in model.parts()[n]), change
 
 def test_switches_name_what_they_know(random_model):
-    for change, text in ((dict(resolution="tiles"), "expected one of fixed, direct, anyres"), (dict(overview="middle"), "first, last"), (dict(fusion="max"), "sum, concat")):
+    for change, text in ((dict(resolution="tiles"), "expected one of fixed, direct, anyres"), (dict(overview="middle"), "first, last"), (dict(fusion="max"), "sum, concat, local")):
         with pytest.raises(ValueError, match=text): FerretConfig.from_dict({**random_model[0].config.to_dict(), **change})
     wide = FerretConfig.from_dict({**random_model[0].config.to_dict(), "fusion_of": "towers", "local_tower": {**random_model[0].config.local_tower.to_dict(), "hidden_size": 96}})
     with pytest.raises(ValueError, match="towers of widths 32 and 96"): FerretForConditionalGeneration(wide)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ferretlite.evaluation import evaluate, write_json
+from ferretlite.evaluation import evaluate
 from ferretlite.inference import Ferret
-from ferretlite.pretraining import write_whole
+from ferretlite.pretraining import write_json, write_whole
 from ferretlite.training import load_model, save_model, start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
@@ -20,8 +20,8 @@ LABELS = {"rec.acc@0.5": "find what is described (IoU ≥ 0.5)", "rec.small": "�
           "rec.large": "… larger than 1/6", "roc.point": "A or B, shown by a point", "roc.box": "A or B, by a box", "roc.mask": "A or B, by a mask",
           "name.acc": "name a region: kind, colour and fill", "phrase.acc": "ground several phrases", "word.acc": "read a word, every letter",
           "det.mAP": "detect everything, mAP", "det.AP50": "detect everything, AP50", "count.mae": "count 1–10, mean error in objects",
-          "presence.acc": "say whether it is there at all (balanced)", "count.same.mae": "count 1–10 by an example from the same image, mean error", "count.other.mae": "… by one from another image",
-          "det.novel.AP50": "find glyphs that have no name, by an example, AP50"}
+          "absent.balanced_acc": "say whether it is there at all (balanced)", "count.same.mae": "count 1–10 by an example from the same image, mean error", "count.cross.mae": "… by one from another image",
+          "find.novel.AP50": "find glyphs that have no name, by an example, AP50"}
 GRIFFON = LABELS | {"det.mAP": "detect a set of names, some absent, mAP", "det.AP50": "detect a set of names, some absent, AP50"}
 ABOUT = {
     "tiny": """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
@@ -80,15 +80,24 @@ A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 16
 |---|{'---|' * len(asked)}
 """ + "\n".join(rows) + "\n\nLicence: Apache-2.0, as the code.\n"
 
+def lm_run(run: dict, first: bool) -> str:
+    "The command of one run of a language model, and how it went."
+    parts = ["ferretlite pretrain lm", "--style griffon" if run.get("style") == "griffon" else "", "" if first else "--from RUN",
+             f"--samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}", "" if first else f"--lr {run['lr']:g} --muon {run['muon']:g}"]
+    return f"`{' '.join(p for p in parts if p)}`: {run['steps']:,} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}."
+
 def lm_card(run: dict) -> str:
-    "How the language model came to be."
-    griffon = run.get("style") == "griffon"
+    "How the language model came to be: every run of the chain that ends with it."
+    griffon, runs = run.get("style") == "griffon", [run]
+    while "before" in runs[0]: runs.insert(0, runs[0]["before"])
+    made = "\n".join(f"{n}. {lm_run(r, n == 1)}" for n, r in enumerate(runs, 1)) if len(runs) > 1 else lm_run(run, True)
     return f"""# ferretlite {"tiny-griffon-lm" if griffon else "tiny-lm"}
 
 A Llama of two million weights and its tokenizer (single digits are tokens), taught on drawn scenes told in things (`nbs/16_tiny_lm.ipynb`): vectors that
 hold an object's words and edges as ideal eyes might see them. It knows how answers are written, how to find what is asked and how to write down where it lies (notebook 16 measures how well); it has seen no picture.
 
-{GRIFFON_LM if griffon else ''}**Made by** `ferretlite pretrain lm{' --style griffon' if griffon else ''} --samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}{' --compile' if run.get('compile') else ''}`: {run['steps']} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}.
+{GRIFFON_LM if griffon else ''}**Made by**{" these runs, each going on from the end of the one before:" + chr(10) * 2 if len(runs) > 1 else " "}{made}
+
 Its loss at the end was {run['log'][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
 
 Licence: Apache-2.0, as the code.
@@ -129,7 +138,7 @@ def main():
     if settings["preset"] == "tiny": ship_stages(Path(args.run), settings["seed"])
     save_model(*load_model(args.run), out, half=True)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
-    write_json(out / "eval.json", scores); write_json(out / "run.json", run)
+    write_json(out / "eval.json", scores, 1); write_json(out / "run.json", run, 1)
     command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --compile' if settings.get('compile') else ''} --out runs/{settings['preset']}"
     write_whole(out / "README.md", lambda p: p.write_text(card(run, scores, command, args.n), encoding="utf-8"))
     print(f"{out}: {sum(f.stat().st_size for f in out.iterdir()) / 1e6:.1f} MB")
