@@ -92,8 +92,8 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
     assert shares(rows)["test name"] == 1 and shares(rows)["test rec"] >= .8 and len(rows) == 10 # two scenes may ask in the same words
     assert all(3 < height < 384 and size in ("small", "medium", "large") for _, _, height, size, _ in rows)
 
-def test_a_study_does_not_mix_runs_that_began_from_other_weights(tmp_path):
-    from ferretlite.studies import ARMS, SHARED, train_and_ask, weights_key
-    assert SHARED["weights"] == weights_key(SHARED["tower"]) != weights_key("global")
-    with pytest.raises(ValueError, match="begins from the weights 0123 and the package carries"):
-        train_and_ask({**SHARED, **ARMS["fixed"], "seed": 0, "weights": "0123"}, tmp_path)
+def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
+    from ferretlite.studies import ARMS, SHARED, train_and_ask, start_key
+    assert SHARED["start"] == start_key(SHARED["tower"]) != start_key("global")
+    with pytest.raises(ValueError, match="starts from 0123, and this package"):
+        train_and_ask({**SHARED, **ARMS["fixed"], "seed": 0, "start": "0123"}, tmp_path)
