@@ -283,6 +283,7 @@ def train_plainly(model: nn.Module, # what learns
             print(f"step {step + 1}/{steps}  loss {log[-1][1]:.3f}  {left / 60:.1f} min left", flush=True)
             saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step + 1, steps=steps, log=log)
             write_whole(state, lambda p: torch.save(saved, p))
+    if recent and steps: log.append((steps, float(np.mean(recent)))) # the steps behind the last report
     model.to(home)
     return log
 

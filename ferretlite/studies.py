@@ -28,7 +28,7 @@ ARMS = { # name -> what it changes
     "any": dict(preset="tiny", config=_seen("anyres")),
     "direct, towers learn": dict(preset="tiny-unfrozen", config=_seen("direct")),
     "any, towers learn": dict(preset="tiny-unfrozen", config=_seen("anyres"))}
-SHARED = dict(study="resolution", tower="local", samples=5008, scenes=300, start="5e9853fb4053") # which of the shipped towers; of training, of the test; see `start_key`
+SHARED = dict(study="resolution", tower="local", samples=5008, scenes=300, start="b4b766b7c436") # which of the shipped towers; of training, of the test; see `start_key`
 
 def start_key(tower: str) -> str:
     "Which weights the package carries of this tower and of the language model, and what the stages are: twelve hexadecimal digits. A run that began elsewhere, or was taught otherwise, is another run."
