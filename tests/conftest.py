@@ -49,6 +49,18 @@ def random_model(parts):
                           **dict(zip(("image_token_id", "region_token_id"), tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>"]))))
     return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, tokenizer)
 
+@pytest.fixture(scope="session")
+def begin(parts, tmp_path_factory):
+    "Folders of random towers and a random language model for `train` to start from."
+    from transformers import LlamaForCausalLM
+
+    from ferretlite.encoders import build_tower
+    folder = tmp_path_factory.mktemp("begin")
+    torch.manual_seed(1)
+    for side, config in zip(("global", "local"), parts): build_tower(config).save_pretrained(folder / "towers" / side)
+    LlamaForCausalLM(parts[2]).save_pretrained(folder / "lm"); parts[3].save_pretrained(folder / "lm")
+    return dict(towers=folder / "towers", lm=folder / "lm", progress=False)
+
 @pytest.fixture
 def griffon_model(parts):
     "A fresh random (model, processor) of Griffon's kind: one large view, a strided convolution (25 visual tokens), pictures in questions."

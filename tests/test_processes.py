@@ -9,18 +9,7 @@ import pytest
 import torch
 from processes import finish, kill_after, run, small_stages, start, together
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
-from ferretlite.encoders import build_tower
-
-@pytest.fixture(scope="module")
-def begin(parts, tmp_path_factory):
-    "Folders of random towers and a random language model to start from."
-    folder = tmp_path_factory.mktemp("begin")
-    torch.manual_seed(1)
-    for side, config in zip(("global", "local"), parts): build_tower(config).save_pretrained(folder / "towers" / side)
-    LlamaForCausalLM(parts[2]).save_pretrained(folder / "lm"); parts[3].save_pretrained(folder / "lm")
-    return dict(towers=folder / "towers", lm=folder / "lm", progress=False)
 
 @pytest.fixture(scope="module")
 def finished(begin, tmp_path_factory):

@@ -8,10 +8,8 @@ import torch
 
 from ferretlite import training
 from ferretlite.data import Collator
-from ferretlite.encoders import build_tower
 from ferretlite.training import (FERRET_STAGES, GRIFFON_PARTS, GRIFFON_STAGES, PARTS, TINY_GRIFFON_STAGES, align_projectors, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
                                  stage_data, stage_processor, start_model, train)
-from transformers import LlamaForCausalLM
 
 @pytest.fixture(scope="module", autouse=True)
 def two_threads():
@@ -19,15 +17,6 @@ def two_threads():
     before = torch.get_num_threads(); torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-@pytest.fixture(scope="module")
-def start(parts, tmp_path_factory):
-    "Folders of random towers and a random language model to start from."
-    folder = tmp_path_factory.mktemp("start")
-    torch.manual_seed(1)
-    for side, config in zip(("global", "local"), parts): build_tower(config).save_pretrained(folder / "towers" / side)
-    LlamaForCausalLM(parts[2]).save_pretrained(folder / "lm"); parts[3].save_pretrained(folder / "lm")
-    return dict(towers=folder / "towers", lm=folder / "lm", progress=False)
 
 def make_small(patch):
     "Batches of two, a checkpoint every second step, and samples enough in every stage."
@@ -56,11 +45,11 @@ def die_at(monkeypatch, stage, step):
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 @pytest.fixture(scope="module")
-def finished(start, tmp_path_factory):
+def finished(begin, tmp_path_factory):
     "One run that nobody interrupted: 4 steps of 2 samples in each of three stages."
     out = tmp_path_factory.mktemp("runs") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        make_small(patch); train(out=out, samples=24, **start)
+        make_small(patch); train(out=out, samples=24, **begin)
     return out
 
 # Stages
@@ -88,26 +77,26 @@ def test_stages_say_what_the_paper_says():
     assert set(two.trains) == MOVES["II"] and set(two.tasks) == {"dense_referring", "dense_detection"}
     assert set(three.trains) == MOVES["III"] and one.share < two.share < three.share
 
-def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(start, finished):
-    before, after = start_model(start["towers"], start["lm"], 0)[0].parts(), load_model(finished)[0].parts()
+def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(begin, finished):
+    before, after = start_model(begin["towers"], begin["lm"], 0)[0].parts(), load_model(finished)[0].parts()
     for name in PARTS:
         moved = not all(torch.equal(a, b) for a, b in zip(before[name], after[name]))
         assert moved == (not name.endswith("tower")), name
     data = stage_data(replace(TINY_STAGES[2], first_share=.5), 8, 0, 3)
     assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(t.task != "name" for i in range(4, 8) for t in data[i].turns)
 
-def test_alignment_moves_projectors_towards_the_things(start):
-    model, processor = start_model(start["towers"], start["lm"], 0)
+def test_alignment_moves_projectors_towards_the_things(begin):
+    model, processor = start_model(begin["towers"], begin["lm"], 0)
     before = copy.deepcopy(model.state_dict())
     log = training.align_projectors(model, processor, ("local_projector",), n=2, steps=60)
     moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"local_projector", "visual_position"} and log[-1][1] < log[0][1] - .1 # random towers have little to say
-    again, _ = start_model(start["towers"], start["lm"], 0)
+    again, _ = start_model(begin["towers"], begin["lm"], 0)
     torch.manual_seed(5); training.align_projectors(again, processor, ("local_projector",), n=2, steps=60)
     assert same(model.state_dict(), again.state_dict()) # by its own dice
 
-def test_stage_one_leaves_the_local_projector_as_it_was(start, finished):
-    before, after = start_model(start["towers"], start["lm"], 0)[0], load_model(finished / "stage-1")[0]
+def test_stage_one_leaves_the_local_projector_as_it_was(begin, finished):
+    before, after = start_model(begin["towers"], begin["lm"], 0)[0], load_model(finished / "stage-1")[0]
     assert torch.equal(before.local_projector[0].weight, after.local_projector[0].weight) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
 
 def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
@@ -127,8 +116,8 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     with torch.no_grad(): truth = model(**pixels).loss.item()
     assert losses[0] == losses[2] == pytest.approx(truth, rel=2e-2) and len(trainer.kept) == 3 # kept in bfloat16
 
-def test_a_stage_that_looks_listens_more_to_the_right_patches(start, tmp_path):
-    model, processor = start_model(start["towers"], start["lm"], 0)
+def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
+    model, processor = start_model(begin["towers"], begin["lm"], 0)
     stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)
     model.language_model.set_attn_implementation("eager"); prepare_stage(model, stage)
     batch = Collator(processor, look=True)([stage_data(stage, 8, 0, 3)[i] for i in range(4)]); batch.pop("ids")
@@ -142,13 +131,13 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(start, tmp_path):
     for _ in range(12): optimizer.zero_grad(); loss_at(1.0).backward(); optimizer.step()
     assert before > 1 and listens() < before - .5
 
-def test_the_local_projector_starts_stage_two_as_a_copy(start, tmp_path, monkeypatch):
+def test_the_local_projector_starts_stage_two_as_a_copy(begin, tmp_path, monkeypatch):
     seen, run = [], training.run_stage
     def look(model, processor, stage, *args):
         seen.append(all(torch.equal(a, b) for a, b in zip(model.global_projector.parameters(), model.local_projector.parameters())))
         return run(model, processor, stage, *args)
     monkeypatch.setattr(training, "run_stage", look)
-    train(out=tmp_path / "run", samples=12, **start)
+    train(out=tmp_path / "run", samples=12, **begin)
     assert seen == [False, True, False]
 
 def test_projectors_of_other_widths_are_left_alone(random_model):
@@ -182,12 +171,12 @@ def test_stages_and_seeds_share_no_scene():
 
 # Runs
 
-def test_start_model_brings_towers_and_language_model(start):
-    model, _ = start_model(start["towers"], start["lm"], 0)
+def test_start_model_brings_towers_and_language_model(begin):
+    model, _ = start_model(begin["towers"], begin["lm"], 0)
     from transformers import AutoModel
-    assert same(dict(model.global_tower.state_dict()), dict(type(model.global_tower).from_pretrained(start["towers"] / "global").state_dict()))
+    assert same(dict(model.global_tower.state_dict()), dict(type(model.global_tower).from_pretrained(begin["towers"] / "global").state_dict()))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    again, _ = start_model(start["towers"], start["lm"], 0); other, _ = start_model(start["towers"], start["lm"], 1)
+    again, _ = start_model(begin["towers"], begin["lm"], 0); other, _ = start_model(begin["towers"], begin["lm"], 1)
     assert same(model.state_dict(), again.state_dict()) and not torch.equal(model.local_projector[0].weight, other.local_projector[0].weight)
 
 def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
@@ -199,13 +188,13 @@ def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
     assert same(model.state_dict(), load_model(finished / "stage-3")[0].state_dict()) and processor.config.resolution == "anyres"
 
 @pytest.mark.parametrize("stage, step", [("I", 0), ("I", 3), ("II", 3), ("III", 1), ("III", 3)])
-def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(start, finished, tmp_path, monkeypatch, stage, step):
+def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(begin, finished, tmp_path, monkeypatch, stage, step):
     out = tmp_path / "run"
     revive = die_at(monkeypatch, stage, step)
-    with pytest.raises(Killed): train(out=out, samples=24, **start)
+    with pytest.raises(Killed): train(out=out, samples=24, **begin)
     revive()
     torch.manual_seed(99) # what happened in between does not matter
-    train(out=out, samples=24, resume=True, **start)
+    train(out=out, samples=24, resume=True, **begin)
     assert same(load_model(out)[0].state_dict(), load_model(finished)[0].state_dict())
     assert json.loads((out / "run.json").read_text())["log"] == json.loads((finished / "run.json").read_text())["log"]
 
@@ -215,33 +204,33 @@ def test_a_checkpoint_without_its_mark_is_passed_over(tmp_path):
     for n in (20, 100): (tmp_path / f"checkpoint-{n}" / "COMPLETE").touch()
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
-def test_a_folder_that_holds_a_run_is_refused(start, finished):
-    with pytest.raises(ValueError, match="already holds a run: choose another folder, or add --resume"): train(out=finished, samples=24, **start)
-    with pytest.raises(ValueError, match="was started with samples=24"): train(out=finished, samples=30, resume=True, **start)
-    with pytest.raises(ValueError, match="was started with seed=0"): train(out=finished, samples=24, seed=1, resume=True, **start)
+def test_a_folder_that_holds_a_run_is_refused(begin, finished):
+    with pytest.raises(ValueError, match="already holds a run: choose another folder, or add --resume"): train(out=finished, samples=24, **begin)
+    with pytest.raises(ValueError, match="was started with samples=24"): train(out=finished, samples=30, resume=True, **begin)
+    with pytest.raises(ValueError, match="was started with seed=0"): train(out=finished, samples=24, seed=1, resume=True, **begin)
 
-def test_wrong_orders_get_one_sentence_and_no_folder(start, tmp_path):
+def test_wrong_orders_get_one_sentence_and_no_folder(begin, tmp_path):
     for options, says in [(dict(preset="giant"), "Unknown preset 'giant'"), (dict(stage="4"), "Unknown stage '4'"), (dict(samples=None), "Neither samples nor minutes")]:
-        with pytest.raises(ValueError, match=says): train(**{**dict(out=tmp_path / "run", samples=8), **options}, **start)
+        with pytest.raises(ValueError, match=says): train(**{**dict(out=tmp_path / "run", samples=8), **options}, **begin)
     assert not (tmp_path / "run").exists()
 
-def test_one_stage_from_another_model(start, finished, tmp_path):
-    train(out=tmp_path / "run", stage="1", samples=4, from_model=finished, **start)
+def test_one_stage_from_another_model(begin, finished, tmp_path):
+    train(out=tmp_path / "run", stage="1", samples=4, from_model=finished, **begin)
     before, after = load_model(finished)[0], load_model(tmp_path / "run")[0]
     assert torch.equal(before.local_projector[0].weight, after.local_projector[0].weight) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
     assert chosen_stages("tiny", 2) == [1] and chosen_stages("tiny", "all") == [0, 1, 2]
 
-def test_minutes_become_steps_once_and_are_saved(start, tmp_path, monkeypatch):
+def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "seconds_per_sample", lambda model, processor, stage, seed: 6.0) # 10 samples a minute
     monkeypatch.setattr(training, "seconds_per_scene", lambda model, processor, stage, seed: 3.0 * bool(stage.align))
     revive = die_at(monkeypatch, "II", 0)
-    with pytest.raises(Killed): train(out=tmp_path / "run", minutes=1.0, **start)
+    with pytest.raises(Killed): train(out=tmp_path / "run", minutes=1.0, **begin)
     revive()
     planned = json.loads((tmp_path / "run" / "run.json").read_text())
     assert planned["steps"] == [1, 1, 1] # 0.6 minutes less a third are four samples: one step each at least
     assert 1 <= planned["scenes"][0] <= planned["scenes"][1] <= 4 # a third of 0.6 minutes, three seconds a scene: four in all
     for name in ("seconds_per_sample", "seconds_per_scene"): monkeypatch.setattr(training, name, lambda *args: pytest.fail("measured twice"))
-    train(out=tmp_path / "run", minutes=1.0, resume=True, **start)
+    train(out=tmp_path / "run", minutes=1.0, resume=True, **begin)
     again = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (again["steps"], again["scenes"]) == (planned["steps"], planned["scenes"])
 
@@ -262,29 +251,29 @@ def test_measuring_leaves_the_model_alone(random_model):
     assert training.seconds_per_scene(model, processor, training.STAGES["tiny"][1], 0, n=1) > 0 == training.seconds_per_scene(model, processor, training.STAGES["tiny"][2], 0)
     assert same(before, model.state_dict()) and all(p.grad is None for p in model.parameters())
 
-def test_a_loss_that_is_no_number_names_its_records(start, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_names_its_records(begin, tmp_path, monkeypatch):
     def poisoned(*args):
         model, processor = start_model(*args)
         with torch.no_grad(): model.global_projector[0].weight.fill_(float("nan"))
         return model, processor
     monkeypatch.setattr(training, "start_model", poisoned)
-    with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=12, **start)
+    with pytest.raises(ValueError, match="loss became nan at step 0, in the batch of train-10000000, train-10000001"): train(out=tmp_path / "run", samples=12, **begin)
 
 # Other configurations, other presets
 
-def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(start, tmp_path):
-    out = train(out=tmp_path / "run", samples=12, config=dict(resolution="direct", local_tower=None), **start)
+def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(begin, tmp_path):
+    out = train(out=tmp_path / "run", samples=12, config=dict(resolution="direct", local_tower=None), **begin)
     model, _ = load_model(out)
     assert model.config.resolution == "direct" and model.local_tower is None and model.local_projector is None
     assert json.loads((out / "run.json").read_text())["settings"]["config"] == dict(resolution="direct", local_tower=None)
-    with pytest.raises(ValueError, match="was started with config="): train(out=out, samples=12, resume=True, **start)
+    with pytest.raises(ValueError, match="was started with config="): train(out=out, samples=12, resume=True, **begin)
     with pytest.raises(ValueError, match="config beside from_model"): train(out=tmp_path / "other", samples=12, config=dict(fit="pad"), from_model=out)
 
-def test_towers_may_go_on_learning_slowly(start, tmp_path, monkeypatch):
+def test_towers_may_go_on_learning_slowly(begin, tmp_path, monkeypatch):
     stages = training.STAGES["tiny-unfrozen"]
     assert set(stages[-1].trains) == set(PARTS) and stages[-1].visits == 1 and stages[-1].slow["local_tower"] < 1
     monkeypatch.setitem(training.STAGES, "tiny-unfrozen", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in stages))
-    out = train("tiny-unfrozen", out=tmp_path / "run", samples=12, **start)
+    out = train("tiny-unfrozen", out=tmp_path / "run", samples=12, **begin)
     before, after = load_model(out / "stage-2")[0].parts(), load_model(out)[0].parts()
     for name in ("global_tower", "local_tower"): assert any(not torch.equal(a, b) for a, b in zip(before[name], after[name])), name
 
@@ -299,9 +288,9 @@ def test_griffons_stages_are_the_papers():
     assert not any("crop_tower" in s.trains for s in GRIFFON_STAGES) and {"search", "find", "find_set"} <= set(two.tasks)
     assert all("global_tower" not in s.trains for s in TINY_GRIFFON_STAGES)
 
-def test_griffon_is_put_together_of_the_same_parts(start):
-    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
-    ferret = start_model(start["towers"], start["lm"], 0)[0]
+def test_griffon_is_put_together_of_the_same_parts(begin):
+    model, processor = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")
+    ferret = start_model(begin["towers"], begin["lm"], 0)[0]
     alike = lambda a, b: all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
     assert alike(model.global_tower, ferret.local_tower) and alike(model.crop_tokenizer.tower, ferret.global_tower) and model.local_tower is None
     old, new = (m.get_input_embeddings().weight for m in (ferret, model))
@@ -309,24 +298,24 @@ def test_griffon_is_put_together_of_the_same_parts(start):
     side = 2 * ferret.config.local_tower.image_size
     assert model.config.views()["global"][0] == (side, side) and model.config.style == "griffon"
 
-def test_griffons_whole_road_and_a_resumed_one(start, small_griffon, tmp_path, monkeypatch):
-    out = train("tiny-griffon", out=tmp_path / "whole", samples=12, **start)
-    begun = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")[0]
+def test_griffons_whole_road_and_a_resumed_one(begin, small_griffon, tmp_path, monkeypatch):
+    out = train("tiny-griffon", out=tmp_path / "whole", samples=12, **begin)
+    begun = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")[0]
     models = [begun, *(load_model(out / f"stage-{n}")[0] for n in (1, 2, 3))]
     for n, (before, after) in enumerate(zip(models, models[1:])):
         moved = {name for name, params in after.parts().items() if any(not torch.equal(a, b) for a, b in zip(before.parts()[name], params))}
         assert moved == set(TINY_GRIFFON_STAGES[n].trains), TINY_GRIFFON_STAGES[n].name
         assert all(torch.equal(a, b) for a, b in zip(begun.crop_tokenizer.tower.parameters(), after.crop_tokenizer.tower.parameters()))
     revive = die_at(monkeypatch, "II", 1)
-    with pytest.raises(Killed): train("tiny-griffon", out=tmp_path / "killed", samples=12, **start)
-    revive(); train("tiny-griffon", out=tmp_path / "killed", samples=12, resume=True, **start)
+    with pytest.raises(Killed): train("tiny-griffon", out=tmp_path / "killed", samples=12, **begin)
+    revive(); train("tiny-griffon", out=tmp_path / "killed", samples=12, resume=True, **begin)
     assert same(load_model(out)[0].state_dict(), load_model(tmp_path / "killed")[0].state_dict())
 
-def test_a_projector_that_joins_cells_is_aligned_on_whole_views(start):
-    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
+def test_a_projector_that_joins_cells_is_aligned_on_whole_views(begin):
+    model, processor = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")
     log = align_projectors(model, processor, ("global_projector",), n=4, steps=30)
     assert sum(l for _, l in log[-5:]) < .9 * sum(l for _, l in log[:5])
 
-def test_minutes_are_planned_for_pictures_in_questions_too(start, small_griffon):
-    model, processor = start_model(start["towers"], start["lm"], 0, preset="tiny-griffon")
+def test_minutes_are_planned_for_pictures_in_questions_too(begin, small_griffon):
+    model, processor = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")
     assert training.seconds_per_sample(model, processor, training.STAGES["tiny-griffon"][1], 0, n=1) > 0
