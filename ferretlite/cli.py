@@ -205,7 +205,7 @@ def _options_machine(parser):
 # %% ../nbs/28_command_line.ipynb #ec37b55f
 def run_bench_kernels(args):
     "The kernels of notebook 13 against PyTorch; beside the JSON goes a figure."
-    from ferretlite.kernels import bench_kernels, draw_kernels, kernel_lines
+    from ferretlite.kernel_speed import bench_kernels, draw_kernels, kernel_lines
     from ferretlite.pretraining import write_json
     with contextlib.redirect_stdout(sys.stderr):
         found = bench_kernels(args.quick, args.all, done=(lambda r: write_json(args.json, r, 1)) if args.json else lambda r: None, say=print)

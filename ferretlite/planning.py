@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'SHARDING', 'SAMPLES', 'PEAKS', 'PUBLIC', 'QUESTIONS', 'planned_config', 'weight_counts', 'matrix_flop',
-           'attention_flop', 'seen', 'forward_flop', 'training_flop', 'layer_numbers', 'activation_bytes',
-           'planned_memory', 'lora_weights', 'plan', 'plan_lines', 'shard', 'read_weights', 'renamed', 'public_config',
+           'attention_flop', 'seen', 'forward_flop', 'training_flop', 'shard', 'layer_numbers', 'activation_bytes',
+           'planned_memory', 'lora_weights', 'plan', 'plan_lines', 'read_weights', 'renamed', 'public_config',
            'convert', 'exact_products', 'moved', 'apart', 'same_neighbours', 'all_steps', 'parity', 'answer_all',
            'answers_apart', 'some_steps', 'selftest', 'selftest_lines']
 
@@ -58,6 +58,7 @@ def matrix_flop(weights: float, tokens: float) -> float: return 2 * weights * to
 
 def attention_flop(layers: int, tokens: float, width: int) -> float: return layers * 4 * tokens ** 2 * width
 
+# %% ../nbs/26_scaling_up.ipynb #39cca705
 def seen(config: FerretConfig, stage, size: tuple = (480, 640)) -> dict: # views, tower_tokens, local_tower_tokens, visual_tokens
     "How much of an image of this (height, width) a stage shows to each part."
     config = copy.deepcopy(config); config.resolution = stage.resolution or config.resolution
@@ -67,7 +68,7 @@ def seen(config: FerretConfig, stage, size: tuple = (480, 640)) -> dict: # views
 
 # %% ../nbs/26_scaling_up.ipynb #8acdee6c
 def forward_flop(config: FerretConfig, stage, text: int, regions: int = 4, size: tuple = (480, 640)) -> dict: # part -> operations
-    "What one sample costs each part on the way there."
+    "What one sample costs each part, forward."
     look, counts, llm = seen(config, stage, size), weight_counts(config), config.text_config
     def tower(part, name, views, tokens): # embeddings are looked up or small; a captioned tower's last layer is not computed
         if part is None or not views: return 0.0
@@ -86,10 +87,11 @@ def forward_flop(config: FerretConfig, stage, text: int, regions: int = 4, size:
         if config.sampler_dim: found["sampler"] += matrix_flop(width * llm.hidden_size, cells)
     return {k: v for k, v in found.items() if v}
 
-ORDER = ("global_tower", "local_tower", "global_projector", "local_projector", "sampler", "language_model") # of the way there
+# %% ../nbs/26_scaling_up.ipynb #f14c6cfc
+ORDER = ("global_tower", "local_tower", "global_projector", "local_projector", "sampler", "language_model") # of the forward pass
 
 def training_flop(forward: dict, trains: tuple, again: bool = False) -> dict: # part -> operations
-    "… and there and back, for the parts that a stage trains; `again`: activations of layers are computed twice."
+    "… and forward and backward, for the parts that a stage trains; `again`: activations of layers are computed twice."
     found = {}
     for part, flop in forward.items():
         before = [p for p in ORDER[:ORDER.index(part)] if part == "language_model" or p.split("_")[0] == part.split("_")[0] or part == "sampler"]
@@ -98,9 +100,17 @@ def training_flop(forward: dict, trains: tuple, again: bool = False) -> dict: # 
         found[part] = flop * (1 + passes + learns + (again and (passes or learns) and part.endswith(("tower", "model"))))
     return found
 
+# %% ../nbs/26_scaling_up.ipynb #bfe09b8e
+def shard(model, mesh):
+    "Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers and language model by itself, then what is left."
+    from torch.distributed.fsdp import fully_shard
+    for module in list(model.modules()):
+        if isinstance(module, GradientCheckpointingLayer): fully_shard(module, mesh=mesh) # what transformers calls a layer
+    return fully_shard(model, mesh=mesh)
+
 # %% ../nbs/26_scaling_up.ipynb #30e520d4
 def layer_numbers(config) -> tuple: # (in bfloat16 under autocast, always in float32), per token
-    "How many numbers a layer of a language model or tower leaves behind for the way back, attention maps aside."
+    "How many numbers a layer of a language model or tower leaves behind for the backward pass, attention maps aside."
     h, i = config.hidden_size, getattr(config, "intermediate_size", None) or config.hidden_size * getattr(config, "mlp_ratio", 4)
     if not hasattr(config, "num_key_value_heads"): return 6 * h + 3 * i, 2 * h # a tower's
     kv = config.num_key_value_heads * (getattr(config, "head_dim", None) or h // config.num_attention_heads)
@@ -129,6 +139,7 @@ def planned_memory(config: FerretConfig, stage, gpus: int, at_once: int, text: i
                 activations=activation_bytes(llm, tokens, again) + towers, logits=tokens * llm.vocab_size * 4 + at_once * text * llm.vocab_size * 8, # in bfloat16 with their gradient; those of answers in float32, too
                 gathered=2 * 2 * largest * 2 if sharding == "full" else 2 * largest) # bfloat16 copies of the layer at work and the next
 
+# %% ../nbs/26_scaling_up.ipynb #c55bb75d
 def lora_weights(llm, rank: int) -> int:
     "How many weights adapters of this rank have."
     h, i, kv = llm.hidden_size, llm.intermediate_size, llm.num_key_value_heads * (getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads)
@@ -175,14 +186,6 @@ def plan_lines(found: dict) -> str:
     fitting = [s["hours"] for s in found["stages"] if s["at_once"]]
     return "\n".join([*lines, f"in all {sum(fitting):.0f} hours" + ("" if len(fitting) == len(found["stages"]) else " for the stages that fit")])
 
-# %% ../nbs/26_scaling_up.ipynb #bfe09b8e
-def shard(model, mesh):
-    "Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers and language model by itself, then what is left."
-    from torch.distributed.fsdp import fully_shard
-    for module in list(model.modules()):
-        if isinstance(module, GradientCheckpointingLayer): fully_shard(module, mesh=mesh) # what transformers calls a layer
-    return fully_shard(model, mesh=mesh)
-
 # %% ../nbs/26_scaling_up.ipynb #49afdd0a
 def read_weights(folder) -> dict: # name -> tensor
     "All weights of a checkpoint: safetensors, or PyTorch files read as nothing but tensors. Raises FileNotFoundError where there are none."
@@ -214,6 +217,7 @@ def public_config(theirs: dict, tower, weights: dict, ids: tuple, vocabulary: in
         projector="mlp" if "global_projector.2.weight" in weights else "linear", fusion_of="towers", fusion_mode="nearest", sampler_dim=channels, sampler=dict(compat="ferret", pool=theirs.get("sampler_pooler_mode", "max"), n_centers=[128, last // channels]),
         image_token_id=ids[0], region_token_id=ids[1])
 
+# %% ../nbs/26_scaling_up.ipynb #5892b313
 def convert(checkpoint, # folder of a public Ferret checkpoint
             out, # folder to write
             tower=None, # folder or hub id of its CLIP tower; None: where its configuration says
@@ -278,6 +282,7 @@ def same_neighbours(sampler, chosen: list, replay: bool): # SpatialAwareSampler,
     try: yield
     finally: del sampler.choose
 
+# %% ../nbs/26_scaling_up.ipynb #0503d49e
 def all_steps(model, batch: dict) -> dict: # name -> list of tensors
     "What each part of a model makes of a training batch, on the way forward and back; nothing of it is random."
     model.eval(); model.zero_grad()
@@ -336,6 +341,7 @@ def some_steps(preset: str, number: int, steps: int = 5) -> list: # of losses
     with tempfile.TemporaryDirectory() as folder, tqdm(disable=True) as bar: log, _ = run_stage(model, processor, stage, folder, steps, 0, number, bar)
     return [loss for _, loss in log]
 
+# %% ../nbs/26_scaling_up.ipynb #484aeda1
 def selftest(device=None, # None: the GPU if there is one
              n: int = 6) -> list: # questions a model; -> of (what, found, allowed, whether it is well)
     "Does this machine's GPU compute what its CPU computes? Without a GPU: the CPU in float64, and its own bfloat16."

@@ -12,7 +12,7 @@ import torch
 from kernel_jobs import DTYPES, LIMITS, SHARED, compile_cases, errors, interpreted_cases, maps_of
 from torch import nn
 
-from ferretlite import cli, kernels
+from ferretlite import cli, kernel_speed, kernels
 from ferretlite.downsampling import ConvDownsampler, ShuffleDownsampler, make_downsampler
 
 JOBS, INTERPRETED, COMPILED = Path(__file__).with_name("kernel_jobs.py"), interpreted_cases(), compile_cases()
@@ -232,13 +232,13 @@ def test_bench_kernels_says_what_it_needs(capsys, tmp_path):
     assert out == "" and err.count("\n") == 1 and "NVIDIA GPU" in err and not list(tmp_path.iterdir())
 
 def test_work_is_counted_by_hand():
-    work = kernels.conv_work(1022, 1, 5120)
+    work = kernel_speed.conv_work(1022, 1, 5120)
     assert work["flop"] == 2 * 37 * 37 * 9 * 1024 * 5120 and abs(work["bytes"] - 119.3e6) < 1e5
-    assert abs(kernels.roof_ms(work, (989, 3350)) - .1306) < 1e-3 # bound by the matrix units
-    assert abs(kernels.roof_ms(kernels.conv_work(448, 1, 5120), (989, 3350)) - .0297) < 1e-3 # bound by memory
-    assert kernels.peak_of("NVIDIA H100 80GB HBM3") == (989, 3350) and kernels.peak_of("NVIDIA H100 PCIe") == (756, 2000) and kernels.peak_of("Iris") is None
+    assert abs(kernel_speed.roof_ms(work, (989, 3350)) - .1306) < 1e-3 # bound by the matrix units
+    assert abs(kernel_speed.roof_ms(kernel_speed.conv_work(448, 1, 5120), (989, 3350)) - .0297) < 1e-3 # bound by memory
+    assert kernel_speed.peak_of("NVIDIA H100 80GB HBM3") == (989, 3350) and kernel_speed.peak_of("NVIDIA H100 PCIe") == (756, 2000) and kernel_speed.peak_of("Iris") is None
 
 def test_the_table_shows_wrong_kernels():
     good = dict(row(triton=1., eager=2.), side=448, batch=1, N=8, error=dict(triton=.001), tflops=1., gbps=1.)
-    lines = kernels.kernel_lines(dict(rows=[good, {**good, "right": False}])).splitlines()
+    lines = kernel_speed.kernel_lines(dict(rows=[good, {**good, "right": False}])).splitlines()
     assert len(lines) == 3 and "WRONG" not in lines[1] and lines[2].endswith("WRONG")
