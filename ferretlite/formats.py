@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ENTITY', 'GRIFFON_KINDS', 'LvisScenes', 'run_polygons', 'picture_names', 'save_picture', 'xywh', 'export_lvis',
-           'Objects365Scenes', 'export_objects365', 'RefScenes', 'plain', 'expressions', 'export_refcoco', 'held_out',
+           'Objects365Scenes', 'export_objects365', 'plain', 'RefScenes', 'expressions', 'export_refcoco', 'held_out',
            'GenomeScenes', 'export_genome', 'read_sentence', 'read_entities', 'FlickrScenes', 'export_flickr',
-           'GriffonScenes', 'read_lines', 'export_griffon']
+           'read_lines', 'GriffonScenes', 'export_griffon']
 
 # %% ../nbs/19b_formats.ipynb #5c92fc4a
 import json
@@ -84,7 +84,8 @@ def export_lvis(scenes, folder) -> Path: # of the annotations
         save_picture(scene, folder / name)
         absent = random.Random(number).sample(sorted(set(KINDS) - present), 3)
         images.append(dict(id=number, coco_url=f"http://images.cocodataset.org/{name}", height=h, width=w, neg_category_ids=[ids[n] for n in absent], not_exhaustive_category_ids=[]))
-        annotations += [dict(id=len(annotations) + 1 + k, image_id=number, category_id=ids[o.name], area=float(o.mask.area), bbox=xywh(o.box), segmentation=run_polygons(o.mask)) for k, o in enumerate(scene.objects)]
+        annotations += [dict(id=len(annotations) + 1 + k, image_id=number, category_id=ids[o.name], area=float(o.mask.area), bbox=xywh(o.box), segmentation=run_polygons(o.mask))
+                        for k, o in enumerate(scene.objects)]
     categories = [dict(id=i, name=n.replace(" ", "_"), synset=f"{n.replace(' ', '_')}.n.01", synonyms=[n], frequency="f") for n, i in ids.items()]
     return write_json(folder / "lvis_v1_train.json", dict(info={}, licenses=[], images=images, annotations=annotations, categories=categories))
 
@@ -113,7 +114,55 @@ def export_objects365(scenes, folder) -> Path: # of the annotations
         annotations += [dict(id=len(annotations) + 1 + k, image_id=i + 1, category_id=ids[o.name], area=o.box.area, bbox=xywh(o.box), iscrowd=0, isfake=0, isreflected=0) for k, o in enumerate(scene.objects)]
     return write_json(folder / "zhiyuan_objv2_train.json", dict(images=images, annotations=annotations, categories=[dict(id=i, name=n.title()) for n, i in ids.items()]))
 
+# %% ../nbs/19b_formats.ipynb #af08bd5f
+def _corners(box, form):
+    "A box as [x1, y1, x2, y2]; what is no box stays as it is."
+    try: a, b, c, d = box
+    except (TypeError, ValueError): return box
+    return [a, b, a + c, b + d] if form == "xywh" else [a, b, c, d]
+
+def plain(text: str) -> str:
+    "Somebody's words on one line, without anything that we give a meaning of our own."
+    return " ".join(re.sub(r"<(?:region|crop|image)>", " ", str(text)).split())
+
 # %% ../nbs/19b_formats.ipynb #91aaa7db
+def _mdetr_rows(path): # -> iterator of (file name, (height, width), phrase)
+    "The expressions of a file in MDETR's form."
+    images, boxes = {}, defaultdict(list)
+    for kind, record in walk_json(path, "RefCOCO in MDETR's form"):
+        if kind == "images":
+            need(record, ("id", "file_name", "height", "width", "caption"), f"{path}: number {len(images)} of its images")
+            images[record["id"]] = record
+        elif kind == "annotations":
+            need(record, ("image_id", "bbox"), f"{path}: an annotation")
+            boxes[record["image_id"]].append(record)
+    if not images: raise ValueError(f"{path} lists no images: expected RefCOCO in MDETR's form.")
+    for number, image in images.items():
+        if number not in boxes: raise ValueError(f"{path}: the expression {image['caption']!r} (image {number}) has no box.")
+        for a in boxes[number][:1]:
+            phrase = dict(text=image["caption"], bbox=_corners(a["bbox"], "xywh"), mask=a.get("segmentation"))
+            yield image["file_name"], (image["height"], image["width"]), phrase
+
+# %% ../nbs/19b_formats.ipynb #7169e95e
+def _table_rows(path, boxes: str): # -> iterator of (file name, (height, width), phrase)
+    "The expressions of a parquet file; `boxes` is the form of its column bbox."
+    import pyarrow.parquet as pq
+    if not path.exists(): raise FileNotFoundError(f"There is no file {path}: expected RefCOCO as parquet.")
+    try: file = pq.ParquetFile(path)
+    except Exception as error: raise ValueError(f"{path} cannot be read as parquet ({error}): expected RefCOCO as parquet.") from None
+    names = {"bbox", "sentences", "captions", "answer", "file_name", "image_path", "raw_image_info", "raw_anns", "height", "width"} & set(file.schema_arrow.names)
+    for k, row in enumerate(r for batch in file.iter_batches(1000, columns=sorted(names)) for r in batch.to_pylist()):
+        image, found = ({} if not row.get(c) else json.loads(row[c]) for c in ("raw_image_info", "raw_anns"))
+        name = (row.get("image_path") or image.get("file_name") or row.get("file_name") or "").split("/")[-1]
+        size = tuple(row.get(c) or image.get(c) for c in ("height", "width"))
+        said = row.get("captions") or row.get("sentences") or row.get("answer") or []
+        box = _corners(found["bbox"], "xywh") if "bbox" in found else _corners(row.get("bbox"), boxes)
+        if not name or not said: raise ValueError(f"{path}: row {k} has no {'sentences' if name else 'file name'}: expected a row of RefCOCO.")
+        for s in said:
+            text = s if isinstance(s, str) else s.get("raw") or s.get("sent")
+            yield name, size if all(size) else None, dict(text=text, bbox=box, mask=found.get("segmentation"))
+
+# %% ../nbs/19b_formats.ipynb #6cf270fc
 class RefScenes(Files):
     "RefCOCO, RefCOCO+ and RefCOCOg: MDETR-style JSON or parquet; each picture once, with all its expressions as phrases."
     options = ("boxes",)
@@ -128,38 +177,10 @@ class RefScenes(Files):
     def sources(self): return [self.folder / self.annotations]
 
     def rows(self):
-        read, pictures = self._parquet if self.annotations.endswith(".parquet") else self._json, {}
-        for name, size, phrase in read(self.folder / self.annotations): pictures.setdefault(name, dict(size=size, phrases=[]))["phrases"].append(phrase)
+        path, pictures = self.folder / self.annotations, {}
+        for name, size, phrase in _table_rows(path, self.boxes) if self.annotations.endswith(".parquet") else _mdetr_rows(path):
+            pictures.setdefault(name, dict(size=size, phrases=[]))["phrases"].append(phrase)
         return {}, ((record, name, coco_id(name)) for name, record in pictures.items())
-
-    def _json(self, path): # -> iterator of (file name, (height, width), phrase)
-        images, boxes = {}, defaultdict(list)
-        for kind, record in walk_json(path, "RefCOCO in MDETR's form"):
-            if kind == "images":
-                need(record, ("id", "file_name", "height", "width", "caption"), f"{path}: number {len(images)} of its images")
-                images[record["id"]] = record
-            elif kind == "annotations":
-                need(record, ("image_id", "bbox"), f"{path}: an annotation")
-                boxes[record["image_id"]].append(record)
-        if not images: raise ValueError(f"{path} lists no images: expected RefCOCO in MDETR's form.")
-        for number, image in images.items():
-            if number not in boxes: raise ValueError(f"{path}: the expression {image['caption']!r} (image {number}) has no box.")
-            for a in boxes[number][:1]: yield image["file_name"], (image["height"], image["width"]), dict(text=image["caption"], bbox=_corners(a["bbox"], "xywh"), mask=a.get("segmentation"))
-
-    def _parquet(self, path):
-        import pyarrow.parquet as pq
-        if not path.exists(): raise FileNotFoundError(f"There is no file {path}: expected RefCOCO as parquet.")
-        try: file = pq.ParquetFile(path)
-        except Exception as error: raise ValueError(f"{path} cannot be read as parquet ({error}): expected RefCOCO as parquet.") from None
-        names = {"bbox", "sentences", "captions", "answer", "file_name", "image_path", "raw_image_info", "raw_anns", "height", "width"} & set(file.schema_arrow.names)
-        for k, row in enumerate(r for batch in file.iter_batches(1000, columns=sorted(names)) for r in batch.to_pylist()):
-            image, found = ({} if not row.get(c) else json.loads(row[c]) for c in ("raw_image_info", "raw_anns"))
-            name = (row.get("image_path") or image.get("file_name") or row.get("file_name") or "").split("/")[-1]
-            size = tuple(row.get(c) or image.get(c) for c in ("height", "width"))
-            said = row.get("captions") or row.get("sentences") or row.get("answer") or []
-            box = _corners(found["bbox"], "xywh") if "bbox" in found else _corners(row.get("bbox"), self.boxes)
-            if not name or not said: raise ValueError(f"{path}: row {k} has no {'sentences' if name else 'file name'}: expected a row of RefCOCO.")
-            for s in said: yield name, size if all(size) else None, dict(text=s if isinstance(s, str) else s.get("raw") or s.get("sent"), bbox=box, mask=found.get("segmentation"))
 
     def make(self, i, record):
         image = open_picture(self.path(i), record["size"])
@@ -173,17 +194,6 @@ class RefScenes(Files):
         try: mask = read_mask(p.get("mask"), size)
         except (KeyError, TypeError, ValueError) as error: mask = self.skip("mask", ValueError(f"{what} has a mask that cannot be read ({error}): expected COCO RLE or polygons."))
         return Phrase(plain(p["text"]), [box], mask) if box else None
-
-# %% ../nbs/19b_formats.ipynb #a143496c
-def _corners(box, form):
-    "A box as [x1, y1, x2, y2]; what is no box stays as it is."
-    try: a, b, c, d = box
-    except (TypeError, ValueError): return box
-    return [a, b, a + c, b + d] if form == "xywh" else [a, b, c, d]
-
-def plain(text: str) -> str:
-    "Somebody's words on one line, without anything that we give a meaning of our own."
-    return " ".join(re.sub(r"<(?:region|crop|image)>", " ", str(text)).split())
 
 # %% ../nbs/19b_formats.ipynb #be2d6436
 def expressions(scene, rng, most: int = 3) -> list: # of (text, SceneObject)
@@ -205,7 +215,8 @@ def export_refcoco(scenes, folder, name: str = "finetune_refcoco_train.json", fi
             k, a = len(images) + 1, dict(bbox=xywh(o.box), segmentation=o.mask.rle, area=o.mask.area, iscrowd=0, category_id=1)
             images.append(dict(id=k, original_id=number, file_name=picture, caption=text, dataset_name="refcoco", tokens_negative=[[0, len(text)]], **size))
             annotations.append(dict(id=k, image_id=k, original_id=k, tokens_positive=[[0, len(text)]], **a))
-            rows.append(dict(ref_id=k, image_id=number, file_name=picture.replace(".jpg", f"_{k}.jpg"), image_path=f"coco/train2014/{picture}", bbox=o.box.list(), sentences=[dict(raw=text, sent=text.lower())],
+            rows.append(dict(ref_id=k, image_id=number, file_name=picture.replace(".jpg", f"_{k}.jpg"), image_path=f"coco/train2014/{picture}",
+                bbox=o.box.list(), sentences=[dict(raw=text, sent=text.lower())],
                 raw_anns=json.dumps(dict(image_id=number, **a)), raw_image_info=json.dumps(dict(file_name=picture, **size))))
     if not name.endswith(".parquet"): return write_json(folder / name, dict(info={}, licenses=[], images=images, annotations=annotations, categories=[dict(id=1, name="object")]))
     import pyarrow as pa, pyarrow.parquet as pq
@@ -239,7 +250,8 @@ class GenomeScenes(Files):
             need(record, ("id", "regions"), f"{path}: number {k}")
             if record["id"] not in images: raise ValueError(f"{path}: the regions of image {record['id']} have no entry in {self.data}.")
             image = images[record["id"]]
-            regions = [[r["phrase"], r["x"], r["y"], r["width"], r["height"]] for r in record["regions"] if need(r, ("phrase", "x", "y", "width", "height"), f"{path}: a region of image {record['id']}") is None]
+            wanted, what = ("phrase", "x", "y", "width", "height"), f"{path}: a region of image {record['id']}"
+            regions = [[r[k] for k in wanted] for r in record["regions"] if need(r, wanted, what) is None]
             yield dict(size=[image["height"], image["width"]], regions=regions), "/".join(image["url"].split("/")[-2:]), image.get("coco_id") or -1
 
     def make(self, i, record):
@@ -286,6 +298,16 @@ def read_entities(path) -> dict: # size, boxes (chain -> list of [x1, y1, x2, y2
     return dict(size=size, boxes=boxes)
 
 # %% ../nbs/19b_formats.ipynb #ff1768fc
+def _captions(sentences: Path, boxes: Path): # -> iterator of records
+    "The sentences of one picture, each with the boxes of its own chains."
+    found = read_entities(boxes)
+    if not sentences.exists(): raise FileNotFoundError(f"There is no file {sentences}: expected the sentences of a Flickr30k picture.")
+    for line in sentences.read_text(encoding="utf-8").splitlines():
+        if not line.strip(): continue
+        caption, spans = read_sentence(line)
+        yield dict(size=found["size"], caption=caption, spans=spans, boxes={c: found["boxes"][c] for c, *_ in spans if c in found["boxes"]})
+
+# %% ../nbs/19b_formats.ipynb #5bece32d
 class FlickrScenes(Files):
     "Flickr30k Entities: one scene per sentence, with its phrases where they stand in the caption."
     options = ("split",)
@@ -309,12 +331,7 @@ class FlickrScenes(Files):
 
     def _sentences(self):
         for number in self.numbers():
-            found, path = read_entities(self._file("Annotations", number, "xml")), self._file("Sentences", number, "txt")
-            if not path.exists(): raise FileNotFoundError(f"There is no file {path}: expected the sentences of a Flickr30k picture.")
-            for line in path.read_text(encoding="utf-8").splitlines():
-                if not line.strip(): continue
-                caption, spans = read_sentence(line)
-                yield dict(size=found["size"], caption=caption, spans=spans, boxes={c: found["boxes"][c] for c, *_ in spans if c in found["boxes"]}), f"{number}.jpg", -1
+            for record in _captions(self._file("Sentences", number, "txt"), self._file("Annotations", number, "xml")): yield record, f"{number}.jpg", -1
 
     def make(self, i, record):
         image, size, phrases = open_picture(self.path(i), record["size"]), tuple(record["size"]), []
@@ -335,8 +352,8 @@ def export_flickr(scenes, folder, split: str = "train") -> Path: # of the list o
         mark = lambda chain, words: f"[/EN#{chain}/other {words}]"
         told = " , ".join(mark(k + 1, with_article(o.phrase)) for k, o in enumerate(things))
         (folder / "Sentences" / f"{number}.txt").write_text(f"{told} .\nThis shows {mark(100, f'every {kind}')} and {mark(0, 'nothing else')} .\n", encoding="utf-8")
-        root = ET.Element("annotation")
-        for tag, value in (("width", scene.size[1]), ("height", scene.size[0]), ("depth", 3)): ET.SubElement(root.find("size") if root.find("size") is not None else ET.SubElement(root, "size"), tag).text = str(value)
+        root = ET.Element("annotation"); size = ET.SubElement(root, "size")
+        for tag, value in (("width", scene.size[1]), ("height", scene.size[0]), ("depth", 3)): ET.SubElement(size, tag).text = str(value)
         for k, o in enumerate(things):
             thing = ET.SubElement(root, "object")
             for chain in [k + 1] + [100] * (o.name == kind): ET.SubElement(thing, "name").text = str(chain)
@@ -346,9 +363,35 @@ def export_flickr(scenes, folder, split: str = "train") -> Path: # of the list o
     write_whole(folder / f"{split}.txt", lambda part: part.write_text("\n".join(numbers) + "\n"))
     return folder / f"{split}.txt"
 
+# %% ../nbs/19b_formats.ipynb #d2336df6
+def read_lines(path, what: str): # -> iterator of (number of the line, what it holds)
+    "A file with one JSON value a line; empty lines are passed over."
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            for n, line in enumerate(file, 1):
+                if line.strip(): yield n, json.loads(line)
+    except FileNotFoundError: raise FileNotFoundError(f"There is no file {path}: expected {what}, one a line.") from None
+    except json.JSONDecodeError as error: raise ValueError(f"{path}: line {n} is not JSON ({error}): expected {what}, one a line.") from None
+    except UnicodeDecodeError as error: raise ValueError(f"{path} is not text ({error.reason}): expected {what}, one a line.") from None
+
 # %% ../nbs/19b_formats.ipynb #242a77b1
 GRIFFON_KINDS = ("DET", "RANDDET", "VG", "REG", "VISJ")
 
+def _in_one_form(record: dict, kind: str, what: str) -> dict:
+    "A line of Griffon's files, the old form of VISJ made into the new one, names as an answer can carry them."
+    if kind == "VISJ" and isinstance(record, dict) and "box" in record:
+        need(record, ("img_path", "height", "width", "category_id", "box"), what)
+        held = defaultdict(list)
+        for c, b in zip(record["category_id"], record["box"]): held[str(c)].append(b)
+        record = dict(image_path=record["img_path"], height=record["height"], width=record["width"], objects=[dict(category_name=c, bboxes=b) for c, b in held.items()])
+    need(record, ("image_path", "height", "width", *(("expression", "bboxes") if kind in ("VG", "REG") else ("objects",))), what)
+    for o in record.get("objects", ()):
+        need(o, ("category_name", "bboxes"), f"{what}, an object")
+        o["category_name"] = clean_name(plain(o["category_name"]))
+    return record
+
+# %% ../nbs/19b_formats.ipynb #621c997f
 class GriffonScenes(Files):
     "Griffon's JSONL of one kind: objects or phrases, in pixels, corners; what is listed without a box is absent."
     options = ("kind",)
@@ -368,16 +411,7 @@ class GriffonScenes(Files):
     def _lines(self):
         path = self.folder / self.annotations
         for n, record in read_lines(path, "Griffon's records"):
-            what, old = f"{path}: line {n}", self.kind == "VISJ" and isinstance(record, dict) and "box" in record
-            if old:
-                need(record, ("img_path", "height", "width", "category_id", "box"), what)
-                held = defaultdict(list)
-                for c, b in zip(record["category_id"], record["box"]): held[str(c)].append(b)
-                record = dict(image_path=record["img_path"], height=record["height"], width=record["width"], objects=[dict(category_name=c, bboxes=b) for c, b in held.items()])
-            need(record, ("image_path", "height", "width", *(("expression", "bboxes") if self.kind in ("VG", "REG") else ("objects",))), what)
-            for o in record.get("objects", ()):
-                need(o, ("category_name", "bboxes"), f"{what}, an object")
-                o["category_name"] = clean_name(plain(o["category_name"])) # as an answer can carry it
+            record = _in_one_form(record, self.kind, f"{path}: line {n}")
             yield record, record["image_path"], coco_id(record["image_path"])
 
     def make(self, i, record):
@@ -394,18 +428,6 @@ class GriffonScenes(Files):
         for o in record["objects"]: scene.objects += [SceneObject(o["category_name"], b) for box in o["bboxes"] if (b := self.placed(box, size, f"{what}: {o['category_name']!r}"))]
         scene.names = self.head["names"] or [o["category_name"] for o in record["objects"]]
         return scene
-
-# %% ../nbs/19b_formats.ipynb #d2336df6
-def read_lines(path, what: str): # -> iterator of (number of the line, what it holds)
-    "A file with one JSON value a line; empty lines are passed over."
-    path = Path(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            for n, line in enumerate(file, 1):
-                if line.strip(): yield n, json.loads(line)
-    except FileNotFoundError: raise FileNotFoundError(f"There is no file {path}: expected {what}, one a line.") from None
-    except json.JSONDecodeError as error: raise ValueError(f"{path}: line {n} is not JSON ({error}): expected {what}, one a line.") from None
-    except UnicodeDecodeError as error: raise ValueError(f"{path} is not text ({error.reason}): expected {what}, one a line.") from None
 
 # %% ../nbs/19b_formats.ipynb #eaaf9fdf
 def export_griffon(scenes, folder) -> Path: # of the folder

@@ -38,6 +38,7 @@ def _scrambled(x: int, key: int) -> int: # 32 bits
     x = (x ^ x >> 13) * 0xc2b2ae35 & 0xffffffff
     return x ^ x >> 16
 
+# %% ../nbs/19d_mixtures.ipynb #fb85851a
 def shuffled(i: int, # 0 … n - 1
              n: int, # how many
              key: str, # another key, another order
@@ -59,6 +60,7 @@ class DrawnScenes(SceneStream):
 
     def converse(self, i, rng, tasks, n_turns=4, wording=None, style="ferret"): return make_conversation(self[i], tasks, rng, n_turns, wording)
 
+# %% ../nbs/19d_mixtures.ipynb #49b40845
 FORMATS = {"coco": CocoScenes, "lvis": LvisScenes, "objects365": Objects365Scenes, "refcoco": RefScenes, "genome": GenomeScenes, "flickr30k": FlickrScenes,
            "griffon": GriffonScenes, "grit": GritDialogues, "llava": LlavaDialogues, "scenes": DrawnScenes}
 USUAL = { # style -> format -> tasks; those that are asked in their own words have none
@@ -80,6 +82,7 @@ class Part:
     prompts: dict = field(default_factory=dict) # task -> wordings, instead of ours
     n_turns: int = 4      # questions per picture, at most; dialogues are told whole
 
+# %% ../nbs/19d_mixtures.ipynb #e8197341
 @dataclass(frozen=True)
 class Recipe:
     "The mixtures of a run's stages."
@@ -91,18 +94,31 @@ class Recipe:
     root: Path = Path(".")    # folders of the parts are relative to it
 
 # %% ../nbs/19d_mixtures.ipynb #2f540837
+def _options(reader) -> set: # of names
+    "What a reader takes in a mixture: the arguments of its class and of the classes below it."
+    known = set()
+    for kind in reader.__mro__:
+        if "__init__" in vars(kind): known |= {n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind is not p.VAR_KEYWORD} - {"self", "exclude", "strict", "cache"}
+        if kind is Files or kind is SceneStream: break
+    return known
+
+# %% ../nbs/19d_mixtures.ipynb #6b98463e
 def _fields(prompt: str) -> set: return {f for _, f, *_ in string.Formatter().parse(prompt) if f}
 
+def _fitting(prompts, task: str) -> bool:
+    "Whether these can stand for the wordings of a task: texts that speak of the same things."
+    if not isinstance(prompts, (list, tuple)) or not prompts: return False
+    wanted, allowed = _fields(WORDINGS[task][0]), {f for w in WORDINGS[task] for f in _fields(w)}
+    return not any(not isinstance(p, str) or not _fields(p) <= wanted | allowed or (wanted and not _fields(p)) for p in prompts)
+
+# %% ../nbs/19d_mixtures.ipynb #05f80eba
 def read_part(given: dict, style: str, what: str) -> Part:
     "A part as JSON has it. Raises ValueError in one sentence."
     if not isinstance(given, dict) or "format" not in given: raise ValueError(f"{what} has no 'format': expected one of {', '.join(FORMATS)}.")
     if given["format"] not in FORMATS: raise ValueError(f"{what} has the format {given['format']!r}: expected one of {', '.join(FORMATS)}.")
     own = {k: given[k] for k in ("weight", "tasks", "prompts", "n_turns") if k in given}
     options = {k: v for k, v in given.items() if k not in own and k not in ("name", "format", "note")}
-    reader, known = FORMATS[given["format"]], set()
-    for kind in reader.__mro__:
-        if "__init__" in vars(kind): known |= {n for n, p in inspect.signature(kind.__init__).parameters.items() if p.kind is not p.VAR_KEYWORD} - {"self", "exclude", "strict", "cache"}
-        if kind is Files or kind is SceneStream: break
+    reader = FORMATS[given["format"]]; known = _options(reader)
     unknown = [k for k in options if k not in known]
     if unknown: raise ValueError(f"{what} has {unknown[0]!r}: expected name, format, weight, tasks, prompts, n_turns or an option of {given['format']} ({', '.join(sorted(known))}).")
     part = Part(given.get("name", given["format"]), given["format"], options, **own)
@@ -111,9 +127,7 @@ def read_part(given: dict, style: str, what: str) -> Part:
     for task in [*part.tasks, *part.prompts]:
         if task not in allowed: raise ValueError(f"{what} has the task {task!r}: expected for {style} some of {', '.join(allowed)}.")
     for task, prompts in part.prompts.items():
-        wanted = _fields(WORDINGS[task][0])
-        if not isinstance(prompts, (list, tuple)) or not prompts or any(not isinstance(p, str) or not _fields(p) <= wanted | {f for w in WORDINGS[task] for f in _fields(w)} or (wanted and not _fields(p)) for p in prompts):
-            raise ValueError(f"{what} has prompts for {task} that do not speak of {', '.join(sorted(wanted)) or 'nothing'} alone: expected wordings such as {WORDINGS[task][0]!r}.")
+        if not _fitting(prompts, task): raise ValueError(f"{what} has prompts for {task} that do not speak of {', '.join(sorted(_fields(WORDINGS[task][0]))) or 'nothing'} alone: expected wordings such as {WORDINGS[task][0]!r}.")
     if not part.tasks and not issubclass(reader, Dialogues) and not usual(part, style): raise ValueError(f"{what} says no tasks, and {given['format']} has no usual ones in {style} form: expected some of {', '.join(allowed)}.")
     return part
 
@@ -145,27 +159,33 @@ def read_recipe(config, # a JSON file, a key of PRESETS, or a dict of that form
 # %% ../nbs/19d_mixtures.ipynb #ee455e85
 _COCO_TEST = [dict(format="refcoco", folder=f, annotations=f"finetune_{f}_{s}.json") for f, splits in (("refcoco", ("val", "testA", "testB")), ("refcoco+", ("val", "testA", "testB")), ("refcocog", ("val", "test"))) for s in splits]
 _REF = [dict(name=f, format="refcoco", folder=f, annotations=f"finetune_{f}_train.json", images="../coco/train2014") for f in ("refcoco", "refcoco+", "refcocog")]
-PRESETS = {
-    "ferret-v2": dict(name="ferret-v2", style="ferret", max_tokens=1472, held_out=_COCO_TEST, stages={ # arXiv 2404.07973, section 3.4
-        "1": [dict(name="captions", format="llava", folder="sharegpt4v", annotations="share-captioner_coco_lcs_sam_1246k_1107.json", images=".", note="the paper's 1.4 M pairs; this is the public 1.2 M"),
-              dict(name="captions-gpt4v", format="llava", folder="sharegpt4v", annotations="sharegpt4v_instruct_gpt4-vision_cap100k.json", images=".")],
-        "2": [dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(dense_referring=1.0, dense_detection=1.0), n_turns=1)],
-        "3": [*_REF, dict(name="flickr30k", format="flickr30k", folder="flickr30k"), dict(name="vg-regions", format="genome", folder="visual_genome", weight=.2),
-              dict(name="objects365", format="objects365", folder="objects365"),
-              dict(name="instructions", format="grit", folder="grit", annotations="instruct.json", weight=3.0, note="GRIT was never released: your own grounded dialogues"),
-              dict(name="llava-grounded", format="grit", folder="unified", annotations="llava_158k.json", images="../coco/train2017", switch=.5, note="LLaVA-158k, boxes by `dialogues.unify`"),
-              dict(name="vqa", format="grit", folder="unified", annotations="vqa.json", images="..", switch=.5, note="VQA of llava_v1_5_mix665k, boxes by `dialogues.unify` with NameFinder"),
-              dict(name="ocr", format="grit", folder="unified", annotations="textvqa_textcaps.json", images="..", switch=.5, note="TextVQA and TextCaps of the same, boxes by WordFinder")]}),
-    "griffon-v2": dict(name="griffon-v2", style="griffon", max_tokens=2727, held_out=_COCO_TEST + [dict(format="flickr30k", folder="flickr30k", split="test")], stages={ # arXiv 2403.09333, tables 1, 8, 11
-        "1": [dict(name="captions", format="llava", folder="llava_pretrain", annotations="blip_laion_cc_sbu_558k.json", images="images")],
-        "2": [dict(name="vg", format="genome", folder="visual_genome"), *_REF, dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", n_turns=1),
-              dict(name="objects365", format="objects365", folder="objects365", n_turns=1), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0)),
-              dict(name="v3det", format="coco", folder="v3det", annotations="annotations/v3det_2023_v1_train.json", images=".", exhaustive=False, tasks=dict(find=1.0)), dict(name="flickr30k", format="flickr30k", folder="flickr30k"),
-              *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", n_turns=1) for k in ("ca44", "openimages", "collected"))],
-        "3": [*(dict(p, weight=1.0) for p in _REF), dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", tasks=dict(find_set=1.0), n_turns=1),
-              dict(name="vg", format="genome", folder="visual_genome", weight=.5), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0), weight=.5),
-              dict(name="flickr30k", format="flickr30k", folder="flickr30k", weight=.5),
-              *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", weight=.3, n_turns=1) for k in ("ca44", "openimages", "collected"))]})}
+
+# %% ../nbs/19d_mixtures.ipynb #5eddd138
+_FERRET_V2 = dict(name="ferret-v2", style="ferret", max_tokens=1472, held_out=_COCO_TEST, stages={ # arXiv 2404.07973, section 3.4
+    "1": [dict(name="captions", format="llava", folder="sharegpt4v", annotations="share-captioner_coco_lcs_sam_1246k_1107.json", images=".", note="the paper's 1.4 M pairs; this is the public 1.2 M"),
+          dict(name="captions-gpt4v", format="llava", folder="sharegpt4v", annotations="sharegpt4v_instruct_gpt4-vision_cap100k.json", images=".")],
+    "2": [dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(dense_referring=1.0, dense_detection=1.0), n_turns=1)],
+    "3": [*_REF, dict(name="flickr30k", format="flickr30k", folder="flickr30k"), dict(name="vg-regions", format="genome", folder="visual_genome", weight=.2),
+          dict(name="objects365", format="objects365", folder="objects365"),
+          dict(name="instructions", format="grit", folder="grit", annotations="instruct.json", weight=3.0, note="GRIT was never released: your own grounded dialogues"),
+          dict(name="llava-grounded", format="grit", folder="unified", annotations="llava_158k.json", images="../coco/train2017", switch=.5, note="LLaVA-158k, boxes by `dialogues.unify`"),
+          dict(name="vqa", format="grit", folder="unified", annotations="vqa.json", images="..", switch=.5, note="VQA of llava_v1_5_mix665k, boxes by `dialogues.unify` with NameFinder"),
+          dict(name="ocr", format="grit", folder="unified", annotations="textvqa_textcaps.json", images="..", switch=.5, note="TextVQA and TextCaps of the same, boxes by WordFinder")]})
+
+# %% ../nbs/19d_mixtures.ipynb #42e33fad
+_GRIFFON_V2 = dict(name="griffon-v2", style="griffon", max_tokens=2727, held_out=_COCO_TEST + [dict(format="flickr30k", folder="flickr30k", split="test")], stages={ # arXiv 2403.09333, tables 1, 8, 11
+    "1": [dict(name="captions", format="llava", folder="llava_pretrain", annotations="blip_laion_cc_sbu_558k.json", images="images")],
+    "2": [dict(name="vg", format="genome", folder="visual_genome"), *_REF, dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", n_turns=1),
+          dict(name="objects365", format="objects365", folder="objects365", n_turns=1), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0)),
+          dict(name="v3det", format="coco", folder="v3det", annotations="annotations/v3det_2023_v1_train.json", images=".", exhaustive=False, tasks=dict(find=1.0)), dict(name="flickr30k", format="flickr30k", folder="flickr30k"),
+          *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", n_turns=1) for k in ("ca44", "openimages", "collected"))],
+    "3": [*(dict(p, weight=1.0) for p in _REF), dict(name="coco", format="coco", folder="coco", annotations="annotations/instances_train2017.json", images="train2017", tasks=dict(find_set=1.0), n_turns=1),
+          dict(name="vg", format="genome", folder="visual_genome", weight=.5), dict(name="lvis", format="lvis", folder="coco", annotations="lvis_v1_train.json", tasks=dict(find=1.0), weight=.5),
+          dict(name="flickr30k", format="flickr30k", folder="flickr30k", weight=.5),
+          *(dict(name=f"counting-{k}", format="griffon", folder="griffon", annotations=f"{k}.jsonl", kind="VISJ", images=".", weight=.3, n_turns=1) for k in ("ca44", "openimages", "collected"))]})
+
+# %% ../nbs/19d_mixtures.ipynb #4493fd82
+PRESETS = {"ferret-v2": _FERRET_V2, "griffon-v2": _GRIFFON_V2}
 
 # %% ../nbs/19d_mixtures.ipynb #f1fe5f96
 EXPORTS = {"coco": export_coco, "lvis": export_lvis, "objects365": export_objects365, "refcoco": export_refcoco, "genome": export_genome,
@@ -178,6 +198,8 @@ TREE = dict(name="scenes", style="ferret", max_tokens=288, held_out=[dict(format
     "3": [dict(name="expressions", format="refcoco", folder="refcoco", weight=2.0), dict(name="regions", format="genome", folder="genome", weight=.5), dict(name="sentences", format="flickr30k", folder="flickr30k"),
           dict(name="objects", format="objects365", folder="objects365"), dict(name="instances", format="coco", folder="coco"), dict(name="talk", format="grit", folder="grit", annotations="grit.json", weight=3.0),
           dict(name="captions", format="llava", folder="llava", annotations="llava.json")]})
+
+# %% ../nbs/19d_mixtures.ipynb #5ea8d898
 GRIFFON_TREE = dict(name="scenes-griffon", style="griffon", max_tokens=512, held_out=TREE["held_out"], stages={
     "1": TREE["stages"]["1"],
     "2": [dict(name=k.lower(), format="griffon", folder="griffon", annotations=f"{k.lower()}.jsonl", kind=k) for k in ("DET", "RANDDET", "VG", "REG", "VISJ")]
@@ -223,6 +245,34 @@ def fitted(conversation, processor, most: int) -> tuple: # (Conversation, Counte
         kept.append(turn); used += needed
     return replace(conversation, turns=kept), counts, used
 
+# %% ../nbs/19d_mixtures.ipynb #3bad2614
+def _drawn(i: int, # number of the sample
+           ends: list, # where each part's places in an epoch end
+           lengths: list, # how many records each part has
+           seed: int) -> tuple: # (number of the part, number of the record, key)
+    "Who is asked for the i-th sample."
+    epoch, place = divmod(i, ends[-1])
+    slot = shuffled(place, ends[-1], f"{seed}-{epoch}")
+    p = bisect_right(ends, slot)
+    first = ends[p - 1] if p else 0
+    turn, k = divmod(epoch * (ends[p] - first) + slot - first, lengths[p])
+    return p, shuffled(k, lengths[p], f"{seed}-{p}-{turn}"), f"{seed}-{epoch}-{place}"
+
+# %% ../nbs/19d_mixtures.ipynb #862b94c1
+@dataclass
+class _Silent:
+    turns: tuple = ()
+_SILENT = _Silent()
+
+def _asked(part: Part, reader, record: int, rng, style: str, skip: bool) -> tuple: # (Conversation, Counter of what happened)
+    "What a record of a part says."
+    try: conversation = reader.converse(record, rng, usual(part, style), part.n_turns, part.prompts or None, style)
+    except (OSError, ValueError) as error:
+        if not skip: raise type(error)(f"Part {part.name}, record {record}: {error}") from None
+        return _SILENT, Counter({(part.name, "unreadable"): 1})
+    conversation.id = f"{part.name}/{conversation.id}"
+    return conversation, Counter() if conversation.turns else Counter({(part.name, "no question"): 1})
+
 # %% ../nbs/19d_mixtures.ipynb #ec06bb85
 class Mixture(torch.utils.data.Dataset):
     "Conversations of several readers: the i-th depends on (seed, epoch, place in the epoch) alone."
@@ -246,11 +296,7 @@ class Mixture(torch.utils.data.Dataset):
 
     def draw(self, i: int) -> tuple: # (number of the part, number of the record, key)
         "Who is asked for the i-th sample."
-        epoch, place = divmod(i, self.ends[-1])
-        slot = shuffled(place, self.ends[-1], f"{self.seed}-{epoch}")
-        p = bisect_right(self.ends, slot)
-        turn, k = divmod(epoch * self.sizes[p] + slot - (self.ends[p - 1] if p else 0), len(self.parts[p][1]))
-        return p, shuffled(k, len(self.parts[p][1]), f"{self.seed}-{p}-{turn}"), f"{self.seed}-{epoch}-{place}"
+        return _drawn(i, self.ends, [len(r) for _, r in self.parts], self.seed)
 
     def __getitem__(self, i):
         if not 0 <= i < self.samples: raise IndexError(f"There is no sample {i}: expected a number below {self.samples}.")
@@ -266,20 +312,10 @@ class Mixture(torch.utils.data.Dataset):
     def told(self, p: int, record: int, rng) -> tuple: # (Conversation, Counter, tokens)
         "What a record of a part says, fitted."
         part, reader = self.parts[p]
-        try: conversation = reader.converse(record, rng, usual(part, self.style), part.n_turns, part.prompts or None, self.style)
-        except (OSError, ValueError) as error:
-            if not self.skip: raise type(error)(f"Part {part.name}, record {record}: {error}") from None
-            return _SILENT, Counter({(part.name, "unreadable"): 1}), 0
-        conversation.id = f"{part.name}/{conversation.id}"
-        if not conversation.turns: return conversation, Counter({(part.name, "no question"): 1}), 0
-        if not self.processor: return conversation, Counter(), 0
+        conversation, happened = _asked(part, reader, record, rng, self.style, self.skip)
+        if not conversation.turns or not self.processor: return conversation, happened, 0
         conversation, counts, used = fitted(conversation, self.processor, self.most)
         return conversation, Counter({(part.name, k): v for k, v in counts.items()}), used
-
-@dataclass
-class _Silent:
-    turns: tuple = ()
-_SILENT = _Silent()
 
 # %% ../nbs/19d_mixtures.ipynb #c02b0ae2
 def share(dataset, rank: int, world: int, start: int = 0):

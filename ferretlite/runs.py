@@ -144,11 +144,9 @@ def keep_checkpoint(place: Path, name: str, limit: int | None):
     for old in whole[:-limit] if limit else []: shutil.rmtree(old)
 
 # %% ../nbs/19f_runs.ipynb #54e13423
-class SteadyTrainer(Trainer):
-    "transformers' Trainer with samples in order, randomness that depends on the step alone, whole checkpoints, and no silence about what goes wrong."
+class _WholeCheckpoints(Trainer):
+    "transformers' Trainer with checkpoints that are written beside, marked and renamed, by the names that weights have in memory."
     writing = False # is a checkpoint being written?
-
-    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def _get_output_dir(self, trial): return str(Path(self.args.output_dir) / "part") if self.writing else self.args.output_dir
 
@@ -177,6 +175,11 @@ class SteadyTrainer(Trainer):
         wait_for_all()
         if self.args.should_save: keep_checkpoint(place, name, self.args.save_total_limit)
         wait_for_all()
+
+# %% ../nbs/19f_runs.ipynb #314c712a
+class SteadyTrainer(_WholeCheckpoints):
+    "transformers' Trainer with samples in order, randomness that depends on the step alone, whole checkpoints, and no silence about what goes wrong."
+    def _get_train_sampler(self, *args): return torch.utils.data.SequentialSampler(self.train_dataset)
 
     def training_step(self, model, inputs, *args, **kwargs):
         ids = inputs.pop("ids")
