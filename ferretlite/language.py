@@ -81,7 +81,7 @@ def prompt_in_words(turn, # a Turn; its regions are in the image frame
 
 # %% ../nbs/16_tiny_lm.ipynb #b328fc71
 LESSONS = {t: .5 for t in TASKS} | dict(rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=3.0) # task -> weight
-GRIFFON_LESSONS = dict(find=2.5, find_set=2.5, search=3.0, find_phrases=1.0, tell=1.0)
+GRIFFON_LESSONS = dict(find=5.0, find_set=2.0, search=3.0, find_phrases=1.5, tell=1.0)
 
 def corpus(n: int = 1500, # scenes
            ) -> list: # of str
@@ -242,7 +242,7 @@ def told_in_things(objects: list, # SceneObject
 # %% ../nbs/16_tiny_lm.ipynb #ec042a07
 COURSES = { # style -> until which lesson: objects at most (one is drawn; None: all), tasks, questions
     "ferret": ((15_000, (3,), dict(rec=1.0, name=.25, phrase=.5), 4), (math.inf, (3, None, None), LESSONS, 10)),
-    "griffon": ((15_000, (3,), dict(find=1.0, tell=.25, find_phrases=.5), 4), (math.inf, (3, None, None), GRIFFON_LESSONS, 8))}
+    "griffon": ((15_000, (3,), dict(find=1.0, tell=.25, find_phrases=.5), 4), (math.inf, (3, None, None), GRIFFON_LESSONS, 10))}
 MANY = .6 # share of the whole scenes that hold one to ten of a kind: elsewhere lists are short, and the next of many is the hardest thing to find
 UNNAMED = .25 # share of Griffon's lessons in which one kind has no name of its own and is looked for by example
 
