@@ -154,3 +154,12 @@ def test_a_crop_shows_its_thing_whole_and_in_the_middle():
         y, x, k = int(thing.box.center().y), int(thing.box.center().x), max(1, round(max(thing.box.width, thing.box.height) * 4 / 3 / 24))
         true = np.asarray(image)[y - k:y + k, x - k:x + k].mean((0, 1))
         assert np.abs(seen - true).max() < 60, (i, seen, true)
+
+@pytest.mark.parametrize("style", ["ferret", "griffon"])
+def test_later_lessons_hold_many_of_a_kind(style):
+    from collections import Counter
+
+    from ferretlite.language import COURSES, ThingScenes
+    lessons = ThingScenes(10 ** 6, seed=3, pool=40, style=style, skip=COURSES[style][0][0])
+    most = [max(Counter(o.name for o in lessons[i][0]).values()) for i in range(60)]
+    assert sum(n > 4 for n in most) > 15 # 21 of sixty; 9 without those scenes

@@ -83,7 +83,7 @@ A CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, width 16
 def lm_run(run: dict, first: bool) -> str:
     "The command of one run of a language model, and how it went."
     parts = ["ferretlite pretrain lm", "--style griffon" if run.get("style") == "griffon" else "", "" if first else "--from RUN",
-             f"--samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}", "" if first else f"--lr {run['lr']:g} --muon {run['muon']:g}"]
+             f"--samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}", "" if first else f"--lr {run['lr']:g} --muon {run['muon']:g}", "--compile" if run.get("compile") else ""]
     return f"`{' '.join(p for p in parts if p)}`: {run['steps']:,} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}."
 
 def lm_card(run: dict) -> str:
