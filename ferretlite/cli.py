@@ -260,6 +260,7 @@ def run_experiment(args):
         shared = {**shared, **({"samples": args.samples} if args.samples else {})}
         say = lambda arm, seed, result: print(f"{arm}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in result.items() if isinstance(v, float) and k in {c.metric for c in claims}), file=sys.stderr)
         found = run_study(arms, args.seeds, shared, work, args.out, done=say)
+    if any(len(runs) < args.seeds for runs in found.values()): print("Some runs are being made by another process: ask again when it is done.", file=sys.stderr)
     print(claim_lines(judge_claims(claims, found)) or "One seed says nothing of differences: ask for --seeds 2 or more.")
 
 # %% ../nbs/28_command_line.ipynb #67d949c9

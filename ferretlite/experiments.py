@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from .pretraining import write_json
 
@@ -29,21 +30,25 @@ def key_of(settings: dict) -> str:
 def run_once(settings: dict, # what is asked for: all that the result depends on
              work, # function (settings, folder) -> dict of numbers; the folder is its own, and is kept. None: only read
              out, # folder of the study
-             ) -> dict: # what `work` gave; None where nothing was made and nothing may be
+             ) -> dict | None: # what `work` gave; None where nothing was made and nothing may be, or another process is making it
     "The result of a run: read where it was made before, else made and written whole."
     key = key_of(settings)
-    path, began = Path(out) / f"{key}.json", time.perf_counter()
-    if work is None and not path.exists(): return None
+    path, folder = Path(out) / f"{key}.json", Path(out) / "work" / key
     if path.exists():
         held = json.loads(path.read_text())
         if held["settings"] != json.loads(json.dumps(settings)): raise ValueError(f"{path} holds a run with other settings: expected those of its name.")
         return held["result"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    result = work(settings, Path(out) / "work" / key)
-    machine = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
-    record = dict(settings=settings, result=result, seconds=time.perf_counter() - began, machine=machine)
-    write_json(path, record)
-    return result
+    if work is None: return None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try: lock = FileLock(f"{folder}.lock").acquire(timeout=0)
+    except Timeout: return None
+    with lock:
+        if path.exists(): return run_once(settings, None, out) # made while we came to the lock
+        began = time.perf_counter()
+        result = work(settings, folder)
+        machine = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
+        write_json(path, dict(settings=settings, result=result, seconds=time.perf_counter() - began, machine=machine))
+        return result
 
 # %% ../nbs/23_experiments.ipynb #564264d8
 def run_study(arms: dict, # name -> what it changes: settings
@@ -54,7 +59,7 @@ def run_study(arms: dict, # name -> what it changes: settings
               name_arm: str | None = None, # also put the arm's name into its settings, under this key
               done=None, # called with (arm, seed, result) after each run
               ) -> dict: # arm -> list of results, by seed
-    "Every arm with every seed, seed by seed; runs that were made before are read. With `work=None` an arm's list ends before its first missing run."
+    "Every arm with every seed, seed by seed; runs that were made before are read. An arm's list ends before its first missing run: one that another process is making, or any with `work=None`."
     found = {arm: [] for arm in arms}
     for seed in range(seeds):
         for arm, changes in arms.items():

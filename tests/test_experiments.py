@@ -1,5 +1,7 @@
 "Runs are made once, kept whole, and compared in pairs; a study that is stopped goes on."
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +69,16 @@ def test_claims_are_judged_by_their_own_rule():
     judged = judge_claims(claims, found)
     assert [(c.text, said) for c, _, said in judged] == [("a over b", "yes"), ("a far over b", "no"), ("b over a", "no")]
     assert "a over b: +0.097" in claim_lines(judged) and claim_lines([]) == ""
+
+def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
+    code = "import sys, time; from ferretlite.experiments import run_once; run_once(dict(seed=0), lambda s, f: print('at work', flush=True) or time.sleep(600), sys.argv[1])"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "at work\n"
+        assert run_study(dict(a={}), 2, {}, lambda s, f: dict(score=s["seed"]), tmp_path) == dict(a=[]) # seed 0 is another's; seed 1 was made here
+        assert len(list(tmp_path.glob("*.json"))) == 1
+    finally: other.kill(); other.wait()
+    assert run_study(dict(a={}), 2, {}, lambda s, f: dict(score=s["seed"]), tmp_path) == dict(a=[dict(score=0), dict(score=1)])
 
 # The resolution study
 
