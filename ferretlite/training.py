@@ -73,6 +73,7 @@ class Stage:
 
 PARTS = ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")
 
+# %% ../nbs/20_training.ipynb #2bf18c10
 FERRET_STAGES = ( # arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
     Stage("I image-caption alignment", ("global_projector", "visual_position"), dict(caption=1.0), share=1, n_turns=1, resolution="fixed", lr=1e-4),
     Stage("II high-resolution dense alignment", ("global_projector", "local_projector", "visual_position", "sampler"),
@@ -85,6 +86,7 @@ TINY_STAGES = ( # projectors begin aligned; in stage III towers that were taught
     replace(FERRET_STAGES[0], align=("global_projector",)), replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=2000),
     replace(FERRET_STAGES[2], trains=PARTS[2:], first=dict(name=1.0), first_share=.05, visits=4, look=.3, others=dict(count=.25)))
 
+# %% ../nbs/20_training.ipynb #f9a9f645
 GRIFFON_PARTS = ("global_tower", "global_projector", "visual_position", "crop_projector", "language_model") # the encoder of crops never learns
 
 GRIFFON_STAGES = ( # arXiv 2403.09333, section 3.4 and table 11; the mixture's weights are ours
@@ -96,6 +98,7 @@ TINY_GRIFFON_STAGES = ( # the projector begins aligned, and the tower stays as i
     replace(GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),
     *(replace(s, trains=GRIFFON_PARTS[1:], visits=4, look=.3, others=dict(practice=.2, count=.3)) for s in GRIFFON_STAGES[1:]))
 
+# %% ../nbs/20_training.ipynb #a01e5b11
 def at_full_size(stages: tuple, rates: tuple, slow: dict) -> tuple:
     "Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and these learning rates; Ferret-v2's paper gives none."
     return tuple(replace(s, lr=lr, batch_size=256 if n == 0 else 128, slow=slow if n == 2 else {}) for n, (s, lr) in enumerate(zip(stages, rates)))
