@@ -453,6 +453,7 @@ def ask_find_set(scene, rng, wording=None, order="left"): # -> Turn or None
     either = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return Turn("find_set", say("find_set", rng, wording, names=", ".join(names), either=either), answer, meta=dict(groundings=groundings, names=names))
 
+# %% ../nbs/04_tasks.ipynb #741b5fb1
 def ask_find(scene, rng, wording=None, order="left"): # -> Turn or None
     "`Where is …? Give every box.`: a description of one object, of several, or (a quarter) of none. meta: groundings, query."
     if not scene.objects: return None
@@ -466,6 +467,7 @@ def ask_find(scene, rng, wording=None, order="left"): # -> Turn or None
     answer, groundings = answer_boxes([(called, o.box) for o in found], scene.size, order)
     return Turn("find", say("find", rng, wording, query=with_article(query.phrase) if isinstance(query, Query) else f"the {query.phrase}"), answer, meta=dict(groundings=groundings, query=query.phrase))
 
+# %% ../nbs/04_tasks.ipynb #a7a17e65
 def ask_find_phrases(scene, rng, wording=None, order="left"): # -> Turn or None
     "Two to four phrases, each with every box it fits; phrases share no object. meta: groundings."
     turn = ask_phrase(scene, rng, wording)
@@ -482,7 +484,6 @@ def ask_tell(scene, rng, wording=None): # -> Turn or None
     if not clear: return None
     i = rng.choice(clear); thing = scene.objects[i]
     return Turn("tell", say("tell", rng, wording, place=format_region(thing.box, scene.size, "griffon")), thing.phrase, meta=dict(phrase=thing.phrase, object=i, box=thing.box))
-
 
 # %% ../nbs/04_tasks.ipynb #0b747a8a
 def ask_search(scene, rng, wording=None, order="left", examples=None, # function (name, rng) -> Crop or None of a thing by this name in another image; None: drawn
