@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 
@@ -47,13 +48,15 @@ class Crops(torch.utils.data.Dataset):
         share = dice.random((self.places, 2, 1)) * .5 * (dice.random((self.places, 2, 1)) < .5) # every second cut loses up to half of its patches
         return np.array(large), np.array(small), dice.random((self.places, 2, self.cells)) < share
 
-    def _cut(self, image, corner, side, share, out, dice):
-        "A square with some share of the place's area, anywhere in it; mirrored or not, and tinted."
-        k = side * math.sqrt(dice.uniform(*share))
-        x, y = corner + dice.uniform(0, side - k, 2)
-        pixels = np.asarray(image.resize((out, out), Image.Resampling.BICUBIC, box=(x, y, x + k, y + k)), np.float32) / 255
-        if dice.random() < .5: pixels = pixels[:, ::-1]
-        return np.clip(pixels * dice.uniform(.85, 1.15) + dice.uniform(-.06, .06, 3), 0, 1).astype(np.float32).transpose(2, 0, 1)
+# %% ../nbs/08_dino.ipynb #97657d2f
+@patch
+def _cut(self:Crops, image, corner, side, share, out, dice):
+    "A square with some share of the place's area, anywhere in it; mirrored or not, and tinted."
+    k = side * math.sqrt(dice.uniform(*share))
+    x, y = corner + dice.uniform(0, side - k, 2)
+    pixels = np.asarray(image.resize((out, out), Image.Resampling.BICUBIC, box=(x, y, x + k, y + k)), np.float32) / 255
+    if dice.random() < .5: pixels = pixels[:, ::-1]
+    return np.clip(pixels * dice.uniform(.85, 1.15) + dice.uniform(-.06, .06, 3), 0, 1).astype(np.float32).transpose(2, 0, 1)
 
 # %% ../nbs/08_dino.ipynb #b347d444
 def collate_crops(items): # -> (large [B, 2, 3, view, view], small [B, n_small, 3, small, small], hidden [B, 2, cells])
@@ -117,21 +120,23 @@ class SelfDistiller(nn.Module):
         "What one side says of whole views."
         return side["whole"](self.look(side, pixels)[:, 0])
 
-    def loss(self, batch): # of collate_crops -> scalar
-        "The student's surprise at what the teacher says: of the whole from every other cut, and of patches that are hidden."
-        self.follow()
-        n, (large, small, hidden) = len(batch[0]), (part.transpose(0, 1).flatten(0, 1) for part in batch) # cut by cut
-        with torch.no_grad():
-            seen = self.look(self.teacher, large)
-            told = share_out(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds).unflatten(0, (2, n))
-        tokens = self.look(self.student, large, hidden)
-        classes = torch.cat([tokens[:, 0], self.look(self.student, small)[:, 0]])
-        said = (self.student["whole"](classes) / self.warm).log_softmax(-1).unflatten(0, (-1, n)) # [cuts, n, words]
-        pairs = [(t, s) for t in range(2) for s in range(len(said)) if s != t]
-        loss = sum(-(told[t] * said[s]).sum(-1).mean() for t, s in pairs) / len(pairs)
-        if not self.hide or not hidden.any(): return loss
-        patches = share_out(self.teacher["patch"](seen[:, 1:][hidden]), self.cold, self.rounds)
-        return loss - self.hide * (patches * (self.student["patch"](tokens[:, 1:][hidden]) / self.warm).log_softmax(-1)).sum(-1).mean()
+# %% ../nbs/08_dino.ipynb #fc4e15ea
+@patch
+def loss(self:SelfDistiller, batch): # of collate_crops -> scalar
+    "The student's surprise at what the teacher says: of the whole from every other cut, and of patches that are hidden."
+    self.follow()
+    n, (large, small, hidden) = len(batch[0]), (part.transpose(0, 1).flatten(0, 1) for part in batch) # cut by cut
+    with torch.no_grad():
+        seen = self.look(self.teacher, large)
+        told = share_out(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds).unflatten(0, (2, n))
+    tokens = self.look(self.student, large, hidden)
+    classes = torch.cat([tokens[:, 0], self.look(self.student, small)[:, 0]])
+    said = (self.student["whole"](classes) / self.warm).log_softmax(-1).unflatten(0, (-1, n)) # [cuts, n, words]
+    pairs = [(t, s) for t in range(2) for s in range(len(said)) if s != t]
+    loss = sum(-(told[t] * said[s]).sum(-1).mean() for t, s in pairs) / len(pairs)
+    if not self.hide or not hidden.any(): return loss
+    patches = share_out(self.teacher["patch"](seen[:, 1:][hidden]), self.cold, self.rounds)
+    return loss - self.hide * (patches * (self.student["patch"](tokens[:, 1:][hidden]) / self.warm).log_softmax(-1)).sum(-1).mean()
 
 # %% ../nbs/08_dino.ipynb #3502e9e7
 @torch.no_grad()

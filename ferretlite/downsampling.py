@@ -33,6 +33,7 @@ def check_impl(impl:str)->str:
     if impl not in ("auto", "triton", "torch"): raise ValueError(f"found impl={impl!r}, expected one of auto, triton, torch")
     return impl
 
+# %% ../nbs/12_downsampling.ipynb #0c6981fc
 class ConvDownsampler(nn.Module):
     """Griffon v2's projector: a strided convolution, an activation, a linear layer.
 
@@ -126,6 +127,7 @@ def sine_positions(
     angle = grid_positions(size, device).flatten(0, 1)[..., None] * frequencies # [n, 2, dim/4]
     return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
 
+# %% ../nbs/12_downsampling.ipynb #ae9eb099
 class Resampler(nn.Module):
     """A fixed grid of learned queries reads the whole map in one cross-attention.
 
@@ -191,6 +193,7 @@ def count_projector(
         tokens = projector(torch.empty(1, *cells, in_dim)).shape[1:3].numel()
     return dict(kind=kind, side=side, tokens=tokens, parameters=sum(p.numel() for p in projector.parameters()), gflop=counter.get_total_flops() / 1e9)
 
+# %% ../nbs/12_downsampling.ipynb #5c78dd66
 @torch.no_grad()
 def time_projector(
     kind:str, # a key of DOWNSAMPLERS
@@ -207,6 +210,7 @@ def time_projector(
         began = time.perf_counter(); projector(maps); times.append(time.perf_counter() - began)
     return dict(ms=1000 * min(times), mb=memory.peak / 2**20)
 
+# %% ../nbs/12_downsampling.ipynb #3aa01e00
 def bench_projectors(
     sides:tuple=BENCH_SIDES, # of square images, in pixels
     in_dim:int=1024, out_dim:int=5120,

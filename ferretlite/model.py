@@ -12,6 +12,7 @@ __all__ = ['SWITCHES', 'VISION_INPUTS', 'PAPER_SIZES', 'CHAT_TEMPLATES', 'ENDS',
 import copy
 
 import torch
+from fastcore.basics import patch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import (AutoConfig, AutoModelForCausalLM, AutoTokenizer, CLIPVisionConfig, Dinov2Config, GenerationMixin, LlamaConfig, PreTrainedConfig, PreTrainedModel)
@@ -32,6 +33,7 @@ SWITCHES = dict(resolution=("fixed", "direct", "anyres"), visual_position=("grid
                 position_mode=("bicubic", "bilinear"), fit=("stretch", "pad"), fusion=("sum", "concat", "local"), fusion_mode=("bilinear", "nearest"), fusion_of=("projected", "towers"),
                 projector=(*DOWNSAMPLERS, "linear"), style=STYLES)
 
+# %% ../nbs/17_model.ipynb #9e2f4d8f
 @strict
 class FerretConfig(PreTrainedConfig):
     """Everything that shapes a model, from 96-pixel toy to 13 billion weights.
@@ -84,52 +86,64 @@ class FerretConfig(PreTrainedConfig):
             if getattr(self, name) not in known: raise ValueError(f"Found {name}={getattr(self, name)!r}: expected one of {', '.join(known)}.")
         super().__post_init__(**kwargs)
 
-    def views(self) -> dict: # "global", "local" -> (size, mean, std, cells)
-        "Size, normalisation and map size of each tower's view."
-        whole = self.global_view if self.resolution != "direct" else self.direct_view or [2 * s for s in self.global_view]
-        towers = {"global": (self.global_tower, whole), "local": (self.local_tower or self.global_tower, self.local_view)}
-        if self.crop_tower: towers["crop"] = self.crop_tower, self.crop_view or [self.crop_tower.image_size] * 2
-        return {n: (tuple(v), *NORMALISATION[t.model_type], tuple(s // (t.patch_size * self.merge) for s in v)) for n, (t, v) in towers.items()}
+# %% ../nbs/17_model.ipynb #21a66686
+@patch
+def views(self:FerretConfig) -> dict: # "global", "local" -> (size, mean, std, cells)
+    "Size, normalisation and map size of each tower's view."
+    whole = self.global_view if self.resolution != "direct" else self.direct_view or [2 * s for s in self.global_view]
+    towers = {"global": (self.global_tower, whole), "local": (self.local_tower or self.global_tower, self.local_view)}
+    if self.crop_tower: towers["crop"] = self.crop_tower, self.crop_view or [self.crop_tower.image_size] * 2
+    return {n: (tuple(v), *NORMALISATION[t.model_type], tuple(s // (t.patch_size * self.merge) for s in v)) for n, (t, v) in towers.items()}
 
-    def whole_cells(self) -> tuple: # (rows, columns)
-        "How many tokens the whole view becomes, each way: its cells, or fewer behind a projector that joins some."
-        cells, options = self.views()["global"][3], self.projector_options or {}
-        if self.projector in ("mlp", "linear"): return cells
-        with torch.device("meta"): return make_downsampler(self.projector, 4, 4, **{**options, "hidden": 4 * options.get("heads", 1)}).out_cells(cells)
+@patch
+def whole_cells(self:FerretConfig) -> tuple: # (rows, columns)
+    "How many tokens the whole view becomes, each way: its cells, or fewer behind a projector that joins some."
+    cells, options = self.views()["global"][3], self.projector_options or {}
+    if self.projector in ("mlp", "linear"): return cells
+    with torch.device("meta"): return make_downsampler(self.projector, 4, 4, **{**options, "hidden": 4 * options.get("heads", 1)}).out_cells(cells)
 
-    def usable_grids(self) -> list: # of (rows, columns)
-        "The grids that respect `max_tiles` and `max_visual_tokens`."
-        return list(allowed_grids(self.grids, self.max_tiles, self.max_visual_tokens, self.count_visual_tokens))
+# %% ../nbs/17_model.ipynb #1d1f1125
+@patch
+def tile_cells(self:FerretConfig, grid: tuple, size: tuple | None = None) -> tuple: # (rows, columns)
+    "How many cells of this grid's merged map show an image of this (height, width); with `fit=\"pad\"` the others are border. None: one of the grid's own shape."
+    h, w = self.views()["local"][3]
+    cells = grid[0] * h, grid[1] * w
+    return kept_cells(size, cells) if self.fit == "pad" and size and grid[0] else cells
 
-    def grid_for(self, size: tuple) -> tuple: # (rows, columns); (0, 0): no tiles
-        "How an image of this (height, width) is cut. With one tower a 1x1 grid would only repeat the global view and is left out."
-        if self.resolution != "anyres": return 0, 0
-        grid = choose_grid(size, tuple(self.local_view), self.usable_grids())
-        return (0, 0) if grid == (1, 1) and self.local_tower is None else grid
+@patch
+def shown_cells(self:FerretConfig, size: tuple | None = None) -> tuple: # (rows, columns)
+    "How many of `whole_cells` show an image of this (height, width): all, but for a padded direct view."
+    cells = self.whole_cells()
+    return kept_cells(size, cells) if self.fit == "pad" and self.resolution == "direct" and size else cells
 
-    def tile_cells(self, grid: tuple, size: tuple | None = None) -> tuple: # (rows, columns)
-        "How many cells of this grid's merged map show an image of this (height, width); with `fit=\"pad\"` the others are border. None: one of the grid's own shape."
-        h, w = self.views()["local"][3]
-        cells = grid[0] * h, grid[1] * w
-        return kept_cells(size, cells) if self.fit == "pad" and size and grid[0] else cells
+@patch
+def count_visual_tokens(self:FerretConfig, grid: tuple, size: tuple | None = None) -> int:
+    "How many tokens the language model sees for an image of this (height, width) cut into this grid; without `size`: at most."
+    ends = int(self.row_separators)
+    return sum(h * (w + ends) for h, w in (self.shown_cells(size), self.tile_cells(grid, size)))
 
-    def shown_cells(self, size: tuple | None = None) -> tuple: # (rows, columns)
-        "How many of `whole_cells` show an image of this (height, width): all, but for a padded direct view."
-        cells = self.whole_cells()
-        return kept_cells(size, cells) if self.fit == "pad" and self.resolution == "direct" and size else cells
+# %% ../nbs/17_model.ipynb #9f2536ab
+@patch
+def usable_grids(self:FerretConfig) -> list: # of (rows, columns)
+    "The grids that respect `max_tiles` and `max_visual_tokens`."
+    return list(allowed_grids(self.grids, self.max_tiles, self.max_visual_tokens, self.count_visual_tokens))
 
-    def count_visual_tokens(self, grid: tuple, size: tuple | None = None) -> int:
-        "How many tokens the language model sees for an image of this (height, width) cut into this grid; without `size`: at most."
-        ends = int(self.row_separators)
-        return sum(h * (w + ends) for h, w in (self.shown_cells(size), self.tile_cells(grid, size)))
+@patch
+def grid_for(self:FerretConfig, size: tuple) -> tuple: # (rows, columns); (0, 0): no tiles
+    "How an image of this (height, width) is cut. With one tower a 1x1 grid would only repeat the global view and is left out."
+    if self.resolution != "anyres": return 0, 0
+    grid = choose_grid(size, tuple(self.local_view), self.usable_grids())
+    return (0, 0) if grid == (1, 1) and self.local_tower is None else grid
 
-    def visual_boxes(self, grid: tuple, size: tuple | None = None) -> torch.Tensor: # [n, 4]: x1, y1, x2, y2 in the unit frame
-        "Where each visual token's patch lies in the image; a row's separator lies nowhere (all 0)."
-        found = []
-        for h, w in (self.shown_cells(size), self.tile_cells(grid, size)):
-            y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-            found.append(torch.stack([x, y, x + 1, y + 1], -1) / torch.tensor([w, h] * 2).clamp(min=1))
-        return token_sequence(found, torch.zeros(4) if self.row_separators else None, self.overview)
+# %% ../nbs/17_model.ipynb #c61cf36a
+@patch
+def visual_boxes(self:FerretConfig, grid: tuple, size: tuple | None = None) -> torch.Tensor: # [n, 4]: x1, y1, x2, y2 in the unit frame
+    "Where each visual token's patch lies in the image; a row's separator lies nowhere (all 0)."
+    found = []
+    for h, w in (self.shown_cells(size), self.tile_cells(grid, size)):
+        y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        found.append(torch.stack([x, y, x + 1, y + 1], -1) / torch.tensor([w, h] * 2).clamp(min=1))
+    return token_sequence(found, torch.zeros(4) if self.row_separators else None, self.overview)
 
 # %% ../nbs/17_model.ipynb #57e3d627
 VISION_INPUTS = ("global_pixels", "local_pixels", "grids", "regions", "image_sizes", "crop_pixels")
@@ -152,6 +166,13 @@ class LinearProjector(nn.Linear):
         told = super().forward(features)
         return told if place is None else told + place.to(told.dtype)
 
+def _whole_projector(config): # -> module, [B, h, w, tower's width * merge**2] -> [B, h', w', width of the language model]
+    "What the whole view goes through: the projector that the configuration names."
+    seen, width = config.global_tower.hidden_size * config.merge ** 2, config.text_config.hidden_size
+    if config.projector == "linear": return LinearProjector(seen, width)
+    return make_downsampler(config.projector, seen, width, **{"hidden": config.projector_dim, **(config.projector_options or {})})
+
+# %% ../nbs/17_model.ipynb #51e49113
 class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
     "Ferret-v2: two towers, two projectors, a region sampler and a language model."
     config_class = FerretConfig
@@ -165,7 +186,7 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         fused, inner = self.fused_width(config), config.sampler_dim or width
         self.global_tower = parts.get("global_tower") or build_tower(config.global_tower)
         self.local_tower = parts.get("local_tower") or build_tower(config.local_tower) if config.local_tower else None
-        self.global_projector = LinearProjector(config.global_tower.hidden_size * config.merge ** 2, width) if config.projector == "linear" else make_downsampler(config.projector, config.global_tower.hidden_size * config.merge ** 2, width, **{"hidden": config.projector_dim, **(config.projector_options or {})})
+        self.global_projector = _whole_projector(config)
         self.crop_tokenizer = VisualTokenizer(config.crop_tower, width, config.projector_dim, config.crop_linear) if config.crop_tower else None
         self.local_projector = MlpProjector((config.local_tower or config.global_tower).hidden_size * config.merge ** 2, width, config.projector_dim) if config.resolution == "anyres" else None
         self.visual_position = VisualPosition(config.projector_dim or width) if config.visual_position == "grid" else None
@@ -177,13 +198,6 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self._no_split_modules = sorted({type(m).__name__ for m in self.modules() if isinstance(m, GradientCheckpointingLayer)}) # what a GPU holds whole, when weights are spread over several
         if self.sampler is not None: self.sampler.start_as_pooling() # after `post_init`, which draws every layer anew
 
-    def fused_width(self, config) -> int:
-        "Channels of the map that regions are read from. Raises ValueError where raw maps of two widths would have to be added."
-        raw = [t.hidden_size * config.merge ** 2 for t in (config.global_tower, config.local_tower or config.global_tower)]
-        widths = raw if config.fusion_of == "towers" else [config.text_config.hidden_size] * 2
-        if config.fusion != "concat" and widths[0] != widths[1]: raise ValueError(f"Found towers of widths {widths[0]} and {widths[1]}: expected equal ones for fusion_of='towers', or fusion='concat'.")
-        return sum(widths) if config.fusion == "concat" else widths[0]
-
     def _init_weights(self, module):
         "PyTorch's own initialisation for our parts: N(0, 0.02) would drown the sampler's wide layer (the towers and the LLM bring their own)."
         if hasattr(module, "reset_parameters"): module.reset_parameters()
@@ -192,18 +206,29 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self): return self.language_model.get_output_embeddings()
 
-    def parts(self) -> dict: # name -> list of parameters
-        "The parameters of each part, without those that no output depends on: what a training stage can choose from."
-        found = {}
-        modules = {n: getattr(self, n) for n in ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")}
-        modules["crop_projector"] = self.crop_tokenizer and self.crop_tokenizer.projector
-        for name, module in modules.items():
-            if module is None: continue
-            unread = set(unread_parameters(module)) if name.endswith("tower") else ()
-            found[name] = [p for n, p in module.named_parameters() if n not in unread]
-        if self.sampler is not None: found["sampler"] += list(self.bottleneck.parameters())
-        if self.row_separator is not None: found["global_projector"].append(self.row_separator)
-        return found
+# %% ../nbs/17_model.ipynb #09b748f6
+@patch
+def fused_width(self:FerretForConditionalGeneration, config) -> int:
+    "Channels of the map that regions are read from. Raises ValueError where raw maps of two widths would have to be added."
+    raw = [t.hidden_size * config.merge ** 2 for t in (config.global_tower, config.local_tower or config.global_tower)]
+    widths = raw if config.fusion_of == "towers" else [config.text_config.hidden_size] * 2
+    if config.fusion != "concat" and widths[0] != widths[1]: raise ValueError(f"Found towers of widths {widths[0]} and {widths[1]}: expected equal ones for fusion_of='towers', or fusion='concat'.")
+    return sum(widths) if config.fusion == "concat" else widths[0]
+
+# %% ../nbs/17_model.ipynb #bc0c87ce
+@patch
+def parts(self:FerretForConditionalGeneration) -> dict: # name -> list of parameters
+    "The parameters of each part, without those that no output depends on: what a training stage can choose from."
+    found = {}
+    modules = {n: getattr(self, n) for n in ("global_tower", "local_tower", "global_projector", "local_projector", "visual_position", "sampler", "language_model")}
+    modules["crop_projector"] = self.crop_tokenizer and self.crop_tokenizer.projector
+    for name, module in modules.items():
+        if module is None: continue
+        unread = set(unread_parameters(module)) if name.endswith("tower") else ()
+        found[name] = [p for n, p in module.named_parameters() if n not in unread]
+    if self.sampler is not None: found["sampler"] += list(self.bottleneck.parameters())
+    if self.row_separator is not None: found["global_projector"].append(self.row_separator)
+    return found
 
 # %% ../nbs/17_model.ipynb #1b5c60b1
 def look(self, global_pixels: torch.Tensor, # [B, 3, H, W]
@@ -226,6 +251,31 @@ def place_cells(self, cells: tuple, # (h, w) of a view's map
     places = nn.functional.pad(self.visual_position(kept).movedim(-1, 0), (0, whole[1] - kept[1], 0, whole[0] - kept[0]))
     return split_tiles(places, grid).movedim(1, -1)
 
+FerretForConditionalGeneration.look, FerretForConditionalGeneration.place_cells = look, place_cells
+
+# %% ../nbs/17_model.ipynb #64c1cd85
+def _project(self, whole, tiles, grids, kept, shown): # maps of `look`; per image: grid, cells of the merged map and of the whole view that show the image
+    "Both maps at the language model's width, each cell told its place: [B, h, w, D], [T, h', w', D]."
+    cells, placed = self.global_projector.out_cells(whole.shape[1:3]), self.visual_position is not None
+    padded = any(k != cells for k in shown)
+    places = torch.cat([self.place_cells(cells, kept=k) for k in shown]) if padded and placed else self.place_cells(cells)
+    whole = self.global_projector(whole, places)
+    if not any(rows * cols for rows, cols in grids): return whole, tiles
+    places = [self.place_cells(tiles.shape[1:3], g, k) for g, k in zip(grids, kept) if g[0]] if placed else []
+    return whole, self.local_projector(tiles, torch.cat(places) if places else None)
+
+FerretForConditionalGeneration._project = _project
+
+# %% ../nbs/17_model.ipynb #a36fed36
+def _region_map(self, views): # [h, w, C] of the whole view; behind it [H, W, C] of the tiles, where there are any
+    "The fused map of one image, at the sampler's width."
+    whole, config = views[0], self.config
+    if config.fusion == "concat" and len(views) == 1: views = [whole, whole.new_zeros(*whole.shape[:2], self.bottleneck.in_features - whole.shape[-1])] # no tiles: nothing is said
+    return self.bottleneck(fuse_maps(views[1], whole, config.fusion_mode, config.fusion) if len(views) == 2 else whole)
+
+FerretForConditionalGeneration._region_map = _region_map
+
+# %% ../nbs/17_model.ipynb #aca61143
 def see(self, whole: torch.Tensor, # [B, h, w, C]: what `look` gives
         tiles: torch.Tensor | None, # [T, h', w', C']
         grids: torch.Tensor, # [B, 2]: (rows, columns) per image
@@ -239,27 +289,19 @@ def see(self, whole: torch.Tensor, # [B, h, w, C]: what `look` gives
     grids = [tuple(g) for g in grids.tolist()]
     sizes = [tuple(s) for s in sizes] if sizes is not None else [None] * len(grids)
     kept, shown = [config.tile_cells(g, s) for g, s in zip(grids, sizes)], [config.shown_cells(s) for s in sizes]
-    cells = self.global_projector.out_cells(whole.shape[1:3])
-    padded = any(k != cells for k in shown)
-    places = torch.cat([self.place_cells(cells, kept=k) for k in shown]) if padded and self.visual_position is not None else self.place_cells(cells)
-    whole = self.global_projector(whole, places) # [B, h, w, D]
-    counts = [rows * cols for rows, cols in grids]
-    if sum(counts):
-        places = [self.place_cells(tiles.shape[1:3], g, k) for g, k in zip(grids, kept) if g[0]] if self.visual_position is not None else []
-        tiles = self.local_projector(tiles, torch.cat(places) if places else None) # [T, h', w', D]
-    tokens, maps, start = [], [], 0
-    for i, n in enumerate(counts):
+    whole, tiles = self._project(whole, tiles, grids, kept, shown)
+    padded, tokens, maps, start = any(k != whole.shape[1:3] for k in shown), [], [], 0
+    for i, (rows, cols) in enumerate(grids):
+        stop = start + rows * cols
         def of_image(whole, tiles): # -> [h, w, D], and [H, W, D] where there are tiles
-            return [whole[i][:shown[i][0], :shown[i][1]] if padded else whole[i]] + ([merge_tiles(tiles[start:start + n], grids[i])[:kept[i][0], :kept[i][1]]] if n else [])
+            return [whole[i][:shown[i][0], :shown[i][1]] if padded else whole[i]] + ([merge_tiles(tiles[start:stop], grids[i])[:kept[i][0], :kept[i][1]]] if stop > start else [])
         views = of_image(whole, tiles)
         tokens.append(token_sequence(views, self.row_separator, config.overview))
-        read = of_image(*raw) if config.fusion_of == "towers" else views
-        if config.fusion == "concat" and not n: read = [read[0], read[0].new_zeros(*read[0].shape[:2], self.bottleneck.in_features - read[0].shape[-1])] # no tiles: nothing is said
-        maps.append(self.bottleneck(fuse_maps(read[1], read[0], config.fusion_mode, config.fusion) if len(read) == 2 else read[0]))
-        start += n
+        maps.append(self._region_map(of_image(*raw) if config.fusion_of == "towers" else views))
+        start = stop
     return tokens, maps
 
-FerretForConditionalGeneration.look, FerretForConditionalGeneration.place_cells, FerretForConditionalGeneration.see = look, place_cells, see
+FerretForConditionalGeneration.see = see
 
 # %% ../nbs/17_model.ipynb #8589f3f9
 def embed(self, input_ids, # [B, L]
@@ -329,7 +371,6 @@ def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False,
 FerretForConditionalGeneration.prepare_inputs_for_generation = prepare_inputs_for_generation
 FerretForConditionalGeneration._expand_inputs_for_generation = _expand_inputs_for_generation
 
-# %% ../nbs/17_model.ipynb #05b05535
 AutoConfig.register(FerretConfig.model_type, FerretConfig, exist_ok=True) # so that a folder is recognised for what it is
 
 # %% ../nbs/17_model.ipynb #a5986d47

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -139,15 +140,6 @@ class CaptionPair(nn.Module):
         ends = (ids == WORDS.index("<end>")).int().argmax(1)
         return F.normalize(self.read_embed(self.text(input_ids=ids).last_hidden_state[torch.arange(len(ids), device=ids.device), ends]).float(), dim=-1)
 
-    def see_regions(self, pixels, things): # -> (unit vectors [R, dim], phrases of the R things)
-        "The mean of the map over each thing's patches: the middle path between a caption per view and an answer per patch."
-        maps = tower_map(self.vision, normalise(pixels, "clip_vision_model"))
-        cells = pixels.shape[-1] / maps.shape[1]
-        owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things])).to(maps.device)
-        held = [(n, k, t.phrase) for n, seen in enumerate(things) for k, t in enumerate(seen) if (owners[n] == k).any()]
-        means = torch.stack([maps[n][owners[n] == k].mean(0) for n, k, _ in held])
-        return F.normalize(self.region_embed(means).float(), dim=-1), [phrase for *_, phrase in held]
-
 # %% ../nbs/07_clip.ipynb #b5f6b470
 def cell_shares(boxes: np.ndarray, # [n, 4] in cells of the grid
                 grid: tuple, # (rows, columns)
@@ -169,6 +161,17 @@ def patch_owners(boxes: np.ndarray, # [n, 4] in cells
     shares, areas = cell_shares(boxes, grid), (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     rank = np.where(shares > .3, shares - 1e-3 * areas[:, None, None], -1e9)
     return np.where(rank.max(0) > -1e8, rank.argmax(0), -1)
+
+# %% ../nbs/07_clip.ipynb #b5b79478
+@patch
+def see_regions(self:CaptionPair, pixels, things): # -> (unit vectors [R, dim], phrases of the R things)
+    "The mean of the map over each thing's patches: the middle path between a caption per view and an answer per patch."
+    maps = tower_map(self.vision, normalise(pixels, "clip_vision_model"))
+    cells = pixels.shape[-1] / maps.shape[1]
+    owners = torch.from_numpy(np.stack([patch_owners(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3]) for seen in things])).to(maps.device)
+    held = [(n, k, t.phrase) for n, seen in enumerate(things) for k, t in enumerate(seen) if (owners[n] == k).any()]
+    means = torch.stack([maps[n][owners[n] == k].mean(0) for n, k, _ in held])
+    return F.normalize(self.region_embed(means).float(), dim=-1), [phrase for *_, phrase in held]
 
 # %% ../nbs/07_clip.ipynb #a83820cc
 def learning_rate(step: int, # from 0
@@ -236,6 +239,36 @@ def sum_in_order():
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False # costs time, and nobody reads it
 
+# %% ../nbs/07_clip.ipynb #a6b6fa64
+def _optimizers(model, lr, weight_decay, muon): # -> list of (peak learning rate, optimizer)
+    "AdamW for all that learns; with `muon`, Muon for the matrices inside the layers and AdamW for the rest."
+    params = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
+    others = [p for p in params if all(p is not m for m in matrices)]
+    optimizers = [(lr, torch.optim.AdamW(others, lr=lr, betas=(.9, .98), weight_decay=weight_decay, fused=True))]
+    if matrices: optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
+    return optimizers
+
+# %% ../nbs/07_clip.ipynb #ccd787be
+def _save_state(path, model, optimizers, step, steps, log):
+    saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step, steps=steps, log=log)
+    write_whole(path, lambda p: torch.save(saved, p))
+
+def _load_state(path, model, optimizers, device): # -> step, steps, log
+    saved = torch.load(path, weights_only=True, map_location=device)
+    model.load_state_dict(saved["model"])
+    for (_, optimizer), kept in zip(optimizers, saved["optimizers"]): optimizer.load_state_dict(kept)
+    return saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
+
+# %% ../nbs/07_clip.ipynb #34f6cbf4
+def _count_steps(minutes, began, clock): # -> int
+    "How many steps fit into some minutes since `began`: sixteen are done, and the last eight of them took from `clock` until now."
+    now = time.perf_counter()
+    return int(16 + (minutes * 60 - (now - began)) * 8 / (now - clock))
+
+def _report(step, steps, loss, seconds): # of a step
+    print(f"step {step}/{steps}  loss {loss:.3f}  {seconds * (steps - step) / 60:.1f} min left", flush=True)
+
 # %% ../nbs/07_clip.ipynb #0e2e22f5
 def train_plainly(model: nn.Module, # what learns
                   loss_of, # function batch -> loss
@@ -252,24 +285,14 @@ def train_plainly(model: nn.Module, # what learns
     Raises ValueError where neither steps nor minutes are given, and when the loss is no longer finite."""
     keep_buffers(); sum_in_order()
     home, device = next(model.parameters()).device, training_device(); model.to(device)
-    params = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for n, p in model.named_parameters() if muon and p.requires_grad and p.ndim == 2 and "embed" not in n]
-    others = [p for p in params if all(p is not m for m in matrices)]
-    optimizers = [(lr, torch.optim.AdamW(others, lr=lr, betas=(.9, .98), weight_decay=weight_decay, fused=True))]
-    if matrices: optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
+    params, optimizers = [p for p in model.parameters() if p.requires_grad], _optimizers(model, lr, weight_decay, muon)
     state, start, log, recent, began = Path(out) / "state.pt", 0, [], [], time.perf_counter()
-    if resume and state.exists():
-        saved = torch.load(state, weights_only=True, map_location=device)
-        model.load_state_dict(saved["model"])
-        for (_, optimizer), kept in zip(optimizers, saved["optimizers"]): optimizer.load_state_dict(kept)
-        start, steps, log = saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
+    if resume and state.exists(): start, steps, log = _load_state(state, model, optimizers, device)
     if steps is None and minutes is None: raise ValueError("Neither steps nor minutes were given: expected one of them.")
     model.train()
     for step, batch in enumerate(batches(start), start):
-        if steps is None and step == 8: # the first steps are slow: time the next few
-            clock = time.perf_counter()
-        if steps is None and step == 16:
-            steps = int(16 + (minutes * 60 - (time.perf_counter() - began)) * 8 / (time.perf_counter() - clock))
+        if steps is None and step == 8: clock = time.perf_counter() # the first steps are slow: time the next few
+        if steps is None and step == 16: steps = _count_steps(minutes, began, clock)
         if steps is not None and step >= steps: break
         with autocast(): loss = loss_of(to_device(batch, device))
         model.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(params, 1.0); recent.append(loss.item())
@@ -279,10 +302,8 @@ def train_plainly(model: nn.Module, # what learns
         if not np.isfinite(recent[-1]): raise ValueError(f"The loss became {recent[-1]} at step {step}: expected a finite number.")
         if (step + 1) % every == 0 and steps:
             log.append((step + 1, float(np.mean(recent)))); recent = []
-            left = (time.perf_counter() - began) / (step + 1 - start) * (steps - step - 1)
-            print(f"step {step + 1}/{steps}  loss {log[-1][1]:.3f}  {left / 60:.1f} min left", flush=True)
-            saved = dict(model=model.state_dict(), optimizers=[o.state_dict() for _, o in optimizers], step=step + 1, steps=steps, log=log)
-            write_whole(state, lambda p: torch.save(saved, p))
+            _report(step + 1, steps, log[-1][1], (time.perf_counter() - began) / (step + 1 - start))
+            _save_state(state, model, optimizers, step + 1, steps, log)
     if recent and steps: log.append((steps, float(np.mean(recent)))) # the steps behind the last report
     model.to(home)
     return log

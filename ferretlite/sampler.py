@@ -15,6 +15,7 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn, Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -255,8 +256,6 @@ def check_stages(
             raise ValueError(f"found a stage that keeps {keep} points and asks {k} neighbours of {before}, expected both within 1..{before}")
 
 # %% ../nbs/14_sampler.ipynb #dcb7bda2
-MOST_NUMBERS = 2**24 # that a stage's rows may hold at a time
-
 class SpatialAwareSampler(RegionSampler):
     """Ferret's region encoder: points -> features -> (thin out, ask the neighbours) per stage -> one vector.
     Regions are `Point`, `Box` or `Mask` in the image frame. Source: Ferret (arXiv 2310.07704) and apple/ml-ferret, with its lookup set right."""
@@ -279,55 +278,65 @@ class SpatialAwareSampler(RegionSampler):
         self.dim_projector = nn.Linear(in_dim, out_dim)
         self.start_as_pooling()
 
-    @torch.no_grad()
-    def start_as_pooling(self):
-        "Begin close to plain pooling, so that what can be read from the map can be read from the vector: identities, plus a third of the usual random weights."
-        C, S = self.in_dim, self.n_centers[-1]
-        for layer in [*self.diff_projector_list, *(a.net[0] for a in self.agg_projector_list), self.flatten_projector]:
-            layer.reset_parameters(); layer.weight.mul_(.3); layer.bias.mul_(.3)
-        for difference, aggregate in zip(self.diff_projector_list, self.agg_projector_list):
-            mixer, same = aggregate.net[0], torch.eye(C, C + 2)
-            difference.weight.add_(torch.eye(C + 2)) # (neighbour - centre) + centre = neighbour
-            mixer.weight.add_(torch.cat([same, same], 1)[..., None]); mixer.bias.add_(3.0) # far above zero: the ReLU cuts nothing yet
-        self.flatten_projector.weight.add_(torch.eye(C).repeat(1, S) / S)
-        if self.dim_projector.out_features == C: # nothing to translate: a quiet identity
-            self.dim_projector.weight.copy_(torch.eye(C) / 4); self.dim_projector.bias.zero_()
-
     def __new__(cls, *args, compat=None, **kwargs):
         if compat not in (None, "ferret"): raise ValueError(f"found compat={compat!r}, expected None or 'ferret'")
         return super().__new__(FerretSampler if compat else cls)
 
-    def choose(self, i, points): # [M, N, 2] -> [M, S] centres, [M, S, k] whom each asks
-        kept = farthest_points(points, self.n_centers[i])
-        return kept, nearest_points(gather_points(points, kept), points, self.n_neighbors[i])
+# %% ../nbs/14_sampler.ipynb #908eeea6
+@patch
+@torch.no_grad()
+def start_as_pooling(self:SpatialAwareSampler):
+    "Begin close to plain pooling, so that what can be read from the map can be read from the vector: identities, plus a third of the usual random weights."
+    C, S = self.in_dim, self.n_centers[-1]
+    for layer in [*self.diff_projector_list, *(a.net[0] for a in self.agg_projector_list), self.flatten_projector]:
+        layer.reset_parameters(); layer.weight.mul_(.3); layer.bias.mul_(.3)
+    for difference, aggregate in zip(self.diff_projector_list, self.agg_projector_list):
+        mixer, same = aggregate.net[0], torch.eye(C, C + 2)
+        difference.weight.add_(torch.eye(C + 2)) # (neighbour - centre) + centre = neighbour
+        mixer.weight.add_(torch.cat([same, same], 1)[..., None]); mixer.bias.add_(3.0) # far above zero: the ReLU cuts nothing yet
+    self.flatten_projector.weight.add_(torch.eye(C).repeat(1, S) / S)
+    if self.dim_projector.out_features == C: # nothing to translate: a quiet identity
+        self.dim_projector.weight.copy_(torch.eye(C) / 4); self.dim_projector.bias.zero_()
 
-    def pool_rows(self, i, of_points, near, of_centers): # [M, N, C], [M, S, k], [M, S, C] -> [M, S, C]
-        rows = self.agg_projector_list[i](gather_points(of_points, near) + of_centers[:, :, None])
-        return rows.amax(2) if self.pool == "max" else rows.mean(2)
+# %% ../nbs/14_sampler.ipynb #399bc909
+MOST_NUMBERS = 2**24 # that a stage's rows may hold at a time
 
-    def stage(self, i, points, features): # [M, N, 2], [M, N, C] or OnMap -> [M, S, 2], [M, S, C]
-        "Keep S well-spread points; let each gather what its neighbours know."
-        with torch.no_grad(): kept, near = self.choose(i, points)
-        P, R, c = fold(self.diff_projector_list[i], self.agg_projector_list[i].net[0])
-        of_points, of_centers = project(features, points, P), project(features, points, R, kept) + c
-        some = max(1, MOST_NUMBERS // (near[0].numel() * self.in_dim)) if len(near) else 1 # regions whose rows fit into memory together
-        if some >= len(near): return gather_points(points, kept), self.pool_rows(i, of_points, near, of_centers)
-        parts = [checkpoint(self.pool_rows, i, *part, use_reentrant=False, preserve_rng_state=False) for part in zip(*(t.split(some) for t in (of_points, near, of_centers)))]
-        return gather_points(points, kept), torch.cat(parts)
+@patch
+def choose(self:SpatialAwareSampler, i, points): # [M, N, 2] -> [M, S] centres, [M, S, k] whom each asks
+    kept = farthest_points(points, self.n_centers[i])
+    return kept, nearest_points(gather_points(points, kept), points, self.n_neighbors[i])
 
-    def forward(self,
-        maps:list, # one [h, w, C] per image
-        regions:list, # per image a list of Point, Box or Mask
-        sizes:list, # image sizes, (height, width)
-        generator:torch.Generator|None=None, # drives the random points of train(); unused in eval()
-    )->list: # per image [number of its regions, out_dim]
-        "One vector per region; all regions of all images go through together."
-        points, features = self.points_and_cells(maps, regions, sizes, generator)
-        if len(features.cells) > points.shape[0] * points.shape[1]: features = features.lookup() # fewer points than cells
-        for i in range(len(self.n_centers)): points, features = self.stage(i, points, features)
-        flat = features.flatten(1).to(self.flatten_projector.weight.dtype) # [M, S*C]
-        vectors = self.dim_projector(self.flatten_projector(flat))
-        return list(vectors.split([len(of_image) for of_image in regions]))
+@patch
+def pool_rows(self:SpatialAwareSampler, i, of_points, near, of_centers): # [M, N, C], [M, S, k], [M, S, C] -> [M, S, C]
+    rows = self.agg_projector_list[i](gather_points(of_points, near) + of_centers[:, :, None])
+    return rows.amax(2) if self.pool == "max" else rows.mean(2)
+
+@patch
+def stage(self:SpatialAwareSampler, i, points, features): # [M, N, 2], [M, N, C] or OnMap -> [M, S, 2], [M, S, C]
+    "Keep S well-spread points; let each gather what its neighbours know."
+    with torch.no_grad(): kept, near = self.choose(i, points)
+    P, R, c = fold(self.diff_projector_list[i], self.agg_projector_list[i].net[0])
+    of_points, of_centers = project(features, points, P), project(features, points, R, kept) + c
+    some = max(1, MOST_NUMBERS // (near[0].numel() * self.in_dim)) if len(near) else 1 # regions whose rows fit into memory together
+    if some >= len(near): return gather_points(points, kept), self.pool_rows(i, of_points, near, of_centers)
+    parts = [checkpoint(self.pool_rows, i, *part, use_reentrant=False, preserve_rng_state=False) for part in zip(*(t.split(some) for t in (of_points, near, of_centers)))]
+    return gather_points(points, kept), torch.cat(parts)
+
+# %% ../nbs/14_sampler.ipynb #61dd143b
+@patch
+def forward(self:SpatialAwareSampler,
+    maps:list, # one [h, w, C] per image
+    regions:list, # per image a list of Point, Box or Mask
+    sizes:list, # image sizes, (height, width)
+    generator:torch.Generator|None=None, # drives the random points of train(); unused in eval()
+)->list: # per image [number of its regions, out_dim]
+    "One vector per region; all regions of all images go through together."
+    points, features = self.points_and_cells(maps, regions, sizes, generator)
+    if len(features.cells) > points.shape[0] * points.shape[1]: features = features.lookup() # fewer points than cells
+    for i in range(len(self.n_centers)): points, features = self.stage(i, points, features)
+    flat = features.flatten(1).to(self.flatten_projector.weight.dtype) # [M, S*C]
+    vectors = self.dim_projector(self.flatten_projector(flat))
+    return list(vectors.split([len(of_image) for of_image in regions]))
 
 # %% ../nbs/14_sampler.ipynb #16d62370
 class MeanSampler(RegionSampler):
@@ -357,6 +366,22 @@ class PlainSampler(SpatialAwareSampler):
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
 
 # %% ../nbs/14_sampler.ipynb #28d92bfa
+def _done(): # the time, when a GPU has done what it was told
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
+def _timed(sampler, m, boxes, backward): # -> seconds, bytes, vectors
+    m, best = m.clone().requires_grad_(backward), float("inf")
+    for _ in range(1 if isinstance(sampler, PlainSampler) else 3):
+        sampler.zero_grad(); m.grad = None
+        with PeakMemory() as memory, torch.set_grad_enabled(backward):
+            began = _done()
+            vectors, = sampler([m], [boxes], [(480, 640)])
+            if backward: vectors.square().mean().backward()
+            best = min(best, _done() - began)
+    return best, memory.peak, vectors.detach()
+
+# %% ../nbs/14_sampler.ipynb #21500ab5
 def bench_sampler(
     n:int=32, # regions, all of one image
     grid:int=24, # cells along a side of its map
@@ -383,21 +408,7 @@ def bench_sampler(
     if backward: out |= dict(backward_speedup=ratio("backward_seconds"))
     return out | dict(memory_ratio=1 / ratio("backward_bytes" if backward else "forward_bytes"), threads=torch.get_num_threads(), device=device, **found)
 
-def _done(): # the time, when a GPU has done what it was told
-    if torch.cuda.is_available(): torch.cuda.synchronize()
-    return time.perf_counter()
-
-def _timed(sampler, m, boxes, backward): # -> seconds, bytes, vectors
-    m, best = m.clone().requires_grad_(backward), float("inf")
-    for _ in range(1 if isinstance(sampler, PlainSampler) else 3):
-        sampler.zero_grad(); m.grad = None
-        with PeakMemory() as memory, torch.set_grad_enabled(backward):
-            began = _done()
-            vectors, = sampler([m], [boxes], [(480, 640)])
-            if backward: vectors.square().mean().backward()
-            best = min(best, _done() - began)
-    return best, memory.peak, vectors.detach()
-
+# %% ../nbs/14_sampler.ipynb #b80fc881
 def sampler_lines(found:dict)->str:
     "What `bench_sampler` found, as a table."
     rows = [f"{'':8s}{'forward':>12s}{'and back':>12s}{'extra memory':>16s}"]
@@ -448,13 +459,15 @@ class FerretSampler(SpatialAwareSampler):
         distances = expanded_distances(gather_points(points, kept), points)
         return kept, distances.topk(self.n_neighbors[i], largest=False, sorted=False).indices
 
-    def load_ferret_weights(self,
-        state_dict:dict, # official names, with or without what stands before them (`model.region_geo_sampler.`)
-    ):
-        "Load an official Ferret sampler; other entries of the checkpoint are passed over. Raises ValueError for what is missing or has another shape."
-        own = self.state_dict()
-        official = {name: t for full, t in state_dict.items() for name in own if full == name or full.endswith(f"region_geo_sampler.{name}")}
-        for name, t in own.items():
-            if name not in official: raise ValueError(f"found no {name!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages")
-            if official[name].shape != t.shape: raise ValueError(f"found {name!r} of shape {tuple(official[name].shape)}, expected {tuple(t.shape)}: set in_dim, out_dim, n_points and n_centers to the checkpoint's")
-        self.load_state_dict(official)
+# %% ../nbs/14_sampler.ipynb #02c19c85
+@patch
+def load_ferret_weights(self:FerretSampler,
+    state_dict:dict, # official names, with or without what stands before them (`model.region_geo_sampler.`)
+):
+    "Load an official Ferret sampler; other entries of the checkpoint are passed over. Raises ValueError for what is missing or has another shape."
+    own = self.state_dict()
+    official = {name: t for full, t in state_dict.items() for name in own if full == name or full.endswith(f"region_geo_sampler.{name}")}
+    for name, t in own.items():
+        if name not in official: raise ValueError(f"found no {name!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages")
+        if official[name].shape != t.shape: raise ValueError(f"found {name!r} of shape {tuple(official[name].shape)}, expected {tuple(t.shape)}: set in_dim, out_dim, n_points and n_centers to the checkpoint's")
+    self.load_state_dict(official)
