@@ -294,7 +294,8 @@ def see(self, whole: torch.Tensor, # [B, h, w, C]: what `look` gives
     for i, (rows, cols) in enumerate(grids):
         stop = start + rows * cols
         def of_image(whole, tiles): # -> [h, w, D], and [H, W, D] where there are tiles
-            return [whole[i][:shown[i][0], :shown[i][1]] if padded else whole[i]] + ([merge_tiles(tiles[start:stop], grids[i])[:kept[i][0], :kept[i][1]]] if stop > start else [])
+            h, w = kept_cells(sizes[i], tuple(whole.shape[1:3])) if padded else whole.shape[1:3] # in the map's own cells: before a projector that joins some there are more
+            return [whole[i][:h, :w]] + ([merge_tiles(tiles[start:stop], grids[i])[:kept[i][0], :kept[i][1]]] if stop > start else [])
         views = of_image(whole, tiles)
         tokens.append(token_sequence(views, self.row_separator, config.overview))
         maps.append(self._region_map(of_image(*raw) if config.fusion_of == "towers" else views))

@@ -57,6 +57,17 @@ def test_a_large_view_may_keep_the_images_shape(griffon_model):
     assert logits(blind, batch).isfinite().all() # as many tokens without places
 
 
+def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_model):
+    "The tower's own map has more cells than the tokens behind a projector that joins them: the image's part of it is kept, not the tokens' number of cells."
+    config = FerretConfig.from_dict({**griffon_model[0].config.to_dict(), "fit": "pad", "direct_view": (240, 240), "fusion_of": "towers", "region_features": True})
+    torch.manual_seed(0); model = FerretForConditionalGeneration(config).eval()
+    whole, sizes = model.look(torch.rand(3, 3, 240, 240), None)[0], [(120, 200), (200, 200), (240, 60)]
+    tokens, maps = model.see(whole, None, torch.zeros(3, 2, dtype=torch.long), sizes)
+    cells = whole.shape[1]
+    assert cells == 10 > config.whole_cells()[0] and [len(t) for t in tokens] == [15, 25, 5]
+    assert [tuple(m.shape[:2]) for m in maps] == [(6, 10), (10, 10), (10, 3)] # of ten cells each way
+
+
 def test_questions_that_mix_everything_are_answered_as_they_would_be_alone(griffon_model):
     "Crops of this and other images, several in one prompt, between regions, beside questions without any: a batch says what each says alone."
     model, processor = griffon_model
