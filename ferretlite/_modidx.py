@@ -138,6 +138,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ferretlite.data._Reader.take': ('data.html#_reader.take', 'ferretlite/data.py'),
                                  'ferretlite.data._Reader.value': ('data.html#_reader.value', 'ferretlite/data.py'),
                                  'ferretlite.data._batched': ('data.html#_batched', 'ferretlite/data.py'),
+                                 'ferretlite.data._crossings': ('data.html#_crossings', 'ferretlite/data.py'),
                                  'ferretlite.data._items': ('data.html#_items', 'ferretlite/data.py'),
                                  'ferretlite.data.cache_folder': ('data.html#cache_folder', 'ferretlite/data.py'),
                                  'ferretlite.data.coco_id': ('data.html#coco_id', 'ferretlite/data.py'),

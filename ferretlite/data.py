@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from PIL import Image
 
 from .geometry import Box, Mask, check_region
@@ -68,6 +69,8 @@ class Revisited(torch.utils.data.Dataset):
         return scene
 
 # %% ../nbs/19_data.ipynb #f4edb031
+_BLANK, _DECODER = re.compile(r"\s*"), json.JSONDecoder()
+
 class _Reader:
     "A text file as a growing window over it: values are read where the window stands."
     def __init__(self, file, block): self.file, self.block, self.text, self.at, self.ended = file, block, "", 0, False
@@ -84,26 +87,27 @@ class _Reader:
             if self.ended: raise ValueError("it ends in the middle")
             self.more()
 
-    def take(self, signs: str) -> str:
-        "The next character, which must be one of these."
-        if (found := self.sign()) not in signs: raise ValueError(f"found {found!r} where {' or '.join(signs)} should stand")
-        self.at += 1
-        return found
+# %% ../nbs/19_data.ipynb #0d93caff
+@patch
+def take(self:_Reader, signs: str) -> str:
+    "The next character, which must be one of these."
+    if (found := self.sign()) not in signs: raise ValueError(f"found {found!r} where {' or '.join(signs)} should stand")
+    self.at += 1
+    return found
 
-    def value(self):
-        "The next value, whole; one that touches the window's end may go on behind it."
-        self.sign()
-        while True:
-            try: found, end = _DECODER.raw_decode(self.text, self.at)
-            except json.JSONDecodeError:
-                if self.ended: raise
-            else:
-                if end < len(self.text) or self.ended:
-                    self.at = end
-                    return found
-            self.block *= 2; self.more()
-
-_BLANK, _DECODER = re.compile(r"\s*"), json.JSONDecoder()
+@patch
+def value(self:_Reader):
+    "The next value, whole; one that touches the window's end may go on behind it."
+    self.sign()
+    while True:
+        try: found, end = _DECODER.raw_decode(self.text, self.at)
+        except json.JSONDecodeError:
+            if self.ended: raise
+        else:
+            if end < len(self.text) or self.ended:
+                self.at = end
+                return found
+        self.block *= 2; self.more()
 
 # %% ../nbs/19_data.ipynb #3153494b
 def walk_json(path, # of a JSON file: a list, or an object whose large parts are lists
@@ -155,6 +159,7 @@ def pack(rows, # iterable of (what json can write, file name of its picture or "
     write_whole(path, save)
     return mapped(path)
 
+# %% ../nbs/19_data.ipynb #ddb8db1a
 def _batched(items, n):
     "Lists of at most `n`."
     some = []
@@ -221,63 +226,85 @@ class Files(torch.utils.data.Dataset):
         out = np.isin(self.coco_ids, list(numbers)) | np.array([n in names for n in self.pictures] if names else False)
         self.kept = np.flatnonzero(~out) if out.any() else None
 
-    def _packed(self, cache):
-        "The table of all records, made anew or mapped."
-        sources = [Path(s) for s in self.sources()]
-        stats = [s.stat() for s in sources if s.exists()]
-        if sum(s.st_size for s in stats) < LARGE and len(stats) < 1000:
-            head, rows = self.rows()
-            return pack(rows, head=head)
-        told = [1, type(self).__name__, *(getattr(self, o) for o in self.options), *map(str, sources), *((s.st_size, s.st_mtime_ns) for s in stats)] # 1: the form of our rows
-        path = Path(cache or cache_folder()) / f"{sources[0].stem}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.arrow"
-        if not path.exists():
-            head, rows = self.rows()
-            return pack(rows, path, head)
-        return mapped(path)
-
     def __len__(self): return len(self.table) if self.kept is None else len(self.kept)
-
-    def row(self, i: int) -> dict: # with record and picture
-        "The i-th row that is kept; negative numbers count from the end."
-        if not -len(self) <= i < len(self): raise IndexError(f"There is no record {i}: expected a number below {len(self)}.")
-        return self.table[int(i % len(self) if self.kept is None else self.kept[i])]
-
-    @property
-    def pictures(self) -> list: return self.table.data.column("picture").to_pylist() # of every row, kept or not
-
-    def record(self, i: int): return json.loads(self.row(i)["record"])
-
-    def picture(self, i: int) -> str: # "" for none
-        "The file name of the i-th picture."
-        return self.row(i)["picture"]
-
-    def path(self, i: int, name: str | None = None) -> Path:
-        "Where the i-th picture lies; ValueError where its name leads out of the folder."
-        return inside(self.folder / self.images, self.picture(i) if name is None else name, f"Image {i}")
-
-    @property
-    def coco_ids(self) -> np.ndarray: return self.table.data.column("coco").to_numpy() # of every row, kept or not; -1 for what is no COCO picture
 
     def __getitem__(self, i) -> Scene: return self.make(i, self.record(i))
 
-    def converse(self, i: int, rng, tasks: dict, n_turns: int = 4, wording=None, style: str = "ferret"): # -> Conversation
-        "Questions about the i-th picture: see tasks.make_conversation. (Readers of dialogues have their own.)"
-        return make_conversation(self[i], tasks, rng, n_turns, wording)
+# %% ../nbs/19_data.ipynb #643bc2b7
+@patch
+def _packed(self:Files, cache):
+    "The table of all records, made anew or mapped."
+    sources = [Path(s) for s in self.sources()]
+    stats = [s.stat() for s in sources if s.exists()]
+    if sum(s.st_size for s in stats) < LARGE and len(stats) < 1000:
+        head, rows = self.rows()
+        return pack(rows, head=head)
+    told = [1, type(self).__name__, *(getattr(self, o) for o in self.options), *map(str, sources), *((s.st_size, s.st_mtime_ns) for s in stats)] # 1: the form of our rows
+    path = Path(cache or cache_folder()) / f"{sources[0].stem}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.arrow"
+    if not path.exists():
+        head, rows = self.rows()
+        return pack(rows, path, head)
+    return mapped(path)
 
-    def skip(self, reason: str, error: Exception):
-        "Raise an error about an annotation, or count it where this reader is not strict."
-        if self.strict: raise error
-        self.left_out[reason] += 1
+# %% ../nbs/19_data.ipynb #4d2cea8c
+@patch
+def row(self:Files, i: int) -> dict: # with record and picture
+    "The i-th row that is kept; negative numbers count from the end."
+    if not -len(self) <= i < len(self): raise IndexError(f"There is no record {i}: expected a number below {len(self)}.")
+    return self.table[int(i % len(self) if self.kept is None else self.kept[i])]
 
-    def placed(self, box, size, what: str): # [x1, y1, x2, y2] -> Box inside the image, or None where it was left out
-        "A box of a file, checked and clipped."
-        try:
-            x1, y1, x2, y2 = map(float, box)
-            if not (x2 > x1 and y2 > y1): raise ValueError("its sides are not positive")
-            return check_region(Box(x1, y1, x2, y2), size)
-        except (TypeError, ValueError) as error: self.skip("box", ValueError(f"{what} has the box {box} ({error}): expected one inside its image."))
+@patch
+def record(self:Files, i: int): return json.loads(self.row(i)["record"])
+
+@patch
+def picture(self:Files, i: int) -> str: # "" for none
+    "The file name of the i-th picture."
+    return self.row(i)["picture"]
+
+@patch
+def path(self:Files, i: int, name: str | None = None) -> Path:
+    "Where the i-th picture lies; ValueError where its name leads out of the folder."
+    return inside(self.folder / self.images, self.picture(i) if name is None else name, f"Image {i}")
+
+@patch(as_prop=True)
+def pictures(self:Files) -> list: return self.table.data.column("picture").to_pylist() # of every row, kept or not
+
+@patch(as_prop=True)
+def coco_ids(self:Files) -> np.ndarray: return self.table.data.column("coco").to_numpy() # of every row, kept or not; -1 for what is no COCO picture
+
+# %% ../nbs/19_data.ipynb #79bf07e6
+@patch
+def converse(self:Files, i: int, rng, tasks: dict, n_turns: int = 4, wording=None, style: str = "ferret"): # -> Conversation
+    "Questions about the i-th picture: see tasks.make_conversation. (Readers of dialogues have their own.)"
+    return make_conversation(self[i], tasks, rng, n_turns, wording)
+
+@patch
+def skip(self:Files, reason: str, error: Exception):
+    "Raise an error about an annotation, or count it where this reader is not strict."
+    if self.strict: raise error
+    self.left_out[reason] += 1
+
+@patch
+def placed(self:Files, box, size, what: str): # [x1, y1, x2, y2] -> Box inside the image, or None where it was left out
+    "A box of a file, checked and clipped."
+    try:
+        x1, y1, x2, y2 = map(float, box)
+        if not (x2 > x1 and y2 > y1): raise ValueError("its sides are not positive")
+        return check_region(Box(x1, y1, x2, y2), size)
+    except (TypeError, ValueError) as error: self.skip("box", ValueError(f"{what} has the box {box} ({error}): expected one inside its image."))
 
 # %% ../nbs/19_data.ipynb #317c0f44
+def _crossings(corners, size): # [n, 2] -> (columns, rows): where the edges cross the columns' lines of pixel centres, and the first pixel below
+    h, w = size
+    (xa, ya), (xb, yb) = corners.T, np.roll(corners, -1, 0).T # edges from a to b
+    ends = np.ceil(np.stack([np.minimum(xa, xb), np.maximum(xa, xb)]) - .5).clip(0, w).astype(int)
+    passed = ends[1] - ends[0] # columns whose centre each edge passes
+    edge = np.repeat(np.arange(len(corners)), passed)
+    column = np.arange(len(edge)) - np.repeat(passed.cumsum() - passed, passed) + ends[0][edge]
+    y = ya[edge] + (column + .5 - xa[edge]) * (yb - ya)[edge] / (xb - xa)[edge]
+    return column, np.ceil(y - .5).clip(0, h).astype(int)
+
+# %% ../nbs/19_data.ipynb #ce64ee95
 def polygon_mask(polygons: list, # of [x1, y1, x2, y2, …], image frame
                  size: tuple, # (height, width)
                  ) -> np.ndarray: # bool [h, w]
@@ -287,18 +314,12 @@ def polygon_mask(polygons: list, # of [x1, y1, x2, y2, …], image frame
     for polygon in polygons:
         corners = np.asarray(polygon, float).reshape(-1, 2)
         if len(corners) < 3 or not np.isfinite(corners).all(): raise ValueError(f"a polygon has {len(corners)} corners, or some that are not finite: expected at least 3")
-        (xa, ya), (xb, yb) = corners.T, np.roll(corners, -1, 0).T # edges from a to b
-        ends = np.ceil(np.stack([np.minimum(xa, xb), np.maximum(xa, xb)]) - .5).clip(0, w).astype(int)
-        left, passed = ends[0].min(), ends[1] - ends[0] # columns whose centre each edge passes
-        edge = np.repeat(np.arange(len(corners)), passed)
-        column = np.arange(len(edge)) - np.repeat(passed.cumsum() - passed, passed) + ends[0][edge]
-        y = ya[edge] + (column + .5 - xa[edge]) * (yb - ya)[edge] / (xb - xa)[edge]
-        row = np.ceil(y - .5).clip(0, h).astype(int)
+        column, row = _crossings(corners, size)
         if not len(row): continue
-        top, below = row.min(), row.max()
-        toggles = np.zeros((column.max() + 1 - left, below - top + 1), np.uint8)
+        left, right, top, below = column.min(), column.max() + 1, row.min(), row.max()
+        toggles = np.zeros((right - left, below - top + 1), np.uint8)
         np.add.at(toggles, (column - left, row - top), 1)
-        mask[left:column.max() + 1, top:below] |= (toggles.cumsum(1, dtype=np.uint8)[:, :below - top] & 1).astype(bool)
+        mask[left:right, top:below] |= (toggles.cumsum(1, dtype=np.uint8)[:, :below - top] & 1).astype(bool)
     return mask.T
 
 def read_mask(found, # a run-length code, polygons, or nothing
@@ -356,31 +377,33 @@ class CocoScenes(Instances):
 
     def sources(self): return [self.folder / self.annotations]
 
-    def rows(self):
-        path, seen, names, images, held, owners = self.folder / self.annotations, set(), {}, {}, {}, {}
-        count = Counter()
-        keys = dict(categories=("id", "name"), images=self.image_keys, annotations=("id", "image_id", "category_id", "bbox"))
-        for kind, record in walk_json(path, "COCO annotations", keys=seen):
-            if kind not in keys: continue
-            need(record, keys[kind], f"{path}: number {count[kind]} of its {kind}"); count[kind] += 1
-            if kind == "categories": names[record["id"]] = clean_name(self.category(record)) or str(record["id"]) # as an answer can carry it
-            elif kind == "images": images[record["id"]] = record
-            else:
-                held.setdefault(record["image_id"], []).append(json.dumps(record)) # text takes a tenth of the room
-                owners.setdefault(record["image_id"], record["id"]); owners.setdefault(("of", record["category_id"]), record["id"])
-        for key in ("images", "annotations", "categories"):
-            if key not in seen: raise ValueError(f"{path} has no {key!r}: expected images, annotations and categories.")
-        for key, number in owners.items():
-            if isinstance(key, tuple) and key[1] not in names: raise ValueError(f"{path}: annotation {number} has category {key[1]}, which is not listed.")
-            if not isinstance(key, tuple) and key not in images: raise ValueError(f"{path}: annotation {number} belongs to image {key}, which is not listed.")
-        rows = ((dict(image=r, annotations=[json.loads(a) for a in held.get(k, ())]), self.file_name(r), coco_id(self.file_name(r))) for k, r in images.items())
-        return dict(names=self.named(names)), rows
-
     def category(self, record): return record["name"]
 
     def named(self, names: dict) -> dict: return names
 
     def file_name(self, record) -> str: return record["file_name"]
+
+# %% ../nbs/19_data.ipynb #3965c966
+@patch
+def rows(self:CocoScenes): # -> (head, iterator of rows)
+    "Each image with its annotations. Raises ValueError for a record that lacks something, and for a number that leads nowhere."
+    path, seen, names, images, held, owners = self.folder / self.annotations, set(), {}, {}, {}, {}
+    count = Counter()
+    keys = dict(categories=("id", "name"), images=self.image_keys, annotations=("id", "image_id", "category_id", "bbox"))
+    for kind, record in walk_json(path, "COCO annotations", keys=seen):
+        if kind not in keys: continue
+        need(record, keys[kind], f"{path}: number {count[kind]} of its {kind}"); count[kind] += 1
+        if kind == "categories": names[record["id"]] = clean_name(self.category(record)) or str(record["id"]) # as an answer can carry it
+        elif kind == "images": images[record["id"]] = record
+        else:
+            held.setdefault(record["image_id"], []).append(json.dumps(record)) # text takes a tenth of the room
+            owners.setdefault(("belongs to image", record["image_id"]), record["id"]); owners.setdefault(("has category", record["category_id"]), record["id"])
+    for key in ("images", "annotations", "categories"):
+        if key not in seen: raise ValueError(f"{path} has no {key!r}: expected images, annotations and categories.")
+    for (tie, key), number in owners.items():
+        if key not in (images if tie == "belongs to image" else names): raise ValueError(f"{path}: annotation {number} {tie} {key}, which is not listed.")
+    rows = ((dict(image=r, annotations=[json.loads(a) for a in held.get(k, ())]), self.file_name(r), coco_id(self.file_name(r))) for k, r in images.items())
+    return dict(names=self.named(names)), rows
 
 # %% ../nbs/19_data.ipynb #c2a95be3
 class ConversationDataset(torch.utils.data.Dataset):
