@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESOLUTION_SIDES', 'load_image', 'Decoded', 'box_score', 'FerretProcessor', 'image_inputs', 'with_marks',
-           'write_prompt', 'beginning', 'crop_inputs', 'encode_questions', 'mark_written', 'encode_conversations',
-           'decode', 'bench_config', 'cost_of_seeing', 'quickest', 'bench_resolution', 'resolution_lines']
+           'write_prompt', 'beginning', 'crop_inputs', 'encode_questions', 'encode_conversations', 'mark_written',
+           'decode', 'bench_config', 'quickest', 'cost_of_seeing', 'bench_resolution', 'resolution_lines']
 
 # %% ../nbs/18_processor.ipynb #83121c3f
 import io
@@ -49,6 +49,7 @@ def load_image(image, # a path, a PIL image, an array [H, W], [H, W, 3] or [H, W
     except Exception as error: # Pillow's readers meet broken files with OSError, SyntaxError, ValueError and more
         raise ValueError(f"{name} cannot be read as an image ({error}): expected a whole PNG, JPEG or other picture file.") from None
 
+# %% ../nbs/18_processor.ipynb #c99ab62c
 def _as_uint8(array):
     "An array as bytes: floats are taken as 0–1, 16-bit numbers are scaled."
     if array.ndim not in (2, 3) or not array.size or array.shape[2:] not in ((), (1,), (3,), (4,)) or array.dtype == object:
@@ -162,6 +163,9 @@ def beginning(self, n_visual: int) -> list: # of token ids
     "What every conversation starts with: the start token and one placeholder per visual token."
     return [self.tokenizer.bos_token_id] + [self.image_id] * n_visual
 
+FerretProcessor.beginning = beginning
+
+# %% ../nbs/18_processor.ipynb #708612fd
 def crop_inputs(self, crops: list) -> dict: # of tasks.Crop, path, PIL image, array or bytes
     "Crops as the pixels of the crop encoder: {} for a model without one. Raises ValueError where such a model is shown a crop."
     if not self.config.crop_tower:
@@ -172,6 +176,9 @@ def crop_inputs(self, crops: list) -> dict: # of tasks.Crop, path, PIL image, ar
     pictures = [cut_crop(load_image(c.image), c.box, side) for c in crops]
     return dict(crop_pixels=normalised(torch.stack([to_bytes(p, (side, side)) for p in pictures]), mean, std) if pictures else torch.zeros(0, 3, side, side))
 
+FerretProcessor.crop_inputs = crop_inputs
+
+# %% ../nbs/18_processor.ipynb #119c67b1
 def encode_questions(self, images, # one, or a list: path, PIL image, array or bytes
                      prompts, # one, or a list
                      regions=None, # for each image a list of regions, or None
@@ -192,24 +199,7 @@ def encode_questions(self, images, # one, or a list: path, PIL image, array or b
     mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
     return BatchFeature(dict(input_ids=ids, attention_mask=mask, regions=[list(r) for r in regions], **inputs))
 
-FerretProcessor.beginning, FerretProcessor.crop_inputs, FerretProcessor.__call__ = beginning, crop_inputs, encode_questions
-
-# %% ../nbs/18_processor.ipynb #dd7654c3
-def mark_written(self, row: dict, # of encode_turns; gets `names` and `writes`: the number of the box whose name, whose digits each token writes
-                 grid: tuple, # (rows, columns) of its tiles
-                 size: tuple, # (height, width) of the image
-                 first: int = 0, # the first box's number
-                 ) -> list: # per box, which visual tokens have their middle in it, or hold its own middle: bool [n]
-    "Note which box of the answers is being written where, and which patches show what lies in it."
-    patches, shown = self.config.visual_boxes(grid, size), []
-    centers = (patches[:, :2] + patches[:, 2:]) / 2
-    row.update({k: [-1] * len(row["labels"]) for k in ("names", "writes")})
-    for name, start, stop, text in boxes_written(self.tokenizer, row):
-        for grounding in parse_groundings(text, (1, 1), self.config.style)[:1]:
-            box = torch.tensor(grounding.boxes[0].list()); middle = (box[:2] + box[2:]) / 2
-            row["names"][name:start + 1], row["writes"][start + 1:stop] = [first + len(shown)] * (start + 1 - name), [first + len(shown)] * (stop - start - 1)
-            shown.append(((centers > box[:2]) & (centers < box[2:])).all(1) | ((patches[:, :2] <= middle) & (middle < patches[:, 2:])).all(1))
-    return shown
+FerretProcessor.__call__ = encode_questions
 
 # %% ../nbs/18_processor.ipynb #474f6669
 def encode_conversations(self, conversations: list, # tasks.Conversation
@@ -236,7 +226,26 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
         for i, tokens in enumerate(shown): batch["shows"][i, 1:1 + len(tokens)] = tokens # after the start token
     return BatchFeature(dict(**batch, regions=regions, **inputs, **self.crop_inputs([crop for c, row in zip(conversations, rows) for k in row["kept"] for crop in c.turns[k].crops])))
 
-FerretProcessor.mark_written, FerretProcessor.encode_conversations = mark_written, encode_conversations
+FerretProcessor.encode_conversations = encode_conversations
+
+# %% ../nbs/18_processor.ipynb #dd7654c3
+def mark_written(self, row: dict, # of encode_turns; gets `names` and `writes`: the number of the box whose name, whose digits each token writes
+                 grid: tuple, # (rows, columns) of its tiles
+                 size: tuple, # (height, width) of the image
+                 first: int = 0, # the first box's number
+                 ) -> list: # per box, which visual tokens have their middle in it, or hold its own middle: bool [n]
+    "Note which box of the answers is being written where, and which patches show what lies in it."
+    patches, shown = self.config.visual_boxes(grid, size), []
+    centers = (patches[:, :2] + patches[:, 2:]) / 2
+    row.update({k: [-1] * len(row["labels"]) for k in ("names", "writes")})
+    for name, start, stop, text in boxes_written(self.tokenizer, row):
+        for grounding in parse_groundings(text, (1, 1), self.config.style)[:1]:
+            box = torch.tensor(grounding.boxes[0].list()); middle = (box[:2] + box[2:]) / 2
+            row["names"][name:start + 1], row["writes"][start + 1:stop] = [first + len(shown)] * (start + 1 - name), [first + len(shown)] * (stop - start - 1)
+            shown.append(((centers > box[:2]) & (centers < box[2:])).all(1) | ((patches[:, :2] <= middle) & (middle < patches[:, 2:])).all(1))
+    return shown
+
+FerretProcessor.mark_written = mark_written
 
 # %% ../nbs/18_processor.ipynb #0231b760
 def decode(self, ids, # token ids of one answer
@@ -271,6 +280,14 @@ def bench_config(way: str, side: int) -> FerretConfig:
         max_tiles=6, resolution=way, direct_view=(side, side), text_config=LlamaConfig(vocab_size=32, hidden_size=192, intermediate_size=192, num_hidden_layers=1, num_attention_heads=6),
         sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4]))
 
+# %% ../nbs/18_processor.ipynb #13ca219f
+def quickest(work, n: int = 3) -> float: # seconds
+    "The best of a few runs: what the machine can do when nobody else is using it."
+    times = []
+    for _ in range(n):
+        began = time.perf_counter(); work(); times.append(time.perf_counter() - began)
+    return min(times)
+
 @torch.no_grad()
 def cost_of_seeing(config: FerretConfig, image) -> dict: # tokens, GFLOP, ms to prepare, ms to see, MB
     "What one upright RGB image costs a model of random weights up to its visual tokens."
@@ -282,13 +299,6 @@ def cost_of_seeing(config: FerretConfig, image) -> dict: # tokens, GFLOP, ms to 
     counted = FerretForConditionalGeneration(config).eval(); counted.set_attn_implementation("eager") # the fused attention would not be counted
     with FlopCounterMode(display=False) as counter: counted.look(inputs["global_pixels"], inputs["local_pixels"])
     return dict(tokens=len(tokens), grid=tuple(inputs["grids"][0].tolist()), gflop=counter.get_total_flops() / 1e9, prepare_ms=1000 * quickest(prepare), see_ms=1000 * quickest(see), mb=memory.peak / 2**20)
-
-def quickest(work, n: int = 3) -> float: # seconds
-    "The best of a few runs: what the machine can do when nobody else is using it."
-    times = []
-    for _ in range(n):
-        began = time.perf_counter(); work(); times.append(time.perf_counter() - began)
-    return min(times)
 
 # %% ../nbs/18_processor.ipynb #70f32d7d
 def bench_resolution(sides: tuple = RESOLUTION_SIDES, # of square images, in pixels
@@ -307,6 +317,7 @@ def bench_resolution(sides: tuple = RESOLUTION_SIDES, # of square images, in pix
     other = n / quickest(lambda: theirs(photos[:n], return_tensors="pt"))
     return dict(rows=rows, ours_per_second=ours, llava_next_per_second=other, speedup=ours / other, threads=torch.get_num_threads())
 
+# %% ../nbs/18_processor.ipynb #e06706bf
 def resolution_lines(found: dict) -> str:
     "What `bench_resolution` found, as a table."
     lines = [f"{'image':>9s}  {'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}{'see':>10s}{'memory':>10s}"]
