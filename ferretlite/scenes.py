@@ -94,6 +94,7 @@ def _style(rng, kind=None, color=None, unseen=False):
         if is_held_out(k, c) == unseen: return k, c, str(rng.choice(FILLS))
         if kind and color: color = None
 
+# %% ../nbs/03_scenes.ipynb #4b926410
 def _kin(rng, split):
     "What a scene holds: a target with same-kind and same-colour rivals and some others; in `count` scenes 1–10 of one kind."
     if split == "count" or (split == "train" and rng.random() < .15):
