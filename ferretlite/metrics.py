@@ -29,7 +29,6 @@ def is_right(
     "Whether `answer` overlaps `truth` by an IoU of at least 0.5. No answer is a wrong answer."
     return answer is not None and box_iou([truth], [answer]).item() >= IOU_RIGHT
 
-# %% ../nbs/05_metrics.ipynb #925ab1d4
 SIZES = ("small", "medium", "large")
 
 def size_class(
@@ -215,7 +214,6 @@ class NameResult:
 class WordResult(NameResult):
     "One question for the letters of a word in the image."
 
-# %% ../nbs/05_metrics.ipynb #9188cc74
 def _name_rate(results):
     truths = [normalise(r.truth) for r in results]
     hits = [r.answer is not None and normalise(r.answer) == truth for r, truth in zip(results, truths)]
@@ -235,7 +233,6 @@ def merge_boxes(boxes:list) -> Box: # image frame
     corners = np.array([box.list() for box in boxes])
     return Box(*map(float, [*corners[:, :2].min(0), *corners[:, 2:].max(0)]))
 
-# %% ../nbs/05_metrics.ipynb #6caa2c69
 @dataclass
 class PhraseResult:
     "One sentence: its phrases with their true boxes, and the groundings answered. Boxes in the image frame."
