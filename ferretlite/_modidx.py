@@ -149,6 +149,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ferretlite.data.pack': ('data.html#pack', 'ferretlite/data.py'),
                                  'ferretlite.data.polygon_mask': ('data.html#polygon_mask', 'ferretlite/data.py'),
                                  'ferretlite.data.read_mask': ('data.html#read_mask', 'ferretlite/data.py'),
+                                 'ferretlite.data.typed': ('data.html#typed', 'ferretlite/data.py'),
                                  'ferretlite.data.unpack': ('data.html#unpack', 'ferretlite/data.py'),
                                  'ferretlite.data.walk_json': ('data.html#walk_json', 'ferretlite/data.py')},
             'ferretlite.dialogues': { 'ferretlite.dialogues.Dialogues': ('dialogues.html#dialogues', 'ferretlite/dialogues.py'),

@@ -109,13 +109,16 @@ def fixed_boxes() -> torch.Tensor: # [K, 4] in the unit frame
                          for side in sides for y in range(int(2 / side) - 1) for x in range(int(2 / side) - 1)])
 
 def best_fixed_box(
-    boxes:list, # true boxes, image frame
-    sizes:list, # (height, width) per box
+    boxes:list, # the true box of each question, or a list of boxes of which any is right; image frame
+    sizes:list, # (height, width) per question
 ) -> tuple: # (box [4] in the unit frame, its rate)
     "The box that is right most often when answered to every question, and how often that is."
-    truth = torch.stack([to_unit(box.list(), size) for box, size in zip(boxes, sizes)])  # [N, 4]
+    groups = [box if isinstance(box, list) else [box] for box in boxes]
+    owner = torch.tensor([n for n, group in enumerate(groups) for _ in group])           # [M]
+    truth = torch.stack([to_unit(box.list(), size) for group, size in zip(groups, sizes) for box in group]) # [M, 4]
     tries = torch.cat([truth.mean(0, keepdim=True), fixed_boxes()])                      # [K, 4]
-    rates = (box_iou(tries, truth) >= IOU_RIGHT).float().mean(1)                         # [K]
+    right = (box_iou(tries, truth) >= IOU_RIGHT).float()                                 # [K, M]
+    rates = torch.zeros(len(tries), len(groups)).index_add_(1, owner, right).clamp(max=1).mean(1) # [K]
     return tries[rates.argmax()], rates.max().item()
 
 # %% ../nbs/05_metrics.ipynb #b7d4aa24
@@ -244,7 +247,9 @@ class PhraseResult:
     def __post_init__(self):
         for grounding in self.truth:
             if not grounding.boxes: raise ValueError(f"the phrase {grounding.name!r} has no true box")
-            _check_name(grounding.name); _clip_truth(merge_boxes(grounding.boxes), self.size)
+            _check_name(grounding.name)
+        clipped = lambda g: [box for b in g.boxes if (box := b.clip(self.size)).area > 0]
+        self.truth = [Grounding(g.name, clipped(g) or [_clip_truth(merge_boxes(g.boxes), self.size)]) for g in self.truth]
 
 # %% ../nbs/05_metrics.ipynb #a751f579
 def match_phrases(
@@ -281,7 +286,7 @@ def phrase_metrics(
             targets = [merge_boxes(grounding.boxes)] if protocol == "merged" else grounding.boxes
             hits.append(_phrase_right(grounding.boxes, answer, protocol))
             chance.append((box_iou(targets, pool) >= IOU_RIGHT).any(0).float().mean().item())
-            boxes.append(targets[0]); sizes.append(r.size)
+            boxes.append(targets); sizes.append(r.size)
     return {PROTOCOLS[protocol]: rate(hits, chance, best_fixed_box(boxes, sizes)[1])} if hits else {}
 
 # %% ../nbs/05_metrics.ipynb #d7f1a6f9
@@ -453,6 +458,7 @@ def read_count(
     text = re.sub(r"\[[^\]]*(\]|$)", " ", text or "")
     listed = re.findall(r"\b(\d{1,9}):", text)
     if listed and ";" not in text: return int(listed[-1])
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text) # 1,234
     found = re.findall(r"\b(?:\d{1,9}|" + "|".join(NUMBERS) + r")\b", _plain(text))
     return None if not found else NUMBERS[found[-1]] if found[-1] in NUMBERS else int(found[-1])
 
@@ -487,7 +493,8 @@ def score(
 
 def metrics_table(metrics:dict) -> str:
     "The metrics as aligned text, one per line."
-    head = f"{'metric':16}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
-    line = lambda key, m: f"{key:16}{m['value']:8.3f}  [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]  {m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
+    wide = max(16, *(len(key) + 1 for key in metrics), 0)
+    head = f"{'metric':{wide}}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
+    line = lambda key, m: f"{key:{wide}}{m['value']:8.3f}  [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]  {m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
     rows = [line(key, m) for key, m in metrics.items()]
     return "\n".join([head, *rows])

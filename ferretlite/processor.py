@@ -210,10 +210,16 @@ def encode_conversations(self, conversations: list, # tasks.Conversation
     """A training batch: several turns per image, isolated from each other (`turn_ids`), padded on the right.
 
     Where conversations come without their image (`image=None`: somebody has kept its maps), the batch holds the pixels of the others, and `fresh` says whose."""
+    if not conversations: raise ValueError("Found no conversation: expected at least one.")
+    held = [self.tokenizer.convert_ids_to_tokens(i) for i in (self.image_id, self.config.region_token_id, self.config.crop_token_id) if i is not None]
+    for c in conversations:
+        if found := [word for word in held for t in c.turns if word in t.answer]: raise ValueError(f"An answer of {c.id} holds {found[0]}, which is reserved for what is put in its place: expected plain text.")
     fresh = [i for i, c in enumerate(conversations) if c.image is not None]
     inputs = self.image_inputs([load_image(conversations[i].image) for i in fresh])
     if len(fresh) < len(conversations):
-        inputs.update(image_sizes=[c.size for c in conversations], grids=torch.tensor([self.config.grid_for(c.size) for c in conversations]), fresh=fresh)
+        seen = dict(zip(fresh, inputs["image_sizes"])) # a picture knows its size best
+        sizes = [seen.get(i, c.size) for i, c in enumerate(conversations)]
+        inputs.update(image_sizes=sizes, grids=torch.tensor([self.config.grid_for(size) for size in sizes]), fresh=fresh)
     rows = [encode_turns(self.tokenizer, self.beginning(self.config.count_visual_tokens(grid, size)),
                          [(self.write_prompt(t.prompt, t.regions, size, len(t.crops)), t.answer) for t in c.turns], most, c.linked)
             for c, size, grid in zip(conversations, inputs["image_sizes"], inputs["grids"].tolist())]

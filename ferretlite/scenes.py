@@ -12,6 +12,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import matplotlib
@@ -283,7 +284,7 @@ def make_scene(seed: int, # same seed, size and split: same scene
     `count` draws a flat 1–10 objects of one kind; `crowd` packs some seventy objects, for teaching towers.
     Raises ValueError for an unknown split."""
     if split not in SPLITS: raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = (int(size), int(size)) if isinstance(size, Real) else tuple(size)
     image, found, owner = draw_scene(seed, size, split)
     for i, thing in found: thing.mask = Mask(owner == i)
     objects = [thing for _, thing in found]
@@ -299,7 +300,9 @@ def make_example(kind: str, # a key of KINDS, NOVEL or PRACTICE
     "A square picture of one thing that fills most of it, as it might be cut out of another image. Raises ValueError for an unknown kind."
     glyphs = KINDS | NOVEL | PRACTICE
     if kind not in glyphs: raise ValueError(f"Unknown kind {kind!r}: expected a key of KINDS or NOVEL, such as star or novel 7.")
-    rng = np.random.default_rng([8, list(glyphs).index(kind), seed]) # 8: a number of its own, so that another split changes no picture
+    if color not in (None, *COLORS): raise ValueError(f"Unknown colour {color!r}: expected one of {', '.join(COLORS)}.")
+    if fill not in (None, *FILLS): raise ValueError(f"Unknown fill {fill!r}: expected one of {', '.join(FILLS)}.")
+    rng = np.random.default_rng([8, list(glyphs).index(kind), seed]) # 8 is `practice`'s number as well: its scenes throw the same dice, for pictures of another size
     canvas, (_, drawn, filled) = _background(rng, side, side), _style(rng, kind)
     outline = _shaped(glyph_outline(glyphs[kind]), side * rng.uniform(.7, .95), np.exp(rng.uniform(-.35, .35)), np.deg2rad(rng.uniform(-15, 15)))
     alpha, top, left = render_alpha(outline, fill or filled, side / 2, side / 2, (side, side))

@@ -123,3 +123,35 @@ def test_scenes_that_pose_no_question_are_left_out_of_a_batch(random_model):
     silent = Conversation(SCENES[0].image, SCENES[0].size, [], "silent-1")
     assert collate([data[0], silent, data[1]])["ids"] == ["train-7", "train-8"]
     with pytest.raises(ValueError, match="None of silent-1"): collate([silent])
+
+# What a stream and a reader are asked for
+
+def test_a_stream_ends_and_refuses_shares_that_cannot_be():
+    assert len([scene.seed for scene in SceneStream(2, size=64)]) == 2
+    with pytest.raises(IndexError, match="no scene 2"): SceneStream(2)[2]
+    for others in (dict(count=.7, practice=.5), dict(count=-.1), dict(train=.5)):
+        with pytest.raises(ValueError, match="add up to at most 1"): SceneStream(2, others=others)
+
+def test_pictures_are_left_out_however_they_are_named(folder):
+    names = CocoScenes(folder).pictures
+    assert len(CocoScenes(folder, exclude=names[0])) == len(names) - 1 == len(CocoScenes(folder, exclude=(n for n in names[:1])))
+    other = json.loads((folder / "annotations.json").read_text())
+    for i, image in enumerate(other["images"]):
+        (folder / "images" / f"{i:012d}.png").write_bytes((folder / "images" / image["file_name"].split("/")[-1]).read_bytes()); image["file_name"] = f"{i:012d}.png"
+    (folder / "annotations.json").write_text(json.dumps(other))
+    ids = CocoScenes(folder).coco_ids
+    assert len(CocoScenes(folder, exclude=ids)) == 0 and len(CocoScenes(folder, exclude=ids[:1])) == len(ids) - 1
+    with pytest.raises(ValueError, match="expected numbers of COCO pictures"): CocoScenes(folder, exclude=[1.5])
+
+@pytest.mark.parametrize("kind, key, value, told", [("images", "file_name", 5, "the file_name 5: expected text"), ("images", "height", "60", "the height '60': expected a whole number"),
+    ("categories", "id", "cat", "the id 'cat': expected a whole number"), ("categories", "name", None, "the name None: expected text"), ("annotations", "image_id", [1], "the image_id"), ("images", "id", None, "the id None")])
+def test_a_value_of_another_type_is_named(folder, kind, key, value, told):
+    found = json.loads((folder / "annotations.json").read_text()); found[kind][0][key] = value
+    (folder / "annotations.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="number 0 of its " + kind) as error: CocoScenes(folder)
+    assert told in str(error.value)
+
+def test_two_images_with_one_id_are_refused(folder):
+    found = json.loads((folder / "annotations.json").read_text()); found["images"][1]["id"] = found["images"][0]["id"]
+    (folder / "annotations.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="as one before it"): CocoScenes(folder)

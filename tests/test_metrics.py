@@ -9,7 +9,7 @@ from ferretlite import metrics
 from ferretlite.metrics import (ChoiceResult, CountResult, DetectionResult, NameResult, PhraseResult, RecResult, WordResult, average_precision,
     best_fixed_box, bootstrap_interval, choice_metrics, chosen_option, coco_average_precision, count_metrics, detection_metrics, is_right,
     match_phrases, mean_average_precision, merge_boxes, metrics_table, name_metrics, normalise, phrase_metrics, read_count, rec_metrics, score, size_class,
-    wilson_interval, word_metrics)
+    rate, wilson_interval, word_metrics)
 
 FIELDS = ("value", "n", "ci95", "chance", "constant")
 SIZE = (100, 100)
@@ -273,3 +273,23 @@ def test_nothing_gives_nothing(): assert score([]) == {}
 
 def test_strange_records_are_named():
     with pytest.raises(TypeError, match="found dict"): score([{"box": A}])
+
+# Truths beyond the image, several true boxes, names and numbers
+
+def test_a_phrases_truth_is_clipped_before_it_is_compared():
+    "The public script compares a clipped answer to an unclipped truth, and a right answer is wrong."
+    [result] = [PhraseResult([Grounding("cup", [Box(-100, 0, 40, 40)])], [Grounding("cup", [Box(0, 0, 40, 40)])], (40, 40))]
+    assert phrase_metrics([result])["phrase.acc"]["value"] == phrase_metrics([result], "any")["phrase.any"]["value"] == 1
+    with pytest.raises(ValueError, match="no area"): PhraseResult([Grounding("cup", [Box(50, 0, 90, 40)])], [], (40, 40))
+
+def test_the_best_constant_may_hit_any_of_the_true_boxes():
+    left, right = Box(0, 0, 40, 40), Box(60, 60, 100, 100)
+    results = [PhraseResult([Grounding("cup", boxes)], [], (100, 100)) for boxes in ([left, right], [right, left])]
+    assert phrase_metrics(results, "any")["phrase.any"]["constant"] == 1
+
+def test_a_long_key_does_not_shift_its_row():
+    head, *rows = metrics_table({key: rate([True, False], [.5, .5], .5) for key in ("absent.balanced_acc", "rec")}).splitlines()
+    assert len({len(line) for line in rows}) == 1 and head.index("value") + len("value") == rows[0].index("0.500") + len("0.500")
+
+def test_a_comma_between_thousands_is_no_end():
+    assert read_count("There are 1,234 dice.") == 1234 and read_count("3, 4 or 5") == 5 and read_count("1,23") == 23

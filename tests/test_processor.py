@@ -258,3 +258,14 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
         assert found["grids"].tolist() == [list(grid)]
         torch.testing.assert_close(found["global_pixels"][0], expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(found["local_pixels"], expected[1:], atol=1e-5, rtol=0)
+
+def test_training_refuses_placeholders_in_answers_and_empty_batches(random_model):
+    processor, scene = random_model[1], make_scene(1, 64)
+    with pytest.raises(ValueError, match="An answer of x holds <image>"): processor.encode_conversations([Conversation(scene.image, scene.size, [Turn("rec", "Where?", f"{IMAGE} star")], "x")])
+    with pytest.raises(ValueError, match="Found no conversation"): processor.encode_conversations([])
+
+def test_a_pictures_size_is_the_pictures_own_in_any_company(random_model):
+    processor, scene = random_model[1], make_scene(1, (64, 96))
+    wrong = Conversation(scene.image, (10, 10), [Turn("caption", "What is it?", "A star.")], "x")
+    kept = Conversation(None, (64, 96), wrong.turns, "y")
+    assert processor.encode_conversations([wrong])["image_sizes"][0] == processor.encode_conversations([wrong, kept])["image_sizes"][0] == (64, 96)

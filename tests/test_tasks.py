@@ -364,3 +364,10 @@ def test_novel_kinds_are_never_named_but_can_be_shown():
         assert {o.name for o in scene.objects} & set(NOVEL) and not any(o.text for o in scene.objects)
     assert not any(o.name in NOVEL for scene in SCENES for o in scene.objects)
     assert make_example("novel 3", 1).size == (96, 96) and len(set(NOVEL.values()) | set(KINDS.values())) == len(NOVEL) + len(KINDS)
+
+def test_scenes_and_examples_say_what_they_cannot_draw():
+    from ferretlite.scenes import make_example, make_scene
+    import numpy as np
+    assert make_scene(0, np.int64(64)).size == make_scene(0, 64.0).size == (64, 64)
+    with pytest.raises(ValueError, match="Unknown colour 'teal'"): make_example("star", 0, color="teal")
+    with pytest.raises(ValueError, match="Unknown fill 'dotted'"): make_example("star", 0, fill="dotted")
