@@ -288,7 +288,8 @@ def see(self, whole: torch.Tensor, # [B, h, w, C]: what `look` gives
     if config.fit == "pad" and sizes is None: raise ValueError("Found fit='pad' without image sizes: expected the (height, width) of each image, which say what is border.")
     grids = [tuple(g) for g in grids.tolist()]
     sizes = [tuple(s) for s in sizes] if sizes is not None else [None] * len(grids)
-    kept, shown = [config.tile_cells(g, s) for g, s in zip(grids, sizes)], [config.shown_cells(s) for s in sizes]
+    kept, own = [config.tile_cells(g, s) for g, s in zip(grids, sizes)], whole.shape[1:3] == config.views()["global"][3]
+    shown = [config.shown_cells(s) if own else self.global_projector.out_cells(whole.shape[1:3]) for s in sizes] # a stage of training may show a smaller view than the model's own: all of it
     whole, tiles = self._project(whole, tiles, grids, kept, shown)
     padded, tokens, maps, start = any(k != whole.shape[1:3] for k in shown), [], [], 0
     for i, (rows, cols) in enumerate(grids):

@@ -261,11 +261,14 @@ def test_a_loss_that_is_no_number_names_its_records(begin, tmp_path, monkeypatch
 
 # Other configurations, other presets
 
-def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(begin, tmp_path):
-    out = train(out=tmp_path / "run", samples=12, config=dict(resolution="direct", local_tower=None), **begin)
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(begin, tmp_path, fit):
+    "Its first stage shows the fixed view, which is smaller than the model's own and never padded."
+    config = dict(resolution="direct", local_tower=None, fit=fit)
+    out = train(out=tmp_path / "run", samples=12, config=config, **begin)
     model, _ = load_model(out)
     assert model.config.resolution == "direct" and model.local_tower is None and model.local_projector is None
-    assert json.loads((out / "run.json").read_text())["settings"]["config"] == dict(resolution="direct", local_tower=None)
+    assert json.loads((out / "run.json").read_text())["settings"]["config"] == config
     with pytest.raises(ValueError, match="was started with config="): train(out=out, samples=12, resume=True, **begin)
     with pytest.raises(ValueError, match="config beside from_model"): train(out=tmp_path / "other", samples=12, config=dict(fit="pad"), from_model=out)
 
