@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ferretlite import training
+from ferretlite import pretraining, training
 from ferretlite.data import Collator
 from ferretlite.training import (FERRET_STAGES, GRIFFON_PARTS, GRIFFON_STAGES, PARTS, TINY_GRIFFON_STAGES, align_projectors, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
                                  stage_data, stage_processor, start_model, train)
@@ -86,6 +86,7 @@ def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(begin, finished)
     assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(t.task != "name" for i in range(4, 8) for t in data[i].turns)
 
 def test_alignment_moves_projectors_towards_the_things(begin):
+    pretraining.sum_in_order()
     model, processor = start_model(begin["towers"], begin["lm"], 0)
     before = copy.deepcopy(model.state_dict())
     log = training.align_projectors(model, processor, ("local_projector",), n=2, steps=60)
