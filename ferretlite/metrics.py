@@ -248,8 +248,9 @@ class PhraseResult:
         for grounding in self.truth:
             if not grounding.boxes: raise ValueError(f"the phrase {grounding.name!r} has no true box")
             _check_name(grounding.name)
-        clipped = lambda g: [box for b in g.boxes if (box := b.clip(self.size)).area > 0]
-        self.truth = [Grounding(g.name, clipped(g) or [_clip_truth(merge_boxes(g.boxes), self.size)]) for g in self.truth]
+        self.truth = [Grounding(g.name, [box for b in g.boxes if (box := b.clip(self.size)).area > 0]) for g in self.truth]
+        for grounding in self.truth:
+            if not grounding.boxes: raise ValueError(f"the true boxes of {grounding.name!r} have no area inside their image of size {tuple(self.size)}, so no answer could be right")
 
 # %% ../nbs/05_metrics.ipynb #a751f579
 def match_phrases(
@@ -493,7 +494,7 @@ def score(
 
 def metrics_table(metrics:dict) -> str:
     "The metrics as aligned text, one per line."
-    wide = max(16, *(len(key) + 1 for key in metrics), 0)
+    wide = max([16, *(len(key) + 1 for key in metrics)])
     head = f"{'metric':{wide}}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
     line = lambda key, m: f"{key:{wide}}{m['value']:8.3f}  [{m['ci95'][0]:.3f}, {m['ci95'][1]:.3f}]  {m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
     rows = [line(key, m) for key, m in metrics.items()]

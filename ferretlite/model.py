@@ -288,14 +288,16 @@ def see(self, whole: torch.Tensor, # [B, h, w, C]: what `look` gives
     if config.fit == "pad" and sizes is None: raise ValueError("Found fit='pad' without image sizes: expected the (height, width) of each image, which say what is border.")
     grids = [tuple(g) for g in grids.tolist()]
     sizes = [tuple(s) for s in sizes] if sizes is not None else [None] * len(grids)
-    kept, own = [config.tile_cells(g, s) for g, s in zip(grids, sizes)], whole.shape[1:3] == config.views()["global"][3]
-    shown = [config.shown_cells(s) if own else self.global_projector.out_cells(whole.shape[1:3]) for s in sizes] # a stage of training may show a smaller view than the model's own: all of it
+    padded = config.fit == "pad" and config.resolution == "direct" and whole.shape[1:3] == config.views()["global"][3] # a stage of training may show a smaller view than the model's own: all of it
+    def shown_of(size, cells): return kept_cells(size, tuple(cells)) if padded else tuple(cells) # how many of a whole view's cells show the image
+    kept = [config.tile_cells(g, s) for g, s in zip(grids, sizes)]
+    shown = [shown_of(s, self.global_projector.out_cells(whole.shape[1:3])) for s in sizes]
     whole, tiles = self._project(whole, tiles, grids, kept, shown)
-    padded, tokens, maps, start = any(k != whole.shape[1:3] for k in shown), [], [], 0
+    tokens, maps, start = [], [], 0
     for i, (rows, cols) in enumerate(grids):
         stop = start + rows * cols
         def of_image(whole, tiles): # -> [h, w, D], and [H, W, D] where there are tiles
-            h, w = kept_cells(sizes[i], tuple(whole.shape[1:3])) if padded else whole.shape[1:3] # in the map's own cells: before a projector that joins some there are more
+            h, w = shown_of(sizes[i], whole.shape[1:3]) # in the map's own cells: before a projector that joins some there are more
             return [whole[i][:h, :w]] + ([merge_tiles(tiles[start:stop], grids[i])[:kept[i][0], :kept[i][1]]] if stop > start else [])
         views = of_image(whole, tiles)
         tokens.append(token_sequence(views, self.row_separator, config.overview))
