@@ -1134,6 +1134,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'ferretlite.tasks._beyond': ('tasks.html#_beyond', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._draw_relation': ('tasks.html#_draw_relation', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._numbered': ('tasks.html#_numbered', 'ferretlite/tasks.py'),
+                                  'ferretlite.tasks._picture_again': ('tasks.html#_picture_again', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks._wrong_name': ('tasks.html#_wrong_name', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks.answer_boxes': ('tasks.html#answer_boxes', 'ferretlite/tasks.py'),
                                   'ferretlite.tasks.ask_caption': ('tasks.html#ask_caption', 'ferretlite/tasks.py'),

@@ -57,16 +57,20 @@ class SceneStream(torch.utils.data.Dataset):
 
 # %% ../nbs/19_data.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):
-    "Scenes that come round again: the i-th is number `i mod len(scenes)`. A process that has handed out a scene's picture once does not do so again."
+    "Scenes that come round again, one set of them after another. A process that has handed out a scene's picture once does not do so again while the set lasts."
     def __init__(self, scenes, # anything with len() and [i] -> Scene
                  n: int, # how many visits in all
+                 at_once: int | None = None, # how many scenes are a set; None: all
+                 rounds: int = 1, # how often each set comes; the last one comes until the end
                  ):
-        self.scenes, self.n, self.seen = scenes, n, {}
+        self.scenes, self.n, self.at_once, self.rounds, self.first, self.seen = scenes, n, at_once or len(scenes), rounds, 0, {}
 
     def __len__(self): return self.n
 
     def __getitem__(self, i): # -> Scene, its image None from the second visit on
-        number = i % len(self.scenes)
+        which = min(i // (self.at_once * self.rounds), len(self.scenes) // self.at_once - 1)
+        first, number = which * self.at_once, which * self.at_once + i % self.at_once
+        if first != self.first: self.first, self.seen = first, {} # of the sets before nothing is needed any more
         if number in self.seen: return self.seen[number]
         scene = self.scenes[number]
         self.seen[number] = replace(scene, image=None)

@@ -7,9 +7,13 @@ __all__ = ['ARMS', 'SHARED', 'CLAIMS', 'STUDIES', 'start_key', 'ask_by_size', 's
 
 # %% ../nbs/24_resolution_study.ipynb #4cf391a2
 import hashlib
+import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+from PIL import Image
 
 from .evaluation import answer_all, first_box, questions_about
 from .experiments import Claim
@@ -50,15 +54,17 @@ CLAIMS = (
 # %% ../nbs/24_resolution_study.ipynb #9effce48
 def ask_by_size(ferret, split: str, # see scenes.SPLITS
                 n: int, # scenes
-                ) -> list: # of [split, task, height of the object in pixels, size class, 0 or 1]
+                blur: int = 1, # the pictures are shrunk so many times and enlarged again: as large as before, with less to see
+                ) -> list: # of [split, task, height of the object in pixels, size class, 0 or 1]; split is `blurred` for such
     "One REC question and one name for each of `n` scenes, always the same ones, and whether the answers were right."
     scenes = [make_scene(i, 384, split) for i in range(n)]
+    if blur > 1: scenes = [replace(s, image=s.image.resize((384 // blur,) * 2, Image.Resampling.BILINEAR).resize((384, 384), Image.Resampling.BILINEAR)) for s in scenes]
     questions = [q for i, s in enumerate(scenes) for q in questions_about(s, f"0 {split} {i}", ("rec", "name"))]
     rows = []
     for q, a in zip(questions, answer_all(ferret, questions)):
         box = q.turn.meta["box"]
         right = is_right(box, first_box(a)) if q.turn.task == "rec" else normalise(a.text) == normalise(q.turn.meta["phrase"])
-        rows.append([split, q.turn.task, round(box.height, 1), size_class(box, q.scene.size), int(right)])
+        rows.append([split if blur == 1 else "blurred", q.turn.task, round(box.height, 1), size_class(box, q.scene.size), int(right)])
     return rows
 
 def shares(rows: list) -> dict: # name -> share of right answers
@@ -80,9 +86,10 @@ def train_and_ask(settings: dict, # of ARMS and SHARED, with a seed
         for side in ("global", "local"): shutil.copytree(WEIGHTS / "tiny-towers" / settings["tower"], Path(towers) / side)
         train(settings["preset"], "all", folder, settings["samples"], seed=settings["seed"], towers=towers, config=settings["config"], resume=resume)
     ferret = Ferret.load(folder)
-    rows = ask_by_size(ferret, "test", settings["scenes"]) + ask_by_size(ferret, "large", settings["scenes"] // 2)
+    rows = ask_by_size(ferret, "test", settings["scenes"]) + ask_by_size(ferret, "large", settings["scenes"] // 2) + ask_by_size(ferret, "test", settings["scenes"], blur=2)
+    minutes = json.loads((folder / "run.json").read_text())["seconds"] / 60
     for done in folder.glob("stage-*"): shutil.rmtree(done) # the model stays
-    return dict(shares(rows), **costs(ferret.model.config), asked=rows)
+    return dict(shares(rows), **costs(ferret.model.config), minutes=minutes, asked=rows)
 
 def costs(config) -> dict: # tokens, gflop, see_ms, mb
     "What seeing a square picture of 384 pixels costs, up to the visual tokens."

@@ -17,6 +17,7 @@ __all__ = ['REGION', 'CROP', 'SWITCH', 'WORDINGS', 'IRREGULAR', 'FORMS', 'RELATI
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from .geometry import Box, Mask, Point, box_bins, box_iou, from_unit, sample_points
 from .grammar import Grounding, clean_name, format_groundings, format_region
@@ -497,12 +498,15 @@ def ask_search(scene, rng, wording=None, order="left", examples=None, # function
     kind = rng.choice(absent if absent and source == "other" and rng.random() < 2 / 7 else [o.name for o in things]) # what there are many of is asked for more often
     return ask_like(scene, kind, source, rng, wording, order, examples)
 
+@lru_cache(1)
+def _picture_again(*scene): return make_scene(*scene).image
+
 def ask_like(scene, kind: str, source: str, rng, wording=0, order="left", examples=None): # -> Turn or None
     "The question for all that is of this kind, by an example from the same or another image."
     found = [o for o in scene.objects if o.name == kind]
     if scene.image is None and scene.seed is None: crop = Crop(None) # a scene that is told, not seen
     elif source == "same": # one that comes again without its picture is drawn again
-        crop = Crop(make_scene(scene.seed, scene.size, scene.split).image if scene.image is None else scene.image, rng.choice(found).box)
+        crop = Crop(_picture_again(scene.seed, scene.size, scene.split) if scene.image is None else scene.image, rng.choice(found).box)
     elif examples: crop = examples(kind, rng)
     else: crop = Crop(make_example(kind, rng.randrange(10**6))) if kind in KINDS | NOVEL | PRACTICE else None
     if crop is None: return None

@@ -280,6 +280,8 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
     return [(step, value.item()) for step, value in log]
 
 # %% ../nbs/20_training.ipynb #8bce3c04
+MOST_PICTURES = 4992 # whose maps are kept at a time: a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own pictures again
+
 class StageTrainer(SteadyTrainer):
     "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
     written = {} # how many tokens of names and boxes a step writes in all: noted where a process sees only a part of it
@@ -303,6 +305,7 @@ class StageTrainer(SteadyTrainer):
             with torch.no_grad(), autocast(): seen, cut = self.model.look(*(torch.cat([views[n] for n in group]) for views in (whole, tiles)))
             cut = [seen.new_zeros(0)] * len(group) if cut is None else cut.split([counts[fresh[n]] for n in group])
             for n, one, parts in zip(group, seen.split(1), cut): self.kept[ids[fresh[n]]] = [one.bfloat16(), parts.bfloat16()]
+        while len(self.kept) > MOST_PICTURES: del self.kept[next(iter(self.kept))] # of an earlier set
         for name in ("global_pixels", "local_pixels"): del inputs[name]
         inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
 
@@ -356,12 +359,14 @@ def stage_arguments(stage: Stage, out, steps: int, seed: int, options: Options =
     found._n_gpu = min(1, found.n_gpu) # one process uses one GPU: several are for torchrun
     return found
 
-MOST_PICTURES = 4992 # whose maps are kept: a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own pictures again
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
     "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
     scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, others=stage.others)
-    if stage.visits > 1: scenes = Revisited(SceneStream(min(-(-samples // stage.visits), MOST_PICTURES), scenes.seed, others=stage.others), samples)
+    if stage.visits > 1:
+        sets = max(1, round(samples / (stage.visits * MOST_PICTURES))) # so that each picture comes about as often as it should
+        kept = min(-(-samples // stage.visits), MOST_PICTURES)
+        scenes = Revisited(SceneStream(sets * kept, scenes.seed, others=stage.others), samples, kept, stage.visits)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../nbs/20_training.ipynb #814ca371
@@ -625,7 +630,7 @@ def train(preset: str = "tiny", # a key of STAGES
     if not run:
         steps, scenes = agree(lambda: plan_run(model, processor, stages, seed, samples, minutes))
         run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0, world_size=size,
-                   machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()))
+                   machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads(), **(dict(device=torch.cuda.get_device_name()) if torch.cuda.is_available() else {})))
         save_record(record, run)
     bar = tqdm(total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)), unit="sample", disable=not progress or rank > 0, file=sys.stderr, smoothing=.05)
     for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):

@@ -89,7 +89,7 @@ def test_the_sampler_reads_the_same_vectors_and_sends_back_the_same_gradients(ki
     sampler = (kind(32, 48) if kind is MeanSampler else kind(32, 48, 64, (16, 4), (8, 4))).eval()
     maps, found, chosen = [torch.randn(*m, 32) for m in MAPS], {}, []
     for k, device in enumerate(("cpu", "cuda")):
-        held, sampler = [m.to(device).requires_grad_(True) for m in maps], sampler.to(device)
+        held, sampler = [m.to(device).detach().requires_grad_(True) for m in maps], sampler.to(device)
         sampler.zero_grad()
         with exact_products(), same_neighbours(sampler, chosen, replay=k > 0): vectors = sampler(held, REGIONS, SIZES)
         sum(v.square().sum() for v in vectors).backward()

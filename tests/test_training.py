@@ -117,6 +117,19 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     with torch.no_grad(): truth = model(**pixels).loss.item()
     assert losses[0] == losses[2] == pytest.approx(truth, rel=2e-2) and len(trainer.kept) == 3 # kept in bfloat16
 
+def test_a_long_stage_shows_one_set_of_pictures_after_another_and_keeps_the_maps_of_one(random_model, monkeypatch):
+    monkeypatch.setattr(training, "MOST_PICTURES", 3)
+    model, processor = random_model
+    data, collate = stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3), Collator(processor) # 13 visits: two sets of three, the last one until the end
+    ids = [data[i].id for i in range(13)]
+    assert len(set(ids)) == 6 and ids[:3] == ids[3:6] and ids[6:9] == ids[9:12] and ids[12] == ids[6]
+    trainer, data = training.StageTrainer.__new__(training.StageTrainer), stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3)
+    trainer.model, trainer.kept = model.eval(), {}
+    for first in (0, 3, 6, 9):
+        batch = collate([data[i] for i in range(first, first + 3)])
+        trainer.keep_maps(batch, batch.pop("ids"))
+        assert list(trainer.kept) == ids[first:first + 3] and len(batch["tower_maps"][0]) == 3
+
 def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     model, processor = start_model(begin["towers"], begin["lm"], 0)
     stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)

@@ -47,7 +47,7 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
 
 **Made by** `{command}` from the shipped `tiny-towers` and {lm}: {sum(run['steps']) * 16:,} samples in three stages
 ({', '.join(f"{name.split()[0]}: {steps} steps" for name, steps in zip(run['stages'], run['steps']))} of 16 scenes), seed {run['settings']['seed']},
-{run['seconds'] / 60:.0f} minutes on {machine['threads']} shared CPU core{'s' if machine['threads'] > 1 else ''} (Python {machine['python']}, torch {machine['torch']}). Scenes are procedural (`ferretlite.scenes`); training
+{run['seconds'] / 60:.0f} minutes on {'one ' + machine['device'] if 'device' in machine else f"{machine['threads']} shared CPU core" + 's' * (machine['threads'] > 1)} (Python {machine['python']}, torch {machine['torch']}). Scenes are procedural (`ferretlite.scenes`); training
 never shows a scene of the splits below. Weights are stored in half precision.{' ' + run['note'] if 'note' in run else ''}
 
 **Scores** by `ferretlite eval {preset} --suite scenes --n {n}`: scenes of the test split (counting: of the count split) with same-kind and same-colour rivals.
