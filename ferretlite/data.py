@@ -29,7 +29,7 @@ from .grammar import clean_name
 from .pretraining import write_whole
 from .processor import FerretProcessor, load_image
 from .scenes import Scene, SceneObject, make_scene
-from .tasks import make_conversation
+from .tasks import check_order, make_conversation
 
 # %% ../nbs/19_data.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
@@ -431,14 +431,16 @@ class ConversationDataset(torch.utils.data.Dataset):
     def __init__(self, scenes, # anything with len() and [i] -> Scene
                  tasks, # name -> weight, see tasks.TASKS; or a function of the number, which gives such a dict
                  n_turns: int = 4, # at most
-                 seed: int = 0):
-        self.scenes, self.tasks, self.n_turns, self.seed = scenes, tasks, n_turns, seed
+                 seed: int = 0,
+                 order: str = "left", # of the boxes in answers to Griffon's tasks, a key of tasks.ORDERS
+                 ):
+        self.scenes, self.tasks, self.n_turns, self.seed, self.order = scenes, tasks, n_turns, seed, check_order(order)
 
     def __len__(self): return len(self.scenes)
 
     def __getitem__(self, i):
         tasks = self.tasks(i) if callable(self.tasks) else self.tasks
-        return make_conversation(self.scenes[i], tasks, random.Random(f"{self.seed}-{i}"), self.n_turns)
+        return make_conversation(self.scenes[i], tasks, random.Random(f"{self.seed}-{i}"), self.n_turns, order=self.order)
 
 # %% ../nbs/19_data.ipynb #bcf7861e
 class Collator:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'N_NAMES', 'N_WORDS', 'RECORDS', 'CAPS', 'PORTION', 'Question', 'questions_about', 'griffon_rec',
-           'griffon_questions', 'kind_of', 'first_box', 'record_of', 'batches_of', 'answer_all', 'suite_scenes',
-           'portions', 'evaluate']
+           'griffon_count', 'griffon_questions', 'kind_of', 'first_box', 'record_of', 'batches_of', 'answer_all',
+           'suite_scenes', 'portions', 'evaluate']
 
 # %% ../nbs/22_evaluation.ipynb #750633c4
 import random
@@ -52,16 +52,23 @@ def griffon_rec(scene, rng): # -> Turn or None
     answer, _ = answer_boxes([(turn.meta["query"], turn.meta["box"])], scene.size)
     return Turn("rec", say("find", query=named), answer, meta=turn.meta)
 
+def griffon_count(scene, kind: str) -> Turn:
+    "Ferret's counting question in Griffon's words: all of a kind are asked for, and their boxes are counted."
+    found = [o.box for o in scene.objects if o.name == kind]
+    answer, groundings = answer_boxes([(kind, box) for box in found], scene.size)
+    return Turn("find", say("find", query=with_article(kind)), answer, meta=dict(groundings=groundings, n=len(found)))
+
 def griffon_questions(scene: Scene, key) -> list: # of Question
     "What a Griffon model is asked about a scene of this split, in the canonical wording."
     dice = lambda task: random.Random(f"{key} {task}")
     if scene.split == "count":
         kinds = Counter(o.name for o in scene.objects)
-        asked = [(ask_like(scene, max(kinds, key=lambda k: (kinds[k], k)), source, dice(source)), group) for source, group in (("same", "count.same"), ("other", "count.cross"))] if kinds else []
+        kind = max(kinds, key=lambda k: (kinds[k], k), default=None)
+        asked = [(griffon_count(scene, kind), "")] + [(ask_like(scene, kind, source, dice(source)), group) for source, group in (("same", "count.same"), ("other", "count.cross"))] if kinds else []
     elif scene.split == "novel":
         kind = dice("novel").choice(sorted({o.name for o in scene.objects if o.name in NOVEL}) or [None])
         asked = [(kind and ask_like(scene, kind, "other", dice("novel")), "find.novel")]
-    else: asked = [(griffon_rec(scene, dice("rec")), "")] + [(GRIFFON_TASKS[task](scene, dice(task), 0), "") for task in ("find_set", "find")]
+    else: asked = [(griffon_rec(scene, dice("rec")), "")] + [(GRIFFON_TASKS[task](scene, dice(task), 0), "") for task in ("find_set", "find", "find_phrases", "tell")]
     return [Question(scene, turn, group) for turn, group in asked if turn]
 
 # %% ../nbs/22_evaluation.ipynb #2d7c8194
@@ -98,14 +105,16 @@ def _detection(scene, meta, answer):
 def _find_set(scene, meta, answer):
     return DetectionResult(scene.size, [(g.name, b) for g in meta["groundings"] for b in g.boxes], [(g.name, b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)])
 
-def _find(scene, meta, answer): return PresenceResult(bool(meta["groundings"]), bool(answer.groundings))
+def _find(scene, meta, answer): # counted, or told whether it is there at all
+    if scene.split == "count": return CountResult(meta["n"], sum(len(g.boxes) for g in answer.groundings))
+    return PresenceResult(bool(meta["groundings"]), bool(answer.groundings))
 
 def _search(scene, meta, answer): # counted, or on scenes of what has no name judged box by box
     found = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)]
     if scene.split == "count": return CountResult(meta["n"], len(found))
     return DetectionResult(scene.size, [("it", b) for g in meta["groundings"] for b in g.boxes], [("it", b, s) for b, s in found])
 
-RECORDS = {"find_set": _find_set, "find": _find, "search": _search, "rec": _rec, "phrase": _phrase, "choose": _choose, "name": _name, "word": _word, "count": _count, "dense_detection": _detection}
+RECORDS = {"find_set": _find_set, "find": _find, "find_phrases": _phrase, "tell": _name, "search": _search, "rec": _rec, "phrase": _phrase, "choose": _choose, "name": _name, "word": _word, "count": _count, "dense_detection": _detection}
 
 def record_of(question: Question, answer): # -> a result of ferretlite.metrics
     "What the metrics need to know of one answer. Raises ValueError for a task without a rule."
@@ -113,7 +122,7 @@ def record_of(question: Question, answer): # -> a result of ferretlite.metrics
     return RECORDS[question.turn.task](question.scene, question.turn.meta, answer)
 
 # %% ../nbs/22_evaluation.ipynb #af0b08e7
-CAPS = {"rec": 64, "name": 32, "choose": 32, "word": 24, "count": 320, "phrase": 256, "find": 320, "find_set": 448, "search": 448, "caption": 128, "grounded_caption": 448, "dense_detection": 448} # tokens; the same for every question of a task
+CAPS = {"rec": 64, "name": 32, "choose": 32, "word": 24, "count": 320, "phrase": 256, "find": 320, "find_set": 448, "find_phrases": 448, "tell": 32, "search": 448, "caption": 128, "grounded_caption": 448, "dense_detection": 448} # tokens; the same for every question of a task
 
 def batches_of(questions: list, batch: int) -> list: # of lists of positions
     "Positions of the questions, those with answers of similar length together, the longest first."

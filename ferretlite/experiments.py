@@ -88,10 +88,10 @@ def paired(found: dict, # of run_study
 def verdict(pair: dict, # of `paired`
             at_least: float = 0.0, # the rule: how large the difference must be to count
             ) -> str:
-    "What may be said: `yes`, `no`, or `cannot tell` with the smallest effect that could have been seen."
+    "What may be said: `yes`, `no`, or `cannot tell`."
     if pair["low"] > at_least: return "yes"
     if pair["high"] < at_least: return "no"
-    return f"cannot tell (only effects above {pair['detectable']:.3f} would show)"
+    return "cannot tell"
 
 # %% ../nbs/23_experiments.ipynb #e0c10019
 @dataclass(frozen=True)
@@ -111,5 +111,5 @@ def judge_claims(claims, # of Claim
     return [(c, pair, verdict(pair, c.at_least)) for c, pair in pairs]
 
 def claim_lines(judged: list) -> str: # of judge_claims
-    "Claims, differences and verdicts, as a table."
-    return "\n".join(f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} pairs: {said}" for c, p, said in judged)
+    "Claims, differences, the smallest effect that would have shown, and verdicts, as a table."
+    return "\n".join(f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} pairs, {p['detectable']:.3f} would show: {said}" for c, p, said in judged)

@@ -24,7 +24,7 @@ from .geometry import Box, Mask, Point, Region
 from .grammar import Grounding, format_region
 from .metrics import read_count
 from .model import PAPER_SIZES, FerretForConditionalGeneration
-from .processor import FerretProcessor, load_image
+from .processor import FerretProcessor, load_image, load_shared
 from .scenes import with_article
 from .tasks import RELATIONS, SWITCH, Crop, plural, say
 
@@ -188,7 +188,8 @@ def as_questions(image, prompt, regions): # -> (images, prompts, lists of region
     if not _is_list(image) and not _is_list(prompt):
         return [load_image(image)], [prompt], [[regions] if isinstance(regions, Region) else list(regions or [])]
     n = len(prompt) if _is_list(prompt) else len(image)
-    images = [load_image(i) for i in image] if _is_list(image) else [load_image(image)] * n
+    distinct, places = load_shared(image if _is_list(image) else [image] * n)
+    images = [distinct[k] for k in places] # one that several questions share stays one
     prompts = list(prompt) if _is_list(prompt) else [prompt] * n
     regions = [[r] if isinstance(r, Region) else list(r or []) for r in (regions if regions is not None else [None] * n)]
     if not len(images) == len(prompts) == len(regions):

@@ -7,9 +7,9 @@ __all__ = ['IMAGE', 'REGION', 'CROP', 'SPECIAL', 'ROLES', 'PIECES', 'CHAT_TEMPLA
            'THING_WIDTH', 'LAYOUTS', 'COURSES', 'MANY', 'UNNAMED', 'MOST_TEXT', 'LOOK', 'train_tokenizer',
            'with_crop_token', 'scene_in_words', 'prompt_in_words', 'corpus', 'prompt_text', 'prompt_ids',
            'encode_turns', 'pad_rows', 'turn_mask', 'tiny_llama_config', 'next_token_loss', 'edge_features',
-           'thing_vectors', 'n_visual', 'patch_places', 'told_in_things', 'rename', 'pooled_objects', 'mirrored',
-           'ThingScenes', 'word_shares', 'boxes_written', 'mark_things', 'collate_things', 'read_things', 'look_loss',
-           'pretrain_lm']
+           'thing_vectors', 'n_visual', 'patch_places', 'told_in_things', 'pooled_objects', 'mirrored', 'rename',
+           'lesson_objects', 'lesson_turns', 'ThingScenes', 'word_shares', 'boxes_written', 'mark_things',
+           'collate_things', 'read_things', 'look_loss', 'lesson_loss', 'begun_lm', 'pretrain_lm']
 
 # %% ../nbs/16_tiny_lm.ipynb #5422e6dd
 import json
@@ -181,6 +181,7 @@ def edge_features(edges: torch.Tensor, # [..., 4]: x1, y1, x2, y2 in the unit fr
     angle, fade = edges[..., None] * waves, torch.exp(-(blur[..., None] * waves).square() / 2)
     return torch.cat([edges[..., None] - .5, angle.sin() * fade, angle.cos() * fade], -1).flatten(-2)
 
+# %% ../nbs/16_tiny_lm.ipynb #05926eb8
 def thing_vectors(words: torch.Tensor, # [n, V]: the share of each token in the thing's words
                   edges: torch.Tensor, # [n, 4]
                   blur: torch.Tensor, # [n, 4]
@@ -246,17 +247,13 @@ COURSES = { # style -> until which lesson: objects at most (one is drawn; None: 
 MANY = .6 # share of the whole scenes that hold one to ten of a kind: elsewhere lists are short, and the next of many is the hardest thing to find
 UNNAMED = .25 # share of Griffon's lessons in which one kind has no name of its own and is looked for by example
 
-def rename(objects: list, kind: str, name: str) -> list: # of SceneObject
-    "The same things, those of one kind under another name."
-    return [replace(o, name=name) if o.name == kind else o for o in objects]
-
+# %% ../nbs/16_tiny_lm.ipynb #b40dfd1f
 @lru_cache(maxsize=None)
 def pooled_objects(number: int, split: str): # -> list of SceneObject without masks, boxes in the unit frame
     "What lies in one of the scenes that lessons are made of; drawn once."
     scene = make_scene(number, split=split)
     return [replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list()))) for o in scene.objects]
 
-# %% ../nbs/16_tiny_lm.ipynb #5498372f
 def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
     "A box of the unit frame, mirrored or not, in a square of this side."
     x1, y1, x2, y2 = box.list()
@@ -264,6 +261,30 @@ def mirrored(box: Box, across: bool, down: bool, side: float = 384) -> Box:
     if down: y1, y2 = 1 - y2, 1 - y1
     return Box(*(v * side for v in (x1, y1, x2, y2)))
 
+# %% ../nbs/16_tiny_lm.ipynb #24cc661a
+def rename(objects: list, kind: str, name: str) -> list: # of SceneObject
+    "The same things, those of one kind under another name."
+    return [replace(o, name=name) if o.name == kind else o for o in objects]
+
+def lesson_objects(rng: random.Random, most, # at most so many; None: whole scenes
+                   first: int, pool: int): # the pool's first scene, and how many there are -> list of SceneObject in a square of 384
+    "What lies in a lesson's scene."
+    split = "count" if most is None and rng.random() < MANY else "train"
+    objects, flip = pooled_objects(first + rng.randrange(pool), split), [rng.random() < .5, rng.random() < .5]
+    if most: objects = rng.sample(objects, min(len(objects), rng.randint(1, most)))
+    return [replace(o, box=mirrored(o.box, *flip)) for o in objects]
+
+def lesson_turns(rng: random.Random, objects: list, tasks: dict, n_turns: int): # -> (what the crops show, list of (prompt, answer, objects or crops whose vectors the prompt needs))
+    "Questions about a lesson's scene; crops are numbered behind the objects."
+    scene = Scene(None, (384, 384), objects)
+    turns = make_conversation(scene, tasks, rng, n_turns).turns
+    kinds = [t.meta["kind"] for t in turns for _ in t.crops]
+    number = iter(range(len(objects), len(objects) + len(kinds)))
+    needs = [[next(number) for _ in t.crops] or (t.meta.get("objects", [t.meta.get("object")]) if t.regions else []) for t in turns]
+    asked = [prompt_in_words(t, scene.size, f" {REGION}").replace("<crop>", CROP) for t in turns]
+    return kinds, [(p, t.answer, who) for p, t, who in zip(asked, turns, needs)]
+
+# %% ../nbs/16_tiny_lm.ipynb #5498372f
 class ThingScenes(torch.utils.data.Dataset):
     "Scenes told in things, with questions on them: a few objects first, later whole scenes and every kind of question. Each lesson takes a scene from a pool and may mirror it."
     def __init__(self, n: int, # how many
@@ -277,21 +298,11 @@ class ThingScenes(torch.utils.data.Dataset):
     def __getitem__(self, i): # -> (objects, what the crops show, things, list of (prompt, answer, objects or crops whose vectors the prompt needs))
         i += self.skip; rng = random.Random(f"{self.seed}-{i}")
         most, tasks, n_turns = next(c[1:] for c in COURSES[self.style] if i < c[0])
-        most = rng.choice(most)
-        split = "count" if most is None and rng.random() < MANY else "train"
-        objects, flip = pooled_objects(self.seed * self.pool + rng.randrange(self.pool), split), [rng.random() < .5, rng.random() < .5]
-        if most: objects = rng.sample(objects, min(len(objects), rng.randint(1, most)))
-        objects = [replace(o, box=mirrored(o.box, *flip)) for o in objects]
+        objects = lesson_objects(rng, rng.choice(most), self.seed * self.pool, self.pool)
         if self.style == "griffon" and rng.random() < UNNAMED and (known := sorted({o.name for o in objects if not o.text})): # looks like a bit of this and a bit of that
             objects, tasks = rename(objects, rng.choice(known), " ".join(rng.sample(list(KINDS), 3))), dict(search=1.0)
-        scene = Scene(None, (384, 384), objects)
-        turns = make_conversation(scene, tasks, rng, n_turns).turns
-        kinds = [t.meta["kind"] for t in turns for _ in t.crops]
-        number = iter(range(len(objects), len(objects) + len(kinds)))
-        needs = [[next(number) for _ in t.crops] or (t.meta.get("objects", [t.meta.get("object")]) if t.regions else []) for t in turns]
-        asked = [prompt_in_words(t, scene.size, f" {REGION}").replace("<crop>", CROP) for t in turns]
-        told = told_in_things(objects, scene.size, np.random.default_rng([self.seed, i]), self.style, len(kinds))
-        return objects, kinds, told, [(p, t.answer, who) for p, t, who in zip(asked, turns, needs)]
+        kinds, turns = lesson_turns(rng, objects, tasks, n_turns)
+        return objects, kinds, told_in_things(objects, (384, 384), np.random.default_rng([self.seed, i]), self.style, len(kinds)), turns
 
 # %% ../nbs/16_tiny_lm.ipynb #b5656149
 def word_shares(tokenizer, texts: list) -> torch.Tensor: # [n, V]
@@ -302,6 +313,7 @@ def word_shares(tokenizer, texts: list) -> torch.Tensor: # [n, V]
         share.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.full((len(ids),), 1 / max(1, len(ids))))
     return shares
 
+# %% ../nbs/16_tiny_lm.ipynb #08ff171d
 def boxes_written(tokenizer, row: dict, # of encode_turns
                   ) -> list: # of (name, start, stop, text)
     """The boxes that a row's answers write: from the token that opens the bracket up to the one that closes it.
@@ -328,6 +340,7 @@ def mark_things(tokenizer, row: dict, # of encode_turns; gets `names` and `write
     for name, start, stop, text in boxes_written(tokenizer, row):
         if text in named: row["names"][name:start + 1], row["writes"][start + 1:stop] = [named[text]] * (start + 1 - name), [named[text]] * (stop - start - 1)
 
+# %% ../nbs/16_tiny_lm.ipynb #76e2a8bd
 def collate_things(items, # list of what ThingScenes gives
                    tokenizer, most: int = MOST_TEXT, # tokens of text per scene
                    style: str = "ferret") -> dict: # or "griffon"
@@ -377,6 +390,27 @@ def look_loss(weights: torch.Tensor, # [B, heads, L, L]: how much each row's tok
     if not len(row): return weights.new_zeros(())
     return -(weights[row, :, at].float() * shows[writes[row, at]][:, None]).sum(-1).clamp(min=1e-6).log().mean()
 
+# %% ../nbs/16_tiny_lm.ipynb #3c2060cc
+def lesson_loss(model, batch: dict, # of collate_things
+                tokenizer, look: float) -> torch.Tensor: # scalar
+    "Cross-entropy of the answers, plus `look` times `look_loss` of names and of boxes."
+    mask = torch.zeros(1, device=batch["turn_ids"].device).masked_fill(~turn_mask(batch["turn_ids"]), -1e9).to(torch.bfloat16 if autocast()._enabled else torch.float32)
+    out = model(inputs_embeds=read_things(model, batch, tokenizer), attention_mask=mask, position_ids=batch["position_ids"], output_attentions=look > 0)
+    loss = next_token_loss(out.logits, batch["labels"])
+    if look: loss = loss + look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], batch[k], batch["shows"]) for k in ("names", "writes"))
+    return loss
+
+# %% ../nbs/16_tiny_lm.ipynb #5b6a12a3
+def begun_lm(start, # folder of a language model, or None: from nothing
+             style: str = "ferret"): # -> (model, tokenizer, record of the model it came from or None)
+    "The language model with which a run begins."
+    told = Path(start) / "run.json" if start else None
+    before = json.loads(told.read_text()) if told and told.exists() else None # a model's record holds those of the models it came from
+    if start: tokenizer, model = AutoTokenizer.from_pretrained(start), LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    else: tokenizer = train_tokenizer(corpus()); model = LlamaForCausalLM(tiny_llama_config(tokenizer))
+    if style == "griffon": model.resize_token_embeddings(len(with_crop_token(tokenizer)), mean_resizing=False)
+    return model, tokenizer, before
+
 # %% ../nbs/16_tiny_lm.ipynb #05cb7ebc
 def pretrain_lm(out, # folder: model and tokenizer are written there in transformers' format
                 samples: int | None = None, # scenes, or
@@ -393,22 +427,12 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
                 ) -> list: # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
     torch.manual_seed(seed)
-    told = Path(start) / "run.json" if start else None
-    before = json.loads(told.read_text()) if told and told.exists() else None # a model's record holds those of the models it came from
-    if start: tokenizer, model = AutoTokenizer.from_pretrained(start), LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    else: tokenizer = train_tokenizer(corpus()); model = LlamaForCausalLM(tiny_llama_config(tokenizer))
-    if style == "griffon": model.resize_token_embeddings(len(with_crop_token(tokenizer)), mean_resizing=False)
+    model, tokenizer, before = begun_lm(start, style)
     data = ThingScenes(10 ** 7, 2 * 10 ** 7 * (1 + seed), style=style, skip=COURSES[style][0][0] if start else 0)
     model.set_attn_implementation("eager") # on a CPU, and at these lengths, twice as fast as the fused one
     if compile: model.compile(dynamic=True)
-    def loss_of(batch):
-        mask = torch.zeros(1, device=batch["turn_ids"].device).masked_fill(~turn_mask(batch["turn_ids"]), -1e9).to(torch.bfloat16 if autocast()._enabled else torch.float32)
-        out = model(inputs_embeds=read_things(model, batch, tokenizer), attention_mask=mask, position_ids=batch["position_ids"], output_attentions=look > 0)
-        loss = next_token_loss(out.logits, batch["labels"])
-        if look: loss = loss + look * sum(look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], batch[k], batch["shows"]) for k in ("names", "writes"))
-        return loss
     collate = lambda items: collate_things(items, tokenizer, MOST_TEXT, style)
-    log = train_plainly(model, loss_of, lambda start: stream(data, batch_size, collate, start), out,
+    log = train_plainly(model, lambda batch: lesson_loss(model, batch, tokenizer, look), lambda start: stream(data, batch_size, collate, start), out,
                         samples and max(1, samples // batch_size), minutes, lr, weight_decay=.01, muon=muon, resume=resume)
     model.half().save_pretrained(out); tokenizer.save_pretrained(out)
     write_json(Path(out) / "run.json", dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr, muon=muon, style=style, compile=compile, log=log) | (dict(before=before) if before else {}), 1)

@@ -450,7 +450,7 @@ def count_metrics(
     return {"count.mae": metric(errors.mean(), len(errors), interval, chance, np.abs(truth - np.median(truth)).mean())}
 
 # %% ../nbs/05_metrics.ipynb #d9b9954f
-NUMBERS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+NUMBERS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())} | {"no one": 0}
 
 def read_count(
     text:str|None, # the model's answer

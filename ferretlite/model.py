@@ -26,7 +26,7 @@ from .fusion import VisualPosition, fuse_maps, join_patches, token_sequence
 from .grammar import STYLES
 from .language import CROP, IMAGE, REGION, next_token_loss, turn_mask
 from .resolution import FERRET_GRIDS, allowed_grids, choose_grid, kept_cells, merge_tiles, split_tiles
-from .sampler import SpatialAwareSampler
+from .sampler import make_sampler
 
 # %% ../nbs/17_model.ipynb #e0643d7f
 SWITCHES = dict(resolution=("fixed", "direct", "anyres"), visual_position=("grid", "none"), overview=("first", "last"),
@@ -71,7 +71,7 @@ class FerretConfig(PreTrainedConfig):
     crop_view: tuple | list | None = None # None: the encoder's own size
     crop_linear: bool = False # one linear layer behind it (paper) instead of two (public code)
     sampler_dim: int | None = None # width the fused map is brought to before the sampler; None: that of the language model
-    sampler: dict | None = None # n_points, n_centers, n_neighbors, pool, compat
+    sampler: dict | None = None # kind ("spatial", or "mean": the ablation's arm), n_points, and of "spatial" n_centers, n_neighbors, pool, compat
     region_features: bool = True # False: no sampler; a region is read by its written coordinates alone (Griffon v2)
     image_token_id: int = 4
     region_token_id: int = 5
@@ -146,7 +146,7 @@ def visual_boxes(self:FerretConfig, grid: tuple, size: tuple | None = None) -> t
     return token_sequence(found, torch.zeros(4) if self.row_separators else None, self.overview)
 
 # %% ../nbs/17_model.ipynb #57e3d627
-VISION_INPUTS = ("global_pixels", "local_pixels", "grids", "regions", "image_sizes", "crop_pixels")
+VISION_INPUTS = ("global_pixels", "local_pixels", "grids", "regions", "image_sizes", "image_of", "crop_pixels")
 
 def fill_placeholders(embeddings: torch.Tensor, # [B, L, D]
                       places: torch.Tensor, # bool [B, L]
@@ -192,7 +192,7 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.visual_position = VisualPosition(config.projector_dim or width) if config.visual_position == "grid" else None
         self.row_separator = nn.Parameter(torch.randn(width) / width ** .5) if config.row_separators else None
         self.bottleneck = nn.Linear(fused, inner) if config.region_features and (config.sampler_dim or config.fusion == "concat" or fused != inner) else nn.Identity()
-        self.sampler = SpatialAwareSampler(inner, width, **(config.sampler or {})) if config.region_features else None
+        self.sampler = make_sampler(inner, width, **(config.sampler or {})) if config.region_features else None
         self.language_model = parts.get("language_model") or AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
         self._no_split_modules = sorted({type(m).__name__ for m in self.modules() if isinstance(m, GradientCheckpointingLayer)}) # what a GPU holds whole, when weights are spread over several
@@ -309,7 +309,8 @@ FerretForConditionalGeneration.see = see
 
 # %% ../nbs/17_model.ipynb #8589f3f9
 def embed(self, input_ids, # [B, L]
-          global_pixels=None, local_pixels=None, grids=None, regions=None, image_sizes=None, tower_maps=None, crop_pixels=None):
+          global_pixels=None, local_pixels=None, grids=None, regions=None, image_sizes=None, tower_maps=None, crop_pixels=None,
+          image_of=None): # [B]: which image each row is about; None: its own
     "Token embeddings with the image, region and crop placeholders filled: [B, L, D]. Who has kept what `look` gave hands it in as `tower_maps`."
     embeddings = self.get_input_embeddings()(input_ids)
     if self.crop_tokenizer is not None and (crop_pixels is not None or global_pixels is not None or tower_maps is not None):
@@ -317,6 +318,7 @@ def embed(self, input_ids, # [B, L]
         embeddings = fill_placeholders(embeddings, input_ids == self.config.crop_token_id, vectors, "crop")
     if global_pixels is None and tower_maps is None: return embeddings
     tokens, maps = self.see(*(tower_maps or self.look(global_pixels, local_pixels)), grids, image_sizes)
+    if image_of is not None: tokens, maps, image_sizes = ([held[i] for i in image_of.tolist()] if held is not None else None for held in (tokens, maps, image_sizes))
     embeddings = fill_placeholders(embeddings, input_ids == self.config.image_token_id, torch.cat(tokens), "image")
     if self.sampler is None: return embeddings
     if not regions or not any(regions): regions = [[]] * len(maps)
@@ -329,12 +331,12 @@ def forward(self, input_ids=None, # [B, L]
             position_ids=None, inputs_embeds=None, labels=None, # -100: no loss
             turn_ids=None, # [B, L]: see `turn_mask`
             past_key_values=None, use_cache=None, logits_to_keep=0,
-            global_pixels=None, local_pixels=None, grids=None, regions=None, image_sizes=None, tower_maps=None, crop_pixels=None, **kwargs) -> CausalLMOutputWithPast:
+            global_pixels=None, local_pixels=None, grids=None, regions=None, image_sizes=None, tower_maps=None, crop_pixels=None, image_of=None, **kwargs) -> CausalLMOutputWithPast:
     """Logits [B, L, vocabulary], and the mean next-token loss where `labels` are given.
 
-    `regions` holds a list of regions per image, in the image frame of `image_sizes`, in the order of their placeholders; `crop_pixels` the crops of
-    all prompts [n, 3, H, W] in reading order."""
-    if inputs_embeds is None: inputs_embeds = self.embed(input_ids, global_pixels, local_pixels, grids, regions, image_sizes, tower_maps, crop_pixels)
+    `regions` holds a list of regions per row, in the image frame, in the order of their placeholders; `crop_pixels` the crops of all prompts [n, 3, H, W] in reading order;
+    `image_of` [B] which image a row is about, where several rows share one (pixels, grids and sizes are then given once per image)."""
+    if inputs_embeds is None: inputs_embeds = self.embed(input_ids, global_pixels, local_pixels, grids, regions, image_sizes, tower_maps, crop_pixels, image_of)
     if turn_ids is not None:
         attention_mask = turn_mask(turn_ids)
         if self.language_model.config._attn_implementation == "eager": # wants numbers to add
@@ -357,17 +359,14 @@ def prepare_inputs_for_generation(self, input_ids, past_key_values=None, is_firs
     return inputs
 
 def _expand_inputs_for_generation(self, expand_size=1, is_encoder_decoder=False, input_ids=None, **kwargs):
-    "Repeat each sample for beams or samples; tiles are packed and regions are lists, so that they need their own way."
-    packed = {k: kwargs.pop(k, None) for k in ("local_pixels", "regions", "image_sizes", "crop_pixels")}
-    if expand_size > 1:
+    "Repeat each question for beams or samples. Images are not repeated, only pointed at; regions are lists and crops are packed, so that they need their own way."
+    packed = {k: kwargs.pop(k, None) for k in VISION_INPUTS if k != "image_of"}
+    if expand_size > 1 and packed["grids"] is not None:
+        if kwargs.get("image_of") is None: kwargs["image_of"] = torch.arange(len(input_ids), device=input_ids.device)
         if packed["crop_pixels"] is not None:
             counts = (input_ids == self.config.crop_token_id).sum(1).tolist()
             packed["crop_pixels"] = torch.cat([c for c in packed["crop_pixels"].split(counts) for _ in range(expand_size)])
-        if packed["local_pixels"] is not None:
-            counts = (kwargs["grids"][:, 0] * kwargs["grids"][:, 1]).tolist()
-            packed["local_pixels"] = torch.cat([t for t in packed["local_pixels"].split(counts) for _ in range(expand_size)])
-        for k in ("regions", "image_sizes"):
-            if packed[k] is not None: packed[k] = [x for x in packed[k] for _ in range(expand_size)]
+        if packed["regions"] is not None: packed["regions"] = [held for held in packed["regions"] for _ in range(expand_size)]
     input_ids, kwargs = super(FerretForConditionalGeneration, self)._expand_inputs_for_generation(
         expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs)
     return input_ids, {**kwargs, **{k: v for k, v in packed.items() if v is not None}}
@@ -394,7 +393,7 @@ def paper_config(name: str, # one of PAPER_SIZES
     clip = lambda side: CLIPVisionConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=side, patch_size=14)
     large = dict(hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40) if "13b" in name else {}
     shared = dict(global_tower=clip(336), text_config=LlamaConfig(vocab_size=32003, **large), image_token_id=32000, region_token_id=32001, sampler_dim=1024)
-    if name.startswith("griffon"): return FerretConfig(**shared, resolution="direct", global_view=(336, 336), direct_view=(1022, 1022), projector="conv", style="griffon", region_features=False, crop_tower=clip(224), crop_token_id=32002)
+    if name.startswith("griffon"): return FerretConfig(**shared, resolution="direct", global_view=(336, 336), local_view=(336, 336), direct_view=(1022, 1022), projector="conv", style="griffon", region_features=False, crop_tower=clip(224), crop_token_id=32002)
     side = 336 if name.endswith("-336") else 224
     return FerretConfig(**shared, local_tower=Dinov2Config(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, image_size=518, patch_size=14),
                         global_view=(side, side), local_view=(side, side), max_visual_tokens=1280 if side == 224 else 2880)

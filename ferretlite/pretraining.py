@@ -6,7 +6,7 @@
 __all__ = ['WORDS', 'NAMES', 'cut_box', 'IconicViews', 'collate_iconic', 'word_ids', 'contrastive_loss', 'same_captions',
            'normalise', 'CaptionPair', 'cell_shares', 'patch_owners', 'learning_rate', 'write_whole', 'write_json',
            'stream', 'training_device', 'to_device', 'autocast', 'keep_buffers', 'sum_in_order', 'train_plainly',
-           'caption_scores', 'pretrain_clip', 'similarity_table']
+           'caption_scores', 'region_loss', 'pretrain_clip', 'similarity_table']
 
 # %% ../nbs/07_clip.ipynb #73bf295f
 import ctypes
@@ -264,7 +264,7 @@ def _load_state(path, model, optimizers, device): # -> step, steps, log
 def _count_steps(minutes, began, clock): # -> int
     "How many steps fit into some minutes since `began`: sixteen are done, and the last eight of them took from `clock` until now."
     now = time.perf_counter()
-    return int(16 + (minutes * 60 - (now - began)) * 8 / (now - clock))
+    return max(16, int(16 + (minutes * 60 - (now - began)) * 8 / (now - clock)))
 
 def _report(step, steps, loss, seconds): # of a step
     print(f"step {step}/{steps}  loss {loss:.3f}  {seconds * (steps - step) / 60:.1f} min left", flush=True)
@@ -325,6 +325,13 @@ def caption_scores(pair: CaptionPair, # put into eval()
     kind = [a.split(" ", 2)[2] == t[0].name for a, t in zip(said, things)]
     return dict(retrieval=retrieval, kind=float(np.mean(kind)), name=float(np.mean([a == t[0].phrase for a, t in zip(said, things)])), n=len(things))
 
+# %% ../nbs/07_clip.ipynb #e1c7a0d2
+def region_loss(pair: CaptionPair, pixels: torch.Tensor, things: list) -> torch.Tensor: # of collate_iconic -> scalar
+    "What naming things by the mean of their patches costs, among all names of the batch."
+    vectors, phrases = pair.see_regions(pixels, things)
+    names = sorted(set(phrases))
+    return F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases], device=pixels.device))
+
 # %% ../nbs/07_clip.ipynb #4f49fcbc
 def pretrain_clip(out, # folder: the tower is written to `global/` there, in transformers' format
                   samples: int | None = None, # scenes, each giving up to six views, or
@@ -343,10 +350,7 @@ def pretrain_clip(out, # folder: the tower is written to `global/` there, in tra
     def loss_of(batch):
         pixels, captions, things = batch
         loss = contrastive_loss(pair.see(pixels), pair.read(captions), pair.scale(), same_captions(captions))[0]
-        if not regions: return loss
-        vectors, phrases = pair.see_regions(pixels, things)
-        names = sorted(set(phrases))
-        return loss + regions * F.cross_entropy(pair.scale() * vectors @ pair.read(names).T, torch.tensor([names.index(p) for p in phrases], device=pixels.device))
+        return loss + regions * region_loss(pair, pixels, things) if regions else loss
     log = train_plainly(pair, loss_of, lambda start: stream(data, batch_size, collate_iconic, start), out, samples and max(1, samples // batch_size), minutes, lr, muon=muon, resume=resume)
     scores, after = caption_scores(pair), similarity_table(pair)
     run = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon, regions=regions, log=log, scores=scores,

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RESOLUTION_SIDES', 'load_image', 'Decoded', 'box_score', 'FerretProcessor', 'image_inputs', 'with_marks',
-           'write_prompt', 'beginning', 'crop_inputs', 'encode_questions', 'encode_conversations', 'mark_written',
-           'decode', 'bench_config', 'quickest', 'cost_of_seeing', 'bench_resolution', 'resolution_lines']
+           'write_prompt', 'beginning', 'crop_inputs', 'load_shared', 'encode_questions', 'encode_conversations',
+           'mark_written', 'decode', 'bench_config', 'quickest', 'cost_of_seeing', 'bench_resolution',
+           'resolution_lines']
 
 # %% ../nbs/18_processor.ipynb #83121c3f
 import io
@@ -179,6 +180,12 @@ def crop_inputs(self, crops: list) -> dict: # of tasks.Crop, path, PIL image, ar
 FerretProcessor.crop_inputs = crop_inputs
 
 # %% ../nbs/18_processor.ipynb #119c67b1
+def load_shared(images: list): # -> (the images that differ, loaded; for each entry which of them it is)
+    "Load each image once, however often it is named: the same object, or the same path."
+    names = [str(i) if isinstance(i, (str, Path)) else id(i) for i in images]
+    distinct = dict(zip(names, images)); places = {name: k for k, name in enumerate(distinct)}
+    return [load_image(i) for i in distinct.values()], [places[name] for name in names]
+
 def encode_questions(self, images, # one, or a list: path, PIL image, array or bytes
                      prompts, # one, or a list
                      regions=None, # for each image a list of regions, or None
@@ -190,14 +197,16 @@ def encode_questions(self, images, # one, or a list: path, PIL image, array or b
     regions, crops = ([held or []] if single else [h or [] for h in (held or [[]] * len(prompts))] for held in (regions, crops))
     if not len(images) == len(prompts) == len(regions) == len(crops) > 0:
         raise ValueError(f"Found {len(images)} images, {len(prompts)} prompts, {len(regions)} lists of regions and {len(crops)} of crops: expected one of each per question, and at least one question.")
-    inputs = self.image_inputs([load_image(i) for i in images]) | self.crop_inputs([c for held in crops for c in held])
+    distinct, image_of = load_shared(images)
+    inputs = self.image_inputs(distinct) | self.crop_inputs([c for held in crops for c in held])
     rows = []
-    for prompt, held, shown, size, grid in zip(prompts, regions, crops, inputs["image_sizes"], inputs["grids"].tolist()):
+    for prompt, held, shown, i in zip(prompts, regions, crops, image_of):
+        size, grid = inputs["image_sizes"][i], inputs["grids"][i].tolist()
         rows.append(self.beginning(self.config.count_visual_tokens(grid, size)) + prompt_ids(self.tokenizer, self.write_prompt(prompt, held, size, len(shown))))
     length, pad = max(map(len, rows)), self.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (length - len(r)) + r for r in rows])
     mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
-    return BatchFeature(dict(input_ids=ids, attention_mask=mask, regions=[list(r) for r in regions], **inputs))
+    return BatchFeature(dict(input_ids=ids, attention_mask=mask, regions=[list(r) for r in regions], **inputs, image_of=torch.tensor(image_of)))
 
 FerretProcessor.__call__ = encode_questions
 

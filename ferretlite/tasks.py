@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['REGION', 'CROP', 'SWITCH', 'WORDINGS', 'IRREGULAR', 'FORMS', 'RELATIONS', 'EDGE', 'NEARER', 'LARGER', 'MOST',
-           'ORDERS', 'TASKS', 'GRIFFON_WORDINGS', 'MOST_NAMES', 'GRIFFON_TASKS', 'WRITTEN_TASKS', 'EVERY', 'ONCE',
-           'Crop', 'Turn', 'Conversation', 'say', 'plural', 'inner_point', 'draw_region', 'form_of', 'family', 'Query',
-           'descriptions', 'rivals', 'attribute_query', 'Relation', 'relation_query', 'ask_rec', 'ask_phrase',
+           'ORDERS', 'TASKS', 'GRIFFON_WORDINGS', 'MOST_NAMES', 'GRIFFON_TASKS', 'WRITTEN_TASKS', 'EVERY', 'ORDERED',
+           'ONCE', 'Crop', 'Turn', 'Conversation', 'say', 'plural', 'inner_point', 'draw_region', 'form_of', 'family',
+           'Query', 'descriptions', 'rivals', 'attribute_query', 'Relation', 'relation_query', 'ask_rec', 'ask_phrase',
            'raster_scan', 'ask_dense_detection', 'ask_dense_referring', 'ask_name', 'ask_choose', 'ask_word',
-           'count_queries', 'ask_count', 'ask_caption', 'grounded_caption', 'ask_grounded_caption', 'answer_boxes',
-           'ask_find_set', 'ask_find', 'ask_find_phrases', 'ask_tell', 'ask_search', 'ask_like', 'spoken',
-           'told_phrases', 'written_rec', 'written_name', 'written_phrase', 'written_caption', 'written_find',
+           'count_queries', 'ask_count', 'ask_caption', 'grounded_caption', 'ask_grounded_caption', 'check_order',
+           'answer_boxes', 'ask_find_set', 'ask_find', 'ask_find_phrases', 'ask_tell', 'ask_search', 'ask_like',
+           'spoken', 'told_phrases', 'written_rec', 'written_name', 'written_phrase', 'written_caption', 'written_find',
            'written_find_phrases', 'written_tell', 'whole_kinds', 'make_conversation']
 
 # %% ../nbs/04_tasks.ipynb #99753a8d
@@ -131,12 +131,11 @@ def form_of(region) -> str:
     "`point`, `box` or `mask`."
     return type(region).__name__.lower()
 
-# %% ../nbs/04_tasks.ipynb #e58a7993
+# %% ../nbs/04_tasks.ipynb #d19900f2
 def family(name: str) -> str:
     "`dice` for `dice 3`; other names are their own family."
     return name.rstrip("0123456789 ") or name
 
-# %% ../nbs/04_tasks.ipynb #d19900f2
 @dataclass(frozen=True)
 class Query:
     "A description: it matches each object that agrees with everything it gives."
@@ -362,7 +361,7 @@ def count_queries(scene) -> dict: # number -> list of Query
     for query in queries: found.setdefault(len(query.select(scene.objects)), []).append(query)
     return found
 
-# %% ../nbs/04_tasks.ipynb #41780435
+# %% ../nbs/04_tasks.ipynb #24dc68bf
 def _absent(scene, rng): # -> Query or None
     "A description that nothing in the scene matches: an absent kind, or a present kind in an absent colour. Where a data set says what could be there, one of those; None if all are."
     if (known := getattr(scene, "names", None)) is not None:
@@ -374,7 +373,6 @@ def _absent(scene, rng): # -> Query or None
         query = Query(rng.choice(names), rng.choice(list(COLORS))) if names and rng.random() < .5 else Query(rng.choice(list(KINDS)))
         if not query.select(scene.objects): return query
 
-# %% ../nbs/04_tasks.ipynb #24dc68bf
 ORDERS = {"left": lambda box: (box.x1, box.y1, box.x2, box.y2), "raster": lambda box: (box.y1, box.x1, box.y2, box.x2)} # from left to right, or as one reads
 
 def ask_count(scene, rng, wording=None): # -> Turn or None
@@ -429,12 +427,18 @@ GRIFFON_WORDINGS = { # task -> prompts; the first is canonical
         "This is what to look for: <crop>. Where is it?", "Mark each object that matches <crop>.")}
 WORDINGS |= GRIFFON_WORDINGS
 
+def check_order(order: str) -> str:
+    "Raises ValueError for an unknown one."
+    if order not in ORDERS: raise ValueError(f"Unknown order {order!r}: expected one of {', '.join(ORDERS)}.")
+    return order
+
 def answer_boxes(found: list, # of (name, Box); the name is "" where boxes alone are asked for
                  size, # (height, width)
                  order: str = "left", # a key of ORDERS
                  ) -> tuple: # (text in Griffon's form, `None` for nothing; list of Grounding, one a box)
     "Boxes in order, each with its name."
-    listed = [Grounding(name, [box]) for name, box in sorted(found, key=lambda f: ORDERS[order](f[1]))]
+    place = ORDERS[check_order(order)]
+    listed = [Grounding(name, [box]) for name, box in sorted(found, key=lambda f: place(f[1]))]
     return format_groundings(listed, size, "griffon"), listed
 
 # %% ../nbs/04_tasks.ipynb #a65933cf
@@ -586,6 +590,7 @@ WRITTEN_TASKS = {"rec": written_rec, "name": written_name, "phrase": written_phr
 
 # %% ../nbs/04_tasks.ipynb #729eb7e2
 EVERY = ("phrase", "count", "find", "find_set", "find_phrases", "search") # answers that promise all there is
+ORDERED = ("find", "find_set", "find_phrases", "search") # answers whose order is a switch
 ONCE = ("caption", "grounded_caption", "dense_referring", "dense_detection") # about the whole image: asked once in a conversation
 
 def whole_kinds(scene):
@@ -597,18 +602,20 @@ def make_conversation(scene, # anything with .image .size .objects .caption .id
                       rng, # random.Random: the only source of randomness
                       n_turns: int = 4, # at most; fewer when the scene cannot pose more
                       wording: int | dict | None = None, # 0: canonical prompts only; see `say`
+                      order: str = "left", # of the boxes in answers to Griffon's tasks, a key of ORDERS; draws nothing
                       ) -> Conversation:
-    """Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task.
+    """Questions and answers about one scene, drawn by weight, none twice. Raises ValueError for an unknown task or order.
 
     Which one comes first is drawn by the square of its answer's length: where training has no room for all, the later ones are left out, and long ones must not be lost more often."""
     known = TASKS | GRIFFON_TASKS
     if getattr(scene, "phrases", None): known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]
     if unknown: raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
+    check_order(order)
     left, turns, misses = {t: w for t, w in tasks.items() if w > 0 and (scene.split != "practice" or t == "search")}, [], Counter()
     while left and len(turns) < n_turns:
         task = rng.choices(list(left), list(left.values()))[0]
-        turn = known[task](whole_kinds(scene) if task in EVERY else scene, rng, wording)
+        turn = known[task](whole_kinds(scene) if task in EVERY else scene, rng, wording, **dict(order=order) if task in ORDERED else {})
         if turn and (turn.prompt, turn.answer) not in ((t.prompt, t.answer) for t in turns): turns.append(turn)
         else: misses[task] += 1
         if misses[task] == 5 or (turn and task in ONCE): del left[task]

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'FERRET_STAGES', 'TINY_STAGES', 'GRIFFON_PARTS', 'GRIFFON_STAGES', 'TINY_GRIFFON_STAGES', 'PAPER_FERRET',
-           'PAPER_GRIFFON', 'STAGES', 'WEIGHTS', 'STARTS', 'WHOLE_VIEWS', 'MOST_PICTURES', 'Stage', 'at_full_size',
-           'tiny_config', 'tiny_griffon_config', 'put_together', 'start_model', 'load_model', 'stage_model',
-           'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups', 'PatchScenes', 'as_it_is',
-           'patch_things', 'align_projectors', 'StageTrainer', 'Watch', 'stage_arguments', 'stage_data',
-           'choose_attention', 'fitting_steps', 'used_projectors', 'run_stage', 'board', 'finished', 'Meter',
-           'cut_graph', 'carry_gradients', 'measured_step', 'measured_steps', 'matmul_peak', 'bench_train',
-           'bench_lines', 'seconds_per_sample', 'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages',
-           'open_run', 'plan_run', 'save_record', 'save_model', 'draw_losses', 'train']
+           'PAPER_GRIFFON', 'STAGES', 'WEIGHTS', 'STARTS', 'WHOLE_VIEWS', 'CELLS', 'MOST_PICTURES', 'Stage',
+           'at_full_size', 'tiny_config', 'tiny_griffon_config', 'put_together', 'give_towers', 'start_model',
+           'load_model', 'stage_model', 'prepare_stage', 'copy_projector', 'stage_processor', 'parameter_groups',
+           'PatchScenes', 'as_it_is', 'patch_things', 'with_and_without', 'align_projectors', 'stage_data',
+           'stage_arguments', 'StageTrainer', 'Watch', 'choose_attention', 'fitting_steps', 'used_projectors',
+           'carried_out', 'board', 'stage_trainer', 'run_stage', 'finished', 'Meter', 'cut_graph', 'carry_gradients',
+           'measured_step', 'measured_steps', 'matmul_peak', 'bench_train', 'bench_lines', 'seconds_per_sample',
+           'seconds_per_scene', 'plan_steps', 'plan_minutes', 'chosen_stages', 'open_run', 'plan_run', 'begin_run',
+           'save_record', 'save_model', 'draw_losses', 'at_work', 'told_data', 'next_stage', 'train']
 
 # %% ../nbs/20_training.ipynb #eaadfe46
 import contextlib
@@ -27,9 +28,11 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+# %% ../nbs/20_training.ipynb #9b8314f9
 import numpy as np
 import torch
 import torch.distributed as dist
+from fastcore.basics import patch
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
@@ -106,8 +109,8 @@ def at_full_size(stages: tuple, rates: tuple, slow: dict) -> tuple:
 PAPER_FERRET = at_full_size(FERRET_STAGES, (1e-3, 1e-4, 2e-5), dict.fromkeys(PARTS[:2], .1))
 PAPER_GRIFFON = at_full_size(GRIFFON_STAGES, (1e-3, 2e-5, 2e-5), {})
 
-STAGES = {**{name: PAPER_GRIFFON if name.startswith("griffon") else PAPER_FERRET for name in PAPER_SIZES}, "tiny": TINY_STAGES, "tiny-griffon": TINY_GRIFFON_STAGES, # … and `tiny` with towers that go on learning in the end, slowly, as the paper's do
-          "tiny-unfrozen": (*TINY_STAGES[:2], replace(TINY_STAGES[2], trains=PARTS, visits=1, slow=dict.fromkeys(PARTS[:2], .1)))}
+STAGES = {**{name: PAPER_GRIFFON if name.startswith("griffon") else PAPER_FERRET for name in PAPER_SIZES}, "tiny": TINY_STAGES, "tiny-griffon": TINY_GRIFFON_STAGES,
+          "tiny-unfrozen": (*TINY_STAGES[:2], replace(TINY_STAGES[2], trains=PARTS, visits=1, slow=dict.fromkeys(PARTS[:2], .1)))} # its towers go on learning in the end, slowly, as the paper's do
 WEIGHTS = Path(str(files("ferretlite"))) / "weights"
 
 # %% ../nbs/20_training.ipynb #4619280e
@@ -132,6 +135,8 @@ def tiny_griffon_config(global_tower, local_tower, text_config, tokenizer, chang
 STARTS = { # name -> its configuration, and which shipped tower becomes what
     "tiny": (tiny_config, dict(global_tower="global", local_tower="local")),
     "tiny-griffon": (tiny_griffon_config, {"global_tower": "local", "crop_tokenizer.tower": "global"})}
+
+# %% ../nbs/20_training.ipynb #c42b688c
 def put_together(preset: str, towers=None, lm=None, config: dict | None = None): # -> (model, processor)
     "A preset of full size: its towers and language model come from the hub, or from folders given instead."
     wanted = {**HUB[preset], **(config or {})}
@@ -141,6 +146,15 @@ def put_together(preset: str, towers=None, lm=None, config: dict | None = None):
     model = FerretForConditionalGeneration.from_towers(**wanted)
     return model, FerretProcessor.for_model(model, wanted["llm"], wanted.get("chat"))
 
+def give_towers(model, eyes: dict, # place in the model -> "global" or "local"
+                towers: Path): # their folder
+    "Load towers into their places."
+    for name, side in eyes.items():
+        if name == "local_tower" and model.local_tower is None: continue
+        tower = model.get_submodule(name)
+        tower.load_state_dict(type(tower).from_pretrained(towers / side, dtype=torch.float32).state_dict())
+
+# %% ../nbs/20_training.ipynb #063556ad
 def start_model(towers=None, # folder with `global/` and `local/`; None: the shipped ones
                 lm=None, # folder; None: the shipped one, for Griffon that which was taught in its manner
                 seed: int = 0,
@@ -156,10 +170,7 @@ def start_model(towers=None, # folder with `global/` and `local/`; None: the shi
     for part in configs: part._name_or_path = "" # where a part came from is nobody's business later
     configure, eyes = STARTS.get(preset, STARTS["tiny"])
     model = FerretForConditionalGeneration(configure(*configs, tokenizer, config))
-    for name, side in eyes.items():
-        if name == "local_tower" and model.local_tower is None: continue
-        tower = model.get_submodule(name)
-        tower.load_state_dict(type(tower).from_pretrained(towers / side, dtype=torch.float32).state_dict())
+    give_towers(model, eyes, towers)
     if len(tokenizer) > language.config.vocab_size: language.resize_token_embeddings(len(tokenizer)) # a new token begins as the mean of the others
     model.language_model.load_state_dict(language.state_dict())
     return model, FerretProcessor(model.config, tokenizer)
@@ -171,6 +182,7 @@ def load_model(folder): # -> (model, processor)
     for p in model.parameters(): p.data = p.data.clone() # out of the file's memory map, where products round otherwise: a resumed run is the same run
     return model, FerretProcessor.from_pretrained(folder)
 
+# %% ../nbs/20_training.ipynb #b0353ab5
 def stage_model(number: int): # -> (model, processor)
     "`tiny` as it was after stage 0 (the beginning), 1, 2 or 3. Of the stages between, the package carries what they changed. Raises ValueError for another number."
     if number not in range(4): raise ValueError(f"There is no stage {number!r}: expected 0 (the beginning), 1, 2 or 3.")
@@ -193,6 +205,7 @@ def prepare_stage(model, stage: Stage):
     for name in stage.trains:
         for p in (name == "language_model" and adapters(model)) or parts.get(name, []): p.requires_grad_(True)
 
+# %% ../nbs/20_training.ipynb #0ac57493
 def copy_projector(model):
     "Start the local projector as a copy of the global one (paper section 3.4); where their shapes differ it stays as it is."
     if model.local_projector is None: return
@@ -226,6 +239,7 @@ class PatchScenes(torch.utils.data.Dataset):
         scene = make_scene(self.seed + i, 384, "crowd" if i % 3 else "train")
         return np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2), [o.phrase for o in scene.objects], self.processor.image_inputs([scene.image])
 
+# %% ../nbs/20_training.ipynb #43d4de13
 def as_it_is(item): return item
 
 def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global", "local"
@@ -243,9 +257,33 @@ def patch_things(model, processor: FerretProcessor, sides: tuple, # of "global",
         words += phrases; edges.append(torch.from_numpy(boxes).float())
     return {s: (torch.cat(maps[s]), torch.cat(owners[s]), grids[s]) for s in sides}, word_shares(processor.tokenizer, words).to(device), torch.cat(edges).to(device)
 
-# %% ../nbs/20_training.ipynb #4620ddd7
+# %% ../nbs/20_training.ipynb #5eda5a4a
 WHOLE_VIEWS = 12 # through a projector that joins cells, a step
+CELLS = (768, 256) # that a step draws of each tower: with a thing, and without
 
+def with_and_without(owners): # [...] -> (cells that hold a thing, cells that hold none)
+    "Which cells are somebody's and which are nobody's, as numbers in `owners.flatten()`."
+    owners = owners.flatten()
+    return (owners > 0).nonzero()[:, 0], (owners == 0).nonzero()[:, 0]
+
+def _drawn(cells, k: int, dice): # -> k of the cells
+    return cells[torch.randint(len(cells), (k,), generator=dice).to(cells.device)] if len(cells) else cells
+
+def _told_of(projector, maps, owners, kinds, # see with_and_without
+            places, # see FerretForConditionalGeneration.place_cells
+            dice): # yields, for each kind, (what the projector makes of some cells [k, D], their owners [k])
+    if isinstance(projector, Projector): # each cell by itself
+        for cells, k in zip(kinds, CELLS):
+            some = _drawn(cells, k, dice)
+            yield projector(maps.flatten(0, 2)[some].float(), None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()]), owners.flatten()[some]
+    else: # whole views go through, a few at a time
+        views = torch.randint(len(maps), (WHOLE_VIEWS,), generator=dice).to(maps.device)
+        told, owners = projector(maps[views].float(), places).flatten(0, 2), owners[views].flatten()
+        for cells, k in zip(with_and_without(owners), CELLS):
+            some = _drawn(cells, k, dice)
+            yield told[some], owners[some]
+
+# %% ../nbs/20_training.ipynb #4620ddd7
 def align_projectors(model, processor: FerretProcessor, names: tuple, # of "global_projector", "local_projector"
                      n: int = 300, # scenes to learn from
                      seed: int = 0, steps: int = 1000) -> list: # of (step, loss)
@@ -257,94 +295,32 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
     wanted = thing_vectors(shares, edges, torch.zeros_like(edges), table); wanted[0] = 0
     parts = [getattr(model, name).requires_grad_(True) for name in names] + [model.visual_position.requires_grad_(True)] * (model.visual_position is not None)
     optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=.01)
-    dice, log = torch.Generator().manual_seed(seed), []
-    split = lambda owners: [(owners > 0).nonzero()[:, 0], (owners == 0).nonzero()[:, 0]] # cells with a thing, and without
-    parted = [split(owners.flatten()) for _, owners, _ in seen.values()]
+    dice, log, kinds = torch.Generator().manual_seed(seed), [], [with_and_without(owners) for _, owners, _ in seen.values()]
     for step in range(steps):
         for group in optimizer.param_groups: group["lr"] = 3e-3 * (1 - step / steps)
         loss = 0
-        for name, (maps, owners, grid), parts_of in zip(names, seen.values(), parted):
-            projector, owners = getattr(model, name), owners.flatten()
-            places, x = model.place_cells(projector.out_cells(maps.shape[1:3]), grid), maps.flatten(0, 2)
-            alone = isinstance(projector, Projector) # each cell by itself; else whole views go through, a few at a time
-            if not alone:
-                views = torch.randint(len(maps), (WHOLE_VIEWS,), generator=dice).to(maps.device)
-                told_all, owners = projector(maps[views].float(), places).flatten(0, 2), owners.unflatten(0, (len(maps), -1))[views].flatten()
-                parts_of = split(owners)
-            for chosen, k, weight in zip(parts_of, (768, 256), (1.0, .3)):
-                some = chosen[torch.randint(len(chosen), (k,), generator=dice).to(chosen.device)] if len(chosen) else chosen
-                told = projector(x[some].float(), None if places is None else places.flatten(0, 2)[some % places[..., 0].numel()]) if alone else told_all[some]
-                loss = loss + weight * (told - wanted[owners[some]]).square().sum() / (10 * k)
-                if weight == 1: loss = loss - .3 * (shares[owners[some]] * (5 * told @ table.T).log_softmax(-1)).sum() / k
+        for name, (maps, owners, grid), parted in zip(names, seen.values(), kinds):
+            projector = getattr(model, name)
+            places = model.place_cells(projector.out_cells(maps.shape[1:3]), grid)
+            for (told, of), k, weight in zip(_told_of(projector, maps, owners, parted, places, dice), CELLS, (1.0, .3)):
+                loss = loss + weight * (told - wanted[of]).square().sum() / (10 * k)
+                if weight == 1: loss = loss - .3 * (shares[of] * (5 * told @ table.T).log_softmax(-1)).sum() / k
         optimizer.zero_grad(); loss.backward(); optimizer.step(); log.append((step + 1, loss.detach()))
     return [(step, value.item()) for step, value in log]
 
-# %% ../nbs/20_training.ipynb #8bce3c04
+# %% ../nbs/20_training.ipynb #4253b9c5
 MOST_PICTURES = 4992 # whose maps are kept at a time: a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own pictures again
 
-class StageTrainer(SteadyTrainer):
-    "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
-    written = {} # how many tokens of names and boxes a step writes in all: noted where a process sees only a part of it
+def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
+    "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
+    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, others=stage.others)
+    if stage.visits > 1:
+        sets = max(1, round(samples / (stage.visits * MOST_PICTURES))) # so that each picture comes about as often as it should
+        kept = min(-(-samples // stage.visits), MOST_PICTURES)
+        scenes = Revisited(SceneStream(sets * kept, scenes.seed, others=stage.others), samples, kept, stage.visits)
+    return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
-    def __init__(self, *args, stage: Stage, **kwargs):
-        self.stage, self.kept = stage, {} # kept: id of a picture -> its towers' maps
-        super().__init__(*args, **kwargs)
-
-    def create_optimizer(self, *args):
-        if self.optimizer is None:
-            groups = [{k: v for k, v in g.items() if k != "name"} for g in parameter_groups(self.model, self.stage)]
-            self.optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(.9, .98), fused=True)
-        return self.optimizer
-
-    def keep_maps(self, inputs, ids):
-        "Look at each picture once and keep what the towers say in bfloat16; frozen towers would say it again. On a CPU each is looked at by itself, so that it says the same in any company."
-        fresh, counts = list(inputs.pop("fresh", range(len(ids)))), (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
-        whole, tiles = inputs["global_pixels"].split(1), inputs["local_pixels"].split([counts[i] for i in fresh])
-        places = range(len(fresh))
-        for group in [places] if fresh and inputs["global_pixels"].is_cuda else [[n] for n in places]:
-            with torch.no_grad(), autocast(): seen, cut = self.model.look(*(torch.cat([views[n] for n in group]) for views in (whole, tiles)))
-            cut = [seen.new_zeros(0)] * len(group) if cut is None else cut.split([counts[fresh[n]] for n in group])
-            for n, one, parts in zip(group, seen.split(1), cut): self.kept[ids[fresh[n]]] = [one.bfloat16(), parts.bfloat16()]
-        while len(self.kept) > MOST_PICTURES: del self.kept[next(iter(self.kept))] # of an earlier set
-        for name in ("global_pixels", "local_pixels"): del inputs[name]
-        inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
-
-    def get_batch_samples(self, *args):
-        "A step's batches; also notes how many tokens of names and boxes all processes together write in it."
-        batches, count = super().get_batch_samples(*args)
-        if self.stage.look and self.args.world_size * self.args.gradient_accumulation_steps > 1:
-            self.written = {k: sum((b[k] >= 0).sum() for b in batches).float().to(self.args.device) for k in ("names", "writes")}
-            if self.args.world_size > 1: [dist.all_reduce(total) for total in self.written.values()]
-        return batches, count
-
-    def fair_share(self, name, written):
-        "What a mean over these tokens counts in the mean over all that the step writes. (Gradients are averaged over processes, and added up over a step's parts.)"
-        return self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1) if self.written else 1.0
-
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        if not self.stage.look: return super().compute_loss(model, inputs, return_outputs, **kwargs)
-        written, shows = {k: inputs.pop(k) for k in ("names", "writes")}, inputs.pop("shows")
-        loss, out = super().compute_loss(model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs)
-        loss = loss + self.stage.look * sum(self.fair_share(k, of) * look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for k, of in written.items())
-        return (loss, out) if return_outputs else loss
-
-    def training_step(self, model, inputs, *args, **kwargs):
-        if self.stage.visits > 1: self.keep_maps(inputs, inputs["ids"])
-        return super().training_step(model, inputs, *args, **kwargs)
-
-# %% ../nbs/20_training.ipynb #2baa6b0b
-class Watch(TrainerCallback):
-    "A progress bar over all stages, and the loss beside it."
-    def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name = bar, batch_size, name
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(self.batch_size)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if logs and "loss" in logs:
-            self.bar.set_postfix_str(f"stage {self.name.split()[0]}, loss {logs['loss']:.3f}")
-
-# %% ../nbs/20_training.ipynb #2a5a01a3
+# %% ../nbs/20_training.ipynb #5559e8c1
 def stage_arguments(stage: Stage, out, steps: int, seed: int, options: Options = Options()) -> TrainingArguments:
     "transformers' settings for one stage. Raises ValueError where the stage's batch cannot be divided among the processes."
     fast, size = autocast(), world()[1]
@@ -359,15 +335,75 @@ def stage_arguments(stage: Stage, out, steps: int, seed: int, options: Options =
     found._n_gpu = min(1, found.n_gpu) # one process uses one GPU: several are for torchrun
     return found
 
+# %% ../nbs/20_training.ipynb #8bce3c04
+class StageTrainer(SteadyTrainer):
+    "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
+    written = {} # how many tokens of names and boxes a step writes in all: noted where a process sees only a part of it
 
-def stage_data(stage: Stage, samples: int, seed: int, number: int): # -> dataset of Conversation
-    "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
-    scenes = SceneStream(samples, (seed * 10 + number) * 10 ** 7, others=stage.others)
-    if stage.visits > 1:
-        sets = max(1, round(samples / (stage.visits * MOST_PICTURES))) # so that each picture comes about as often as it should
-        kept = min(-(-samples // stage.visits), MOST_PICTURES)
-        scenes = Revisited(SceneStream(sets * kept, scenes.seed, others=stage.others), samples, kept, stage.visits)
-    return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
+    def __init__(self, *args, stage: Stage, **kwargs):
+        self.stage, self.kept = stage, {} # kept: id of a picture -> its towers' maps
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, *args):
+        if self.optimizer is None:
+            groups = [{k: v for k, v in g.items() if k != "name"} for g in parameter_groups(self.model, self.stage)]
+            self.optimizer = torch.optim.AdamW(groups, lr=self.stage.lr, betas=(.9, .98), fused=True)
+        return self.optimizer
+
+# %% ../nbs/20_training.ipynb #5d217ee9
+@patch
+def get_batch_samples(self:StageTrainer, *args):
+    "A step's batches; also notes how many tokens of names and boxes all processes together write in it."
+    batches, count = super(StageTrainer, self).get_batch_samples(*args)
+    if self.stage.look and self.args.world_size * self.args.gradient_accumulation_steps > 1:
+        self.written = {k: sum((b[k] >= 0).sum() for b in batches).float().to(self.args.device) for k in ("names", "writes")}
+        if self.args.world_size > 1: [dist.all_reduce(total) for total in self.written.values()]
+    return batches, count
+
+@patch
+def fair_share(self:StageTrainer, name, written):
+    "What a mean over these tokens counts in the mean over all that the step writes. (Gradients are averaged over processes, and added up over a step's parts.)"
+    return self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1) if self.written else 1.0
+
+@patch
+def compute_loss(self:StageTrainer, model, inputs, return_outputs=False, **kwargs):
+    if not self.stage.look: return super(StageTrainer, self).compute_loss(model, inputs, return_outputs, **kwargs)
+    written, shows = {k: inputs.pop(k) for k in ("names", "writes")}, inputs.pop("shows")
+    loss, out = super(StageTrainer, self).compute_loss(model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs)
+    loss = loss + self.stage.look * sum(self.fair_share(k, of) * look_loss(out.attentions[LOOK[0]][:, :LOOK[1]], of, shows) for k, of in written.items())
+    return (loss, out) if return_outputs else loss
+
+# %% ../nbs/20_training.ipynb #0ad42c05
+@patch
+def keep_maps(self:StageTrainer, inputs, ids):
+    "Look at each picture once and keep what the towers say; on a CPU each by itself, so that it says the same in any company."
+    fresh, counts = list(inputs.pop("fresh", range(len(ids)))), (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
+    whole, tiles = inputs["global_pixels"].split(1), inputs["local_pixels"].split([counts[i] for i in fresh])
+    places = range(len(fresh))
+    for group in [places] if fresh and inputs["global_pixels"].is_cuda else [[n] for n in places]:
+        with torch.no_grad(), autocast(): seen, cut = self.model.look(*(torch.cat([views[n] for n in group]) for views in (whole, tiles)))
+        cut = [seen.new_zeros(0)] * len(group) if cut is None else cut.split([counts[fresh[n]] for n in group])
+        for n, one, parts in zip(group, seen.split(1), cut): self.kept[ids[fresh[n]]] = [one.bfloat16(), parts.bfloat16()]
+    while len(self.kept) > MOST_PICTURES: del self.kept[next(iter(self.kept))] # of an earlier set
+    for name in ("global_pixels", "local_pixels"): del inputs[name]
+    inputs["tower_maps"] = [torch.cat(maps).to(self.model.dtype) for maps in zip(*(self.kept[i] for i in ids))]
+
+@patch
+def training_step(self:StageTrainer, model, inputs, *args, **kwargs):
+    if self.stage.visits > 1: self.keep_maps(inputs, inputs["ids"])
+    return super(StageTrainer, self).training_step(model, inputs, *args, **kwargs)
+
+# %% ../nbs/20_training.ipynb #2baa6b0b
+class Watch(TrainerCallback):
+    "A progress bar over all stages, and the loss beside it."
+    def __init__(self, bar, batch_size, name): self.bar, self.batch_size, self.name = bar, batch_size, name
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update(self.batch_size)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.bar.set_postfix_str(f"stage {self.name.split()[0]}, loss {logs['loss']:.3f}")
 
 # %% ../nbs/20_training.ipynb #814ca371
 def choose_attention(model, stage: Stage):
@@ -380,32 +416,44 @@ def used_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
     "Those of the stage's `align` that this model's way of seeing uses: without tiles the local one says nothing."
     return tuple(name for name in stage.align if name != "local_projector" or processor.config.resolution == "anyres")
 
-def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False, options: Options = Options(), data=None): # -> (log of (step, loss), the trainer)
-    "Train one stage for `steps` steps, on its own scenes or on what is given as `data`: conversations from files, which are told whole."
-    stage = replace(stage, slow={**stage.slow, **options.slow}, **(dict(visits=1) if options.fsdp or options.deepspeed or data is not None else {})) # sharded towers look inside a step only, and files hold too many pictures to keep
-    checkpoint = newest_checkpoint(out) if resume else None
-    if stage.align and not checkpoint: align_projectors(model, processor, used_projectors(processor, stage), stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
-    adapted = options.lora and "language_model" in stage.trains
-    if adapted: add_adapters(model, options.lora, seed * 10 + number)
-    prepare_stage(model, stage); choose_attention(model, stage)
-    if compile: model.language_model.compile(dynamic=True)
-    most, data = (288, stage_data(stage, steps * stage.batch_size, seed, number)) if data is None else (None, data)
-    if options.group: data = ByLength(data, stage.batch_size, seed=seed)
-    trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed, options), stage=stage, train_dataset=data,
-                           data_collator=Collator(stage_processor(processor, stage), most, look=stage.look > 0), callbacks=[Watch(bar, stage.batch_size, stage.name)])
-    trainer.remove_callback(PrinterCallback) # the bar says it
-    if options.tensorboard and world()[0] == 0: trainer.add_callback(board(Path(out).parent.parent / "logs" / f"stage-{number}"))
-    if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if adapted: merge_adapters(model)
-    return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e], trainer
+def carried_out(stage: Stage, options: Options, from_files: bool = False) -> Stage:
+    "The stage under these options: slower parts, and each picture once where its maps cannot be kept."
+    once = options.fsdp or options.deepspeed or options.group or from_files
+    return replace(stage, slow={**stage.slow, **options.slow}, visits=1 if once else stage.visits)
 
+# %% ../nbs/20_training.ipynb #5cf26e38
 def board(folder): # -> callback
     "Logs for `tensorboard --logdir`. Raises ImportError without the package tensorboard."
     try: from torch.utils.tensorboard import SummaryWriter
     except ImportError: raise ImportError("Logs for TensorBoard need the package tensorboard: pip install 'ferretlite[train]'.") from None
     from transformers.integrations import TensorBoardCallback
     return TensorBoardCallback(SummaryWriter(str(folder)))
+
+def stage_trainer(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, options: Options = Options(), data=None) -> StageTrainer:
+    "The trainer of a stage, on its own scenes or on `data`."
+    most, data = (288, stage_data(stage, steps * stage.batch_size, seed, number)) if data is None else (None, data)
+    if options.group: data = ByLength(data, stage.batch_size, seed=seed)
+    trainer = StageTrainer(model, stage_arguments(stage, out, steps, seed, options), stage=stage, train_dataset=data,
+                           data_collator=Collator(stage_processor(processor, stage), most, look=stage.look > 0), callbacks=[Watch(bar, stage.batch_size, stage.name)])
+    trainer.remove_callback(PrinterCallback) # the bar says it
+    if options.tensorboard and world()[0] == 0: trainer.add_callback(board(Path(out).parent.parent / "logs" / f"stage-{number}"))
+    return trainer
+
+# %% ../nbs/20_training.ipynb #793d63ae
+def run_stage(model, processor, stage: Stage, out, steps: int, seed: int, number: int, bar, resume: bool = False, compile: bool = False, options: Options = Options(), data=None): # -> (log of (step, loss), the trainer)
+    "Train one stage for `steps` steps, on its own scenes or on what is given as `data`: conversations from files, which are told whole."
+    stage = carried_out(stage, options, data is not None)
+    checkpoint = newest_checkpoint(out) if resume else None
+    if stage.align and not checkpoint: align_projectors(model, processor, used_projectors(processor, stage), stage.scenes, seed * 10_000, fitting_steps(stage.scenes))
+    adapted = options.lora and "language_model" in stage.trains
+    if adapted: add_adapters(model, options.lora, seed * 10 + number)
+    prepare_stage(model, stage); choose_attention(model, stage)
+    if compile: model.language_model.compile(dynamic=True)
+    trainer = stage_trainer(model, processor, stage, out, steps, seed, number, bar, options, data)
+    if checkpoint: bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if adapted: merge_adapters(model)
+    return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e], trainer
 
 # %% ../nbs/20_training.ipynb #9a2dd107
 def finished() -> float: # seconds
@@ -424,6 +472,7 @@ class Meter:
         self.seconds[part] += finished() - began
         if self.counting: self.flop[part] += counter.get_total_flops()
 
+# %% ../nbs/20_training.ipynb #e23bcecd
 def cut_graph(tensors): # -> list of tensors that gather gradients here instead of passing them on
     return [t.detach().requires_grad_(t.requires_grad) for t in tensors]
 
@@ -473,6 +522,7 @@ def measured_steps(model, processor, stage: Stage, seed: int, n: int = 3, # afte
         measured_step(trainer, optimizer, batch, meter)
     return meter, sum(used) / len(used)
 
+# %% ../nbs/20_training.ipynb #4f4e809c
 def matmul_peak(dtype: torch.dtype, side: int | None = None, n: int = 8) -> float: # floating-point operations a second
     "How fast this machine multiplies two large matrices (1024 x 1024, on a GPU 8192 x 8192), at its best: what a training step could reach if it were nothing else."
     device = training_device(); side = side or (1024 if device.type == "cpu" else 8192)
@@ -551,6 +601,7 @@ def chosen_stages(preset: str, stage: str) -> list: # of indices
     if str(stage) not in choices: raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
     return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
 
+# %% ../nbs/20_training.ipynb #e8fdbd11
 def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None where no run began yet
     "The record of the run that a folder holds. Raises ValueError where it must not go on, or where nothing says how long a new one shall be."
     if not record.exists():
@@ -564,6 +615,7 @@ def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None whe
     if changed: raise ValueError(f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
     return run
 
+# %% ../nbs/20_training.ipynb #4ad5d07b
 def plan_run(model, processor, stages, seed: int, samples=None, minutes=None): # -> (steps, scenes to align with), of each stage
     "How long each stage of a new run will be."
     if samples is not None:
@@ -573,6 +625,13 @@ def plan_run(model, processor, stages, seed: int, samples=None, minutes=None): #
     seconds, per_scene = ([measure(model, processor, s, seed) for s in stages] for measure in (seconds_per_sample, seconds_per_scene))
     left = max(.1, .78 * minutes - (time.perf_counter() - began) / 60 - .3) # a real run is slower by a fifth: it draws and saves meanwhile
     return plan_minutes(stages, left, seconds, per_scene)
+
+def begin_run(model, processor, stages, settings: dict) -> dict:
+    "The record of a new run: its settings, how long each stage will be, and where it runs."
+    steps, scenes = agree(lambda: plan_run(model, processor, stages, settings["seed"], settings["samples"], settings["minutes"]))
+    machine = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
+    if torch.cuda.is_available(): machine["device"] = torch.cuda.get_device_name()
+    return dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0, world_size=world()[1], machine=machine)
 
 # %% ../nbs/20_training.ipynb #ab5951fd
 def save_record(path, run: dict):
@@ -596,6 +655,31 @@ def draw_losses(run: dict, path):
     axis.set(xlabel="step", ylabel="loss", ylim=(0, None)); axis.legend(fontsize=7); figure.tight_layout()
     figure.savefig(path, format="png")
 
+# %% ../nbs/20_training.ipynb #8907e610
+def at_work(found): # (model, processor) -> the same
+    "The model goes to where training runs."
+    found[0].to(training_device()); return found
+
+def told_data(data, preset: str, seed: int, number: int, samples, processor): # -> dataset of Conversation, or None where there are no files
+    "What the mixture `data` holds for a stage of this preset."
+    if data: return mixture_dataset(read_recipe(data), number + 1, samples, seed, stage_processor(processor, STAGES[preset][number]))
+
+def next_stage(model, processor, run: dict, # its record
+               out: Path, number: int, stage: Stage, steps: int, bar, resume: bool, compile: bool, options: Options, data=None): # -> (model, processor)
+    "Train a stage, save its model and note it in the record; one that is done is read."
+    folder = out / f"stage-{number + 1}"
+    if stage.name in run["done"]:
+        bar.update(steps * stage.batch_size)
+        return at_work(load_model(folder))
+    began = time.perf_counter()
+    if number == 1: copy_projector(model)
+    log, trainer = run_stage(model, processor, stage, folder / "checkpoints", steps, run["settings"]["seed"], number + 1, bar, resume, compile, options, data)
+    save_model(model, processor, folder, weights=trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.sharded() else None)
+    if trainer.sharded(): model, processor = at_work(load_model(folder)) # whole again
+    run["log"][stage.name] = log; run["done"].append(stage.name); run["seconds"] += time.perf_counter() - began
+    save_record(out / "run.json", run)
+    return model, processor
+
 # %% ../nbs/20_training.ipynb #2b4beac3
 def train(preset: str = "tiny", # a key of STAGES
           stage: str = "all", # "all", "1", "2" or "3"
@@ -618,33 +702,17 @@ def train(preset: str = "tiny", # a key of STAGES
     known = dict.fromkeys(PARTS + GRIFFON_PARTS)
     for part in options.slow:
         if part not in known: raise ValueError(f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}.")
-    (rank, size), out, numbers = join_world(), Path(out), chosen_stages(preset, stage)
-    stages, record = [STAGES[preset][n] for n in numbers], out / "run.json"
+    (rank, _), out, numbers = join_world(), Path(out), chosen_stages(preset, stage)
+    stages, record, told = [STAGES[preset][n] for n in numbers], out / "run.json", partial(told_data, data, preset, seed)
     settings = dict(preset=preset, stage=str(stage), seed=seed, samples=samples, minutes=minutes, from_model=from_model and str(from_model), compile=compile, config=config, lm=lm and str(lm), options=options.learned(), data=data and str(data))
     run = agree(lambda: open_run(record, settings, resume))
     keep_buffers(); sum_in_order()
-    model, processor = load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset)
-    model.to(training_device())
-    told = lambda number, samples: mixture_dataset(read_recipe(data), number + 1, samples, seed, stage_processor(processor, STAGES[preset][number]))
-    if data: agree(lambda: [len(told(n, None)) for n in numbers] and None) # what is missing is said now; and what has to be packed is packed once
-    if not run:
-        steps, scenes = agree(lambda: plan_run(model, processor, stages, seed, samples, minutes))
-        run = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages], done=[], log={}, seconds=0.0, world_size=size,
-                   machine=dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads(), **(dict(device=torch.cuda.get_device_name()) if torch.cuda.is_available() else {})))
-        save_record(record, run)
+    model, processor = at_work(load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset))
+    if data: agree(lambda: [len(told(n, None, processor)) for n in numbers] and None) # what is missing is said now; and what has to be packed is packed once
+    if not run: run = begin_run(model, processor, stages, settings); save_record(record, run)
     bar = tqdm(total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)), unit="sample", disable=not progress or rank > 0, file=sys.stderr, smoothing=.05)
     for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
-        folder = out / f"stage-{number + 1}"
-        if s.name in run["done"]:
-            bar.update(steps * s.batch_size); model, processor = load_model(folder); model.to(training_device())
-            continue
-        began = time.perf_counter()
-        if number == 1: copy_projector(model)
-        log, trainer = run_stage(model, processor, replace(s, scenes=scenes), folder / "checkpoints", steps, seed, number + 1, bar, resume, compile, options, told(number, steps * s.batch_size) if data else None)
-        save_model(model, processor, folder, weights=trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.sharded() else None)
-        if trainer.sharded(): model, processor = load_model(folder); model.to(training_device()) # whole again
-        run["log"][s.name] = log; run["done"].append(s.name); run["seconds"] += time.perf_counter() - began
-        save_record(record, run)
+        model, processor = next_stage(model, processor, run, out, number, replace(s, scenes=scenes), steps, bar, resume, compile, options, told(number, steps * s.batch_size, processor))
     bar.close()
     save_model(model, processor, out)
     if rank == 0: write_whole(out / "loss.png", lambda p: draw_losses(run, p))

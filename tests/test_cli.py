@@ -244,6 +244,25 @@ def test_bench_sampler_prints_both_forms(capsys, monkeypatch, tmp_path):
     assert "times as fast forward" in capsys.readouterr().out
     assert {"forward_speedup", "backward_speedup", "memory_ratio"} <= set(json.loads((tmp_path / "b.json").read_text()))
 
+def test_bench_resolution_prints_every_way_to_see(capsys, monkeypatch, tmp_path):
+    from ferretlite.processor import bench_resolution
+    monkeypatch.setattr("ferretlite.processor.bench_resolution", lambda: bench_resolution(sides=(192,), n=1))
+    assert cli.main(["bench", "resolution", "--json", str(tmp_path / "b.json")]) == 0
+    out, found = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
+    assert set(found) == {"rows", "ours_per_second", "llava_next_per_second", "speedup", "threads"} and found["speedup"] == pytest.approx(found["ours_per_second"] / found["llava_next_per_second"])
+    assert [(r["way"], r["side"], r["tokens"], r["grid"]) for r in found["rows"]] == [("fixed", 192, 36, [0, 0]), ("direct", 192, 36, [0, 0]), ("anyres", 192, 72, [1, 1])]
+    assert all(set(r) == {"way", "side", "tokens", "grid", "gflop", "prepare_ms", "see_ms", "mb"} and min(r["gflop"], r["prepare_ms"], r["see_ms"], r["mb"]) > 0 for r in found["rows"])
+    assert all(word in out for word in ("fixed", "direct", "anyres", "times as fast"))
+
+def test_bench_projectors_prints_every_projector(capsys, monkeypatch, tmp_path):
+    from ferretlite.downsampling import DOWNSAMPLERS, bench_projectors
+    monkeypatch.setattr("ferretlite.downsampling.bench_projectors", lambda: bench_projectors(sides=(56, 84), in_dim=16, out_dim=32))
+    assert cli.main(["bench", "projectors", "--json", str(tmp_path / "b.json")]) == 0
+    out, rows = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
+    assert [(r["kind"], r["side"]) for r in rows] == [(kind, side) for kind in DOWNSAMPLERS for side in (56, 84)] and all(kind in out for kind in DOWNSAMPLERS)
+    assert all(set(r) == {"kind", "side", "tokens", "parameters", "gflop", "ms", "mb"} and min(r["tokens"], r["parameters"], r["gflop"], r["ms"], r["mb"]) > 0 for r in rows)
+    assert {r["side"]: r["tokens"] for r in rows if r["kind"] == "conv"} == {56: 2 * 2, 84: 3 * 3}
+
 def test_compile_belongs_to_the_language_model(capsys, tmp_path):
     assert cli.main(["pretrain", "clip", "--compile", "--samples", "8", "--out", str(tmp_path / "r")]) == 2 and "pretrain lm" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import torch
 
 from ferretlite.data import CocoScenes, Collator, ConversationDataset, SceneStream
 from ferretlite.scenes import export_coco, make_scene
-from ferretlite.tasks import TASKS, Conversation
+from ferretlite.tasks import GRIFFON_TASKS, TASKS, Conversation
 
 SCENES = [make_scene(s, (120, 160), split) for s, split in enumerate(("train", "test", "count", "unseen", "large"))]
 
@@ -106,6 +106,16 @@ def test_a_sample_depends_on_its_seed_and_number_alone():
     assert forward == backward
     assert told(ConversationDataset(SceneStream(8, 40), dict.fromkeys(TASKS, 1.0), 4, seed=1)[0]) != forward[0]
     assert told(ConversationDataset(SceneStream(4, 44), dict.fromkeys(TASKS, 1.0), 4)[0])[0] == forward[4][0] == "train-44"
+
+def test_the_order_of_boxes_is_a_switch_that_asks_the_same_questions():
+    tasks = dict.fromkeys(GRIFFON_TASKS, 1.0)
+    as_ever, left, raster = (ConversationDataset(SceneStream(4, 40, size=128), tasks, 6, **given) for given in ({}, dict(order="left"), dict(order="raster")))
+    for i in range(4):
+        assert told(as_ever[i]) == told(left[i])
+        assert [t.prompt for t in left[i].turns] == [t.prompt for t in raster[i].turns]
+    tops = [[g.boxes[0].y1 for g in t.meta["groundings"]] for i in range(4) for t in raster[i].turns if "groundings" in t.meta]
+    assert all(t == sorted(t) for t in tops) and max(map(len, tops)) > 2 and any(told(left[i]) != told(raster[i]) for i in range(4))
+    with pytest.raises(ValueError, match="Unknown order 'top': expected one of left, raster."): ConversationDataset(SceneStream(4), tasks, order="top")
 
 def test_workers_give_the_batches_of_the_main_process(random_model):
     data, collate = ConversationDataset(SceneStream(4, 7), dict(name=1.0, rec=1.0), 2), Collator(random_model[1])

@@ -75,6 +75,26 @@ def test_questions_that_mix_everything_are_answered_as_they_would_be_alone(griff
     for i, row in enumerate(MIXED): assert torch.allclose(logits(model, ask(processor, [row]))[0], together[i], atol=1e-4), row[1]
 
 
+FIVE = [(SCENES[0], "Where is the star?", [], []), (SCENES[1], "Find all objects like <crop>.", [], CROPS[:1]),
+        (SCENES[2], "Which of <crop>, <crop>, <crop>, <crop> and <crop> is not here?", [], [*CROPS, make_example("anchor", 3), Crop(SCENES[0].image, Box(5, 5, 40, 60))])]
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_none_one_and_five_crops_in_one_batch_answer_as_they_do_alone(griffon_model, order):
+    "What is written, word for word, and the logits behind it: no question reads its neighbour's pictures, wherever it stands."
+    model, processor = griffon_model
+    with torch.no_grad(): # far from the uniform distribution, so that greedy choices are clear and vary
+        for p in model.language_model.parameters(): p.mul_(4 if p.ndim > 1 else 1)
+    rows, ferret = [FIVE[i] for i in order], Ferret(model, processor)
+    batch = ask(processor, rows)
+    assert (batch["input_ids"] == model.config.crop_token_id).sum(1).tolist() == [(0, 1, 5)[i] for i in order] and len(batch["crop_pixels"]) == 6
+    together = logits(model, batch)
+    for row, said in zip(rows, together): assert torch.allclose(logits(model, ask(processor, [row]))[0], said, atol=1e-3), row[1]
+    said = ferret.ask([s.image for s, *_ in rows], [r[1] for r in rows], crops=[r[3] for r in rows], max_new_tokens=20)
+    alone = [ferret.ask([s.image], [question], crops=[crops], max_new_tokens=20)[0] for s, question, _, crops in rows]
+    assert [(a.raw_text, a.finish_reason) for a in said] == [(a.raw_text, a.finish_reason) for a in alone]
+    assert len({a.raw_text for a in said}) == 3 and all(a.raw_text.strip() for a in said) # or equality would say nothing
+
+
 def test_each_crop_fills_its_own_placeholder(griffon_model):
     model, processor = griffon_model
     batch = ask(processor, MIXED)
@@ -268,20 +288,21 @@ def test_boxes_of_a_name_come_together():
 def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_model):
     from ferretlite.metrics import score
     questions = [q for split in ("test", "count", "novel") for i in range(6) for q in griffon_questions(make_scene(i, 192, split), f"0 {i}")]
-    assert {(q.turn.task, q.group) for q in questions} == {("rec", ""), ("find", ""), ("find_set", ""), ("search", "count.same"), ("search", "count.cross"), ("search", "find.novel")}
+    assert {(q.turn.task, q.group) for q in questions} == {("rec", ""), ("find", ""), ("find_set", ""), ("find_phrases", ""), ("tell", ""), ("search", "count.same"), ("search", "count.cross"), ("search", "find.novel")}
     answers = [griffon_model[1].decode(griffon_model[1].tokenizer(" " + q.turn.answer, add_special_tokens=False).input_ids, size=q.scene.size) for q in questions]
     found = {}
     for q, a in zip(questions, answers): found.setdefault(q.group, []).append(record_of(q, a))
     assert all(score(found[g])["count.mae"]["value"] == 0 for g in ("count.same", "count.cross")) and score(found["find.novel"])["det.AP50"]["value"] == pytest.approx(1)
     plain = score(found[""])
     assert plain["rec.acc@0.5"]["value"] > .9 and plain["det.AP50"]["value"] == pytest.approx(1) and plain["absent.balanced_acc"]["value"] == 1
+    assert plain["count.mae"]["value"] == 0 and plain["name.acc"]["value"] == plain["phrase.acc"]["value"] == 1
     silent = [record_of(q, SimpleNamespace(groundings=[], text="None")) for q in questions if q.turn.task == "find"]
     assert score(silent)["absent.balanced_acc"]["value"] == .5
 
 
 def test_a_model_of_griffons_kind_is_examined_in_its_own_words(griffon_model):
     metrics = evaluate(Ferret(*griffon_model), [make_scene(i, 96, split) for split in ("test", "count", "novel") for i in range(3)], progress=False)
-    assert {"rec.acc@0.5", "absent.balanced_acc", "det.AP50", "count.same.mae", "count.cross.mae", "find.novel.AP50"} <= set(metrics)
+    assert {"rec.acc@0.5", "absent.balanced_acc", "det.AP50", "phrase.acc", "name.acc", "count.mae", "count.same.mae", "count.cross.mae", "find.novel.AP50"} <= set(metrics)
     assert all(set(m) == {"value", "n", "ci95", "chance", "constant"} for m in metrics.values())
 
 

@@ -56,6 +56,16 @@ def test_towers_see_an_image_once_per_answer(ferret, scene):
     finally: [h.remove() for h in hooks]
     assert len(calls) == 2
 
+def test_questions_about_one_image_share_one_look_at_it(ferret, scene):
+    images, prompts = [scene.image, make_scene(4, 128).image, scene.image, scene.image], ["Find all objects.", "What is this? <region>", "What is in this region? <region>", "How many?"]
+    regions = [None, [Box(2, 2, 40, 40)], [Box(5, 5, 60, 60)], None]
+    alone = [ferret.ask(i, p, r, max_new_tokens=10) for i, p, r in zip(images, prompts, regions)]
+    views = []
+    hook = ferret.model.global_projector.register_forward_pre_hook(lambda _, inputs: views.append(len(inputs[0])))
+    try: together = ferret.ask(images, prompts, regions, max_new_tokens=10)
+    finally: hook.remove()
+    assert views == [2] and [a.raw_text for a in together] == [a.raw_text for a in alone]
+
 def test_a_loaded_model_is_float32_on_a_cpu_even_if_stored_in_half(tmp_path):
     small = small_ferret(); small.model.half().save_pretrained(tmp_path); small.processor.save_pretrained(tmp_path)
     assert {p.dtype for p in Ferret.load(tmp_path, device="cpu").model.parameters()} == {torch.float32}

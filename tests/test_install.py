@@ -1,5 +1,6 @@
 "What a user gets without extras: a wheel that carries the weights, imports, and answers."
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -65,6 +66,41 @@ def test_there_are_weights_to_ship():
     assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights/tiny-griffon").glob("*")) < 12e6
     assert sum(p.stat().st_size for p in (ROOT / "ferretlite/weights").rglob("*") if p.is_file()) < 41e6
     assert not [n for n in names if n.endswith((".pt", ".pth", ".bin", ".pkl"))]
+
+def test_tiny_with_all_it_was_made_of_fits_into_25_megabytes():
+    "The towers, the language model, and the models after stages I, II and III."
+    sizes = {name: sum(p.stat().st_size for p in (ROOT / "ferretlite/weights" / name).rglob("*") if p.is_file()) for name in ("tiny-towers", "tiny-lm", "tiny-stages", "tiny")}
+    assert all(sizes.values()) and sum(sizes.values()) <= 25e6, sizes
+
+def test_weights_are_stored_in_half_precision():
+    from safetensors import safe_open
+    for path in (ROOT / "ferretlite/weights").rglob("*.safetensors"):
+        with safe_open(path, "pt") as held: types = {held.get_slice(name).get_dtype() for name in held.keys()}
+        assert types == {"F16"}, path
+
+def test_a_trained_model_says_the_same_when_stored_in_half_precision(tmp_path):
+    "All weights of the shipped model off by a thousandth or so, so that they are no 16-bit numbers, as they were when training ended."
+    import torch
+
+    from ferretlite.data import Collator
+    from ferretlite.inference import Ferret
+    from ferretlite.scenes import make_scene
+    from ferretlite.tasks import TASKS, make_conversation
+    from ferretlite.training import save_model
+    whole = Ferret.load("tiny", device="cpu"); torch.manual_seed(0)
+    with torch.no_grad():
+        for p in whole.model.parameters(): p.mul_(1 + 1e-3 * torch.randn_like(p))
+    for folder, half in (("whole", False), ("half", True)): save_model(whole.model, whole.processor, tmp_path / folder, half=half)
+    size = {n: (tmp_path / n / "model.safetensors").stat().st_size for n in ("whole", "half")}
+    assert size["half"] < .51 * size["whole"]
+    halved = Ferret.load(tmp_path / "half", device="cpu")
+    scenes = [make_scene(i, 192, "test") for i in range(4)]
+    batch = Collator(whole.processor)([make_conversation(s, dict.fromkeys(TASKS, 1), random.Random(i), 4) for i, s in enumerate(scenes)])
+    with torch.no_grad(): one, two = (m.model(**batch).logits[:, :-1][batch["labels"][:, 1:] != -100] for m in (whole, halved))
+    assert 0 < (one - two).abs().mean() < .005 and (one - two).abs().max() < .1 # .002 and .03; with the 8 digits of bfloat16 .013 and .16
+    assert len(one) > 400 and (one.argmax(-1) == two.argmax(-1)).float().mean() > .99
+    asked = [s.image for s in scenes], ["What is in this region?"] * 4, [[s.objects[0].box] for s in scenes]
+    assert [a.text for a in whole.ask(*asked)] == [a.text for a in halved.ask(*asked)]
 
 def test_wheel_holds_every_module_and_weight(built):
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel: held = {n for n in wheel.namelist() if n.startswith("ferretlite/")}

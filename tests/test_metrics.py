@@ -195,6 +195,38 @@ def test_our_average_precision_equals_pycocotools(seed):
     results = random_detections(seed)
     assert mean_average_precision(results) == pytest.approx(coco_average_precision(results), abs=1e-9)
 
+def imperfect(scene, rng):
+    "What a middling detector would say of a scene: boxes moved, missed, doubled, misnamed and invented, with coarse scores."
+    h, w = scene.size
+    score, found = (lambda: float(rng.integers(1, 8)) / 8), []
+    for o in scene.objects:
+        if rng.random() < .2: continue
+        for _ in range(rng.choice([1, 1, 2])):
+            dx, dy = rng.normal(0, .08, 2) * (o.box.width, o.box.height)
+            named = o.name if rng.random() < .85 else str(rng.choice(["star", "cup", "a thing nobody drew"]))
+            found.append((named, Box(o.box.x1 + dx, o.box.y1 + dy, o.box.x2 + dx, o.box.y2 + dy), score()))
+    corners = rng.uniform(0, .7, (2, 2)) * (w, h)
+    return found + [(str(rng.choice([o.name for o in scene.objects])), Box(x, y, x + w / 5, y + h / 5), score()) for x, y in corners.tolist()]
+
+def test_our_average_precision_of_exported_scenes_is_what_pycocotools_reads_from_their_file(tmp_path):
+    "The truth comes from annotations.json on both sides: pycocotools reads it by itself, we through our reader."
+    coco, cocoeval = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    from ferretlite.data import CocoScenes
+    from ferretlite.scenes import export_coco, make_scene
+    path = export_coco([make_scene(s, (128, 192), split) for split in ("train", "val", "count") for s in range(4)], tmp_path)
+    rng, scenes = np.random.default_rng(0), CocoScenes(tmp_path)
+    results = [DetectionResult(s.size, [(o.name, o.box) for o in s.objects], imperfect(s, rng)) for s in scenes]
+
+    truth = coco.COCO(str(path))
+    numbers, files = {c["name"]: c["id"] for c in truth.dataset["categories"]}, [i["id"] for i in truth.dataset["images"]]
+    said = [dict(image_id=i, category_id=numbers[name], bbox=[b.x1, b.y1, b.width, b.height], score=score)
+            for i, r in zip(files, results) for name, b, score in r.answer if name in numbers] # it knows no others
+    run = cocoeval.COCOeval(truth, truth.loadRes(said), "bbox")
+    run.evaluate(); run.accumulate(); run.summarize()
+    assert len(results) == 12 and .2 < run.stats[0] < run.stats[1] < .9 # neither lost nor perfect
+    assert mean_average_precision(results) == pytest.approx(run.stats[:2].tolist(), abs=1e-9) == coco_average_precision(results)
+
+
 def test_more_than_a_hundred_boxes_are_cut_like_pycocotools_does():
     pytest.importorskip("pycocotools")
     crowd = [("a", Box(float(i % 12) * 8, float(i // 12) * 8, float(i % 12) * 8 + 6, float(i // 12) * 8 + 6), 1 - i / 200) for i in range(120)]

@@ -1,15 +1,19 @@
 "The model as a whole: what it stores, what it sees, and that every shortcut gives the long way's answer."
 import copy
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ferretlite import model as model_module
 from ferretlite.data import Collator, ConversationDataset, SceneStream
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.model import FerretConfig, FerretForConditionalGeneration, fill_placeholders, paper_config
+from ferretlite.encoders import tower_map
+from ferretlite.geometry import Box, Mask, Point, sample_points
+from ferretlite.model import PAPER_SIZES, SWITCHES, FerretConfig, FerretForConditionalGeneration, fill_placeholders, paper_config
 from ferretlite.processor import FerretProcessor
 from ferretlite.resolution import merge_tiles
+from ferretlite.sampler import MeanSampler, lookup
 from ferretlite.scenes import make_scene
 
 SCENES = [make_scene(s, size) for s, size in enumerate([(192, 192), (96, 192), (96, 96), (192, 96)])] # 4, 2, 1 and 2 tiles
@@ -89,7 +93,77 @@ def test_a_new_models_sampler_starts_as_pooling_and_a_loaded_one_as_saved(random
     changed.save_pretrained(tmp_path)
     assert (FerretForConditionalGeneration.from_pretrained(tmp_path).sampler.flatten_projector.weight == .125).all()
 
+def changed(random_model, **fields):
+    "A fresh model like the random one but for some fields of its configuration, and its processor."
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), **fields})
+    torch.manual_seed(0)
+    return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, random_model[1].tokenizer)
+
+def test_the_ablations_sampler_is_a_word_of_the_configuration(random_model, tmp_path):
+    "A region's vector is then the mean of what lies under it, saved and loaded as such."
+    model, processor = changed(random_model, sampler=dict(kind="mean", n_points=16))
+    model.save_pretrained(tmp_path)
+    again, batch = FerretForConditionalGeneration.from_pretrained(tmp_path).eval(), ask(processor, ASKED[1:2])
+    _, maps = again.see(*again.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"])
+    vector, = again.sampler(maps, batch["regions"], batch["image_sizes"])
+    box, size = batch["regions"][0][0], batch["image_sizes"][0]
+    assert isinstance(again.sampler, MeanSampler) and torch.equal(model.sampler.dim_projector.weight, torch.eye(64) / 4) # maps and language model have one width
+    torch.testing.assert_close(vector[0], lookup(maps[0], sample_points(box, size, 16)).mean(0) / 4, atol=1e-5, rtol=0)
+    assert len(again.parts()["sampler"]) == 2
+    with pytest.raises(ValueError, match="Unknown sampler 'median': expected one of spatial, mean."): changed(random_model, sampler=dict(kind="median"))
+
 # Seeing
+
+EXTREME = [(1, 1), (1, 500), (500, 1), (20, 400), (400, 20), (10, 10)]
+STRIPS = [(4, 4), (1, 16), (16, 1), (1, 16), (16, 1), (4, 4)] # cells of tiles that keep the image's shape: none is less than one cell high or wide
+WHOLE_STRIPS = [(8, 8), (1, 8), (8, 1), (1, 8), (8, 1), (8, 8)]
+
+@pytest.mark.parametrize("change, cells", [(dict(), [(4, 4), (4, 16), (16, 4), (4, 16), (16, 4), (4, 4)]), (dict(fit="pad"), STRIPS), (dict(resolution="fixed"), [(4, 4)] * 6),
+    (dict(resolution="direct", position_mode="bilinear"), [(8, 8)] * 6), (dict(resolution="direct", fit="pad"), WHOLE_STRIPS)])
+def test_extreme_shapes_go_through_processor_and_model(random_model, change, cells):
+    "Tokens, maps and regions of images of one pixel, of one row and of 20:1; none changes what another says."
+    model, processor = changed(random_model, **change)
+    images = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)) for i, size in enumerate(EXTREME)]
+    regions = [[Box(0, 0, w, h), Point(w / 2, h / 2)] for h, w in EXTREME]
+    prompts = ["Compare <region> with <region>."] * 6
+    batch = processor(images, prompts, regions)
+    whole = 16 if model.config.resolution == "anyres" else 0
+    assert batch["image_sizes"] == EXTREME and (batch["input_ids"] == model.config.image_token_id).sum(1).tolist() == [whole + h * w for h, w in cells]
+    with torch.no_grad():
+        _, maps = model.see(*model.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"], batch["image_sizes"])
+        assert [tuple(m.shape[:2]) for m in maps] == cells and all(m.isfinite().all() for m in maps)
+        together = model(**batch).logits
+        for row, mask, image, prompt, held in zip(together, batch["attention_mask"].bool(), images, prompts, regions):
+            alone = model(**processor(image, prompt, held)).logits[0]
+            assert alone.isfinite().all() and (row[mask] - alone).abs().max() < 1e-4
+
+def test_the_towers_views_may_differ(random_model):
+    "Tiles of 48 x 72 pixels beside a whole view of 96 x 96: grids, tokens and places follow the tile, and each tile's tokens lie where the tile does."
+    model, processor = changed(random_model, local_view=(48, 72))
+    assert processor.config.views()["local"][3] == (2, 3) and [processor.config.grid_for(s) for s in ((96, 144), (48, 144), (96, 72), (48, 72))] == [(2, 2), (1, 2), (2, 1), (1, 1)]
+    image = make_scene(3, (96, 144)).image
+    batch = processor(image, "What is in <region>?", [Box(10, 12, 60, 70)])
+    assert batch["local_pixels"].shape == (4, 3, 48, 72) and batch["global_pixels"].shape == (1, 3, 96, 96)
+    assert (batch["input_ids"] == model.config.image_token_id).sum() == 16 + 4 * 6
+    moved, boxes = batch["local_pixels"].clone(), model.config.visual_boxes((2, 2))
+    moved[1] += 1 # the upper right tile
+    with torch.no_grad(): before, after = (model.see(*model.look(batch["global_pixels"], t), batch["grids"]) for t in (batch["local_pixels"], moved))
+    differs = (before[0][0] - after[0][0]).abs().sum(1) > 1e-4
+    there = (boxes[:, 0] >= .5) & (boxes[:, 3] <= .5); there[:16] = False # the whole view has not changed
+    assert torch.equal(differs, there) and before[1][0].shape[:2] == (4, 6)
+    assert torch.equal((before[1][0] - after[1][0]).abs().sum(2) > 1e-4, there[16:].view(4, 6))
+    assert generate(model, batch).shape == (1, batch["input_ids"].shape[1] + 8)
+
+def test_positions_are_stretched_as_the_configuration_says(random_model):
+    "With the same weights a larger view has other features by either rule, the tower's own size the same; and a tower alone says what the model says."
+    models = {mode: changed(random_model, resolution="direct", position_mode=mode)[0] for mode in SWITCHES["position_mode"]}
+    large, own = torch.rand(1, 3, 192, 192), torch.rand(1, 3, 96, 96)
+    models["bilinear"].load_state_dict(models["bicubic"].state_dict())
+    with torch.no_grad():
+        bicubic, bilinear = (models[mode].look(large, None)[0] for mode in ("bicubic", "bilinear"))
+        assert bicubic.shape == bilinear.shape == (1, 8, 8, 32) and (bicubic - bilinear).abs().max() > 1e-3
+        assert torch.equal(*(models[mode].look(own, None)[0] for mode in models))
+        for mode, found in (("bicubic", bicubic), ("bilinear", bilinear)): assert torch.equal(found, tower_map(models["bicubic"].global_tower, large, mode))
 
 def test_number_of_tokens_is_what_the_config_says(random_model):
     model, processor = random_model
@@ -110,7 +184,7 @@ def test_region_features_leave_the_other_tokens_alone(random_model):
 @pytest.mark.parametrize("change, n", [(dict(resolution="fixed"), 16), (dict(local_tower=None), 80), (dict(visual_position="none"), 80), (dict(sampler_dim=16), 80), (dict(merge=2), 20), (dict(merge=2, local_tower=None), 20),
     (dict(resolution="direct"), 64), (dict(resolution="direct", direct_view=(48, 96), fusion="concat"), 8), (dict(row_separators=True), 92), (dict(overview="last"), 80), (dict(fit="pad"), 80), (dict(region_features=False), 80),
     (dict(fusion="concat"), 80), (dict(fusion="local"), 80), (dict(fusion_mode="nearest"), 80), (dict(fusion_of="towers"), 80), (dict(fusion_of="towers", fusion="concat", sampler_dim=16), 80),
-    (dict(sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4], compat="ferret")), 80)])
+    (dict(sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4], compat="ferret")), 80), (dict(sampler=dict(kind="mean", n_points=16)), 80)])
 def test_other_configurations_run(random_model, change, n):
     model, processor = random_model
     config = FerretConfig.from_dict({**model.config.to_dict(), **change})
@@ -307,25 +381,36 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
     out.logits.sum().backward()
     assert all(p.grad is not None for params in model.parts().values() for p in params)
 
-@pytest.mark.parametrize("name, tokens", [("ferret-v2-7b", 1280), ("ferret-v2-13b-336", 2880), ("griffon-v2-13b", 1369)])
-def test_the_papers_sizes_run_on_the_meta_device(monkeypatch, name, tokens):
+IN_TOKENS = { # preset -> how many tokens it makes of a 480 x 640 photograph: fixed, direct, anyres (2 x 2 tiles)
+    "small": (14**2, 28**2, 14**2 + 4 * 16**2), **dict.fromkeys(("ferret-v2-7b", "ferret-v2-13b"), (256, 1024, 1280)), **dict.fromkeys(("ferret-v2-7b-336", "ferret-v2-13b-336"), (576, 2304, 2880)),
+    "griffon-v2-13b": (12**2, 1369, 12**2 + 4 * 24**2)}
+
+@pytest.mark.parametrize("name", PAPER_SIZES)
+@pytest.mark.parametrize("way", SWITCHES["resolution"])
+def test_the_papers_sizes_run_on_the_meta_device_in_every_resolution_mode(monkeypatch, name, way):
     "Published numbers, and no stray CPU tensor on the way forward and back; two layers of each tower and language model stand for all."
-    config = paper_config(name)
-    assert config.grid_for((480, 640)) == ((0, 0) if "griffon" in name else (2, 2)) and config.count_visual_tokens(config.grid_for((480, 640))) == tokens
-    assert config.text_config.hidden_size == (5120 if "13b" in name else 4096) and config.region_features == ("griffon" not in name)
+    config, griffon = paper_config(name), "griffon" in name
+    assert config.resolution == ("direct" if griffon else "anyres") and config.region_features == (not griffon)
+    config.resolution = way
+    grid, tokens = config.grid_for((480, 640)), dict(zip(SWITCHES["resolution"], IN_TOKENS[name]))[way]
+    assert grid == ((2, 2) if way == "anyres" else (0, 0)) and config.count_visual_tokens(grid) == tokens == len(config.visual_boxes(grid))
+    assert config.text_config.hidden_size == (960 if name == "small" else 5120 if "13b" in name else 4096)
     for part in (config.global_tower, config.local_tower, config.crop_tower, config.text_config):
         if part is not None: part.num_hidden_layers = 2
     with torch.device("meta"): model = FerretForConditionalGeneration(config)
-    if "griffon" in name: assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
+    if griffon: assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
     monkeypatch.setattr(model_module, "fill_placeholders", lambda embeddings, places, vectors, name: embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype)))
     meta = lambda *shape, **k: torch.zeros(*shape, device="meta", **k)
-    length, grid = tokens + 30, config.grid_for((480, 640))
-    seen = dict(global_pixels=meta(1, 3, *config.views()["global"][0]), local_pixels=meta(grid[0] * grid[1], 3, *config.local_view))
-    if "griffon" in name: seen["crop_pixels"] = meta(2, 3, 224, 224)
+    length, views = tokens + 30, config.views()
+    seen = dict(global_pixels=meta(1, 3, *views["global"][0]), local_pixels=meta(grid[0] * grid[1], 3, *views["local"][0]))
+    if griffon: seen["crop_pixels"] = meta(2, 3, 224, 224)
+    spoken, maps = model.see(*model.look(seen["global_pixels"], seen["local_pixels"]), torch.tensor([grid]))
+    assert spoken[0].shape == (tokens, config.text_config.hidden_size) and maps[0].shape[:2] == (config.tile_cells(grid) if grid[0] else config.whole_cells())
     out = model(input_ids=meta(1, length, dtype=torch.long), turn_ids=meta(1, length, dtype=torch.long), grids=torch.tensor([grid]), regions=[[Box(1, 2, 30, 40)]], image_sizes=[(480, 640)], **seen)
-    assert out.logits.shape == (1, length, 32003)
+    assert out.logits.shape == (1, length, config.text_config.vocab_size)
     out.logits.sum().backward()
-    assert all(p.grad is not None for params in model.parts().values() for p in params)
+    unused = "local_tower" if way != "anyres" else "" # it looks at tiles
+    assert all((p.grad is not None) == (part != unused) for part, params in model.parts().items() for p in params)
 
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match="expected one of small, ferret-v2-7b"): paper_config("ferret-v3")

@@ -1,8 +1,11 @@
-"Every notebook runs, from top to bottom, in one go."
+"Every notebook runs, from top to bottom, in one go, and none keeps its reader waiting."
 import os
+import re
+import resource
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,35 @@ def litter() -> set:
     "The files that running notebooks could leave behind."
     return {str(p.relative_to(ROOT)) for folder in (ROOT / "nbs", ROOT / "ferretlite") for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
 
+WORKERS, LIMIT = 2, 150 # notebooks at a time; seconds for one: a reader with a machine of their own should wait for 60 at most
+
+def seconds_of(output: str) -> dict: # notebook -> seconds
+    "What `nbdev-test --timing` says of each notebook."
+    return {name: int(seconds) for name, seconds in re.findall(r"^(\S+\.ipynb): (\d+) secs$", output, re.M)}
+
+def too_slow(times: dict, share: float = 1.0) -> dict: # notebook -> seconds
+    "Those over the limit, counting the share of their time in which the machine worked for us and for nobody else."
+    return {name: round(t * share) for name, t in times.items() if t * share > LIMIT}
+
+def worked() -> float: # seconds
+    "Processor time of all finished subprocesses."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+def test_slow_notebooks_are_named():
+    output = "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\n20_training.ipynb: 310 secs\n05_metrics.ipynb: 151 secs\n01_geometry.ipynb: 150 secs\n"
+    assert seconds_of(output) == {"20_training.ipynb": 310, "05_metrics.ipynb": 151, "01_geometry.ipynb": 150}
+    assert too_slow(seconds_of(output)) == {"20_training.ipynb": 310, "05_metrics.ipynb": 151}
+    assert too_slow(seconds_of(output), .5) == {"20_training.ipynb": 155} # half of the machine belonged to others
+
 def test_every_notebook_runs_and_leaves_no_file_behind():
-    before = litter()
+    before, began, used = litter(), time.perf_counter(), worked()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    run = subprocess.run([tool("nbdev-test"), "--n-workers", "2", "--timing", "--do-print"], cwd=ROOT, env=env, text=True, capture_output=True)
+    run = subprocess.run([tool("nbdev-test"), "--n-workers", str(WORKERS), "--timing", "--do-print"], cwd=ROOT, env=env, text=True, capture_output=True)
     print(run.stdout)
     if run.returncode: pytest.fail(f"nbdev-test failed\n{run.stdout[-4000:]}\n{run.stderr[-12000:]}", pytrace=False)
     assert "Success." in run.stdout
     assert litter() == before
+    times, share = seconds_of(run.stdout), min(1, (worked() - used) / (time.perf_counter() - began) / WORKERS)
+    assert len(times) >= len(list((ROOT / "nbs").glob("[0-9]*.ipynb"))), times
+    if slow := too_slow(times, share): pytest.fail(f"over {LIMIT} s of this machine: {slow}", pytrace=False)

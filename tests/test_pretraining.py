@@ -1,16 +1,18 @@
 "Towers taught by captions and by themselves: runs that can be resumed, towers that load elsewhere, and the two known ways to fool oneself."
 import json
 import math
+import time
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPVisionModel, Dinov2Model
+from transformers import AutoTokenizer, CLIPVisionModel, Dinov2Model, LlamaForCausalLM
 
-from ferretlite import distillation, pretraining, probes
+from ferretlite import cli, distillation, language, pretraining, probes
 from ferretlite.distillation import Crops, SelfDistiller, collate_crops, pretrain_dino, share_out, words_used
 from ferretlite.encoders import tower_map
+from ferretlite.language import ThingScenes
 from ferretlite.pretraining import (CaptionPair, IconicViews, NAMES, collate_iconic, contrastive_loss, pretrain_clip, same_captions, train_plainly, word_ids)
 from ferretlite.probes import DenseTowers, linear_probe, pretrain_towers
 from ferretlite.scenes import SPLITS, make_scene
@@ -48,6 +50,62 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(small, pretrain, side, 
     record = json.loads((tmp_path / "whole" / "run.json").read_text())
     assert record.get("steps", sum(leg["steps"] for leg in record.get("legs", []))) == 6 and record["log"] == json.loads((tmp_path / "cut" / "run.json").read_text())["log"] and "scores" in record
     assert torch.isfinite(tower_map(one.eval(), torch.rand(1, 3, one.config.image_size, one.config.image_size))).all()
+
+class Clock:
+    "A clock that only we move."
+    now = 0.0
+    def perf_counter(self): return self.now
+
+@pytest.mark.parametrize("minutes, steps", [(2, 104), (.5, 16), (.01, 16)])
+def test_minutes_become_the_steps_that_fill_them(minutes, steps, tmp_path, monkeypatch):
+    "Eight slow steps of 3 s, then 1 s each: of two minutes 120 - 24 - 8 = 88 s are left after sixteen. Where too few are given, the sixteen done are what is told."
+    clock = Clock(); monkeypatch.setattr(pretraining, "time", clock)
+    line, done = torch.nn.Linear(1, 1), []
+    def loss_of(batch):
+        clock.now += 3 if len(done) < 8 else 1; done.append(1)
+        return line(batch).square().mean()
+    log = train_plainly(line, loss_of, lambda start: (torch.ones(1, 1) for _ in range(1000)), tmp_path, minutes=minutes)
+    assert len(done) == log[-1][0] == steps and [s for s, _ in log] == [*range(50, steps, 50), steps]
+    assert minutes < 2 or clock.now == 120
+
+def test_a_run_by_minutes_that_goes_on_keeps_its_steps(tmp_path, monkeypatch):
+    clock = Clock(); monkeypatch.setattr(pretraining, "time", clock)
+    def learn(end, resume, seconds):
+        torch.manual_seed(0); line = torch.nn.Linear(1, 1)
+        def loss_of(batch): clock.now += seconds; return line(batch).square().mean()
+        return line.weight, train_plainly(line, loss_of, lambda start: (torch.full((1, 1), s / 9) for s in range(start, end)), tmp_path / str(seconds), minutes=1, resume=resume)
+    whole, log = learn(1000, False, 1)
+    learn(55, False, 1.0); clock.now += 1000 # the plug is pulled; nobody is there for a while
+    again, told = learn(1000, True, 1.0)
+    assert log[-1][0] == 60 and told == log and torch.equal(whole, again)
+
+@pytest.fixture
+def brief(small, monkeypatch):
+    "`ferretlite pretrain` with small towers, a small language model and two scenes a step; gives the seconds that the loop took."
+    took = []
+    def timed(*args, **kw):
+        began = time.perf_counter(); log = train_plainly(*args, **kw); took.append(time.perf_counter() - began)
+        return log
+    for module, name in ((pretraining, "pretrain_clip"), (distillation, "pretrain_dino"), (probes, "pretrain_towers"), (language, "pretrain_lm")):
+        monkeypatch.setattr(module, name, partial(getattr(module, name), batch_size=2)); monkeypatch.setattr(module, "train_plainly", timed)
+    monkeypatch.setattr(language, "corpus", lambda: whole_corpus(24))
+    monkeypatch.setattr(language, "ThingScenes", partial(ThingScenes, pool=20))
+    monkeypatch.setattr(language, "tiny_llama_config", lambda tokenizer: whole_llama(tokenizer, 64, 3))
+    return took
+
+whole_corpus, whole_llama = language.corpus, language.tiny_llama_config
+
+@pytest.mark.parametrize("what, place, family", [("clip", "global", CLIPVisionModel), ("dino", "local", Dinov2Model), ("dense", "local", Dinov2Model), ("lm", "", LlamaForCausalLM)])
+def test_pretraining_by_minutes_ends_in_time_with_a_model(brief, what, place, family, tmp_path):
+    assert cli.main(["pretrain", what, "--minutes", "0.05", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "run.json").read_text())
+    steps = record.get("steps", sum(leg["steps"] for leg in record.get("legs", [])))
+    assert steps >= 16 and record["log"][-1][0] == steps
+    assert brief[0] < 3 * 4 or steps == 16 # three seconds on a machine of one's own
+    model = family.from_pretrained(tmp_path / place, dtype=torch.float32)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    if what == "lm": assert AutoTokenizer.from_pretrained(tmp_path)("a red star").input_ids and model.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path))
+    else: assert torch.isfinite(tower_map(model.eval(), torch.rand(1, 3, model.config.image_size, model.config.image_size))).all()
 
 def test_regions_change_what_is_learned(small, tmp_path):
     for name, regions in (("plain", 0.0), ("regions", 1.0)): pretrain_clip(tmp_path / name, samples=2, batch_size=1, regions=regions)

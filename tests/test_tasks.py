@@ -7,7 +7,7 @@ import pytest
 
 from ferretlite.geometry import Box, Mask, Point, box_bins
 from ferretlite.grammar import parse_groundings
-from ferretlite.scenes import KINDS, NOVEL, Scene, SceneObject, make_example, make_scene
+from ferretlite.scenes import KINDS, NOVEL, Phrase, Scene, SceneObject, make_example, make_scene
 from ferretlite.tasks import (CROP, GRIFFON_TASKS, GRIFFON_WORDINGS, MOST, ORDERS, SWITCH, TASKS, WORDINGS, Crop, Query, Relation, Turn, attribute_query, descriptions, family, inner_point,
                               make_conversation, plural, raster_scan, relation_query, rivals, say)
 
@@ -350,6 +350,45 @@ def test_order_is_a_switch():
     for scene, rng in DRAWS[:12]:
         left, raster = (GRIFFON_TASKS["find_set"](scene, random.Random(5), 0, order) for order in ("left", "raster"))
         if left: assert sorted(left.answer.split("&")) == sorted(raster.answer.split("&")) and [g.boxes[0].y1 for g in raster.meta["groundings"]] == sorted(g.boxes[0].y1 for g in raster.meta["groundings"])
+
+
+def test_a_conversation_hands_its_order_to_every_griffon_task_and_draws_nothing_for_it():
+    ordered, moved = {"find", "find_set", "find_phrases", "search"}, set()
+    mixture = dict.fromkeys([*GRIFFON_TASKS, "rec", "count"], 1)
+    for number, scene in enumerate(SCENES):
+        dice = {order: random.Random(number) for order in ORDERS}
+        left, raster = (make_conversation(scene, mixture, dice[order], 7, order=order).turns for order in ("left", "raster"))
+        assert [t.prompt for t in left] == [t.prompt for t in raster] and dice["left"].random() == dice["raster"].random()
+        for a, b in zip(left, raster):
+            if a.task not in ordered: assert a == b; continue
+            boxes = [g.boxes[0] for g in a.meta["groundings"]]
+            assert [g.boxes[0] for g in b.meta["groundings"]] == sorted(boxes, key=ORDERS["raster"]) and boxes == sorted(boxes, key=ORDERS["left"])
+            tops = [box.y1 for _, box in boxes_of(b, scene.size)] # as it is written
+            assert tops == sorted(tops)
+            if a.answer != b.answer: moved.add(a.task)
+    assert moved == ordered
+
+def test_written_phrases_keep_the_asked_order_too():
+    scene = Scene(None, (100, 100), [], "told", phrases=[Phrase("a man", [Box(10, 60, 20, 90)]), Phrase("two dogs", [Box(50, 5, 60, 20), Box(30, 40, 40, 50)])])
+    for order, y1 in (("left", [60, 40, 5]), ("raster", [5, 40, 60])):
+        [turn] = make_conversation(scene, dict(find_phrases=1), random.Random(0), 1, order=order).turns
+        assert [g.boxes[0].y1 for g in turn.meta["groundings"]] == y1
+
+def test_an_unknown_order_is_refused_whatever_is_asked():
+    for tasks in (dict(find_set=1), dict(rec=1), {}):
+        with pytest.raises(ValueError, match="Unknown order 'top': expected one of left, raster."): make_conversation(SCENES[0], tasks, random.Random(0), order="top")
+    with pytest.raises(ValueError, match="Unknown order 'top'"): GRIFFON_TASKS["find_set"](SCENES[0], random.Random(0), order="top")
+
+def test_the_defaults_draw_what_they_always_drew():
+    "Written down before `order` was an argument: a training that is repeated, or goes on, sees the same questions."
+    dice = random.Random(3)
+    turns = make_conversation(photo("dog", "cat", "dog", "cup"), dict.fromkeys(GRIFFON_TASKS, 1) | dict(rec=1), dice, 5).turns
+    assert [(t.prompt, t.answer) for t in turns] == [
+        ("Detect all objects of these kinds: flag, monkey, dog, envelope, cup.", "dog-[0.000,0.050,0.080,0.500]&dog-[0.180,0.050,0.260,0.500]&cup-[0.270,0.050,0.350,0.500]"),
+        ("Locate a dog.", "dog-[0.000,0.050,0.080,0.500]&dog-[0.180,0.050,0.260,0.500]"), ("find the cat", "cat [90, 50, 170, 500]"),
+        ("Detect all objects of these kinds: cat, dog, knight.", "dog-[0.000,0.050,0.080,0.500]&cat-[0.090,0.050,0.170,0.500]&dog-[0.180,0.050,0.260,0.500]"),
+        ("Show all places where a cat can be seen.", "cat-[0.090,0.050,0.170,0.500]")]
+    assert dice.random() == 0.8564005663967557
 
 
 def test_data_without_attributes_poses_griffons_questions_too():

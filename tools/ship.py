@@ -22,7 +22,8 @@ LABELS = {"rec.acc@0.5": "find what is described (IoU ≥ 0.5)", "rec.small": "�
           "det.mAP": "detect everything, mAP", "det.AP50": "detect everything, AP50", "count.mae": "count 1–10, mean error in objects",
           "absent.balanced_acc": "say whether it is there at all (balanced)", "count.same.mae": "count 1–10 by an example from the same image, mean error", "count.cross.mae": "… by one from another image",
           "find.novel.AP50": "find glyphs that have no name, by an example, AP50"}
-GRIFFON = LABELS | {"det.mAP": "detect a set of names, some absent, mAP", "det.AP50": "detect a set of names, some absent, AP50"}
+GRIFFON = LABELS | {"det.mAP": "detect a set of names, some absent, mAP", "det.AP50": "detect a set of names, some absent, AP50", "name.acc": "name what a written box holds: kind, colour and fill",
+                    "count.mae": "count 1–10 by name, mean error in objects"}
 ABOUT = {
     "tiny": """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
 Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works.""",
