@@ -7,7 +7,6 @@ __all__ = ['ARMS', 'SHARED', 'CLAIMS', 'STUDIES', 'start_key', 'ask_by_size', 's
 
 # %% ../nbs/24_resolution_study.ipynb #4cf391a2
 import hashlib
-import json
 import shutil
 import tempfile
 from dataclasses import replace
@@ -87,9 +86,8 @@ def train_and_ask(settings: dict, # of ARMS and SHARED, with a seed
         train(settings["preset"], "all", folder, settings["samples"], seed=settings["seed"], towers=towers, config=settings["config"], resume=resume)
     ferret = Ferret.load(folder)
     rows = ask_by_size(ferret, "test", settings["scenes"]) + ask_by_size(ferret, "large", settings["scenes"] // 2) + ask_by_size(ferret, "test", settings["scenes"], blur=2)
-    minutes = json.loads((folder / "run.json").read_text())["seconds"] / 60
     for done in folder.glob("stage-*"): shutil.rmtree(done) # the model stays
-    return dict(shares(rows), **costs(ferret.model.config), minutes=minutes, asked=rows)
+    return dict(shares(rows), **costs(ferret.model.config), asked=rows)
 
 def costs(config) -> dict: # tokens, gflop, see_ms, mb
     "What seeing a square picture of 384 pixels costs, up to the visual tokens."

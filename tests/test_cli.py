@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from small_model import Scripted, save_small
 
-from ferretlite import cli, evaluation
+from ferretlite import cli, demo, evaluation
 from ferretlite.grammar import Grounding, parse_groundings
 from ferretlite.inference import Answer, Ferret
 from ferretlite.processor import load_image
@@ -187,34 +187,34 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(capsys, scr
     def half(ferret, questions, batch=32, done=None):
         done(1.0)
         return [truth_of(q) if i % 2 else Answer("a mouse on the moon", image=q.scene.image) for i, q in enumerate(questions)]
-    monkeypatch.setattr(evaluation, "answer_all", half)
+    monkeypatch.setattr(demo, "answer_all", half)
     code, out, _ = run(capsys, "demo")
     path = tmp_path / "ferretlite-demo" / "index.html"
     assert code == 0 and out.strip().splitlines()[-1] == str(path)
     text = path.read_text(encoding="utf-8")
     page = Page(); page.feed(text)
     assert len(page.images) >= 10 and all(i.startswith("data:image/jpeg;base64,") for i in page.images) and not page.links and "http" not in text
-    shown, n = text.count("<figcaption>what is shown</figcaption>"), len(cli.CARDS) + len(cli.GRIFFON_CARDS)
+    shown, n = text.count("<figcaption>what is shown</figcaption>"), len(demo.CARDS) + len(demo.GRIFFON_CARDS)
     assert shown == 3 and len(page.images) == 2 * len(page.cards) + shown and text.count("<figcaption>the truth</figcaption>") == len(page.cards) # no truth without its picture
-    right = len(cli.CARDS) // 2 + len(cli.GRIFFON_CARDS) // 2 # every second answer of each model
+    right = len(demo.CARDS) // 2 + len(demo.GRIFFON_CARDS) // 2 # every second answer of each model
     assert len(page.cards) == n and sum("right" in c for c in page.cards) == right == n - sum("wrong" in c for c in page.cards)
     assert f"{right} of {n} right" in text and f"{right} of {n} answers are right." in out
     assert (tmp_path / "ferretlite-demo/scenes/annotations.json").exists() and list((tmp_path / "ferretlite-demo/scenes/scribbles").glob("*.png"))
 
 def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(capsys, scripted, monkeypatch, tmp_path):
-    cards = cli.demo_cards(tmp_path / "scenes", size=192)
-    for card in cards: card.answer = truth_of(evaluation.Question(card.scene, card.turn)); cli.judge(card)
+    cards = demo.demo_cards(tmp_path / "scenes", size=192)
+    for card in cards: card.answer = truth_of(evaluation.Question(card.scene, card.turn)); demo.judge(card)
     assert all(card.right for card in cards)
     for card in cards: # boxes are written in pixels, as a person would type them, and drawn where the truth is
-        shown, words = [b for g in cli.shown_truth(card) for b in g.boxes], cli.true_words(card)
-        assert shown and "&lt;region&gt;" not in cli.card_html(card, "tiny", tmp_path).split("<code>")[0]
+        shown, words = [b for g in demo.shown_truth(card) for b in g.boxes], demo.true_words(card)
+        assert shown and "&lt;region&gt;" not in demo.card_html(card, "tiny", tmp_path).split("<code>")[0]
         if card.turn.task == "count": assert len(shown) == card.turn.meta["n"]
         if card.turn.task == "rec": assert words.endswith(f"[{', '.join(f'{v:.0f}' for v in card.turn.meta['box'].list())}]") and words.count("[") == 1
     assert {type(c.turn.regions[0]).__name__ for c in cards if c.turn.task == "name"} == {"Point", "Box", "Mask"}
     monkeypatch.chdir(tmp_path)
     import shlex
     for card in cards:
-        args = cli.make_parser().parse_args(shlex.split(cli.command_of(card, "tiny", tmp_path))[1:])
+        args = cli.make_parser().parse_args(shlex.split(demo.command_of(card, "tiny", tmp_path))[1:])
         regions = cli.read_regions(args.regions, card.scene.size)
         assert args.question == card.turn.prompt and [r.box() for r in regions] == pytest.approx([r.box() for r in card.turn.regions], abs=1e-3) or regions == card.turn.regions
 
@@ -289,16 +289,16 @@ def test_griffons_language_model_is_taught_from_the_command_line(capsys, monkeyp
 
 def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypatch):
     import shlex
-    cards = cli.griffon_cards(tmp_path / "by-example", size=192)
+    cards = demo.griffon_cards(tmp_path / "by-example", size=192)
     assert [c.turn.task for c in cards] == ["search", "search", "search", "find", "find_set"] and {c.model for c in cards} == {"tiny-griffon"}
     assert cards[0].turn.crops[0].box and not cards[0].turn.crops[0].image == cards[1].turn.crops[0].image and cards[3].turn.answer == "None"
     for card in cards: # the truth, answered, is right and is drawn; nothing at all is right where nothing is
-        card.answer = Answer("", [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in card.turn.meta["groundings"]], image=card.scene.image); cli.judge(card)
-        assert card.right and len(cli.card_pictures(card)) == 2 + len(card.turn.crops) and "crop&gt;" not in cli.card_html(card, card.model, tmp_path).split("<code>")[0]
-    assert cli.true_words(cards[3]) == "None" and "[" in cli.true_words(cards[0])
+        card.answer = Answer("", [Grounding(g.name, g.boxes, [.9] * len(g.boxes)) for g in card.turn.meta["groundings"]], image=card.scene.image); demo.judge(card)
+        assert card.right and len(demo.card_pictures(card)) == 2 + len(card.turn.crops) and "crop&gt;" not in demo.card_html(card, card.model, tmp_path).split("<code>")[0]
+    assert demo.true_words(cards[3]) == "None" and "[" in demo.true_words(cards[0])
     monkeypatch.chdir(tmp_path)
     for card in cards:
-        args = cli.make_parser().parse_args(shlex.split(cli.command_of(card, card.model, tmp_path))[1:])
+        args = cli.make_parser().parse_args(shlex.split(demo.command_of(card, card.model, tmp_path))[1:])
         again = cli.read_crops(args.crops, load_image(card.scene.image))
         assert args.question == card.turn.prompt and args.model == "tiny-griffon" and [c.box for c in again] == pytest.approx([c.box for c in card.turn.crops], abs=1e-3)
         for c in again: load_image(c.image)
