@@ -429,7 +429,7 @@ def pretrain_lm(out, # folder: model and tokenizer are written there in transfor
     torch.manual_seed(seed)
     model, tokenizer, before = begun_lm(start, style)
     data = ThingScenes(10 ** 7, 2 * 10 ** 7 * (1 + seed), style=style, skip=COURSES[style][0][0] if start else 0)
-    model.set_attn_implementation("eager") # on a CPU, and at these lengths, twice as fast as the fused one
+    model.set_attn_implementation("eager") # the attention that look_loss reads
     if compile: model.compile(dynamic=True)
     collate = lambda items: collate_things(items, tokenizer, MOST_TEXT, style)
     log = train_plainly(model, lambda batch: lesson_loss(model, batch, tokenizer, look), lambda start: stream(data, batch_size, collate, start), out,

@@ -407,7 +407,7 @@ class Watch(TrainerCallback):
 
 # %% ../nbs/20_training.ipynb #814ca371
 def choose_attention(model, stage: Stage):
-    "Plain attention can tell who looked where, and at our lengths a CPU computes it in half the time."
+    "Plain attention can tell who looked where; on a CPU every stage computes with it, so that all compute alike."
     if stage.look or not torch.cuda.is_available(): model.language_model.set_attn_implementation("eager")
 
 def fitting_steps(scenes: int) -> int: return min(3 * scenes, 6000) # how long to align on so many scenes
