@@ -106,7 +106,7 @@ def _find_set(scene, meta, answer):
     return DetectionResult(scene.size, [(g.name, b) for g in meta["groundings"] for b in g.boxes], [(g.name, b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)])
 
 def _find(scene, meta, answer): # counted, or told whether it is there at all
-    if scene.split == "count": return CountResult(meta["n"], sum(len(g.boxes) for g in answer.groundings))
+    if "n" in meta: return CountResult(meta["n"], sum(len(g.boxes) for g in answer.groundings))
     return PresenceResult(bool(meta["groundings"]), bool(answer.groundings))
 
 def _search(scene, meta, answer): # counted, or on scenes of what has no name judged box by box
