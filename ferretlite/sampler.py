@@ -392,7 +392,7 @@ def _done(): # the time, when a GPU has done what it was told
 
 def _timed(sampler, m, boxes, backward): # -> seconds, bytes, vectors
     m, best = m.clone().requires_grad_(backward), float("inf")
-    for _ in range(1 if isinstance(sampler, PlainSampler) else 3):
+    for _ in range(2):
         sampler.zero_grad(); m.grad = None
         with PeakMemory() as memory, torch.set_grad_enabled(backward):
             began = _done()
