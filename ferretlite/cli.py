@@ -215,7 +215,7 @@ def rate_text(text: str): # -> (part, factor)
 
 def machine_options(args): # -> training.Options
     "What `_options_machine` was given."
-    from ferretlite.training import Options
+    from ferretlite.runs import Options
     return Options(args.at_once, args.checkpointing, args.lora, dict(args.slow or []), args.group, args.tensorboard, args.fsdp, args.deepspeed)
 
 def _options_machine(parser):
@@ -235,7 +235,8 @@ def run_train(args):
     "The stages of a preset."
     with quiet():
         from ferretlite.inference import find_model
-        from ferretlite.training import train, world
+        from ferretlite.runs import world
+        from ferretlite.training import train
         start = find_model(args.from_model) if args.from_model else None
         out = train(args.preset, args.stage, args.out, args.samples, args.minutes, args.resume, start, args.seed,
             lm=args.lm, compile=args.compile, options=machine_options(args), data=args.data)
@@ -280,7 +281,7 @@ def _options_pretrain(parser):
     _budget(parser)
 
 # %% ../nbs/28_command_line.ipynb #9d6268ba
-BENCHES = {"train": ("training", "bench_train", "bench_lines"), "sampler": ("sampler", "bench_sampler", "sampler_lines"),
+BENCHES = {"train": ("training_speed", "bench_train", "bench_lines"), "sampler": ("sampler", "bench_sampler", "sampler_lines"),
     "resolution": ("processor", "bench_resolution", "resolution_lines"), "projectors": ("downsampling", "bench_projectors", "projector_lines")}
 
 def run_bench(args):

@@ -32,7 +32,10 @@ from .model import PAPER_SIZES, FerretConfig, FerretForConditionalGeneration, gr
 from .processor import FerretProcessor
 from .resolution import LLAVA_NEXT_GRIDS
 from .scenes import make_scene
-from .training import STAGES, WEIGHTS, load_model, prepare_stage, run_stage, save_model, stage_data, start_model, training_device
+from .pretraining import training_device
+from .stages import STAGES, WEIGHTS, load_model, prepare_stage, start_model
+from .trainer import run_stage, stage_data
+from .training import save_model
 
 # %% ../nbs/26_scaling_up.ipynb #203a6dda
 def planned_config(preset: str) -> FerretConfig:

@@ -20,7 +20,8 @@ from .inference import Ferret
 from .metrics import is_right, normalise, size_class
 from .processor import cost_of_seeing
 from .scenes import make_scene
-from .training import STAGES, WEIGHTS, train
+from .stages import STAGES, WEIGHTS
+from .training import train
 
 # %% ../nbs/24_resolution_study.ipynb #757a2ce9
 def _seen(way): return dict(local_tower=None, resolution=way, fusion="sum") # one tower for views and tiles, and one map of both for regions, as in the paper's comparison

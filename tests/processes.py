@@ -34,22 +34,22 @@ def small_stages(every=2):
     "Batches of two, and a checkpoint every second step; float32."
     import torch
 
-    from ferretlite import training
+    from ferretlite import stages, trainer
     torch.set_num_threads(1)
-    training.STAGES["tiny"] = tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2, scenes=6) for s in training.TINY_STAGES)
-    training.autocast = lambda: torch.autocast("cpu", enabled=False)
-    arguments = training.stage_arguments
+    stages.STAGES["tiny"] = tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2, scenes=6) for s in stages.TINY_STAGES)
+    stages.autocast = trainer.autocast = lambda: torch.autocast("cpu", enabled=False)
+    arguments = trainer.stage_arguments
     def often(*args):
         found = arguments(*args)
         found.save_steps, found.logging_steps, found.dataloader_num_workers, found.dataloader_prefetch_factor = every, 1, 0, None
         return found
-    training.stage_arguments = often
-    return training
+    trainer.stage_arguments = often
 
 def run(out, begin, fail=None):
     "A run of 24 samples, begun or resumed. `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none be made (`blocked`)."
     from ferretlite import runs
-    training = small_stages()
+    from ferretlite.training import train
+    small_stages()
     keep = runs.keep_checkpoint
     def then_fail(place, name, limit):
         keep(place, name, limit)
@@ -57,7 +57,7 @@ def run(out, begin, fail=None):
             if fail[1] == "full": resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
             else: (place / "part").write_text("in the way")
     runs.keep_checkpoint = then_fail
-    try: training.train(out=out, samples=24, resume=True, **begin)
+    try: train(out=out, samples=24, resume=True, **begin)
     except OSError as error:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2); (Path(out) / "said").write_text(str(error))
 

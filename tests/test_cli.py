@@ -231,7 +231,7 @@ def test_doctor_reports_and_fails_where_the_weights_are_missing(capsys, monkeypa
 def test_bench_prints_a_table_and_writes_json(capsys, monkeypatch, tmp_path):
     found = dict(samples_per_second=8.0, tokens_used=.9, share_of_peak=.5, peak_gflops=dict(float32=100.0, bfloat16=300.0), threads=2,
                  parts={"towers": dict(seconds=.1, gflop=5.0, share_of_peak=.5), "data": dict(seconds=.2, gflop=0.0, share_of_peak=0.0)})
-    monkeypatch.setattr("ferretlite.training.bench_train", lambda steps: {**found, "steps": steps})
+    monkeypatch.setattr("ferretlite.training_speed.bench_train", lambda steps: {**found, "steps": steps})
     assert cli.main(["bench", "train", "--steps", "2", "--json", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out
     assert "towers" in out and "8.0 samples a second, 50% of float32's matmul peak" in out

@@ -8,14 +8,17 @@ import torch
 
 from ferretlite import cli
 from ferretlite import model as model_module
-from ferretlite import training
 from ferretlite.geometry import Box, Mask, Point
 from ferretlite.inference import Ferret
 from ferretlite.model import PAPER_SIZES, FerretConfig, FerretForConditionalGeneration, paper_config
 from ferretlite.planning import answer_all, answers_apart, apart, exact_products, parity, same_neighbours, selftest, selftest_lines
+from ferretlite.runs import SteadyTrainer, newest_checkpoint
 from ferretlite.sampler import FerretSampler, MeanSampler, SpatialAwareSampler, farthest_points, gather_points, square_distances
 from ferretlite.scenes import make_scene
-from ferretlite.training import STAGES, WEIGHTS, bench_train, load_model, newest_checkpoint, train
+from ferretlite.stages import PARTS, STAGES, WEIGHTS, load_model, prepare_stage, start_model
+from ferretlite.trainer import StageTrainer, stage_arguments
+from ferretlite.training import train
+from ferretlite.training_speed import bench_lines, bench_train, seconds_per_sample, seconds_per_scene
 
 cuda = pytest.mark.cuda
 presets = pytest.mark.parametrize("preset", ["tiny", "tiny-griffon"])
@@ -32,30 +35,30 @@ def test_five_steps_of_each_stage_have_a_finite_loss_and_end_as_a_model(preset, 
 @cuda
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setitem(STAGES, "tiny", tuple(replace(s, batch_size=4, share=1 / 3, scenes=8) for s in STAGES["tiny"]))
-    step, arguments = training.StageTrainer.training_step, training.stage_arguments
+    step, arguments = StageTrainer.training_step, stage_arguments
     def often(*args):
         found = arguments(*args); found.save_steps = 2
         return found
     def dying(self, *args, **kwargs):
         if self.stage.name.startswith("III") and self.state.global_step == 3: raise KeyboardInterrupt
         return step(self, *args, **kwargs)
-    monkeypatch.setattr(training, "stage_arguments", often); monkeypatch.setattr(training.StageTrainer, "training_step", dying)
+    monkeypatch.setattr("ferretlite.trainer.stage_arguments", often); monkeypatch.setattr(StageTrainer, "training_step", dying)
     with pytest.raises(KeyboardInterrupt): train(out=tmp_path / "run", samples=60, progress=False)
     assert newest_checkpoint(tmp_path / "run" / "stage-3" / "checkpoints").endswith("checkpoint-2")
-    monkeypatch.setattr(training.StageTrainer, "training_step", step)
+    monkeypatch.setattr(StageTrainer, "training_step", step)
     train(out=tmp_path / "run", samples=60, progress=False, resume=True)
     assert all(p.isfinite().all() for p in load_model(tmp_path / "run")[0].parameters())
 
 @cuda
 def test_minutes_are_planned_on_the_gpu(tmp_path):
-    model, processor = training.start_model(); model.to("cuda")
-    assert 0 < training.seconds_per_sample(model, processor, STAGES["tiny"][2], 0, n=2) < 1
-    assert 0 < training.seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=2) < 10
+    model, processor = start_model(); model.to("cuda")
+    assert 0 < seconds_per_sample(model, processor, STAGES["tiny"][2], 0, n=2) < 1
+    assert 0 < seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=2) < 10
 
 @cuda
 def test_the_bench_counts_on_the_gpu():
     found = bench_train(steps=2)
-    print(training.bench_lines(found))
+    print(bench_lines(found))
     assert found["device"] == "cuda" and 0 < found["share_of_peak"] < 1 and found["samples_per_second"] > 10
 
 @cuda
@@ -148,16 +151,16 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
         if part is not None: part.num_hidden_layers = 2 # stand for all
     with torch.device("meta"): model = FerretForConditionalGeneration(config)
     model.language_model.set_attn_implementation("eager")
-    stage = replace(STAGES["tiny-griffon" if "griffon" in preset else "tiny"][-1], trains=training.PARTS[2:] + ("crop_projector",), look=0 if paper else .3)
-    training.prepare_stage(model, stage)
+    stage = replace(STAGES["tiny-griffon" if "griffon" in preset else "tiny"][-1], trains=PARTS[2:] + ("crop_projector",), look=0 if paper else .3)
+    prepare_stage(model, stage)
     fill = lambda embeddings, places, vectors, name: embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: False) # the meta device has none to ask for
     monkeypatch.setattr(model_module, "fill_placeholders", fill)
     monkeypatch.setattr(model_module, "next_token_loss", lambda logits, labels, count=None: torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()))
-    monkeypatch.setattr(training, "look_loss", lambda weights, writes, shows: (weights[:, 0, 0] * shows[writes[:, 0]]).sum())
-    trainer = training.StageTrainer.__new__(training.StageTrainer)
+    monkeypatch.setattr("ferretlite.trainer.look_loss", lambda weights, writes, shows: (weights[:, 0, 0] * shows[writes[:, 0]]).sum())
+    trainer = StageTrainer.__new__(StageTrainer)
     trainer.model, trainer.kept, trainer.stage, trainer.optimizer = model, {}, stage, None
-    monkeypatch.setattr(training.SteadyTrainer, "compute_loss", lambda self, model, inputs, return_outputs=False, **_: (out.loss, out) if (out := model(**inputs)) and return_outputs else out.loss)
+    monkeypatch.setattr(SteadyTrainer, "compute_loss", lambda self, model, inputs, return_outputs=False, **_: (out.loss, out) if (out := model(**inputs)) and return_outputs else out.loss)
     meta, grid = (lambda *shape, **k: torch.zeros(*shape, device="meta", **k)), config.grid_for((384, 384))
     length = config.count_visual_tokens(grid) + 20
     batch = dict(global_pixels=meta(2, 3, *config.views()["global"][0]), local_pixels=meta(2 * grid[0] * grid[1], 3, *config.local_view), grids=torch.tensor([grid] * 2),

@@ -241,7 +241,7 @@ def test_llava_comes_with_and_without_pictures(shelf):
 def test_a_dialogue_is_one_row_that_sees_itself(shelf):
     from ferretlite.language import turn_mask
     from ferretlite.processor import FerretProcessor
-    from ferretlite.training import WEIGHTS
+    from ferretlite.stages import WEIGHTS
     tiny, talks = FerretProcessor.from_pretrained(WEIGHTS / "tiny"), list(LlavaDialogues(shelf / "llava", "llava.json"))
     batch = tiny.encode_conversations([talks[0], talks[-1], Conversation(talks[0].image, talks[0].size, talks[0].turns)])
     linked, single, apart = batch["turn_ids"]

@@ -16,7 +16,7 @@ from ferretlite.mixtures import PRESETS, TREE, Mixture, closed_book, export_tree
 from ferretlite.processor import FerretProcessor
 from ferretlite.scenes import make_scene
 from ferretlite.tasks import Conversation, Turn
-from ferretlite.training import WEIGHTS
+from ferretlite.stages import WEIGHTS
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):

@@ -38,10 +38,10 @@ def worked() -> float: # seconds
     return used.ru_utime + used.ru_stime
 
 def test_slow_notebooks_are_named():
-    output = "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\n20_training.ipynb: 620 secs\n05_metrics.ipynb: 301 secs\n01_geometry.ipynb: 300 secs\n"
-    assert seconds_of(output) == {"20_training.ipynb": 620, "05_metrics.ipynb": 301, "01_geometry.ipynb": 300}
-    assert too_slow(seconds_of(output)) == {"20_training.ipynb": 620, "05_metrics.ipynb": 301}
-    assert too_slow(seconds_of(output), .5) == {"20_training.ipynb": 310} # half of the machine belonged to others
+    output = "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\n20d_training.ipynb: 620 secs\n05_metrics.ipynb: 301 secs\n01_geometry.ipynb: 300 secs\n"
+    assert seconds_of(output) == {"20d_training.ipynb": 620, "05_metrics.ipynb": 301, "01_geometry.ipynb": 300}
+    assert too_slow(seconds_of(output)) == {"20d_training.ipynb": 620, "05_metrics.ipynb": 301}
+    assert too_slow(seconds_of(output), .5) == {"20d_training.ipynb": 310} # half of the machine belonged to others
 
 def test_every_notebook_runs_and_leaves_no_file_behind():
     before, began, used = litter(), time.perf_counter(), worked()

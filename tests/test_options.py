@@ -8,8 +8,10 @@ import torch
 import yaml
 from transformers import TrainingArguments
 
-from ferretlite import training
-from ferretlite.training import STAGES, ByLength, Options, add_adapters, adapters, load_model, merge_adapters, stage_arguments, start_model, train
+from ferretlite.runs import ByLength, Options, adapters
+from ferretlite.stages import STAGES, load_model, start_model
+from ferretlite.trainer import StageTrainer, stage_arguments
+from ferretlite.training import train
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -37,18 +39,18 @@ def test_through_adapters_the_language_model_moves_by_a_matrix_of_low_rank(short
 
 def test_a_killed_run_with_adapters_is_resumed_with_them(short, tmp_path, monkeypatch):
     pytest.importorskip("peft")
-    step, arguments = training.StageTrainer.training_step, training.stage_arguments
+    step, arguments = StageTrainer.training_step, stage_arguments
     def often(*args):
         found = arguments(*args); found.save_steps, found.dataloader_num_workers, found.dataloader_prefetch_factor = 1, 0, None
         return found
     def dying(self, *args, **kwargs):
         if self.state.global_step == 1: raise KeyboardInterrupt
         return step(self, *args, **kwargs)
-    monkeypatch.setattr(training, "stage_arguments", often)
+    monkeypatch.setattr("ferretlite.trainer.stage_arguments", often)
     out, options = train(out=tmp_path / "whole", options=Options(lora=2), **short), Options(lora=2)
-    monkeypatch.setattr(training.StageTrainer, "training_step", dying)
+    monkeypatch.setattr(StageTrainer, "training_step", dying)
     with pytest.raises(KeyboardInterrupt): train(out=tmp_path / "run", options=options, **short)
-    monkeypatch.setattr(training.StageTrainer, "training_step", step)
+    monkeypatch.setattr(StageTrainer, "training_step", step)
     train(out=tmp_path / "run", options=options, resume=True, **short)
     assert all(torch.equal(a, b) for a, b in zip(load_model(out)[0].parameters(), load_model(tmp_path / "run")[0].parameters()))
 
@@ -76,7 +78,7 @@ def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
     for options, says in ((dict(fsdp="nowhere.json"), "no file nowhere.json"), (dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")), "expected one of them")):
         with pytest.raises(ValueError, match=says): Options(**options)
     with pytest.raises(ValueError, match="takes 16 samples a step: expected a multiple of 5"): stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0, Options(at_once=5))
-    monkeypatch.setattr(training, "world", lambda: (0, 3))
+    monkeypatch.setattr("ferretlite.trainer.world", lambda: (0, 3))
     with pytest.raises(ValueError, match="since 3 processes compute 5 at once"): stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0)
 
 # Files for many GPUs
@@ -113,9 +115,9 @@ def test_a_run_on_files_of_every_format_is_resumed_as_the_same_run(short, tmp_pa
     mixture = export_tree(lambda: (make_scene(s, 128) for s in range(8)), tmp_path / "tree")
     stages = json.loads(mixture.read_text())["stages"]
     assert "3" in stages and len({p["format"] for p in stages["3"]}) > 4
-    asked, step = [], training.StageTrainer.training_step
+    asked, step = [], StageTrainer.training_step
     def noting(self, model, inputs, *args, **kwargs): asked.append(list(inputs["ids"])); return step(self, model, inputs, *args, **kwargs)
-    monkeypatch.setattr(training.StageTrainer, "training_step", noting)
+    monkeypatch.setattr(StageTrainer, "training_step", noting)
     out = train(out=tmp_path / "run", data=mixture, **short)
     assert len(asked) == 2 and {i.split("/")[0] for batch in asked for i in batch} <= {p["name"] for p in stages["3"]}
     assert json.loads((out / "run.json").read_text())["settings"]["data"] == str(mixture)

@@ -16,7 +16,7 @@ from ferretlite.model import PAPER_SIZES, FerretForConditionalGeneration
 from ferretlite.planning import convert, forward_flop, plan, plan_lines, planned_config, planned_memory, seen, training_flop, weight_counts
 from ferretlite.sampler import FerretSampler
 from ferretlite.scenes import make_scene
-from ferretlite.training import STAGES
+from ferretlite.stages import STAGES
 
 def test_published_numbers():
     seven, griffon = weight_counts(planned_config("ferret-v2-7b")), weight_counts(planned_config("griffon-v2-13b"))

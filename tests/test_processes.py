@@ -10,6 +10,11 @@ import torch
 from processes import finish, kill_after, run, small_stages, start, together
 from safetensors.torch import load_file, save_file
 
+from ferretlite import runs, trainer, training
+from ferretlite.data import Collator
+from ferretlite.model import FerretForConditionalGeneration
+from ferretlite.runs import Options, join_world
+from ferretlite.stages import STAGES, prepare_stage, start_model
 
 @pytest.fixture(scope="module")
 def finished(begin, tmp_path_factory):
@@ -45,17 +50,15 @@ def test_a_disk_without_room_costs_no_earlier_checkpoint(begin, finished, tmp_pa
 
 def five_steps(rank, folder, begin, **options):
     "Five SGD steps on the batches of one stage: the gradients of the first, and the weights after all."
-    training = small_stages(every=100)
-    training.join_world()
-    model, processor = training.start_model(begin["towers"], begin["lm"], 0)
-    stage = replace(training.STAGES["tiny"][2], batch_size=4, visits=1, first_share=0, tasks=dict(name=1.0, rec=1.0, choose=1.0), look=.3)
-    training.prepare_stage(model, stage); training.choose_attention(model, stage)
+    small_stages(every=100); join_world()
+    model, processor = start_model(begin["towers"], begin["lm"], 0)
+    stage = replace(STAGES["tiny"][2], batch_size=4, visits=1, first_share=0, tasks=dict(name=1.0, rec=1.0, choose=1.0), look=.3)
+    prepare_stage(model, stage); trainer.choose_attention(model, stage)
     sgd, first = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=.1), {}
     def remember(optimizer, *_): first.update(first or {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     sgd.register_step_pre_hook(remember)
-    trainer = training.StageTrainer(model, training.stage_arguments(stage, folder / f"rank-{rank}", 5, 0, training.Options(**options)), stage=stage, train_dataset=training.stage_data(stage, 20, 0, 3),
-                                    data_collator=training.Collator(processor, look=True), optimizers=(sgd, None))
-    trainer.train()
+    trainer.StageTrainer(model, trainer.stage_arguments(stage, folder / f"rank-{rank}", 5, 0, Options(**options)), stage=stage, train_dataset=trainer.stage_data(stage, 20, 0, 3),
+                         data_collator=Collator(processor, look=True), optimizers=(sgd, None)).train()
     save_file(first, folder / f"gradients-{rank}.safetensors"); save_file({n: p.detach().clone() for n, p in model.named_parameters()}, folder / f"weights-{rank}.safetensors")
 
 def test_two_processes_take_the_steps_of_one(begin, tmp_path):
@@ -73,9 +76,7 @@ def test_two_processes_take_the_steps_of_one(begin, tmp_path):
 
 def whole_run(rank, folder, begin):
     "A run of two processes; the second one counts what it writes, and both what they are told of a second run into the same folder."
-    from ferretlite import runs
-    from ferretlite.model import FerretForConditionalGeneration
-    training, written = small_stages(), []
+    small_stages(); written = []
     for place, name in ((runs, "keep_checkpoint"), (training, "write_whole"), (FerretForConditionalGeneration, "save_pretrained")):
         def note(*args, original=getattr(place, name), **kwargs): written.append(1); return original(*args, **kwargs)
         setattr(place, name, note)
@@ -93,7 +94,7 @@ def test_a_run_of_two_processes_is_written_by_the_first(begin, finished, tmp_pat
     assert a.keys() == b.keys() and max((a[k].float() - b[k].float()).abs().max().item() for k in a) < 2e-3 # AdamW makes much of the last bit
 
 def alone(folder):
-    training = small_stages()
+    small_stages()
     try: training.train(out=folder / "run", samples=24)
     except ValueError as error: (folder / "said").write_text(str(error))
 
@@ -108,13 +109,13 @@ def sharded(rank, folder, begin):
     from torch.distributed.tensor import DTensor
 
     from ferretlite.planning import shard
-    training = small_stages(); training.join_world()
+    small_stages(); join_world()
     mesh, seen = init_device_mesh("cpu", (2,)), {}
-    data = training.stage_data(replace(training.STAGES["tiny"][2], visits=1, first_share=0), 2, 0, 3)
+    data = trainer.stage_data(replace(STAGES["tiny"][2], visits=1, first_share=0), 2, 0, 3)
     for name in ("whole", "sharded"):
-        model, processor = training.start_model(begin["towers"], begin["lm"], 0)
+        model, processor = start_model(begin["towers"], begin["lm"], 0)
         model.language_model.set_attn_implementation("eager")
-        batch = training.Collator(processor)([data[0], data[1]]); batch.pop("ids"); batch.pop("fresh", None)
+        batch = Collator(processor)([data[0], data[1]]); batch.pop("ids"); batch.pop("fresh", None)
         if name == "sharded":
             shard(model.eval(), mesh)
             assert all(isinstance(p, DTensor) for p in model.parameters()) and sum(p.to_local().numel() for p in model.parameters()) < .6 * sum(p.numel() for p in model.parameters())
@@ -126,7 +127,7 @@ def sharded(rank, folder, begin):
         for k, v in seen["whole"].items(): assert torch.allclose(v, seen["sharded"][k], atol=1e-5), k
         save_file({k: v.contiguous().clone() for k, v in seen["sharded"].items()}, folder / "model.safetensors")
     torch.distributed.barrier()
-    again = shard(training.start_model(begin["towers"], begin["lm"], 5)[0], mesh)
+    again = shard(start_model(begin["towers"], begin["lm"], 5)[0], mesh)
     set_model_state_dict(again, load_file(folder / "model.safetensors"), options=StateDictOptions(full_state_dict=True))
     for (k, a), b in zip(again.named_parameters(), model.parameters()): assert torch.equal(a.to_local(), b.to_local()), k
 

@@ -137,7 +137,7 @@ def test_odd_prompts_are_written_as_they_are(random_model, prompt):
 @lru_cache
 def shipped_tokenizer():
     "The tokenizer that ships with the tiny language model."
-    from ferretlite.training import WEIGHTS
+    from ferretlite.stages import WEIGHTS
     from transformers import AutoTokenizer
     return AutoTokenizer.from_pretrained(WEIGHTS / "tiny-lm")
 

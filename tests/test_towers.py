@@ -154,7 +154,8 @@ def test_a_real_language_model_speaks_and_stage_one_teaches_it_what_the_towers_s
 
     from tqdm.auto import tqdm
 
-    from ferretlite.training import FERRET_STAGES, WEIGHTS, run_stage, stage_data, stage_processor
+    from ferretlite.stages import FERRET_STAGES, WEIGHTS, stage_processor
+    from ferretlite.trainer import run_stage, stage_data
     torch.manual_seed(0)
     model = FerretForConditionalGeneration.from_towers(WEIGHTS / "tiny-towers" / "global", WEIGHTS / "tiny-towers" / "local", smollm, merge=2, sampler=dict(n_points=64, n_centers=[16, 4], n_neighbors=[8, 4])).eval()
     processor = FerretProcessor.for_model(model, smollm); words = processor.tokenizer

@@ -8,8 +8,12 @@ import torch
 
 from ferretlite import pretraining, training
 from ferretlite.data import Collator
-from ferretlite.training import (FERRET_STAGES, GRIFFON_PARTS, GRIFFON_STAGES, PARTS, TINY_GRIFFON_STAGES, align_projectors, TINY_STAGES, chosen_stages, copy_projector, load_model, newest_checkpoint, parameter_groups, plan_minutes, plan_steps, prepare_stage,
-                                 stage_data, stage_processor, start_model, train)
+from ferretlite.runs import newest_checkpoint
+from ferretlite.stages import (FERRET_STAGES, GRIFFON_PARTS, GRIFFON_STAGES, PARTS, STAGES, TINY_GRIFFON_STAGES, TINY_STAGES, align_projectors, copy_projector, load_model,
+                               parameter_groups, prepare_stage, stage_processor, start_model)
+from ferretlite.trainer import StageTrainer, run_stage, stage_arguments, stage_data
+from ferretlite.training import chosen_stages, train
+from ferretlite.training_speed import plan_minutes, plan_steps, seconds_per_sample, seconds_per_scene
 
 @pytest.fixture(scope="module", autouse=True)
 def two_threads():
@@ -20,13 +24,13 @@ def two_threads():
 
 def make_small(patch):
     "Batches of two, a checkpoint every second step, and samples enough in every stage."
-    patch.setitem(training.STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in TINY_STAGES))
-    arguments = training.stage_arguments
+    patch.setitem(STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in TINY_STAGES))
+    arguments = stage_arguments
     def often(*args):
         found = arguments(*args)
         found.save_steps, found.logging_steps, found.dataloader_num_workers, found.dataloader_prefetch_factor = 2, 1, 0, None
         return found
-    patch.setattr(training, "stage_arguments", often)
+    patch.setattr("ferretlite.trainer.stage_arguments", often)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch): make_small(monkeypatch)
@@ -35,12 +39,12 @@ class Killed(Exception): "The machine went down."
 
 def die_at(monkeypatch, stage, step):
     "Stop the run in the middle of a step, as a kill would."
-    original = training.StageTrainer.training_step
+    original = StageTrainer.training_step
     def step_or_die(self, *args, **kwargs):
         if self.stage.name.split()[0] == stage and self.state.global_step == step: raise Killed
         return original(self, *args, **kwargs)
-    monkeypatch.setattr(training.StageTrainer, "training_step", step_or_die)
-    return lambda: monkeypatch.setattr(training.StageTrainer, "training_step", original)
+    monkeypatch.setattr(StageTrainer, "training_step", step_or_die)
+    return lambda: monkeypatch.setattr(StageTrainer, "training_step", original)
 
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -89,11 +93,11 @@ def test_alignment_moves_projectors_towards_the_things(begin):
     pretraining.sum_in_order()
     model, processor = start_model(begin["towers"], begin["lm"], 0)
     before = copy.deepcopy(model.state_dict())
-    log = training.align_projectors(model, processor, ("local_projector",), n=2, steps=60)
+    log = align_projectors(model, processor, ("local_projector",), n=2, steps=60)
     moved = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"local_projector", "visual_position"} and log[-1][1] < log[0][1] - .1 # random towers have little to say
     again, _ = start_model(begin["towers"], begin["lm"], 0)
-    torch.manual_seed(5); training.align_projectors(again, processor, ("local_projector",), n=2, steps=60)
+    torch.manual_seed(5); align_projectors(again, processor, ("local_projector",), n=2, steps=60)
     assert same(model.state_dict(), again.state_dict()) # by its own dice
 
 def test_stage_one_leaves_the_local_projector_as_it_was(begin, finished):
@@ -105,7 +109,7 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     stage = replace(TINY_STAGES[2], batch_size=3, visits=2)
     data, collate = stage_data(stage, 6, 0, 3), Collator(processor)
     pixels = collate([stage_data(replace(stage, visits=1), 6, 0, 3)[i] for i in range(3)])
-    trainer = training.StageTrainer.__new__(training.StageTrainer)
+    trainer = StageTrainer.__new__(StageTrainer)
     trainer.model, trainer.kept = model.eval(), {}
     losses = []
     for places in ((0, 1, 2), (3, 1, 5), (0, 1, 2)): # pictures 0-2, then all of them again without their pixels
@@ -118,12 +122,12 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     assert losses[0] == losses[2] == pytest.approx(truth, rel=2e-2) and len(trainer.kept) == 3 # kept in bfloat16
 
 def test_a_long_stage_shows_one_set_of_pictures_after_another_and_keeps_the_maps_of_one(random_model, monkeypatch):
-    monkeypatch.setattr(training, "MOST_PICTURES", 3)
+    monkeypatch.setattr("ferretlite.trainer.MOST_PICTURES", 3)
     model, processor = random_model
     data, collate = stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3), Collator(processor) # 13 visits: two sets of three, the last one until the end
     ids = [data[i].id for i in range(13)]
     assert len(set(ids)) == 6 and ids[:3] == ids[3:6] and ids[6:9] == ids[9:12] and ids[12] == ids[6]
-    trainer, data = training.StageTrainer.__new__(training.StageTrainer), stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3)
+    trainer, data = StageTrainer.__new__(StageTrainer), stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3)
     trainer.model, trainer.kept = model.eval(), {}
     for first in (0, 3, 6, 9):
         batch = collate([data[i] for i in range(first, first + 3)])
@@ -135,7 +139,7 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)
     model.language_model.set_attn_implementation("eager"); prepare_stage(model, stage)
     batch = Collator(processor, look=True)([stage_data(stage, 8, 0, 3)[i] for i in range(4)]); batch.pop("ids")
-    trainer = training.StageTrainer(model, training.stage_arguments(stage, tmp_path, 1, 0), stage=stage)
+    trainer = StageTrainer(model, stage_arguments(stage, tmp_path, 1, 0), stage=stage)
     def loss_at(look):
         trainer.stage = replace(stage, look=look)
         return trainer.compute_loss(model, {k: v for k, v in batch.items() if look or k not in ("names", "writes", "shows")})
@@ -146,7 +150,7 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     assert before > 1 and listens() < before - .5
 
 def test_the_local_projector_starts_stage_two_as_a_copy(begin, tmp_path, monkeypatch):
-    seen, run = [], training.run_stage
+    seen, run = [], run_stage
     def look(model, processor, stage, *args):
         seen.append(all(torch.equal(a, b) for a, b in zip(model.global_projector.parameters(), model.local_projector.parameters())))
         return run(model, processor, stage, *args)
@@ -261,8 +265,8 @@ def test_plan_splits_samples_and_minutes_by_share():
 def test_measuring_leaves_the_model_alone(random_model):
     model, processor = random_model
     before = copy.deepcopy(model.state_dict())
-    assert training.seconds_per_sample(model, processor, training.STAGES["tiny"][0], 0, n=1) > 0
-    assert training.seconds_per_scene(model, processor, training.STAGES["tiny"][1], 0, n=1) > 0 == training.seconds_per_scene(model, processor, training.STAGES["tiny"][2], 0)
+    assert seconds_per_sample(model, processor, STAGES["tiny"][0], 0, n=1) > 0
+    assert seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=1) > 0 == seconds_per_scene(model, processor, STAGES["tiny"][2], 0)
     assert same(before, model.state_dict()) and all(p.grad is None for p in model.parameters())
 
 def test_a_loss_that_is_no_number_names_its_records(begin, tmp_path, monkeypatch):
@@ -287,16 +291,16 @@ def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(
     with pytest.raises(ValueError, match="config beside from_model"): train(out=tmp_path / "other", samples=12, config=dict(fit="pad"), from_model=out)
 
 def test_towers_may_go_on_learning_slowly(begin, tmp_path, monkeypatch):
-    stages = training.STAGES["tiny-unfrozen"]
+    stages = STAGES["tiny-unfrozen"]
     assert set(stages[-1].trains) == set(PARTS) and stages[-1].visits == 1 and stages[-1].slow["local_tower"] < 1
-    monkeypatch.setitem(training.STAGES, "tiny-unfrozen", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in stages))
+    monkeypatch.setitem(STAGES, "tiny-unfrozen", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in stages))
     out = train("tiny-unfrozen", out=tmp_path / "run", samples=12, **begin)
     before, after = load_model(out / "stage-2")[0].parts(), load_model(out)[0].parts()
     for name in ("global_tower", "local_tower"): assert any(not torch.equal(a, b) for a, b in zip(before[name], after[name])), name
 
 @pytest.fixture
 def small_griffon(monkeypatch):
-    monkeypatch.setitem(training.STAGES, "tiny-griffon", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=3, scenes=6) for s in TINY_GRIFFON_STAGES))
+    monkeypatch.setitem(STAGES, "tiny-griffon", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=3, scenes=6) for s in TINY_GRIFFON_STAGES))
 
 def test_griffons_stages_are_the_papers():
     one, two, three = GRIFFON_STAGES
@@ -335,4 +339,4 @@ def test_a_projector_that_joins_cells_is_aligned_on_whole_views(begin):
 
 def test_minutes_are_planned_for_pictures_in_questions_too(begin, small_griffon):
     model, processor = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")
-    assert training.seconds_per_sample(model, processor, training.STAGES["tiny-griffon"][1], 0, n=1) > 0
+    assert seconds_per_sample(model, processor, STAGES["tiny-griffon"][1], 0, n=1) > 0

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from ferretlite.evaluation import evaluate
 from ferretlite.inference import Ferret
 from ferretlite.pretraining import write_json, write_whole
-from ferretlite.training import load_model, save_model, start_model
+from ferretlite.stages import load_model, start_model
+from ferretlite.training import save_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
 LABELS = {"rec.acc@0.5": "find what is described (IoU ≥ 0.5)", "rec.small": "… smaller than 1/12 of the side", "rec.medium": "… 1/12 to 1/6",
@@ -113,8 +114,8 @@ def ship_stages(folder: Path, seed: int):
         write_whole(out / f"stage-{number}.safetensors", lambda p: save_file(learned, p, metadata=dict(format="pt")))
     write_whole(out / "README.md", lambda p: p.write_text(f"""# ferretlite tiny after stages I and II
 
-What the first two stages of the run behind `tiny` changed: projectors, position code and (II) sampler; everything else is as `ferretlite.training.start_model(seed={seed})`
-makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stage_model(1)` and `(2)` put them together; `nbs/20_training.ipynb` goes on from there.
+What the first two stages of the run behind `tiny` changed: projectors, position code and (II) sampler; everything else is as `ferretlite.stages.start_model(seed={seed})`
+makes it from `tiny-towers` and `tiny-lm`. `ferretlite.stages.stage_model(1)` and `(2)` put them together; `nbs/20d_training.ipynb` goes on from there.
 The third stage's result is `tiny`, whose card tells how the run was made.
 
 Licence: Apache-2.0, as the code.
