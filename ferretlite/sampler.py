@@ -10,6 +10,7 @@ __all__ = ['MOST_NUMBERS', 'SAMPLERS', 'cell_corners', 'lookup', 'map_cells', 'l
            'ferret_pixels', 'FerretSampler']
 
 # %% ../nbs/14_sampler.ipynb #b254b176
+import inspect
 import time
 import zlib
 from contextlib import nullcontext
@@ -112,13 +113,14 @@ def farthest_points(
     points:Tensor, # [M, N, 2]
     n:int, # how many to pick
     first:Tensor|None=None, # [M], where to begin; None: in the middle
+    distances=square_distances, # function of [M, 1, 2] and [M, N, 2]
 )->Tensor: # [M, n] indices, in the order of picking
     "Farthest point sampling: begin in the middle, then again and again take the point farthest from all points taken so far."
     picked = [central_point(points) if first is None else first]
     nearest = torch.full_like(points[..., 0], torch.inf)
     for _ in range(n - 1):
         latest = gather_points(points, picked[-1][:, None]) # [M, 1, 2]
-        nearest = torch.minimum(nearest, square_distances(latest, points)[:, 0])
+        nearest = torch.minimum(nearest, distances(latest, points)[:, 0])
         picked.append(nearest.argmax(1))
     return torch.stack(picked, 1)
 
@@ -195,7 +197,7 @@ def project(
     "A linear map of (features, x, y). Under autocast the features may go through bfloat16; the coordinates never do."
     if at is not None: points = gather_points(points, at)
     if isinstance(features, OnMap): seen = features.linear(weight[:, :-2], at)
-    else: seen = F.linear(features if at is None else gather_points(features, at), weight[:, :-2])
+    else: seen = F.linear((features if at is None else gather_points(features, at)).to(weight.dtype), weight[:, :-2])
     with _full_precision(points.device): return seen + F.linear(points.to(weight.dtype), weight[:, -2:])
 
 # %% ../nbs/14_sampler.ipynb #d6137aee
@@ -223,6 +225,7 @@ class RegionSampler(nn.Module):
         n_points:int, # points drawn from each region
     ):
         super().__init__()
+        if n_points < 1: raise ValueError(f"found n_points={n_points}, expected at least one point to look from")
         self.in_dim, self.n_points = in_dim, n_points
 
     @torch.no_grad()
@@ -244,10 +247,13 @@ class RegionSampler(nn.Module):
         return points, OnMap(*map_cells(maps, points, [len(of_image) for of_image in regions]))
 
     def _check(self, maps, regions, sizes):
+        if sizes is None: raise ValueError("found regions without image sizes; expected the (height, width) of each image")
+        for of_image in regions:
+            if isinstance(of_image, (Point, Box, Mask)): raise ValueError(f"found {of_image} where an image's regions should be; expected a list of regions for each image")
         if not len(maps) == len(regions) == len(sizes) > 0:
             raise ValueError(f"found {len(maps)} maps, {len(regions)} lists of regions and {len(sizes)} image sizes; expected one of each per image")
         for m in maps:
-            if m.ndim != 3 or m.shape[-1] != self.in_dim: raise ValueError(f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]")
+            if m.ndim != 3 or m.shape[-1] != self.in_dim or not m.numel(): raise ValueError(f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]")
 
 # %% ../nbs/14_sampler.ipynb #78b5edf1
 def check_stages(
@@ -273,6 +279,7 @@ class SpatialAwareSampler(RegionSampler):
         n_centers:tuple=(128, 32), # points kept after each stage
         n_neighbors:tuple=(24, 24), # neighbours each of them asks
         pool:str="max", # "max" or "mean" over the neighbours
+        *,
         compat:str|None=None, # "ferret": the public code's geometry, see `FerretSampler`
     ):
         super().__init__(in_dim, n_points)
@@ -287,6 +294,7 @@ class SpatialAwareSampler(RegionSampler):
 
     def __new__(cls, *args, compat=None, **kwargs):
         if compat not in (None, "ferret"): raise ValueError(f"found compat={compat!r}, expected None or 'ferret'")
+        if compat and cls not in (SpatialAwareSampler, FerretSampler): raise ValueError(f"found compat={compat!r} for a {cls.__name__}, expected it for a SpatialAwareSampler only")
         return super().__new__(FerretSampler if compat else cls)
 
 # %% ../nbs/14_sampler.ipynb #908eeea6
@@ -371,8 +379,10 @@ def make_sampler(
     kind:str="spatial", # a key of SAMPLERS
     **options, # of its class
 )->RegionSampler:
-    "A region sampler by name. Raises ValueError for an unknown one."
+    "A region sampler by name. Raises ValueError for an unknown one, and for options that it does not have."
     if kind not in SAMPLERS: raise ValueError(f"Unknown sampler {kind!r}: expected one of {', '.join(SAMPLERS)}.")
+    known = list(inspect.signature(SAMPLERS[kind].__init__).parameters)[3:] # after self and the widths
+    if unknown := [name for name in options if name not in known]: raise ValueError(f"The {kind} sampler has no option {unknown[0]!r}: expected among {', '.join(known)}.")
     return SAMPLERS[kind](in_dim, out_dim, **options)
 
 # %% ../nbs/14_sampler.ipynb #c318bf54
@@ -390,16 +400,16 @@ def _done(): # the time, when a GPU has done what it was told
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return time.perf_counter()
 
-def _timed(sampler, m, boxes, backward): # -> seconds, bytes, vectors
-    m, best = m.clone().requires_grad_(backward), float("inf")
-    for _ in range(2):
+def _timed(sampler, m, boxes, backward, runs=2): # -> seconds, bytes, vectors
+    m, times, memory = m.clone().requires_grad_(backward), [], PeakMemory()
+    for counting in (memory, *[nullcontext()] * runs):
         sampler.zero_grad(); m.grad = None
-        with PeakMemory() as memory, torch.set_grad_enabled(backward):
+        with counting, torch.set_grad_enabled(backward):
             began = _done()
             vectors, = sampler([m], [boxes], [(480, 640)])
             if backward: vectors.square().mean().backward()
-            best = min(best, _done() - began)
-    return best, memory.peak, vectors.detach()
+            times.append(_done() - began)
+    return min(times[1:]), memory.peak, vectors.detach()
 
 # %% ../nbs/14_sampler.ipynb #21500ab5
 def bench_sampler(
@@ -409,6 +419,7 @@ def bench_sampler(
     out_dim:int=4096, # width of the language model
     backward:bool=True, # measure a training step, too
     seed:int=0,
+    runs:int=2, # of which the quickest counts, after one that counts memory
     **sizes, # n_points, n_centers, n_neighbors: Ferret's where not given
 )->dict: # forward_speedup, backward_speedup (forward and backward), memory_ratio, seconds and bytes of both, and how far their results differ
     "The plain form of the sampler against the fast one, on the same points in the same run, in float32."
@@ -420,9 +431,9 @@ def bench_sampler(
     found, vectors = {}, {}
     _timed(fast, m, boxes[:1], backward) # whatever happens once
     for name, sampler in (("plain", plain), ("fast", fast)):
-        found[name] = dict(zip(("forward_seconds", "forward_bytes", "vectors"), _timed(sampler, m, boxes, False)))
+        found[name] = dict(zip(("forward_seconds", "forward_bytes", "vectors"), _timed(sampler, m, boxes, False, runs)))
         vectors[name] = found[name].pop("vectors")
-        if backward: found[name].update(zip(("backward_seconds", "backward_bytes"), _timed(sampler, m, boxes, True)))
+        if backward: found[name].update(zip(("backward_seconds", "backward_bytes"), _timed(sampler, m, boxes, True, runs)))
     ratio = lambda key: found["plain"][key] / found["fast"][key]
     out = dict(forward_speedup=ratio("forward_seconds"), difference=(vectors["plain"] - vectors["fast"]).abs().max().item() / vectors["plain"].std().item())
     if backward: out |= dict(backward_speedup=ratio("backward_seconds"))
@@ -456,6 +467,8 @@ class FerretSampler(SpatialAwareSampler):
     """`SpatialAwareSampler` with the geometry of apple/ml-ferret (`ferret/model/ferret_arch.py`), for official weights. Its mistakes are kept on purpose.
 
     In `train()` all dice are torch's global ones unless a generator is given; in `eval()` each region has the same dice, and farthest points begin in the middle."""
+    generator = None
+
     def draw_points(self, regions, sizes, generator=None): # -> [M, n_points, 2]
         "Every pixel, and some again; or a random choice where there are more."
         points = []
@@ -475,7 +488,7 @@ class FerretSampler(SpatialAwareSampler):
 
     def choose(self, i, points): # [M, N, 2] -> [M, S], [M, S, k]
         first = torch.randint(0, points.shape[1], (len(points),), generator=self.generator).to(points.device) if self.training else None
-        kept = farthest_points(points, self.n_centers[i], first)
+        kept = farthest_points(points, self.n_centers[i], first, lambda a, b: (a[:, :, None] - b[:, None]).square().sum(-1)) # in the points' own precision
         distances = expanded_distances(gather_points(points, kept), points)
         return kept, distances.topk(self.n_neighbors[i], largest=False, sorted=False).indices
 
@@ -484,9 +497,15 @@ class FerretSampler(SpatialAwareSampler):
 def load_ferret_weights(self:FerretSampler,
     state_dict:dict, # official names, with or without what stands before them (`model.region_geo_sampler.`)
 ):
-    "Load an official Ferret sampler; other entries of the checkpoint are passed over. Raises ValueError for what is missing or has another shape."
-    own = self.state_dict()
-    official = {name: t for full, t in state_dict.items() for name in own if full == name or full.endswith(f"region_geo_sampler.{name}")}
+    "Load an official Ferret sampler; other parts of the checkpoint are passed over. Raises ValueError for what is missing, stands there twice, is left over or has another shape."
+    own, official = self.state_dict(), {}
+    if not isinstance(state_dict, dict): raise ValueError(f"found a {type(state_dict).__name__}, expected a checkpoint's dictionary of names and tensors")
+    for full, t in state_dict.items():
+        name = full.rsplit("region_geo_sampler.", 1)[-1]
+        if name == full and name.split(".")[0] not in {n.split(".")[0] for n in own}: continue # of another part
+        if name in official: raise ValueError(f"found {name!r} twice in the checkpoint, expected one Ferret sampler")
+        if name not in own: raise ValueError(f"found {full!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages, which has no such weights")
+        official[name] = t
     for name, t in own.items():
         if name not in official: raise ValueError(f"found no {name!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages")
         if official[name].shape != t.shape: raise ValueError(f"found {name!r} of shape {tuple(official[name].shape)}, expected {tuple(t.shape)}: set in_dim, out_dim, n_points and n_centers to the checkpoint's")
