@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'SHARDING', 'SAMPLES', 'PEAKS', 'PUBLIC', 'QUESTIONS', 'planned_config', 'weight_counts', 'matrix_flop',
-           'attention_flop', 'seen', 'forward_flop', 'training_flop', 'shard', 'layer_numbers', 'activation_bytes',
-           'planned_memory', 'lora_weights', 'plan', 'plan_lines', 'read_weights', 'renamed', 'public_config',
-           'convert', 'exact_products', 'moved', 'apart', 'same_neighbours', 'all_steps', 'parity', 'answer_all',
-           'answers_apart', 'some_steps', 'selftest', 'selftest_lines']
+           'attention_flop', 'seen', 'forward_flop', 'sampler_flop', 'training_flop', 'shard', 'layer_numbers',
+           'activation_bytes', 'planned_memory', 'lora_weights', 'plan', 'plan_lines', 'read_weights', 'renamed',
+           'public_config', 'convert', 'exact_products', 'moved', 'apart', 'same_neighbours', 'all_steps', 'parity',
+           'answer_all', 'answers_apart', 'some_steps', 'selftest', 'selftest_lines']
 
 # %% ../nbs/26_scaling_up.ipynb #50c1fffb
 import contextlib
@@ -77,18 +77,22 @@ def forward_flop(config: FerretConfig, stage, text: int, regions: int = 4, size:
         if part is None or not views: return 0.0
         layers = part.num_hidden_layers - (part.model_type in ("clip_vision_model", "siglip_vision_model"))
         return views * (matrix_flop(counts[name] * layers / part.num_hidden_layers, tokens) + attention_flop(layers, tokens, part.hidden_size))
-    tokens, whole = look["visual_tokens"] + text, config.views()["global"][3]
+    tokens = look["visual_tokens"] + text
     embeddings = 0 if llm.tie_word_embeddings else llm.vocab_size * llm.hidden_size # looked up; a tied one is also the last matrix
     found = dict(global_tower=tower(config.global_tower, "global_tower", 1 + (look["tiles"] if config.local_tower is None else 0), look["global_tokens"]),
                  local_tower=tower(config.local_tower, "local_tower", look["tiles"], look["tile_tokens"]),
                  global_projector=matrix_flop(counts["global_projector"], math.prod(config.whole_cells())), local_projector=matrix_flop(counts.get("local_projector", 0), look["tiles"] * look["tile_tokens"] / config.merge ** 2),
                  language_model=matrix_flop(counts["language_model"] - embeddings, tokens) + attention_flop(llm.num_hidden_layers, tokens, llm.hidden_size))
-    if config.region_features: # per point two matrices of width x width and the last wide one; folded (notebook 14)
-        width, sampler = config.sampler_dim or llm.hidden_size, {**dict(n_points=512, n_centers=(128, 32)), **(config.sampler or {})}
-        cells, points = math.prod(whole) * max(1, look["tiles"]), [sampler["n_points"], *sampler["n_centers"]]
-        found["sampler"] = matrix_flop(width ** 2, cells) * 2 + regions * (sum(matrix_flop(width ** 2, n) * 2 for n in points[1:-1]) + matrix_flop(width ** 2 * points[-1] + width * llm.hidden_size, 1))
-        if config.sampler_dim: found["sampler"] += matrix_flop(width * llm.hidden_size, cells)
+    if config.region_features: found["sampler"] = sampler_flop(config, math.prod(config.views()["global"][3]) * max(1, look["tiles"]), regions)
     return {k: v for k, v in found.items() if v}
+
+def sampler_flop(config: FerretConfig, cells: int, regions: int) -> float:
+    "What it costs to read regions from a map of so many cells: two matrices per cell, folded (notebook 14), those of the later stages and the wide last ones per region; of a mean the very last alone."
+    llm, width, given = config.text_config.hidden_size, config.region_width(), {**dict(kind="spatial", n_centers=(128, 32)), **(config.sampler or {})}
+    narrowed, last = matrix_flop(width * llm, cells) * (config.sampler_dim is not None or width != llm), matrix_flop(width * llm, 1)
+    if given["kind"] == "mean": return narrowed + regions * last
+    centers, square = given["n_centers"], width ** 2
+    return narrowed + matrix_flop(square, cells) * 2 + regions * (sum(matrix_flop(square, n) * 2 for n in centers[:-1]) + matrix_flop(square * centers[-1], 1) + last)
 
 # %% ../nbs/26_scaling_up.ipynb #f14c6cfc
 ORDER = ("global_tower", "local_tower", "global_projector", "local_projector", "sampler", "language_model") # of the forward pass

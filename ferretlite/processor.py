@@ -121,7 +121,7 @@ def image_inputs(self, images: list) -> dict: # of upright RGB PIL images
         def laid(canvas, kept, cells): # the image on a canvas in pixels: all over it, unless only some of its cells are to be filled
             shown = [side * k // n for side, k, n in zip(canvas, kept, cells)]
             return torch.nn.functional.pad(to_bytes(image, shown), (0, canvas[1] - shown[1], 0, canvas[0] - shown[0]))
-        whole = laid(views["global"][0], self.config.shown_cells(size), self.config.whole_cells())
+        whole = laid(views["global"][0], self.config.shown_patches(size), views["global"][3])
         if not rows: return size, grid, whole, []
         canvas = laid((rows * h, cols * w), self.config.tile_cells(grid, size), (rows * cells[0], cols * cells[1]))
         return size, grid, whole, list(split_tiles(canvas, grid))
@@ -304,12 +304,12 @@ def quickest(work, n: int = 3) -> float: # seconds
     return min(times)
 
 @torch.no_grad()
-def cost_of_seeing(config: FerretConfig, image) -> dict: # tokens, GFLOP, ms to prepare, ms to see, MB
+def cost_of_seeing(config: FerretConfig, image) -> dict: # tokens, GFLOP of the towers, ms to prepare, ms to see, MB
     "What one upright RGB image costs a model of random weights up to its visual tokens."
     torch.manual_seed(0); model = FerretForConditionalGeneration(config).eval()
     prepare = lambda: image_inputs(SimpleNamespace(config=config), [image])
     inputs = prepare()
-    see = lambda: model.see(*model.look(inputs["global_pixels"], inputs["local_pixels"]), inputs["grids"])[0][0]
+    see = lambda: model.see(*model.look(inputs["global_pixels"], inputs["local_pixels"]), inputs["grids"], inputs["image_sizes"])[0][0]
     with PeakMemory() as memory: tokens = see()
     counted = FerretForConditionalGeneration(config).eval(); counted.set_attn_implementation("eager") # the fused attention would not be counted
     with FlopCounterMode(display=False) as counter: counted.look(inputs["global_pixels"], inputs["local_pixels"])
@@ -339,4 +339,4 @@ def resolution_lines(found: dict) -> str:
     for r in found["rows"]:
         cut = "x".join(map(str, r["grid"])) if r["grid"][0] else "–"
         lines.append(f"{r['side']:4d}x{r['side']:<4d}  {r['way']:7s}{cut:>6s}{r['tokens']:8d}{r['gflop']:8.2f}{r['prepare_ms']:7.1f} ms{r['see_ms']:7.1f} ms{r['mb']:7.1f} MB")
-    return "\n".join(lines + [f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a second, LLaVA-NeXT's processor {found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast ({found['threads']} threads)"])
+    return "\n".join(lines + [f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a second, transformers' LLaVA-NeXT processor (Pillow) {found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast ({found['threads']} threads)"])

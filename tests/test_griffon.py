@@ -3,8 +3,11 @@ import random
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from ferretlite.coreferring import VisualTokenizer, crop_window, cut_crop
 from ferretlite.data import Collator, ConversationDataset, SceneStream
@@ -13,6 +16,7 @@ from ferretlite.geometry import Box, Point
 from ferretlite.inference import Ferret, gathered, grounding_question
 from ferretlite.model import FerretConfig, FerretForConditionalGeneration
 from ferretlite.processor import FerretProcessor
+from ferretlite.sampler import lookup
 from ferretlite.scenes import make_example, make_scene
 from ferretlite.tasks import GRIFFON_TASKS, Crop
 
@@ -65,7 +69,27 @@ def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_mod
     tokens, maps = model.see(whole, None, torch.zeros(3, 2, dtype=torch.long), sizes)
     cells = whole.shape[1]
     assert cells == 10 > config.whole_cells()[0] and [len(t) for t in tokens] == [15, 25, 5]
-    assert [tuple(m.shape[:2]) for m in maps] == [(6, 10), (10, 10), (10, 3)] # of ten cells each way
+    assert [tuple(m.shape[:2]) for m in maps] == [(6, 10), (10, 10), (10, 2)] # of ten cells each way
+
+
+@pytest.mark.parametrize("size", [(200, 300), (300, 200), (60, 1200), (200, 200), (37, 101)])
+@pytest.mark.parametrize("side", [(48, 120), (240, 240), (216, 72)])
+def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, side):
+    "A picture whose colours are its places comes back as places, also where a projector joins an odd number of cells: what is filled are whole cells of the map that is kept."
+    config = FerretConfig.from_dict({**griffon_model[0].config.to_dict(), "fit": "pad", "direct_view": side, "fusion_of": "towers", "region_features": True})
+    model, processor = FerretForConditionalGeneration(config).eval(), FerretProcessor(config, griffon_model[1].tokenizer)
+    y, x = (np.mgrid[:size[0], :size[1]] + .5) / np.array(size)[:, None, None]
+    inputs = processor.image_inputs([Image.fromarray((255 * np.stack([x, y, 0 * x], 2)).round().astype(np.uint8))])
+    _, mean, std, cells = config.views()["global"]
+    colours = F.avg_pool2d(inputs["global_pixels"] * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None], side[0] // cells[0]).movedim(1, -1) # a tower that says what it sees
+    kept, read = [], model._region_map
+    model._region_map = lambda views: kept.append(views[0]) or read(views)
+    with torch.no_grad(): model.see(F.pad(colours, (0, config.global_tower.hidden_size - 3)), None, torch.tensor([[0, 0]]), [size])
+    assert kept[0].shape[:2] == config.shown_patches(size)
+    for asked in ((.5, .5), (.3, .6)):
+        found = lookup(kept[0], torch.tensor([asked]))[0, :3].tolist()
+        for a, b, n in zip(asked, found, kept[0].shape[1::-1]): assert a == pytest.approx(b, abs=.01 if n > 2 else .25)
+        assert found[2] < .01 # no border comes into it: it is grey, and the picture has no blue
 
 
 def test_questions_that_mix_everything_are_answered_as_they_would_be_alone(griffon_model):

@@ -9,12 +9,14 @@ from PIL import Image
 from ferretlite import model as model_module
 from ferretlite.data import Collator, ConversationDataset, SceneStream
 from ferretlite.encoders import tower_map
+from ferretlite.fusion import fuse_maps
 from ferretlite.geometry import Box, Mask, Point, sample_points
 from ferretlite.model import PAPER_SIZES, SWITCHES, FerretConfig, FerretForConditionalGeneration, fill_placeholders, paper_config
 from ferretlite.processor import FerretProcessor
 from ferretlite.resolution import merge_tiles
 from ferretlite.sampler import MeanSampler, lookup
 from ferretlite.scenes import make_scene
+from ferretlite.stages import WEIGHTS
 
 SCENES = [make_scene(s, size) for s, size in enumerate([(192, 192), (96, 192), (96, 96), (192, 96)])] # 4, 2, 1 and 2 tiles
 ASKED = [(SCENES[0], "Where is the red star?", []), (SCENES[1], "What is in <region>?", [Box(10, 12, 60, 70)]),
@@ -212,6 +214,75 @@ def test_switches_name_what_they_know(random_model):
         with pytest.raises(ValueError, match=text): FerretConfig.from_dict({**random_model[0].config.to_dict(), **change})
     wide = FerretConfig.from_dict({**random_model[0].config.to_dict(), "fusion_of": "towers", "local_tower": {**random_model[0].config.local_tower.to_dict(), "hidden_size": 96}})
     with pytest.raises(ValueError, match="towers of widths 32 and 96"): FerretForConditionalGeneration(wide)
+    for change in (dict(resolution="fixed"), dict(resolution="direct"), dict(region_features=False)): FerretForConditionalGeneration(FerretConfig.from_dict({**wide.to_dict(), **change})) # nothing is added there
+
+@pytest.mark.parametrize("change, says", [(dict(resolutoin="fixed"), "unknown field 'resolutoin'"), (dict(compat="ferret"), "unknown field 'compat'"), (dict(merge=0), "merge=0: expected 1 at least"), (dict(merge=5), "multiples of 120"),
+    (dict(local_view=(100, 100)), "local_view=.100, 100.: expected a height and a width that are multiples of"), (dict(global_view=(8, 8)), "multiples of"), (dict(grids=()), "no grids"), (dict(grids=[(1, 0)]), "the grid .1, 0."),
+    (dict(resolution="direct", max_visual_tokens=10), "a direct view of 64 tokens: expected a larger budget"), (dict(resolution="direct", direct_view=(48, 50)), "direct_view=.48, 50."),
+    (dict(sampler=dict(npoints=3)), "no option 'npoints'"), (dict(sampler=dict(kind="mean", n_centers=[4])), "the mean sampler has no option 'n_centers'")])
+def test_a_configuration_that_cannot_be_meant_is_refused(random_model, change, says):
+    with pytest.raises(ValueError, match=f"(?i){says}"):
+        config = FerretConfig.from_dict({**random_model[0].config.to_dict(), **change})
+        config.grid_for((100, 100)); FerretForConditionalGeneration(config)
+
+def test_configurations_are_read_again_as_they_were(random_model, tmp_path):
+    "What transformers itself writes beside our fields is no unknown field."
+    config = random_model[0].config
+    for again in (FerretConfig.from_dict(config.to_dict()), (config.save_pretrained(tmp_path), FerretConfig.from_pretrained(tmp_path))[1], copy.deepcopy(config)): assert again.to_dict() == config.to_dict()
+    assert FerretConfig().global_tower is None # what transformers compares others with
+
+def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
+    base = random_model[0].config.to_dict() # 16 tokens a view
+    def largest(**change): return max(r * c for r, c in FerretConfig.from_dict({**base, **change}).usable_grids())
+    assert [largest(max_tiles=6, max_visual_tokens=n) for n in (32, 48, 79, 80, 95, 96, 1000)] == [1, 2, 3, 4, 4, 5, 6]
+    one = FerretConfig.from_dict({**base, "local_tower": None, "max_visual_tokens": 16})
+    assert one.usable_grids() == [(1, 1)] and one.grid_for((300, 700)) == (0, 0) and one.count_visual_tokens((0, 0)) == 16 # the whole view alone
+    with pytest.raises(ValueError, match="within 31 visual tokens, expected max_visual_tokens to be 32 at least"): largest(max_visual_tokens=31)
+    tight = FerretConfig.from_dict({**base, "max_tiles": 6, "max_visual_tokens": 60})
+    for size in ((300, 700), (20, 400), (400, 20), (1, 1)): assert tight.count_visual_tokens(tight.grid_for(size), size) <= 60
+
+def test_switches_together_are_read_where_regions_lie(random_model):
+    "Tiles, padding, separators, an overview behind, two sizes of view and a budget: tokens are as many as the configuration says, and a batch says what each image says alone."
+    config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "row_separators": True, "overview": "last", "fit": "pad", "local_view": (72, 48), "max_tiles": 6, "max_visual_tokens": 80, "fusion_mode": "nearest"})
+    torch.manual_seed(0); model, processor = FerretForConditionalGeneration(config).eval(), FerretProcessor(config, random_model[1].tokenizer)
+    rows = [(s, "What is in <region>?", [Box(10, 12, 60, 70)]) for s in SCENES]
+    batch = ask(processor, rows)
+    grids, sizes = [tuple(g) for g in batch["grids"].tolist()], batch["image_sizes"]
+    assert (batch["input_ids"] == config.image_token_id).sum(1).tolist() == [config.count_visual_tokens(g, s) for g, s in zip(grids, sizes)] and len(set(grids)) > 1
+    assert max(config.count_visual_tokens(g) for g in grids) <= 80
+    with torch.no_grad():
+        together = model(**batch).logits[:, -1]
+        for i, row in enumerate(rows): assert torch.allclose(model(**ask(processor, [row])).logits[0, -1], together[i], atol=1e-4)
+
+def test_as_many_tiles_as_the_grids_have_places(random_model):
+    model = random_model[0]
+    maps = model.look(torch.zeros(1, 3, *model.config.global_view), torch.zeros(4, 3, *model.config.local_view))
+    with pytest.raises(ValueError, match="Found 4 tiles for grids of 1"): model.see(*maps, torch.tensor([[1, 1]]))
+    with pytest.raises(ValueError, match="without grids"): model.see(*maps, None)
+
+def test_the_global_map_is_stretched_as_the_configuration_says(random_model):
+    base, maps = random_model[0].config.to_dict(), {}
+    for mode in ("bilinear", "nearest"):
+        torch.manual_seed(0); model = FerretForConditionalGeneration(FerretConfig.from_dict({**base, "fusion_mode": mode})).eval()
+        torch.manual_seed(1); whole, tiles = model.look(torch.rand(1, 3, *model.config.global_view), torch.rand(4, 3, *model.config.local_view))
+        with torch.no_grad(): tokens, (maps[mode],) = model.see(whole, tiles, torch.tensor([[2, 2]]))
+        h, w = model.config.views()["global"][3]
+        views = tokens[0][:h * w].reshape(1, h, w, -1), tokens[0][h * w:].reshape(2 * h, 2 * w, -1)
+        assert torch.allclose(maps[mode], fuse_maps(views[1], views[0][0], mode, "sum"), atol=1e-5)
+    assert not torch.allclose(*maps.values())
+
+def test_without_tiles_the_second_half_of_a_joined_map_says_nothing(random_model):
+    model = FerretForConditionalGeneration(FerretConfig.from_dict({**random_model[0].config.to_dict(), "fusion": "concat", "local_tower": None})).eval()
+    width, seen = model.config.text_config.hidden_size, []
+    model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    with torch.no_grad(): model.see(*model.look(torch.rand(1, 3, *model.config.global_view), None), torch.tensor([[0, 0]]))
+    assert seen[0].shape[-1] == 2 * width and (seen[0][..., :width] == 0).all() and seen[0][..., width:].abs().sum() > 0 # tiles come first in it
+
+def test_a_wide_language_model_gets_a_narrow_sampler():
+    config = paper_config("ferret-v2-7b"); config.sampler_dim = None
+    for part in (config.global_tower, config.local_tower, config.text_config): part.num_hidden_layers = 1
+    with torch.device("meta"): model = FerretForConditionalGeneration(config)
+    assert sum(p.numel() for p in model.sampler.parameters()) == 44_069_900 and model.bottleneck.weight.shape == (1024, 4096)
 
 def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(random_model):
     config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "row_separators": True, "overview": "last"})
@@ -383,27 +454,27 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
 
 IN_TOKENS = { # preset -> how many tokens it makes of a 480 x 640 photograph: fixed, direct, anyres (2 x 2 tiles)
     "small": (14**2, 28**2, 14**2 + 4 * 16**2), **dict.fromkeys(("ferret-v2-7b", "ferret-v2-13b"), (256, 1024, 1280)), **dict.fromkeys(("ferret-v2-7b-336", "ferret-v2-13b-336"), (576, 2304, 2880)),
-    "griffon-v2-13b": (12**2, 1369, 12**2 + 4 * 24**2)}
+    "griffon-v2-13b": (12**2, 1369, 12**2 + 4 * 24**2), "tiny": (36, 144, 180), "tiny-griffon": (36, 144, 180)}
 
-@pytest.mark.parametrize("name", PAPER_SIZES)
+@pytest.mark.parametrize("name", IN_TOKENS)
 @pytest.mark.parametrize("way", SWITCHES["resolution"])
-def test_the_papers_sizes_run_on_the_meta_device_in_every_resolution_mode(monkeypatch, name, way):
+def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypatch, name, way):
     "Published numbers, and no stray CPU tensor on the way forward and back; two layers of each tower and language model stand for all."
-    config, griffon = paper_config(name), "griffon" in name
+    config, griffon, tiny = paper_config(name) if name in PAPER_SIZES else FerretConfig.from_pretrained(WEIGHTS / name), "griffon" in name, name.startswith("tiny")
     assert config.resolution == ("direct" if griffon else "anyres") and config.region_features == (not griffon)
     config.resolution = way
     grid, tokens = config.grid_for((480, 640)), dict(zip(SWITCHES["resolution"], IN_TOKENS[name]))[way]
     assert grid == ((2, 2) if way == "anyres" else (0, 0)) and config.count_visual_tokens(grid) == tokens == len(config.visual_boxes(grid))
-    assert config.text_config.hidden_size == (960 if name == "small" else 5120 if "13b" in name else 4096)
+    assert config.text_config.hidden_size == (192 if tiny else 960 if name == "small" else 5120 if "13b" in name else 4096)
     for part in (config.global_tower, config.local_tower, config.crop_tower, config.text_config):
         if part is not None: part.num_hidden_layers = 2
     with torch.device("meta"): model = FerretForConditionalGeneration(config)
-    if griffon: assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
+    if griffon and not tiny: assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
     monkeypatch.setattr(model_module, "fill_placeholders", lambda embeddings, places, vectors, name: embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype)))
     meta = lambda *shape, **k: torch.zeros(*shape, device="meta", **k)
     length, views = tokens + 30, config.views()
     seen = dict(global_pixels=meta(1, 3, *views["global"][0]), local_pixels=meta(grid[0] * grid[1], 3, *views["local"][0]))
-    if griffon: seen["crop_pixels"] = meta(2, 3, 224, 224)
+    if griffon: seen["crop_pixels"] = meta(2, 3, *views["crop"][0])
     spoken, maps = model.see(*model.look(seen["global_pixels"], seen["local_pixels"]), torch.tensor([grid]))
     assert spoken[0].shape == (tokens, config.text_config.hidden_size) and maps[0].shape[:2] == (config.tile_cells(grid) if grid[0] else config.whole_cells())
     out = model(input_ids=meta(1, length, dtype=torch.long), turn_ids=meta(1, length, dtype=torch.long), grids=torch.tensor([grid]), regions=[[Box(1, 2, 30, 40)]], image_sizes=[(480, 640)], **seen)

@@ -1,6 +1,7 @@
 """Grids, tiles and budgets."""
 import random
 
+import numpy as np
 import pytest
 import torch
 from einops import rearrange
@@ -87,7 +88,11 @@ def test_tiles_need_not_be_square():
 
 def test_an_empty_image_or_no_grids_gets_one_sentence():
     with pytest.raises(ValueError, match="at least one pixel"): choose_grid((0, 5), 224)
-    with pytest.raises(ValueError, match="no grids"): choose_grid((5, 5), 224, ())
+    for grids, says in (((), "no grids"), ([(1, 0)], r"the grid \(1, 0\), expected .rows, cols. of one at least"), ([(1, 1, 1)], "the grid"), ([(-1, -2)], "the grid")):
+        with pytest.raises(ValueError, match=says): choose_grid((5, 5), 224, grids)
+        with pytest.raises(ValueError, match=says): allowed_grids(grids, max_tiles=4)
+    with pytest.raises(ValueError, match="tiles of 0 pixels"): choose_grid((5, 5), 0)
+    assert choose_grid((480, 640), 336.0) == choose_grid((480, 640), np.int64(336)) == choose_grid((480, 640), 336)
 
 
 @pytest.mark.parametrize("grid", FERRET_GRIDS)
