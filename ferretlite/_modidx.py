@@ -365,6 +365,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ferretlite.experiments.paired': ('experiments.html#paired', 'ferretlite/experiments.py'),
                                         'ferretlite.experiments.run_once': ('experiments.html#run_once', 'ferretlite/experiments.py'),
                                         'ferretlite.experiments.run_study': ('experiments.html#run_study', 'ferretlite/experiments.py'),
+                                        'ferretlite.experiments.student': ('experiments.html#student', 'ferretlite/experiments.py'),
                                         'ferretlite.experiments.verdict': ('experiments.html#verdict', 'ferretlite/experiments.py')},
             'ferretlite.formats': { 'ferretlite.formats.FlickrScenes': ('formats.html#flickrscenes', 'ferretlite/formats.py'),
                                     'ferretlite.formats.FlickrScenes.__init__': ( 'formats.html#flickrscenes.__init__',
