@@ -14,7 +14,7 @@ from PIL import Image
 from ferretlite.geometry import Box, Mask, Point
 from ferretlite.language import IMAGE, REGION, prompt_ids
 from ferretlite.model import FerretConfig
-from ferretlite.processor import FerretProcessor, load_image
+from ferretlite.processor import FerretProcessor, cost_of_seeing, load_image
 from ferretlite.resolution import LLAVA_NEXT_GRIDS, canvas_size
 from ferretlite.scenes import make_scene
 from ferretlite.tasks import Conversation, Turn
@@ -258,6 +258,25 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
         assert found["grids"].tolist() == [list(grid)]
         torch.testing.assert_close(found["global_pixels"][0], expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(found["local_pixels"], expected[1:], atol=1e-5, rtol=0)
+
+def test_a_padded_tile_differs_from_llava_nexts_on_purpose():
+    "They put the image into the middle of the canvas; ours fills whole cells from the upper left corner, so that no token is half border."
+    from transformers import CLIPVisionConfig, LlamaConfig
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+    theirs = LlavaNextImageProcessorPil(size=dict(shortest_edge=336), crop_size=dict(height=336, width=336), image_grid_pinpoints=[list(canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS])
+    config = FerretConfig(global_tower=CLIPVisionConfig(image_size=336, patch_size=14), text_config=LlamaConfig(vocab_size=32, hidden_size=64, num_hidden_layers=1),
+                          global_view=(336, 336), local_view=(336, 336), grids=LLAVA_NEXT_GRIDS, fit="pad")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (280, 672, 3), dtype=np.uint8)) # 20 cells of 24 high, as wide as two tiles
+    expected = theirs([image], return_tensors="pt")["pixel_values"][0][1:]
+    found = FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
+    assert found["grids"].tolist() == [[1, 2]] and config.tile_cells((1, 2), (280, 672)) == (20, 48)
+    torch.testing.assert_close(found["local_pixels"][:, :, :280], expected[:, :, 28:308], atol=1e-5, rtol=0)
+    assert found["local_pixels"][:, :, 280:].std(dim=(0, 2, 3)).max() < 1e-6
+
+def test_what_seeing_costs_is_known_of_padded_views_too(random_model):
+    for way, tokens in (("direct", 4 * 8), ("anyres", 16 + 4 * 8)):
+        config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "fit": "pad", "resolution": way})
+        assert cost_of_seeing(config, make_scene(1, (96, 192)).image)["tokens"] == tokens
 
 def test_training_refuses_placeholders_in_answers_and_empty_batches(random_model):
     processor, scene = random_model[1], make_scene(1, 64)
