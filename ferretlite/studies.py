@@ -24,14 +24,16 @@ from .stages import STAGES, WEIGHTS
 from .training import train
 
 # %% ../nbs/24_resolution_study.ipynb #757a2ce9
-def _seen(way): return dict(local_tower=None, resolution=way, fusion="sum") # one tower for views and tiles, and one map of both for regions, as in the paper's comparison
+def _seen(way, **more): return dict(local_tower=None, resolution=way, fusion="sum", **more) # one tower for views and tiles, and one map of both for regions, as in the paper's comparison
 
 ARMS = { # name -> what it changes
     "fixed": dict(preset="tiny", config=_seen("fixed")),
     "direct": dict(preset="tiny", config=_seen("direct")),
     "any": dict(preset="tiny", config=_seen("anyres")),
     "direct, towers learn": dict(preset="tiny-unfrozen", config=_seen("direct")),
-    "any, towers learn": dict(preset="tiny-unfrozen", config=_seen("anyres"))}
+    "any, towers learn": dict(preset="tiny-unfrozen", config=_seen("anyres")),
+    "fixed, 144 tokens": dict(preset="tiny", config=_seen("fixed", merge=1)), # the second part: tokens and size apart
+    "direct, 36 tokens": dict(preset="tiny", config=_seen("direct", merge=4))}
 SHARED = dict(study="resolution", tower="local", samples=5008, scenes=300, start="b4b766b7c436") # which of the shipped towers; of training, of the test; see `start_key`
 
 def start_key(tower: str) -> str:
@@ -49,7 +51,10 @@ CLAIMS = (
     Claim("any names more small things than fixed", "any", "fixed", "test name small"),
     Claim("direct gains when the tower learns", "direct, towers learn", "direct", "test rec"),
     Claim("any gains when the tower learns", "any, towers learn", "any", "test rec"),
-    Claim("control: any finds more than fixed where all is large", "any", "fixed", "large rec"))
+    Claim("control: any finds more than fixed where all is large", "any", "fixed", "large rec"),
+    *(Claim(f"{text} {what}", arm, against, f"test {task}") for what, task in (("in finding", "rec"), ("in naming", "name")) for text, arm, against in ( # the second part
+        ("tokens alone: a fixed view gains by 144 instead of 36", "fixed, 144 tokens", "fixed"), ("size alone: with 36 tokens direct gains over fixed", "direct, 36 tokens", "fixed"),
+        ("size at equal tokens: with 144 direct gains over fixed", "direct", "fixed, 144 tokens"), ("tokens at equal size: direct gains by 144 instead of 36", "direct", "direct, 36 tokens"))))
 
 # %% ../nbs/24_resolution_study.ipynb #9effce48
 def ask_by_size(ferret, split: str, # see scenes.SPLITS
