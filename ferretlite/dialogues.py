@@ -8,7 +8,6 @@ __all__ = ['PLACE', 'BLANK', 'FRACTIONS', 'placed_text', 'words', 'Dialogues', '
            'GroundingDino', 'WordReader', 'WordFinder']
 
 # %% ../nbs/19c_dialogues.ipynb #030123bd
-import json
 import random
 import re
 from pathlib import Path

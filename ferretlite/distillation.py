@@ -8,7 +8,6 @@ __all__ = ['Crops', 'collate_crops', 'PrototypeHead', 'share_out', 'words_used',
 
 # %% ../nbs/08_dino.ipynb #67efebe9
 import copy
-import json
 import math
 from pathlib import Path
 

@@ -21,7 +21,7 @@ from .geometry import Box, Mask
 from .grammar import clean_name
 from .pretraining import write_json, write_whole
 from .scenes import KINDS, Phrase, Scene, SceneObject, raster_order, with_article
-from .tasks import attribute_query, whole_kinds
+from .tasks import attribute_query
 
 # %% ../nbs/19b_formats.ipynb #bb25605a
 class LvisScenes(CocoScenes):

@@ -14,7 +14,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from .data import Files

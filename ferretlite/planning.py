@@ -33,7 +33,7 @@ from .processor import FerretProcessor
 from .resolution import LLAVA_NEXT_GRIDS
 from .scenes import make_scene
 from .pretraining import training_device
-from .stages import STAGES, WEIGHTS, load_model, prepare_stage, start_model
+from .stages import STAGES, WEIGHTS, load_model, start_model
 from .trainer import run_stage, stage_data
 from .training import save_model
 

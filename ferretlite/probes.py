@@ -8,7 +8,6 @@ __all__ = ['KIND_NAMES', 'HEADS', 'linear_probe', 'letters_at', 'dense_targets',
 
 # %% ../nbs/09_two_eyes.ipynb #41272600
 import json
-import math
 from pathlib import Path
 
 import numpy as np

@@ -20,8 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_by_name, save_model as save_by_name
 from transformers import Trainer
 
-from .pretraining import training_device
-
 # %% ../nbs/19f_runs.ipynb #74659352
 class ByLength(torch.utils.data.Dataset):
     "Another dataset's items, those of similar length together: sorted inside windows of so many batches, and the batches of a window in random order."

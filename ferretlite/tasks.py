@@ -19,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from .geometry import Box, Mask, Point, box_bins, box_iou, from_unit, sample_points
+from .geometry import Box, Point, box_bins, box_iou, from_unit, sample_points
 from .grammar import Grounding, clean_name, format_groundings, format_region
 from .scenes import COLORS, KINDS, NOVEL, PRACTICE, caption_of, make_example, make_scene, raster_order, with_article
 
