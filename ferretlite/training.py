@@ -43,7 +43,7 @@ def open_run(record: Path, settings: dict, resume: bool): # -> dict, or None whe
         return None
     if not resume: raise ValueError(f"{record.parent} already holds a run: choose another folder, or add --resume to go on with it.")
     run = json.loads(record.read_text())
-    changed = [k for k in ("preset", "stage", "seed", "from_model", "config", "data") if run["settings"].get(k) != settings[k]]
+    changed = [k for k in ("preset", "stage", "seed", "from_model", "lm", "compile", "config", "data") if (run["settings"].get(k) or None) != (settings.get(k) or None)]
     changed += [k for k in ("options",) if (run["settings"].get(k) or {}) != settings[k]]
     changed += [k for k in ("samples", "minutes") if settings[k] is not None and run["settings"][k] != settings[k]]
     if changed: raise ValueError(f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder.")
