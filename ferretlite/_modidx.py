@@ -557,6 +557,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'ferretlite.inference.ground': ('inference.html#ground', 'ferretlite/inference.py'),
                                       'ferretlite.inference.grounding_question': ( 'inference.html#grounding_question',
                                                                                    'ferretlite/inference.py'),
+                                      'ferretlite.inference.picture_format': ('inference.html#picture_format', 'ferretlite/inference.py'),
                                       'ferretlite.inference.refer': ('inference.html#refer', 'ferretlite/inference.py'),
                                       'ferretlite.inference.region_to_dict': ('inference.html#region_to_dict', 'ferretlite/inference.py'),
                                       'ferretlite.inference.save_image': ('inference.html#save_image', 'ferretlite/inference.py'),

@@ -175,7 +175,8 @@ def run_ask(args):
         regions, crops = read_regions(args.regions, (image.height, image.width)), read_crops(args.crops, image)
         if not args.question.strip(): raise ValueError("The question is empty: expected a sentence such as \"where is the red umbrella?\".")
         from ferretlite.demo import answer_lines
-        from ferretlite.inference import Ferret
+        from ferretlite.inference import Ferret, picture_format
+        if args.save: picture_format(args.save) # said now, and not after the answer
         answer = Ferret.load(args.model).ask(image, args.question, regions, crops, max_new_tokens=args.max_new_tokens)
     if args.json: print(json.dumps(answer.to_dict(), indent=1, ensure_ascii=False))
     else: print(answer_lines(answer))

@@ -106,6 +106,13 @@ def test_json_is_alone_on_stdout_and_named_as_the_answer(capsys, scripted, pictu
     assert answer["groundings"][0]["name"] == "red star" and len(answer["groundings"][0]["boxes"][0]) == 4
     assert Image.open(tmp_path / "out.png").size[0] >= 96
 
+def test_where_nothing_can_be_saved_nothing_is_asked(capsys, monkeypatch, picture, tmp_path):
+    def never(*_, **__): raise AssertionError("a model was loaded")
+    monkeypatch.setattr(Ferret, "load", never)
+    for name, says in (("answer.xyz", "does not end in a picture format"), ("answer", "does not end in a picture format"), ("nowhere/answer.png", "There is no folder")):
+        code, out, err = run(capsys, "ask", picture, "where is the star?", "--save", tmp_path / name)
+        assert code == 1 and not out and says in err
+
 def test_json_stays_alone_with_the_real_model_in_a_process_of_its_own(model, picture):
     done = subprocess.run([sys.executable, "-m", "ferretlite", "ask", picture, "what is here?", "--point", "5,5", "--json", "--model", model, "--max-new-tokens", "3"], capture_output=True, text=True)
     assert done.returncode == 0 and json.loads(done.stdout)["regions"] == [{"point": [5.0, 5.0]}]
