@@ -111,7 +111,7 @@ def test_where_nothing_can_be_saved_nothing_is_asked(capsys, monkeypatch, pictur
     monkeypatch.setattr(Ferret, "load", never)
     for name, says in (("answer.xyz", "does not end in a picture format"), ("answer", "does not end in a picture format"), ("nowhere/answer.png", "There is no folder")):
         code, out, err = run(capsys, "ask", picture, "where is the star?", "--save", tmp_path / name)
-        assert code == 1 and not out and says in err
+        assert code == 2 and not out and says in err
 
 def test_json_stays_alone_with_the_real_model_in_a_process_of_its_own(model, picture):
     done = subprocess.run([sys.executable, "-m", "ferretlite", "ask", picture, "what is here?", "--point", "5,5", "--json", "--model", model, "--max-new-tokens", "3"], capture_output=True, text=True)
