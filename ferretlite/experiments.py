@@ -80,6 +80,7 @@ def student(freedom: int, # degrees of freedom
     density = np.exp(scale - (freedom + 1) / 2 * np.log1p(x ** 2 / freedom))
     return float(np.interp(share - .5, np.r_[0, (density[1:] + density[:-1]).cumsum() / 2 * x[1]], x))
 
+# %% ../nbs/23_experiments.ipynb #23ed0003
 def paired(found: dict, # of run_study
            arm: str, against: str, # two of its arms
            metric: str,

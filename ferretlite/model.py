@@ -91,13 +91,16 @@ class FerretConfig(PreTrainedConfig):
         if self.global_tower is not None: self.check_views()
         super().__post_init__(**kwargs)
 
-    def check_views(self):
-        if self.merge < 1: raise ValueError(f"Found merge={self.merge}: expected 1 at least.")
-        used = {"global_view": self.global_tower, **({"direct_view": self.global_tower} if self.resolution == "direct" and self.direct_view else {})}
-        if self.resolution == "anyres": used["local_view"] = self.local_tower or self.global_tower; check_grids(self.grids)
-        for name, tower in used.items():
-            view, cell = getattr(self, name), tower.patch_size * self.merge
-            if len(view) != 2 or min(view) < cell or any(side % cell for side in view): raise ValueError(f"Found {name}={tuple(view)}: expected a height and a width that are multiples of {cell}, the side of a cell ({tower.patch_size} pixels a patch, merge={self.merge}).")
+# %% ../nbs/17_model.ipynb #17ed0002
+@patch
+def check_views(self:FerretConfig):
+    "Raise ValueError where a view that is used does not consist of whole cells, or where there are no grids to cut into."
+    if self.merge < 1: raise ValueError(f"Found merge={self.merge}: expected 1 at least.")
+    used = {"global_view": self.global_tower, **({"direct_view": self.global_tower} if self.resolution == "direct" and self.direct_view else {})}
+    if self.resolution == "anyres": used["local_view"] = self.local_tower or self.global_tower; check_grids(self.grids)
+    for name, tower in used.items():
+        view, cell = getattr(self, name), tower.patch_size * self.merge
+        if len(view) != 2 or min(view) < cell or any(side % cell for side in view): raise ValueError(f"Found {name}={tuple(view)}: expected a height and a width that are multiples of {cell}, the side of a cell ({tower.patch_size} pixels a patch, merge={self.merge}).")
 
 # %% ../nbs/17_model.ipynb #21a66686
 @patch

@@ -246,14 +246,16 @@ class RegionSampler(nn.Module):
         points = self.draw_points(regions, sizes, generator).to(maps[0].device)
         return points, OnMap(*map_cells(maps, points, [len(of_image) for of_image in regions]))
 
-    def _check(self, maps, regions, sizes):
-        if sizes is None: raise ValueError("found regions without image sizes; expected the (height, width) of each image")
-        for of_image in regions:
-            if isinstance(of_image, (Point, Box, Mask)): raise ValueError(f"found {of_image} where an image's regions should be; expected a list of regions for each image")
-        if not len(maps) == len(regions) == len(sizes) > 0:
-            raise ValueError(f"found {len(maps)} maps, {len(regions)} lists of regions and {len(sizes)} image sizes; expected one of each per image")
-        for m in maps:
-            if m.ndim != 3 or m.shape[-1] != self.in_dim or not m.numel(): raise ValueError(f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]")
+# %% ../nbs/14_sampler.ipynb #14ed0012
+@patch
+def _check(self:RegionSampler, maps, regions, sizes): # raises ValueError
+    if sizes is None: raise ValueError("found regions without image sizes; expected the (height, width) of each image")
+    for of_image in regions:
+        if isinstance(of_image, (Point, Box, Mask)): raise ValueError(f"found {of_image} where an image's regions should be; expected a list of regions for each image")
+    if not len(maps) == len(regions) == len(sizes) > 0:
+        raise ValueError(f"found {len(maps)} maps, {len(regions)} lists of regions and {len(sizes)} image sizes; expected one of each per image")
+    for m in maps:
+        if m.ndim != 3 or m.shape[-1] != self.in_dim or not m.numel(): raise ValueError(f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]")
 
 # %% ../nbs/14_sampler.ipynb #78b5edf1
 def check_stages(
