@@ -504,9 +504,9 @@ def from_towers(cls, global_tower=None, # folder or hub id of a CLIP or SigLIP c
     configs = {"text_config" if name == "language_model" else name: copy.deepcopy(part.config) for name, part in parts.items()}
     for config in configs.values(): config._name_or_path = "" # where a part came from is nobody's business later
     side, width = configs["global_tower"].image_size, configs["text_config"].hidden_size
-    near = lambda tower: (round(side / tower.patch_size) * tower.patch_size,) * 2 # whole patches
+    def near(tower, fit=round): cell = tower.patch_size * fields.get("merge", 1); return (fit(side / cell) * cell,) * 2 # whole cells: a tower passes over what is left of a patch
     ids = dict(zip(("image_token_id", "region_token_id", "crop_token_id"), tokenizer.convert_tokens_to_ids([IMAGE, REGION] + [CROP] * (crop_tower is not None))))
-    config = FerretConfig(**dict(global_view=(side, side), local_view=near(configs.get("local_tower", configs["global_tower"])), sampler_dim=1024 if width > 1024 else None, **configs, **ids) | fields)
+    config = FerretConfig(**dict(global_view=near(configs["global_tower"], int), local_view=near(configs.get("local_tower", configs["global_tower"])), sampler_dim=1024 if width > 1024 else None, **configs, **ids) | fields)
     model = cls(config, parts).to(dtype)
     if crop_tower is not None: model.crop_tokenizer.tower.load_state_dict(parts["crop_tower"].state_dict())
     return model

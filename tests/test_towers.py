@@ -21,7 +21,7 @@ vision = {k: v for k, v in small.items()}
 TOWERS = {
     "clip": lambda: CLIPVisionModel(CLIPVisionConfig(**vision, image_size=56, patch_size=14)),
     "clip with text": lambda: CLIPModel(CLIPConfig(text_config=CLIPTextConfig(**small, vocab_size=99).to_dict(), vision_config=CLIPVisionConfig(**vision, image_size=56, patch_size=14).to_dict())),
-    "siglip": lambda: SiglipModel(SiglipConfig(text_config=SiglipTextConfig(**small, vocab_size=99).to_dict(), vision_config=SiglipVisionConfig(**vision, image_size=64, patch_size=16).to_dict())),
+    "siglip": lambda: SiglipModel(SiglipConfig(text_config=SiglipTextConfig(**small, vocab_size=99).to_dict(), vision_config=SiglipVisionConfig(**vision, image_size=70, patch_size=16).to_dict())),
     "dinov2": lambda: Dinov2Model(Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=70, patch_size=14)),
     "dinov2 with registers": lambda: Dinov2WithRegistersModel(Dinov2WithRegistersConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=70, patch_size=14)),
     "dinov3": lambda: DINOv3ViTModel(DINOv3ViTConfig(**small, image_size=64, patch_size=16))}
@@ -63,6 +63,12 @@ def put_together(folder, eye="clip", local="dinov2", llm="vicuna", **fields):
 PAIRS = [("clip", "dinov2", "vicuna"), ("clip with text", "dinov3", "qwen2"), ("siglip", "dinov2 with registers", "llama3"), ("clip", None, "qwen3"), ("siglip", "dinov3", "smol")]
 MARKS = {"vicuna": "USER: What? ASSISTANT:", "llama3": "<|start_header_id|>user<|end_header_id|>\n\nWhat?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"}
 CHATML = "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+
+def test_a_tower_whose_image_is_no_whole_number_of_patches_is_shown_whole_patches(checkpoints):
+    "As SigLIP's 384 pixels in patches of 14: 27 of them each way, and six pixels that it would pass over."
+    model, _ = put_together(checkpoints, "siglip", "dinov3", "smol")
+    assert model.config.global_view == (64, 64) and model.config.views()["global"][3] == (4, 4) and model.config.local_view == (64, 64)
+    assert put_together(checkpoints, "siglip", None, "smol", merge=2)[0].config.local_view == (64, 64)
 
 @pytest.mark.parametrize("eye, local, llm", PAIRS)
 def test_a_model_of_any_families_sees_speaks_learns_and_comes_back(checkpoints, tmp_path, eye, local, llm):
