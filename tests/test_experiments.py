@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,10 +85,21 @@ def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
 # The resolution study
 
 def test_arms_differ_in_what_they_say_and_claims_name_arms_that_exist():
-    from ferretlite.studies import ARMS, CLAIMS, SHARED
-    assert len({json.dumps(a) for a in ARMS.values()}) == 5 and all(a["config"]["local_tower"] is None for a in ARMS.values())
-    assert all({c.arm, c.against} <= set(ARMS) for c in CLAIMS) and any(c.metric.startswith("large") for c in CLAIMS)
+    from ferretlite.studies import ARMS, CLAIMS, SHARED, STUDIES, TOKENS_OR_SIZE
+    assert len({json.dumps(a) for a in ARMS.values()}) == len(ARMS) == 7 and all(a["config"]["local_tower"] is None for a in ARMS.values())
+    assert all({c.arm, c.against} <= set(ARMS) for c in CLAIMS + TOKENS_OR_SIZE) and any(c.metric.startswith("large") for c in CLAIMS)
+    assert STUDIES["resolution"][2] == CLAIMS + TOKENS_OR_SIZE
     assert key_of({**SHARED, **ARMS["any"], "seed": 0}) != key_of({**SHARED, **ARMS["direct"], "seed": 0})
+
+def test_every_run_of_the_study_is_kept_and_says_so_itself():
+    "Three seeds of each arm on today's weights and stages, whose shares are those of their own rows; arms that differ in tokens see what their names say."
+    from ferretlite.studies import ARMS, SHARED, shares, start_key
+    assert SHARED["start"] == start_key(SHARED["tower"])
+    found = run_study(ARMS, 9, SHARED, None, Path(__file__).parent.parent / "nbs/records/resolution")
+    assert {arm: len(runs) for arm, runs in found.items()} == dict.fromkeys(ARMS, 3)
+    for arm, runs in found.items():
+        for run in runs: assert len(run["asked"]) == 1500 and all(run[name] == pytest.approx(share) for name, share in shares(run["asked"]).items()), arm
+        if arm.endswith("tokens"): assert {run["tokens"] for run in runs} == {int(arm.split()[1])}
 
 def test_rows_tell_what_was_right_and_how_tall_it_was():
     from ferretlite.evaluation import questions_about
