@@ -18,6 +18,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from what the code does now")
 
 def pytest_collection_modifyitems(config, items):
     "Skip what this machine or this run is not for."

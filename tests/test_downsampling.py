@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from ferretlite.downsampling import DOWNSAMPLERS, ConvDownsampler, Resampler, bench_projectors, count_projector, make_downsampler
+from ferretlite.downsampling import (BENCH_SIDES, DOWNSAMPLERS, ConvDownsampler, PoolDownsampler, Resampler, ShuffleDownsampler, bench_projectors, check_impl,
+                                     count_projector, make_downsampler, may_be_fused, projector_lines, sine_positions, time_projector)
 
 
 def built(kind, hidden=None): return make_downsampler(kind, 8, 16, hidden=hidden, **(dict(queries=(3, 5)) if kind == "resampler" else {}))
@@ -80,3 +81,220 @@ def test_the_bench_reports_every_projector_at_every_size():
     rows = bench_projectors((56, 70), 8, 16)
     assert [(r["kind"], r["side"]) for r in rows] == [(k, s) for k in DOWNSAMPLERS for s in (56, 70)]
     assert all(r["ms"] > 0 and r["mb"] > 0 and r["gflop"] > 0 for r in rows)
+
+
+# Numbers from elsewhere
+
+
+def exact_gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def linear(x, state, name):
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def mlp(x, state, place=0):
+    "Linear, GELU, linear of the parameters `mlp.0` and `mlp.2`."
+    return linear(exact_gelu(linear(x, state, "mlp.0") + place), state, "mlp.2")
+
+
+def test_who_may_use_the_kernels(monkeypatch):
+    class OnGpu:
+        is_cuda = True
+
+    maps = torch.zeros(1)
+    for said in (None, "", "0", "1"):
+        monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
+        if said is not None:
+            monkeypatch.setenv("FERRETLITE_TRITON", said)
+        assert may_be_fused("triton", maps) and not may_be_fused("torch", OnGpu)
+        assert not may_be_fused("torch", maps) and may_be_fused("auto", OnGpu)
+        assert may_be_fused("auto", maps) == (said not in (None, "0"))
+    assert [check_impl(name) for name in ("auto", "triton", "torch")] == ["auto", "triton", "torch"]
+
+
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 2, 1), (2, 3, 0), (3, 1, 2)])
+@pytest.mark.parametrize("gelu", [True, False])
+def test_the_convolution_is_a_sum_over_its_window(kernel, stride, padding, gelu):
+    torch.manual_seed(0)
+    module = ConvDownsampler(3, 5, 4, kernel, stride, padding, gelu)
+    maps, state = torch.randn(2, 7, 4, 3), module.state_dict()
+    rows, cols = [(n + 2 * padding - kernel) // stride + 1 for n in (7, 4)]
+    hidden = torch.zeros(2, rows, cols, 4) + state["conv.bias"]
+    for i in range(rows):
+        for j in range(cols):
+            for a in range(kernel):
+                for b in range(kernel):
+                    y, x = stride * i + a - padding, stride * j + b - padding
+                    if 0 <= y < 7 and 0 <= x < 4:
+                        hidden[:, i, j] += maps[:, y, x] @ state["conv.weight"][:, :, a, b].T
+    place = torch.randn(1, rows, cols, 4)
+    act = exact_gelu if gelu else lambda x: x
+    assert module.out_cells((7, 4)) == (rows, cols)
+    expected = linear(act(hidden), state, "linear")
+    torch.testing.assert_close(module(maps), expected, atol=1e-5, rtol=1e-4)
+    expected = linear(act(hidden + place), state, "linear")
+    torch.testing.assert_close(module(maps, place), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_sizes_that_a_projector_has_unless_told():
+    conv = ConvDownsampler(3, 5)
+    assert (conv.conv.kernel_size, conv.conv.stride, conv.conv.padding) == ((3, 3), (2, 2), (1, 1))
+    assert conv.conv.out_channels == conv.linear.in_features == 5 and conv.impl == "auto"
+    assert isinstance(conv.act, nn.GELU)
+    assert conv.out_cells((7, 4)) == (4, 2)
+    for kind in ("shuffle", "pool"):
+        module = make_downsampler(kind, 3, 5)
+        assert module.factor == 2 and module.mlp[0].out_features == 5
+        assert module.out_cells((7, 4)) == (4, 2)
+        assert make_downsampler(kind, 3, 5, 9).mlp[0].out_features == 9
+        assert make_downsampler(kind, 3, 5, factor=3).out_cells((7, 4)) == (3, 2)
+    resampler = Resampler(3, 8)
+    assert resampler.queries == (24, 24) and resampler.asked.shape == (576, 8)
+    assert resampler.out_cells((7, 4)) == (24, 24)
+    heads = [Resampler(3, n).attention.num_heads for n in (8, 128, 252, 256, 384)]
+    assert heads == [1, 1, 1, 2, 3]
+    assert Resampler(3, 8, heads=4).attention.num_heads == 4
+    assert Resampler(3, 8, 16).attention.embed_dim == 16
+    assert resampler.asked.std().item() == pytest.approx(0.02, rel=0.05)
+    assert make_downsampler("mlp", 3, 5).out_cells([7, 4]) == (7, 4)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_shuffled_cells_lie_in_raster_order_and_the_border_is_repeated(factor):
+    torch.manual_seed(0)
+    module, maps = ShuffleDownsampler(3, 5, 4, factor), torch.randn(2, 5, 4, 3)
+    nn.init.normal_(module.norm.weight)
+    nn.init.normal_(module.norm.bias)
+    rows, cols = math.ceil(5 / factor), math.ceil(4 / factor)
+    blocks = torch.zeros(2, rows, cols, factor * factor * 3)
+    for i in range(rows):
+        for j in range(cols):
+            cells = [
+                maps[:, min(i * factor + a, 4), min(j * factor + b, 3)]
+                for a in range(factor)
+                for b in range(factor)
+            ]
+            blocks[:, i, j] = torch.cat(cells, 1)
+    centred = blocks - blocks.mean(-1, keepdim=True)
+    normed = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    normed = normed * module.norm.weight + module.norm.bias
+    place = torch.randn(1, rows, cols, 4)
+    state = module.state_dict()
+    torch.testing.assert_close(module(maps), mlp(normed, state), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module(maps, place), mlp(normed, state, place), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_pooled_cell_is_the_mean_of_the_cells_that_are_there(factor):
+    torch.manual_seed(0)
+    module, maps = PoolDownsampler(3, 5, 4, factor), torch.randn(2, 5, 4, 3)
+    rows, cols = math.ceil(5 / factor), math.ceil(4 / factor)
+    small = torch.zeros(2, rows, cols, 3)
+    for i in range(rows):
+        for j in range(cols):
+            block = maps[:, i * factor : (i + 1) * factor, j * factor : (j + 1) * factor]
+            small[:, i, j] = block.flatten(1, 2).mean(1)
+    place = torch.randn(1, rows, cols, 4)
+    state = module.state_dict()
+    torch.testing.assert_close(module(maps), mlp(small, state), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(module(maps, place), mlp(small, state, place), atol=1e-5, rtol=1e-4)
+
+
+def test_sine_positions_have_waves_of_four_to_forty_thousand_cells_of_a_hundred_cell_side():
+    # dim 8: frequencies 50 pi and 50 pi / 10,000 per side; x = 1/4 and 3/4, y = 1/2.
+    # 50 pi / 4 = 12.5 pi (sine 1), 50 pi * 3/4 = 37.5 pi (sine -1), 50 pi / 2 = 25 pi (cosine -1)
+    slow = 50 * math.pi / 10_000
+    y = [0, math.sin(slow / 2), -1, math.cos(slow / 2)]
+    expected = [
+        [1, math.sin(slow / 4), 0, math.cos(slow / 4), *y],
+        [-1, math.sin(slow * 3 / 4), 0, math.cos(slow * 3 / 4), *y],
+    ]
+    found = sine_positions((1, 2), 8)
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
+    # dim 12: the frequency in the middle is 100 times as slow; row by row, x innermost
+    found = sine_positions((2, 3), 12)
+    assert found.shape == (6, 12)
+    x, y = 5 / 6, 1 / 4
+    assert found[2, 1].item() == pytest.approx(math.sin(50 * math.pi / 100 * x), abs=1e-4)
+    assert found[2, 7].item() == pytest.approx(math.sin(50 * math.pi / 100 * y), abs=1e-4)
+    assert found[3, 10].item() == pytest.approx(math.cos(50 * math.pi / 100 * 3 / 4), abs=1e-4)
+
+
+def test_the_resampler_is_one_cross_attention_from_places_to_places():
+    "Queries and keys carry sine positions, values do not; the result is normed and read out."
+    torch.manual_seed(0)
+    module, maps = Resampler(3, 5, 8, queries=(2, 3), heads=2), torch.randn(2, 4, 5, 3)
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.7)
+    place = torch.randn(1, 2, 3, 8)
+    own = module.state_dict()
+
+    def norm(x, name):
+        x = x - x.mean(-1, keepdim=True)
+        x = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return x * own[f"{name}.weight"] + own[f"{name}.bias"]
+
+    def sines(rows, cols):
+        found = torch.zeros(rows, cols, 8)
+        for i in range(rows):
+            for j in range(cols):
+                for k, frequency in enumerate((50 * math.pi, 50 * math.pi / 10_000)):
+                    for axis, at in enumerate(((j + 0.5) / cols, (i + 0.5) / rows)):
+                        found[i, j, 4 * axis + k] = math.sin(frequency * at)
+                        found[i, j, 4 * axis + 2 + k] = math.cos(frequency * at)
+        return found.flatten(0, 1)
+
+    def split(x):  # [B, n, 8] -> [B, 2 heads, n, 4]
+        return x.unflatten(-1, (2, 4)).transpose(1, 2)
+
+    w, b = (own[f"attention.in_proj_{name}"].chunk(3) for name in ("weight", "bias"))
+    told = norm(linear(maps.flatten(1, 2), own, "keys"), "norm_kv")
+    keys = told + sines(4, 5)
+    for at in (None, place):
+        asked = norm(own["asked"], "norm_q") + sines(2, 3)
+        if at is not None:
+            asked = asked + at.flatten(1, 2)
+        asked = asked.expand(2, -1, -1)
+        q, k, v = (split(x @ w[i].T + b[i]) for i, x in enumerate((asked, keys, told)))
+        shares = (q @ k.transpose(-1, -2) / 2).softmax(-1)  # sqrt(4) = 2
+        found = linear((shares @ v).transpose(1, 2).flatten(2), own, "attention.out_proj")
+        expected = linear(norm(found, "norm"), own, "linear").unflatten(1, (2, 3))
+        torch.testing.assert_close(module(maps, at), expected, atol=2e-3, rtol=2e-3)
+
+
+def test_an_unknown_projector_is_refused():
+    with pytest.raises(ValueError, match="Unknown projector 'perceiver'"):
+        make_downsampler("perceiver", 3, 5)
+
+
+def test_projectors_are_counted_by_hand():
+    # 448 pixels are 32 x 32 cells; a multiplication and an addition are two operations
+    conv = 2 * 256 * (9 * 1024 * 5120 + 5120 * 5120) / 1e9
+    mlp = 2 * 1024 * (1024 * 5120 + 5120 * 5120) / 1e9
+    pool = 2 * 256 * (1024 * 5120 + 5120 * 5120) / 1e9
+    for kind, tokens, gflop in (("conv", 256, conv), ("mlp", 1024, mlp), ("pool", 256, pool)):
+        found = count_projector(kind, 448)
+        assert (found["kind"], found["side"], found["tokens"]) == (kind, 448, tokens)
+        assert found["gflop"] == pytest.approx(gflop)
+    assert count_projector("mlp", 70, 3, 8)["parameters"] == 3 * 8 + 8 + 8 * 8 + 8
+    assert count_projector("mlp", 83, 3, 8)["tokens"] == 25
+    assert BENCH_SIDES == (448, 700, 1022)
+
+
+def test_a_projector_is_timed_by_its_best_run_and_by_the_memory_of_its_work():
+    times = iter([0, 3, 10, 12, 20, 24])
+    found = time_projector("mlp", 70, 3, 8, 3, lambda: next(times))
+    assert found["ms"] == 2000
+    # 25 cells: the hidden layer, its GELU and the result, 8 numbers of 4 bytes each
+    assert found["mb"] == 3 * 25 * 8 * 4 / 2**20
+    times = iter([0, 3, 10, 12])
+    assert time_projector("mlp", 70, 3, 8, clock=lambda: next(times))["ms"] == 2000
+
+
+def test_the_table_of_projectors_names_its_columns_and_units():
+    row = dict(kind="conv", side=448, tokens=256, parameters=73_400_000, gflop=37.58, ms=123, mb=45)
+    head, line = projector_lines([row]).splitlines()
+    assert head.split() == "projector image tokens weights GFLOP time memory".split()
+    assert line.split() == "conv 448 256 73.4 M 37.6 123 ms 45 MB".split()

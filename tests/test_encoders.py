@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import Dinov2WithRegistersConfig, DINOv3ViTConfig, SiglipVisionConfig
 
-from ferretlite.encoders import NORMALISATION, build_tower, embed_patches, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map, unread_parameters
+from ferretlite.encoders import NORMALISATION, build_tower, embed_patches, interpolate_positions, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map, unread_parameters
 from ferretlite.scenes import make_scene
 
 registers = lambda **kw: Dinov2WithRegistersConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=3, **kw)
@@ -69,3 +69,134 @@ def test_bytes_become_what_a_tower_expects():
         assert raw.dtype == torch.uint8 and raw.shape == (3, 64, 96)
         torch.testing.assert_close(normalised(raw, mean, std).double(), plain, atol=1e-5, rtol=0)
         assert torch.equal(to_pixels(image, (64, 96), mean, std), normalised(raw, mean, std))
+
+
+# Numbers from elsewhere
+
+
+def test_tiny_towers_have_the_documented_sizes():
+    clip, dino = tiny_clip_config(), tiny_dino_config()
+    assert (clip.hidden_size, clip.intermediate_size, clip.num_hidden_layers) == (160, 640, 5)
+    assert (clip.num_attention_heads, clip.image_size, clip.patch_size) == (5, 96, 16)
+    assert (dino.hidden_size, dino.mlp_ratio, dino.num_hidden_layers) == (160, 4, 4)
+    assert (dino.num_attention_heads, dino.image_size, dino.patch_size) == (5, 96, 16)
+    for config in (tiny_clip_config(64, 3, 80, 8), tiny_dino_config(64, 3, 80, 8)):
+        assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 3, 2)
+        assert (config.image_size, config.patch_size) == (80, 8)
+    assert tiny_clip_config(64).intermediate_size == 256
+
+
+def test_normalisation_is_that_of_the_published_processors():
+    from transformers import image_utils as published
+
+    clip = (published.OPENAI_CLIP_MEAN, published.OPENAI_CLIP_STD)
+    siglip = (published.IMAGENET_STANDARD_MEAN, published.IMAGENET_STANDARD_STD)
+    dino = (published.IMAGENET_DEFAULT_MEAN, published.IMAGENET_DEFAULT_STD)
+    expected = {"clip_vision_model": clip, "siglip_vision_model": siglip, "dinov2": dino}
+    expected |= {"dinov2_with_registers": dino, "dinov3_vit": dino}
+    assert {k: tuple(map(tuple, v)) for k, v in NORMALISATION.items()} == {
+        k: tuple(map(tuple, v)) for k, v in expected.items()
+    }
+
+
+def test_a_byte_is_normalised_by_its_own_channel():
+    # red (51/255 - .1) / .5 = .2, green (102/255 - .2) / .25 = .8, blue (255/255 - .6) / .2 = 2
+    raw = torch.tensor([51, 102, 255], dtype=torch.uint8)[:, None, None].expand(2, 3, 1, 4)
+    found = normalised(raw, (0.1, 0.2, 0.6), (0.5, 0.25, 0.2))
+    assert found.shape == (2, 3, 1, 4) and found.dtype == torch.float32
+    assert found[1, :, 0, 3].tolist() == pytest.approx([0.2, 0.8, 2.0], abs=1e-6)
+    assert raw[0, :, 0, 0].tolist() == [51, 102, 255]
+
+
+def test_bytes_are_the_images_own_or_bicubic():
+    import numpy as np
+    from PIL import Image
+
+    raw = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(raw)
+    same = to_bytes(image, (5, 7))
+    assert np.array_equal(same.numpy(), raw.transpose(2, 0, 1))
+    same.zero_()  # the copy may be written to: the image does not change
+    assert np.array_equal(np.array(image), raw)
+    other = np.array(image.resize((4, 6), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.array_equal(to_bytes(image, (6, 4)).numpy(), other)
+    assert np.array_equal(to_bytes(image, (7, 5)).numpy().shape, (3, 7, 5))
+
+
+def test_positions_are_stretched_by_the_distance_between_centres():
+    # columns 0 and 8 become 0, 2, 6, 8; rows 0 and 100 become 0, 25, 75, 100
+    learned = torch.tensor([[0.0, 8.0], [100.0, 108.0]])[..., None]
+    assert interpolate_positions(learned, (2, 4))[0, :, 0].tolist() == [0, 2, 6, 8]
+    assert interpolate_positions(learned, (4, 2))[:, 0, 0].tolist() == [0, 25, 75, 100]
+    # bicubic: 8 * (1 - 0.8984375...): the value of PIL and PyTorch (a = -0.75) at a quarter
+    t = torch.tensor([1.25, 0.25, 0.75, 1.75], dtype=torch.float64)
+    near, far = t[1:3], t[[0, 3]]
+    weight = lambda d: 1.25 * d**3 - 2.25 * d**2 + 1
+    outer = lambda d: -0.75 * d**3 + 3.75 * d**2 - 6 * d + 3
+    left, right = outer(far[0]) + weight(near[0]), weight(near[1]) + outer(far[1])
+    assert left + right == pytest.approx(1)
+    found = interpolate_positions(learned, (2, 4), "bicubic")[0, 1, 0].item()
+    assert found == pytest.approx(8 * right.item(), abs=1e-5)
+    assert interpolate_positions(learned.bfloat16(), (3, 5)).dtype == torch.bfloat16
+
+
+def test_fewer_positions_are_averaged_only_when_told():
+    # two of four columns: their centres lie between two; antialiased, weights .75 .75 .25 / 1.75
+    learned = torch.tensor([[0.0, 1.0, 4.0, 16.0]])[..., None]
+    plain = interpolate_positions(learned, (1, 2))[0, :, 0].tolist()
+    smooth = interpolate_positions(learned, (1, 2), antialias=True)[0, :, 0].tolist()
+    assert plain == pytest.approx([0.5, 10])
+    assert smooth == pytest.approx([(0.75 * 1 + 0.25 * 4) / 1.75, (0.25 + 3 + 12) / 1.75])
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("kind", ["clip", "dino"])
+def test_a_stretched_tower_is_one_whose_position_table_was_stretched_beforehand(kind, mode):
+    tower, larger = tower_of(kind, 8), build_tower(CONFIGS[kind](image_size=72, patch_size=8)).eval()
+    state = tower.state_dict()
+    name = next(n for n in state if n.endswith(("position_embedding.weight", "position_embeddings")))
+    table = state[name].reshape(1 + 36, 32)
+    grid = table[1:].T.reshape(1, 32, 6, 6)
+    grid = torch.nn.functional.interpolate(grid, (9, 9), mode=mode, align_corners=False)
+    stretched = torch.cat([table[:1], grid.reshape(32, 81).T])
+    state[name] = stretched.reshape(larger.state_dict()[name].shape)
+    larger.load_state_dict({k: v for k, v in state.items() if "position_ids" not in k}, strict=False)
+    pixels = torch.randn(2, 3, 72, 72)
+    with torch.no_grad():
+        found, expected = tower_map(tower, pixels, mode), tower_map(larger, pixels)
+        default = tower_map(tower, pixels)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(found, default) == (mode == "bicubic")
+
+
+@pytest.mark.parametrize("size", [(100, 96), (96, 100)])
+def test_a_view_of_no_whole_number_of_patches_is_refused(size):
+    with pytest.raises(ValueError, match="does not divide into 16-pixel patches"):
+        tower_map(tower_of("dino"), torch.zeros(1, 3, *size))
+
+
+def test_an_unknown_kind_of_tower_is_refused():
+    from transformers import LlamaConfig
+
+    with pytest.raises(ValueError, match="Unknown vision tower 'llama'"):
+        build_tower(LlamaConfig())
+
+
+def test_a_tower_in_half_precision_reads_pixels_in_full_precision():
+    assert tower_map(tower_of("clip").bfloat16(), torch.randn(1, 3, 96, 96)).dtype == torch.bfloat16
+
+
+def test_which_parameters_are_never_read():
+    assert unread_parameters(tower_of("dino")) == ["embeddings.mask_token"]
+    names = unread_parameters(tower_of("clip"))
+    assert {n.rsplit(".", 1)[0].split(".self_attn")[0].split(".mlp")[0] for n in names} == {
+        "encoder.layers.2",
+        "encoder.layers.2.layer_norm1",
+        "encoder.layers.2.layer_norm2",
+        "post_layernorm",
+    }
+    assert {n.split(".")[0] for n in unread_parameters(tower_of("siglip"))} == {
+        "encoder",
+        "post_layernorm",
+        "head",
+    }

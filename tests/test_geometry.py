@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings, strategies as st
 
-from ferretlite.geometry import (Box, Mask, Point, as_boxes, bins_box, box_bins, box_iou, check_region, from_bins, from_unit,
+from ferretlite.geometry import (GOLDEN, N_BINS, Box, Mask, Point, as_boxes, bins_box, box_bins, box_iou, check_region, from_bins, from_unit,
     region_bins, rle_decode, rle_encode, sample_points, to_bins, to_unit)
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
@@ -274,3 +274,332 @@ def test_a_region_outside_its_image_is_refused():
     with pytest.raises(TypeError): check_region([1, 2, 3, 4], size)
     assert check_region(Box(-5, -5, 100, 20), size) == Box(0, 0, 64, 20)
     assert check_region(Point(64, 48), size) == Point(64, 48) and check_region(Box(3, 3, 3, 3), size) == Box(3, 3, 3, 3)
+
+
+# values worked out by hand: every axis, edge and count differs
+
+
+@pytest.mark.parametrize("field", ["x1", "y1", "x2", "y2"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), "3", b"3", None])
+def test_every_edge_of_a_box_must_be_a_finite_number(field, bad):
+    edges = dict(x1=1, y1=2, x2=3, y2=4) | {field: bad}
+    kind = ValueError if isinstance(bad, float) else TypeError
+    with pytest.raises(kind, match=f"found {field}="):
+        Box(**edges)
+
+
+def test_both_coordinates_of_a_point_must_be_finite_numbers():
+    for bad in (dict(x=0, y=float("nan")), dict(x=float("inf"), y=0)):
+        with pytest.raises(ValueError):
+            Point(**bad)
+    for bad in (dict(x=0, y="1"), dict(x=b"1", y=0)):
+        with pytest.raises(TypeError):
+            Point(**bad)
+
+
+def test_whole_numbers_become_floats():
+    assert [type(v) for v in Box(np.int64(1), 2, True, 4).list()] == [float] * 4
+    assert [type(v) for v in (Point(1, 2).x, Point(1, 2).y)] == [float] * 2
+
+
+def test_a_box_by_hand():
+    box = Box(2, 5, 10, 6.5)
+    assert (box.width, box.height, box.area) == (8, 1.5, 12)
+    assert box.list() == [2, 5, 10, 6.5] and box.box() is box
+    assert box.center() == Point(6, 5.75)
+    assert Point(3, 7).box() == Box(3, 7, 3, 7)
+    for edges in ((3, 0, 2.9, 9), (0, 3, 9, 2.9)):
+        with pytest.raises(ValueError, match="<="):
+            Box(*edges)
+    assert Box(3, 4, 3, 4).area == 0
+
+
+def test_clipping_uses_width_for_x_and_height_for_y():
+    assert Box(-5, -6, 100, 60).clip((48, 64)) == Box(0, 0, 64, 48)
+    assert Box(3, 5, 60, 40).clip((48, 64)) == Box(3, 5, 60, 40)
+    assert Box(70, 50, 80, 55).clip((48, 64)) == Box(64, 48, 64, 48)
+    assert Box(-9, -8, -7, -6).clip((48, 64)) == Box(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "edges, columns",
+    [
+        ((1.5, 3.5), [1, 2]),  # centres 1.5 and 2.5: the left edge counts, the right one does not
+        ((1.51, 3.49), [2]),
+        ((1.49, 3.51), [1, 2, 3]),
+        ((2.6, 3.2), [2]),  # no centre: the pixel in the middle, 2.9
+        ((2.6, 3.6), [3]),
+        ((3.1, 3.3), [3]),
+        ((-9, 0.3), [0]),
+        ((-1, 0), [0]),
+        ((-9, 2), [0, 1]),
+        ((7.7, 99), [7]),  # the image is 8 pixels wide
+        ((8, 9), [7]),
+        ((-3, 99), [0, 1, 2, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_which_columns_and_rows_a_box_owns(edges, columns):
+    low, high = edges
+    assert np.flatnonzero(Box(low, 1, high, 3).to_mask(5, 8).any(0)).tolist() == columns
+    assert np.flatnonzero(Box(1, low, 3, high).to_mask(8, 5).any(1)).tolist() == columns
+
+
+@pytest.mark.parametrize("edges", [(-3, 0, -0.1, 5), (0, -3, 5, -0.1), (8.1, 0, 9, 5), (0, 5.1, 5, 9)])
+def test_a_box_beyond_the_image_owns_no_pixels(edges):
+    with pytest.raises(ValueError, match="touch the image"):
+        Box(*edges).to_mask(5, 8)
+
+
+def test_runs_are_counted_down_the_columns():
+    assert Box(2, 1, 4, 4).pixel_runs(5, 8).tolist() == [[11, 3], [16, 3]]  # 2 * 5 + 1, 3 * 5 + 1
+    assert Point(6.5, 2.5).pixel_runs(5, 8).tolist() == [[32, 1]]  # 6 * 5 + 2
+
+
+@pytest.mark.parametrize("size, radius", [((600, 1000), 3.0), ((1000, 600), 3.0), ((80, 90), 0.5), ((480, 640), 2.4)])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.3, 0.75), (0.5, 0.0)])
+def test_a_point_owns_the_pixels_within_its_radius(size, radius, shift):
+    "Radius: 0.5 px, or 0.5 % of the shorter side."
+    h, w = size
+    point = Point(w // 2 + shift[0], h // 5 + shift[1])
+    y, x = np.mgrid[:h, :w] + 0.5
+    disc = (x - point.x) ** 2 + (y - point.y) ** 2 <= radius**2 + 1e-9
+    if not disc.any():
+        disc[h // 5, w // 2] = True
+    assert (point.to_mask(h, w) == disc).all()
+
+
+def test_a_point_at_the_border_keeps_to_the_image():
+    assert np.argwhere(Point(8, 5).to_mask(5, 8)).tolist() == [[4, 7]]
+    assert np.argwhere(Point(0, 5).to_mask(5, 8)).tolist() == [[4, 0]]
+    assert np.argwhere(Point(8, 0).to_mask(5, 8)).tolist() == [[0, 7]]
+    assert np.argwhere(Point(3, 4).to_mask(10, 10)).tolist() == [[4, 3]]  # a corner of four pixels
+    y, x = np.mgrid[:600, :900] + 0.5
+    disc = (x - 899) ** 2 + (y - 1.5) ** 2 <= 9
+    assert (Point(899, 1.5).to_mask(600, 900) == disc).all()
+
+
+def test_frames_by_hand():
+    xy = [[32.0, 12.0], [8.0, 30.0]]
+    unit = [[0.5, 0.25], [0.125, 0.625]]  # 64 wide, 48 high
+    assert to_unit(xy, (48, 64)).tolist() == unit and from_unit(unit, (48, 64)).tolist() == xy
+    assert from_unit([0.5, 0.25, 0.75, 1.0], (48, 64)).tolist() == [32, 12, 48, 48]
+    assert from_unit(torch.ones(2, 1, 3, 4), (3, 7)).shape == (2, 1, 3, 4)
+    assert from_unit(np.array([0.1, 0.1]), (4, 4)).dtype == torch.float64
+    for bad in (3.0, [1.0], [1.0, 2, 3], np.zeros((4, 3))):
+        with pytest.raises(ValueError, match="expected"):
+            to_unit(bad, (48, 64))
+
+
+@pytest.mark.parametrize("size", [(1e-9, 5), (5, 1e-9)])
+def test_any_positive_size_is_one(size):
+    assert to_unit([0, 0], size).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5), (float("inf"), 5), (5, float("inf")), None, 5, ("a", "b")])
+def test_a_side_that_is_none_is_refused_on_both_axes(size):
+    with pytest.raises(ValueError, match="height, width"):
+        to_unit([1, 2], size)
+    with pytest.raises(ValueError, match="height, width"):
+        box_bins(Box(0, 0, 1, 1), size)
+    with pytest.raises(ValueError, match="height, width"):
+        bins_box([1, 2, 3, 4], size)
+
+
+def test_bins_by_hand():
+    assert N_BINS == 1000
+    bins = to_bins([[0.0, 0.0009999, 0.001], [0.29, 0.5, 0.9999]])
+    assert bins.tolist() == [[0, 0, 1], [290, 500, 999]] and bins.dtype == torch.int64
+    assert to_bins([-0.3, 1.0, 1.7]).tolist() == [0, 999, 999]
+    unit = from_bins([[0, 1], [499, 999]])
+    assert unit.dtype == torch.float32
+    assert unit.flatten().tolist() == pytest.approx([0.0005, 0.0015, 0.4995, 0.9995])
+
+
+def test_boxes_and_their_bins_by_hand():
+    size = (480, 640)
+    assert box_bins(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]  # 62.5, 125, 187.5, 333.3
+    assert box_bins(Box(0, 0, 640, 480), size) == [0, 0, 999, 999]
+    assert box_bins(Box(-9, -9, 900, 900), size) == [0, 0, 999, 999]
+    assert bins_box([62, 125, 187, 333], size).list() == pytest.approx([40, 60.24, 120, 160.08])
+    assert bins_box([0, 0, 999, 999], size).list() == pytest.approx([0.32, 0.24, 639.68, 479.76])
+    assert bins_box([5, 7, 5, 7], size).list() == pytest.approx([3.52, 3.6, 3.52, 3.6])
+    assert region_bins(Point(40, 60), size) == [62, 125]
+    assert region_bins(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]
+
+
+@pytest.mark.parametrize("bins", [[1000, 0, 1000, 5], [0, 1000, 5, 1000], [0, 0, 5, 1000], [0, -1, 5, 5], [-1, 0, 5, 5]])
+def test_bins_end_at_999(bins):
+    with pytest.raises(ValueError, match="0 to 999"):
+        bins_box(bins, (10, 20))
+
+
+def test_boxes_whole_pixels_apart_get_the_exact_bin():
+    for h, w in ((77, 1023), (1021, 300), (49, 2999), (7, 1111)):
+        for k in range(min(h, w)):
+            x, y = k * w // min(h, w), k * h // min(h, w)
+            assert box_bins(Box(x, y, x, y), (h, w))[:2] == [x * 1000 // w, y * 1000 // h]
+
+
+def test_boxes_in_every_form_are_one_tensor():
+    rows = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 9.0]]
+    forms = (
+        [Box(*row) for row in rows],
+        tuple(Box(*row) for row in rows),
+        [Box(*rows[0]), rows[1]],
+        rows,
+        np.array(rows),
+        torch.tensor(rows, dtype=torch.float64),
+    )
+    for form in forms:
+        boxes = as_boxes(form)
+        assert boxes.dtype == torch.float32 and boxes.tolist() == rows
+    assert as_boxes(Box(*rows[1])).tolist() == rows[1:]
+    assert as_boxes([]).shape == as_boxes(()).shape == (0, 4)
+    assert as_boxes([[3, 4, 3, 4]]).tolist() == [[3, 4, 3, 4]]
+    for bad in ([[1, 5, 2, 4]], [[5, 1, 4, 2]], torch.zeros(2, 5), torch.zeros(4), torch.zeros(1, 2, 4)):
+        with pytest.raises(ValueError, match="found"):
+            as_boxes(bad)
+
+
+def test_iou_rows_are_the_first_boxes_and_columns_the_second():
+    a = [Box(0, 0, 4, 2), Box(10, 0, 12, 6)]  # areas 8 and 12
+    b = [Box(2, 1, 6, 5), Box(0, 0, 4, 2), Box(11, 2, 15, 5)]  # areas 16, 8 and 12
+    expected = [[2 / 22, 1, 0], [0, 0, 3 / 21]]  # shared 2 of 8 + 16 - 2, 3 of 12 + 12 - 3
+    for row, numbers in zip(box_iou(a, b).tolist(), expected, strict=True):
+        assert row == pytest.approx(numbers)
+    assert box_iou(Box(0, 0, 0, 5), Box(0, 0, 2, 5)).item() == 0
+    assert box_iou([Box(0, 0, 0.2, 0.1)], [Box(0, 0, 0.1, 0.1)]).item() == pytest.approx(0.5)
+
+
+def test_run_lengths_by_hand():
+    "[[0, 1, 1], [0, 1, 0]] down its columns: 0 0 1 1 1 0."
+    array = np.array([[0, 1, 1], [0, 1, 0]], dtype=bool)
+    assert rle_encode(array) == {"size": [2, 3], "counts": "231"}
+    assert (rle_decode({"size": [2, 3], "counts": [2, 3, 1]}) == array).all()
+    assert rle_decode({"size": [3, 2], "counts": [0, 1, 5]}).tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert rle_encode([[True, False, False]]) == {"size": [1, 3], "counts": "012"}
+    assert rle_encode(np.zeros((4, 8), bool)) == {"size": [4, 8], "counts": "P1"}  # 32: 0, then 1
+    # from the fourth count on, the difference to the one two before: 4, 5, 6, 3 - 5 = -2
+    assert rle_encode(np.repeat([0, 1, 0, 1], [4, 5, 6, 3])[None] == 1)["counts"] == "456N"
+
+
+def test_what_is_no_mask_is_refused():
+    for bad in (np.zeros((2, 3)), np.array([["a"]])):
+        with pytest.raises(TypeError, match="booleans or whole numbers"):
+            rle_encode(bad)
+    for bad in (np.zeros(4, bool), np.zeros((1, 2, 3), bool), np.zeros((0, 4), bool), np.zeros((4, 0), bool)):
+        with pytest.raises(ValueError, match="expected"):
+            rle_encode(bad)
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {"size": [2, 3], "counts": "v"},  # 70: six bits hold 0 to 63
+        {"size": [2, 3], "counts": "131\x0e"},  # -34
+        {"size": [2, 3], "counts": [2.0, 4.0]},
+        {"size": [2.0, 3.0], "counts": [2, 4]},
+        {"size": [2, 3], "counts": [2, 5]},
+        {"size": [2, 3], "counts": [-2, 8]},
+        {"counts": [6]},
+        {"size": [0, 3], "counts": []},
+        {"size": [2, 3], "counts": "VPPPPPP0"},  # 6 in eight characters
+    ],
+)
+def test_counts_that_do_not_fill_the_image_are_refused(rle):
+    with pytest.raises(ValueError, match="expected"):
+        rle_decode(rle)
+
+
+def test_a_count_may_have_seven_characters():
+    assert rle_decode({"size": [2, 3], "counts": "VPPPPP0"}).sum() == 0  # 6, and six groups of zeros
+
+
+def test_a_mask_knows_its_size_area_and_box():
+    array = np.zeros((4, 6), dtype=bool)
+    array[1:3, 2:5] = True
+    array[0, 3] = True
+    mask = Mask(array)
+    assert (mask.size, mask.area, mask.box()) == ((4, 6), 7, Box(2, 0, 5, 3))
+    assert repr(mask) == "Mask(4 x 6, 7 pixels)"
+    assert mask != Mask(~array) and mask != Mask(array.T) and mask != "mask" and mask != mask.rle
+    assert hash(mask) != hash(Mask(~array))
+    assert mask.pixel_runs(4, 6).tolist() == [[9, 2], [12, 3], [17, 2]]
+    for size in ((6, 4), (4, 5), (5, 6)):
+        with pytest.raises(ValueError, match="size"):
+            mask.pixel_runs(*size)
+    with pytest.raises(ValueError, match="without a pixel"):
+        Mask(np.zeros((4, 6), bool)).box()
+
+
+def test_a_run_past_the_foot_of_a_column_spans_the_whole_height():
+    array = np.zeros((4, 6), dtype=bool)
+    array[3, 1] = array[0, 2] = True
+    assert Mask(array).box() == Box(1, 0, 3, 4)
+    array = np.zeros((4, 6), dtype=bool)
+    array[2:, 1] = array[:, 2] = array[3, 4] = True
+    assert Mask(array).box() == Box(1, 0, 5, 4)
+
+
+def test_boxes_of_masks_equal_what_numpy_finds():
+    rng = np.random.default_rng(5)
+    for share in (0.02, 0.1, 0.5, 0.95):
+        array = rng.random((7, 11)) < share
+        array[4, 8] = True
+        rows, columns = np.nonzero(array)
+        mask = Mask(array)
+        assert mask.box() == Box(columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert mask.area == array.sum()
+
+
+def test_which_regions_touch_their_image():
+    size = (48, 64)
+    assert check_region(Box(64, 3, 64, 5), size) == Box(64, 3, 64, 5)
+    assert check_region(Box(0, 48, 5, 48), size) == Box(0, 48, 5, 48)
+    assert check_region(Box(-5, 10, 3, 90), size) == Box(0, 10, 3, 48)
+    assert check_region(Point(0, 48), size) == Point(0, 48)
+    mask = Mask(np.ones(size, bool))
+    assert check_region(mask, size) is mask
+    outside = (
+        Box(-5, 10, 3, 10),  # no height, and beyond the left edge
+        Box(10, -5, 10, 3),
+        Box(-5, -5, -1, -1),
+        Box(-5, 3, -1, 9),
+        Box(3, 48, 9, 50),
+        Point(-0.1, 5),
+        Point(5, -0.1),
+        Point(50, 60),
+    )
+    for region in outside:
+        with pytest.raises(ValueError, match="outside"):
+            check_region(region, size)
+    for shape in ((64, 48), (48, 63), (47, 64)):
+        with pytest.raises(ValueError, match="size"):
+            check_region(Mask(np.ones(shape, bool)), size)
+
+
+def test_even_points_by_hand():
+    """Three of seven pixels: the shares are 0-1, 2-3, 4-6, and the golden ratio puts the picks at 0, .618 and .236 of them."""
+    assert pytest.approx(0.6180339887) == GOLDEN
+    points = from_unit(sample_points(Box(0, 0, 7, 1), (1, 7), 3), (1, 7))
+    assert points.flatten().tolist() == pytest.approx([0.5, 0.5, 3.5, 0.5, 4.5, 0.5])
+    # pixels of a box of 3 columns and 4 rows, 12 in all, of which 5: shares begin at 0, 2, 4, 7, 9
+    # golden places 0, .618, .236, .854, .472 of 2, 2, 3, 2, 3 pixels: 0, 3, 4, 8, 10, down the columns
+    points = from_unit(sample_points(Box(20, 10, 23, 14), (30, 50), 5), (30, 50))
+    expected = [[20.5, 10.5], [20.5, 13.5], [21.5, 10.5], [22.5, 10.5], [22.5, 12.5]]
+    assert points.flatten().tolist() == pytest.approx(sum(expected, []), abs=1e-4)
+
+
+def test_too_few_pixels_are_all_taken_evenly():
+    points = from_unit(sample_points(Box(1, 2, 3, 3), (5, 4), 5), (5, 4))  # 2 pixels: 3 times the first
+    assert points[:, 0].tolist() == pytest.approx([1.5, 1.5, 1.5, 2.5, 2.5]) and (points[:, 1] == 2.5).all()
+
+
+def test_random_points_are_a_random_choice_of_pixels():
+    box, size = Box(1, 2, 4, 7), (9, 6)  # 15 pixels
+    draw = lambda n, seed=3: from_unit(sample_points(box, size, n, torch.Generator().manual_seed(seed)), size)
+    number = lambda points: ((points[:, 0] - 1.5) * 5 + points[:, 1] - 2.5).round().long()
+    whole = torch.randperm(15, generator=torch.Generator().manual_seed(3))
+    assert number(draw(15)).tolist() == whole.tolist() and number(draw(6)).tolist() == whole[:6].tolist()
+    repeated = torch.randint(15, (16,), generator=torch.Generator().manual_seed(3))
+    assert number(draw(16)).tolist() == repeated.tolist()

@@ -1,6 +1,7 @@
 "Grammar: there and back exactly, and no text that crashes the reader"
 import time
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
@@ -202,3 +203,302 @@ def test_reading_takes_time_in_proportion_to_length(unit):
         start = time.process_time()
         find_groundings("x" + unit * (20_000 // len(unit)) + "[1, 2, 3, 4]", SIZE, style)
         assert time.process_time() - start < 2           # a quadratic reader takes minutes
+
+
+# written out: what each rule says, on boxes whose numbers all differ
+
+A, C = Box(40, 60, 120, 160), Box(320, 240, 400, 360)  # bins: 62.5 125 187.5 333.3, 500 500 625 750
+WRITTEN = {
+    "ferret": ("[62, 125, 187, 333]", "[500, 500, 625, 750]"),
+    "griffon": ("[0.062,0.125,0.188,0.333]", "[0.500,0.500,0.625,0.750]"),
+}
+
+
+def test_there_are_two_styles_and_ferrets_is_the_default():
+    assert STYLES == ("ferret", "griffon")
+    assert format_region(A, SIZE) == WRITTEN["ferret"][0]
+    assert format_groundings([Grounding("dog", [A])], SIZE) == "dog [62, 125, 187, 333]"
+    assert [s.name for s in find_groundings("cat, dog [1, 2, 3, 4]", SIZE)[0]] == ["dog"]
+    assert [g.name for g in parse_groundings("cat, dog [1, 2, 3, 4]", SIZE)] == ["dog"]
+    assert Grounding("dog", [A]).scores is None
+    for call in (lambda: format_region(A, SIZE, "kosmos"), lambda: find_groundings("", SIZE, "kosmos")):
+        with pytest.raises(ValueError, match="style"):
+            call()
+
+
+def test_scores_are_one_a_box():
+    assert Grounding("dog", [A, C], [0.1, 0.2]).scores == [0.1, 0.2]
+    for scores in ([], [0.1], [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match="one per box"):
+            Grounding("dog", [A, C], scores)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_places_as_text(style):
+    small, large = WRITTEN[style]
+    assert format_region(A, SIZE, style) == small and format_region(C, SIZE, style) == large
+    point = {"ferret": "[62, 333]", "griffon": "[0.062,0.333]"}[style]
+    assert format_region(Point(40, 160), SIZE, style) == point
+    mask = np.zeros(SIZE, dtype=bool)
+    mask[240:360, 320:400] = True
+    assert format_region(Mask(mask), SIZE, style) == large
+    clipped = {"ferret": "[0, 125, 999, 333]", "griffon": "[0.000,0.125,1.000,0.333]"}[style]
+    assert format_region(Box(-40, 60, 900, 160), SIZE, style) == clipped
+
+
+def test_groundings_as_text():
+    groundings = [Grounding("dog", [A, C]), Grounding("dog", [A]), Grounding("cat", [C])]
+    small, large = WRITTEN["ferret"]
+    assert format_groundings(groundings, SIZE) == f"dog {small} {large} {small}, cat {large}"
+    assert format_groundings([Grounding("", [C, A])], SIZE) == f"{large} {small}"
+    assert format_groundings([], SIZE) == ""
+    small, large = WRITTEN["griffon"]
+    text = f"dog-{small}&dog-{large}&dog-{small}&cat-{large}"
+    assert format_groundings(groundings, SIZE, "griffon") == text
+    assert format_groundings([Grounding("", [C, A])], SIZE, "griffon") == f"{large}&{small}"
+    assert format_groundings([], SIZE, "griffon") == "None"
+    assert [len(g.boxes) for g in groundings] == [2, 1, 1]  # nobody's list grew
+
+
+def test_boxes_are_read_in_pixels():
+    [found] = parse_groundings("dog [62, 125, 187, 333]", SIZE)
+    assert found.boxes[0].list() == pytest.approx([40, 60.24, 120, 160.08])  # middles of bins
+    [found] = parse_groundings("dog-[0.062,0.125,.25,1.]", SIZE, "griffon")
+    assert found.boxes[0].list() == pytest.approx([39.68, 60, 160, 480])
+    [found] = parse_groundings("dog [0, 0, 999, 999]", SIZE)
+    assert found.boxes[0].list() == pytest.approx([0.32, 0.24, 639.68, 479.76])
+
+
+def test_a_span_says_where_its_words_and_its_bracket_stand():
+    spans, warnings = find_groundings("There is a red dog [62, 125, 187, 333] by a cat [1, 2, 3, 4] [5, 6, 7, 8].", SIZE)
+    found = [(s.name, s.name_start, s.name_end, s.start, s.end) for s in spans]
+    assert found == [("red dog", 11, 18, 19, 38), ("cat", 44, 47, 48, 60), ("cat", 44, 47, 61, 73)]
+    assert warnings == [] and spans[0].box.list() == pytest.approx([40, 60.24, 120, 160.08])
+    spans, _ = find_groundings("dog-[0.1,0.2,0.3,0.4]&a cat-[0.1,0.2,0.3,0.4]", SIZE, "griffon")
+    found = [(s.name, s.name_start, s.name_end, s.start, s.end) for s in spans]
+    assert found == [("dog", 0, 3, 4, 21), ("a cat", 22, 27, 28, 45)]
+    spans, _ = find_groundings("[1, 2, 3, 4]", SIZE)
+    assert (spans[0].name, spans[0].name_start, spans[0].name_end) == ("", 0, 0)
+
+
+def test_a_box_without_words_takes_the_name_of_one_that_was_dropped():
+    spans, warnings = find_groundings("cat [1, 2, 3, 4], dog [9, 9, 1, 1] [5, 6, 7, 8]", SIZE)
+    assert [s.name for s in spans] == ["cat", "dog"] and len(warnings) == 1
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("man in a blue shirt", "man in a blue shirt"),
+        ("the man in a blue shirt", "blue shirt"),  # prose: the words after the last article
+        ("a man with the red hat", "red hat"),
+        ("I can see the cat", "cat"),
+        ("i see cat", "cat"),
+        ("Here are three dogs", "three dogs"),
+        ("here is the dog", "dog"),
+        ("This is the dog", "dog"),
+        ("It is a dog", "dog"),
+        ("these are dogs", "dogs"),
+        ("Those are an owl", "owl"),
+        ("There is a dog in the park", "park"),
+        ("there are dog and owl", "dog and owl"),
+        ("- dog", "dog"),
+        ("* dog", "dog"),
+        ("• dog", "dog"),
+        (", dog", "dog"),
+        ("; dog", "dog"),
+        ("& dog", "dog"),
+        ("-- dog", "dog"),
+        ("3: dog", "dog"),
+        ("12. dog", "dog"),
+        ("3) dog", "dog"),
+        ("(3) dog", "dog"),
+        ("(3: the dog", "dog"),
+        ("3:4 dog", "3:4 dog"),  # a ratio is no list mark
+        ("3 dog", "3 dog"),
+        ("and dog", "dog"),
+        ("AND the dog", "dog"),
+        ("android", "android"),
+        ("and", ""),  # a list mark alone is no name
+        ("A dog", "dog"),
+        ("An owl", "owl"),
+        ("THE dog", "dog"),
+        ("another dog", "another dog"),
+        ("theatre", "theatre"),
+        ("the", "the"),
+        ("cat. dog", "dog"),
+        ("cat! dog", "dog"),
+        ("cat? dog", "dog"),
+        ("cat; dog", "dog"),
+        ("cat: dog", "dog"),
+        ("cat, dog", "dog"),
+        ("cat\ndog", "dog"),
+        ("cat\rdog", "dog"),
+        ("cat ] dog", "dog"),
+        ("a, b, dog", "dog"),
+        ("v1.5 dog", "v1.5 dog"),  # no boundary without white space
+        ("1,000 dogs", "1,000 dogs"),
+        ("dog:", "dog"),
+        ("dog -", "dog"),
+        ("dog,", "dog"),
+        ("dog:-, ", "dog"),
+        ("dog\t", "dog"),
+    ],
+)
+def test_the_name_before_a_box(words, name):
+    spans, _ = find_groundings(f"{words} [1, 2, 3, 4]", SIZE)
+    assert [s.name for s in spans] == [name]
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        (" on a mat near the cat ", "cat"),  # prose after a box: the words after the last article
+        (" a the cat ", "cat"),
+        (" left of an outlined star ", "outlined star"),
+        (" beside cat ", "beside cat"),
+        (" and man in a blue shirt ", "man in a blue shirt"),  # a list goes on: the whole name
+        (", man in a blue shirt ", "man in a blue shirt"),
+        ("\nman in a blue shirt ", "man in a blue shirt"),
+        (". There is man in a blue shirt ", "blue shirt"),
+        ("; 2: man in a blue shirt ", "man in a blue shirt"),
+        (" & ", "dog"),
+        (" and ", "dog"),
+        (", ", "dog"),
+    ],
+)
+def test_the_name_between_two_boxes(words, name):
+    spans, _ = find_groundings(f"dog [1, 2, 3, 4]{words}[5, 6, 7, 8]", SIZE)
+    assert [s.name for s in spans] == ["dog", name]
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("dog-", "dog"),
+        ("dog", "dog"),
+        ("dog - ", "dog"),
+        ("dog--", "dog-"),  # one hyphen belongs to the form
+        ("the dog, a cat-", "the dog, a cat"),
+        ("& dog-", "& dog"),  # nothing to join: part of the name
+        ("cat\n dog-", "dog"),
+        ("cat] dog-", "dog"),
+        ("[0.1,0.2&dog-", "dog"),  # after a broken box as after a whole one
+        ("[0.1,0.2,0.3,0.4]&dog-", "dog"),
+        ("[0.1,0.2,0.3,0.4],dog-", "dog"),
+        ("[0.1,0.2,0.3,0.4] ; dog-", "dog"),
+        ("[0.1,0.2,0.3,0.4].dog-", ".dog"),
+        ("[0.1,0.2,0.3,0.4]&&dog-", "&dog"),
+        ("", ""),
+        ("-", ""),
+    ],
+)
+def test_the_name_before_a_box_in_griffons_form(words, name):
+    spans, _ = find_groundings(f"{words}[0.5,0.6,0.7,0.8]", SIZE, "griffon")
+    assert spans[-1].name == name
+
+
+@pytest.mark.parametrize(
+    "bracket, box",
+    [
+        ("[0.1,0.2,0.3,0.4]", [64, 96, 192, 192]),
+        ("[0.1 0.2 0.3 0.4]", [64, 96, 192, 192]),
+        ("[ 0.1 ,\n0.2, .3,0.4 ]", [64, 96, 192, 192]),
+        ("[0,0,1,1.0]", [0, 0, 640, 480]),
+        ("[0.,0.,1.,1.]", [0, 0, 640, 480]),
+        ("[0.5,0.25,0.5,0.25]", [320, 120, 320, 120]),
+        ("[0.1,0.2,0.3,1.001]", "fractions from 0 to 1"),
+        ("[0.1,0.2,0.3]", "3 numbers"),
+        ("[0.1,0.2,0.3,0.4,0.5]", "5 numbers"),
+        ("[0.3,0.2,0.1,0.4]", "x1 <= x2"),
+        ("[0.1,0.4,0.3,0.2]", "y1 <= y2"),
+        ("[-0.1,0.2,0.3,0.4]", "decimal"),
+        ("[+0.1,0.2,0.3,0.4]", "decimal"),
+        ("[0.1,0.2,0.3,.]", "decimal"),
+        ("[0.1.1,0.2,0.3,0.4]", "decimal"),
+        ("[0.1,0.2,0.3,0.4", "closed"),
+        ("[]", "decimal"),
+    ],
+)
+def test_reading_one_box_in_griffons_form(bracket, box):
+    spans, warnings = find_groundings(f"dog-{bracket}", SIZE, "griffon")
+    if isinstance(box, str):
+        assert spans == [] and len(warnings) == 1 and box in warnings[0] and "character 4" in warnings[0]
+    else:
+        assert warnings == [] and spans[0].box.list() == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    "bracket, bins",
+    [
+        ("[62,125,187,333]", [62, 125, 187, 333]),
+        ("[62 125 187 333]", [62, 125, 187, 333]),
+        ("[ 62 , 125\n187,\t333 ]", [62, 125, 187, 333]),
+        ("[0, 0, 999, 999]", [0, 0, 999, 999]),
+        ("[007, 08, 9, 10]", [7, 8, 9, 10]),
+        ("[000000001, 2, 3, 4]", [1, 2, 3, 4]),
+        ("[0000000001, 2, 3, 4]", None),  # ten digits
+        ("[1, 2, 1000, 4]", None),
+        ("[1., 2, 3, 4]", None),
+        ("[1, 2, 3]", None),
+        ("[+1, 2, 3, 4]", None),
+        ("[1 -2 3 4]", None),
+        ("[1,, 2, 3, 4]", None),
+    ],
+)
+def test_reading_one_box_in_ferrets_form(bracket, bins):
+    spans, warnings = find_groundings(f"dog {bracket}", SIZE)
+    assert len(warnings) == (bins is None)
+    assert [box_bins(s.box, SIZE) for s in spans] == ([] if bins is None else [bins])
+
+
+@pytest.mark.parametrize("text", ["dog [a, 2, 3, 4]", "dog <1, 2, 3, 4>", "dog (1, 2, 3, 4)"])
+def test_other_brackets_hold_no_box(text):
+    assert find_groundings(text, SIZE)[0] == []
+
+
+def test_strict_reading_wants_exactly_what_would_be_written():
+    text = "dog [62, 125, 187, 333] [500, 500, 625, 750], cat [1, 2, 3, 4]"
+    found = parse_groundings(text, SIZE, strict=True)
+    assert [(g.name, len(g.boxes), g.scores) for g in found] == [("dog", 2, None), ("cat", 1, None)]
+    for other in (text + ".", "A " + text, text.replace(", cat", " cat"), text + ", cow [9, 2, 3, 4]", "no box"):
+        parse_groundings(other, SIZE)
+        with pytest.raises(ValueError):
+            parse_groundings(other, SIZE, strict=True)
+    assert parse_groundings("None", SIZE, "griffon", strict=True) == [] == parse_groundings("", SIZE, strict=True)
+
+
+@pytest.mark.parametrize("sign", ["[", "]", "\n", "\r"])
+@pytest.mark.parametrize("style", STYLES)
+def test_names_hold_no_brackets_and_line_breaks(sign, style):
+    with pytest.raises(ValueError, match="without brackets"):
+        format_groundings([Grounding(f"a{sign}b", [A])], SIZE, style)
+
+
+@pytest.mark.parametrize(
+    "name, clean",
+    [
+        ("the dog", "dog"),
+        ("An owl", "owl"),
+        ("and the dog", "dog"),
+        ("3: a dog.", "3 a dog"),
+        ("dog, cat", "dog cat"),
+        ("dog;cat", "dog cat"),
+        ("dog:cat?", "dog cat"),
+        ("[x] y", "x y"),
+        ("dog - -", "dog"),
+        ("- dog", "dog"),
+        ("Mr. Dog", "Mr Dog"),
+        ("v1.5 dog!", "v1.5 dog"),
+        ("St.", "St"),
+        ("there are dogs", "dogs"),
+        ("  red \n b ", "red b"),
+        ("t-shirt", "t-shirt"),
+        ("a", "a"),
+        ("(3) dog", "dog"),
+        ("the and a dog", "dog"),
+        ("", ""),
+    ],
+)
+def test_clean_names_by_hand(name, clean):
+    assert clean_name(name) == clean

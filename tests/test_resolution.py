@@ -1,4 +1,5 @@
 """Grids, tiles and budgets."""
+import math
 import random
 
 import numpy as np
@@ -9,8 +10,8 @@ from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 
 from ferretlite.encoders import interpolate_positions
-from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, canvas_size, choose_grid, grid_fit,
-                                   kept_cells, merge_tiles, resize, split_tiles, visual_tokens)
+from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, canvas_size, check_grids, choose_grid, grid_fit,
+                                   kept_cells, merge_tiles, resize, shape_mismatch, split_tiles, visual_tokens)
 
 
 def test_the_papers_fourteen_grids():
@@ -144,3 +145,125 @@ def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides
         if alone and min(truncated, key=truncated.get) == min(exact, key=exact.get): assert ours == theirs, size; decided += 1
         assert exact[ours] <= exact[theirs], size
     assert decided > 7000
+
+
+# Numbers worked out by hand
+
+
+def test_the_lists_of_grids_are_those_of_the_paper_and_of_llava_next():
+    flat = [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5), (1, 6)]
+    tall = [(2, 1), (3, 1), (4, 1), (5, 1), (6, 1)]
+    assert list(FERRET_GRIDS) == [*flat, *tall, (2, 2), (2, 3), (3, 2)]
+    assert LLAVA_NEXT_GRIDS == ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1))
+
+
+def test_a_canvas_is_as_many_tiles_as_the_grid_has_places():
+    assert canvas_size(50, (2, 3)) == (100, 150)
+    assert canvas_size((30, 40), (2, 3)) == (60, 120)
+    assert canvas_size([30, 40], (3, 2)) == (90, 80)
+
+
+def test_an_image_keeps_its_scaled_pixels_and_wastes_the_rest_of_the_canvas():
+    # 100 x 200 into 50 x 50: a quarter of each side, 25 x 50
+    assert grid_fit((100, 200), 50, (1, 1)) == (1250, 1250)
+    # 100 x 200 into 60 x 150: limited by the height, .6 of each side, 60 x 120 = 7200
+    assert grid_fit((100, 200), (60, 50), (1, 3)) == (7200, 1800)
+    # 10 x 20 into 80 x 50: it would have to grow, so that no pixel is added
+    assert grid_fit((10, 20), (40, 50), (2, 1)) == (200, 3800)
+
+
+def test_a_grid_is_chosen_by_what_is_kept_then_by_waste_then_by_shape():
+    # 100 x 100: all grids of 100-px tiles keep everything, one tile wastes nothing
+    assert choose_grid((100, 100), 100, ((2, 2), (1, 2), (1, 1))) == (1, 1)
+    # 300 x 100 and 100 x 300 tiles of 300: (1, 2) and (2, 1) keep and waste the same
+    assert choose_grid((100, 300), 300, ((2, 1), (1, 2))) == (1, 2)
+    assert choose_grid((300, 100), 300, ((1, 2), (2, 1))) == (2, 1)
+    # 200 x 400: (2, 2) keeps everything, and more is kept by (1, 2) than by (2, 1)
+    assert choose_grid((200, 400), 100, ((1, 2), (2, 1))) == (1, 2)
+    assert choose_grid((200, 400), 100, ((1, 2), (2, 4), (4, 2))) == (2, 4)
+
+
+def test_grids_are_ferrets_unless_told():
+    assert choose_grid((100, 600), 100) == (1, 6)
+    assert choose_grid((480, 640), 224) == (2, 3)
+
+
+def test_one_pixel_and_one_place_are_enough():
+    assert choose_grid((1, 1), 1) == (1, 1)
+    check_grids([(1, 1)])
+    for size in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="at least one pixel"):
+            choose_grid(size, 4)
+    for tile in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match="tiles of"):
+            choose_grid((4, 4), tile)
+    for grid in ((0, 1), (1, 0), (1,)):
+        with pytest.raises(ValueError, match="of one at least"):
+            check_grids([(1, 1), grid])
+
+
+def test_shapes_differ_by_the_logarithm_of_their_ratio():
+    assert shape_mismatch((100, 200), (100, 100)) == pytest.approx(math.log(2), abs=1e-8)
+    assert shape_mismatch((100, 100), (100, 200)) == pytest.approx(math.log(2), abs=1e-8)
+    assert shape_mismatch((300, 100), (100, 100)) == pytest.approx(math.log(3), abs=1e-8)
+    assert shape_mismatch((30, 70), (90, 210)) == 0
+
+
+def test_tokens_are_those_of_the_tiles_and_of_the_whole_view():
+    assert visual_tokens((2, 3), 10) == 60
+    assert visual_tokens((2, 3), 10, 7) == 67
+
+
+def test_budgets_include_their_limit_and_keep_the_order():
+    grids = [(2, 2), (1, 3), [1, 1], (2, 3)]
+    assert allowed_grids(grids) == ((2, 2), (1, 3), (1, 1), (2, 3))
+    assert allowed_grids(grids, 4) == ((2, 2), (1, 3), (1, 1))
+    assert allowed_grids(grids, 3) == ((1, 3), (1, 1))
+    cost = lambda g: 10 * g[0] + g[1]
+    assert allowed_grids(grids, None, 13, cost) == ((1, 3), (1, 1))
+    assert allowed_grids(grids, 1, 22, cost) == ((1, 1),)
+    assert allowed_grids(grids, 1, 11, cost) == ((1, 1),)
+    with pytest.raises(ValueError, match="expected max_visual_tokens to be 11 at least"):
+        allowed_grids(grids, None, 10, cost)
+    with pytest.raises(ValueError, match="expected max_tiles to be 1 at least"):
+        allowed_grids(grids, 0)
+
+
+def test_kept_cells_are_rounded_to_the_nearest_and_halves_up():
+    # the image's rows and columns times the scale at which the longer side fills the canvas
+    assert kept_cells((480, 640), (24, 24)) == (18, 24)  # 24 * 3/4
+    assert kept_cells((640, 480), (24, 24)) == (24, 18)
+    assert kept_cells((5, 8), (4, 4)) == (3, 4)  # 2.5 -> 3
+    assert kept_cells((11, 16), (4, 4)) == (3, 4)  # 2.75 -> 3
+    assert kept_cells((16, 9), (4, 4)) == (4, 2)  # 2.25 -> 2
+    assert kept_cells((100, 300), (10, 20)) == (7, 20)  # scale 1/15: 6.67 -> 7
+    assert kept_cells((300, 100), (10, 20)) == (10, 3)  # scale 1/30: 3.33 -> 3
+    assert kept_cells((2, 3), (20, 60)) == (20, 30)  # small images grow: scale 10
+    assert kept_cells((1, 1000), (12, 16)) == (1, 16)  # at least one cell
+
+
+def test_resizing_is_bicubic_and_keeps_places():
+    raw = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    image = Image.fromarray(raw)
+    found = np.array(resize(image, (12, 5)))
+    assert np.array_equal(found, np.array(image.resize((5, 12), Image.Resampling.BICUBIC)))
+    assert resize(image, (9, 6)).size == (6, 9)
+    assert resize(image, (6, 9)) is image
+
+
+def test_tiles_and_merged_maps_by_hand():
+    # pixel (channel, row, column) is channel*100 + row*10 + column
+    pixels = torch.tensor(
+        [[[c * 100 + row * 10 + col for col in range(6)] for row in range(2)] for c in range(3)]
+    )
+    tiles = split_tiles(pixels, (1, 3))
+    assert tiles.shape == (3, 3, 2, 2)
+    assert tiles[2, 1].tolist() == [[104, 105], [114, 115]]
+    assert split_tiles(pixels, (2, 2))[2, 0].tolist() == [[10, 11, 12]]
+    with pytest.raises(ValueError, match="divide evenly"):
+        split_tiles(pixels[:, :1], (2, 3))
+    # tile n, cell (row, column): n*100 + row*10 + column; six tiles of 1 x 2 cells in two rows
+    maps = torch.tensor([[[[n * 100 + col] for col in range(2)]] for n in range(6)])
+    merged = merge_tiles(maps, (2, 3))
+    assert merged[..., 0].tolist() == [[0, 1, 100, 101, 200, 201], [300, 301, 400, 401, 500, 501]]
+    assert merge_tiles(maps, (3, 2))[1, :, 0].tolist() == [200, 201, 300, 301]

@@ -1,0 +1,281 @@
+"Many processes, options, adapters and checkpoints: each rule with numbers, in one process."
+
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ferretlite import runs
+from ferretlite.runs import (
+    ByLength,
+    Options,
+    SteadyTrainer,
+    adapters,
+    add_adapters,
+    agree,
+    data_workers,
+    join_world,
+    keep_checkpoint,
+    merge_adapters,
+    newest_checkpoint,
+    world,
+)
+
+
+class Lengths(list):
+    "Items that are their own lengths."
+
+    def length(self, i):
+        return self[i]
+
+
+# Batches of similar length
+
+
+def test_windows_are_sorted_and_their_batches_shuffled():
+    "Windows of two batches of three; the last batch of the last window is not full."
+    items = Lengths([60, 10, 50, 20, 40, 30, 6, 5, 4, 3, 2, 1, 9, 7, 8, 11])
+    found = ByLength(items, 3, 2)
+    assert found.window == 6 and len(found) == 16
+    windows = [found.order(n) for n in range(3)]
+    assert [set(w) for w in windows] == [set(range(6)), set(range(6, 12)), set(range(12, 16))]
+    batches = [[1, 3, 5], [4, 2, 0]]  # by length: 10, 20, 30 and 40, 50, 60
+    assert windows[0] in (batches[0] + batches[1], batches[1] + batches[0])
+    assert windows[2] == [13, 14, 12, 15]  # 7, 8, 9 and then what is left
+    assert [found[i] for i in range(6)] == [items[k] for k in windows[0]]
+    assert [found[i] for i in (6, 11)] == [items[windows[1][0]], items[windows[1][5]]]
+    assert found[15] == 11
+
+
+def test_by_default_a_window_has_eight_batches():
+    found = ByLength(Lengths(range(100)), 4)
+    assert (found.window, found.seed) == (32, 0)
+
+
+def test_the_order_of_batches_depends_on_seed_and_window():
+    items = Lengths(range(400))
+    one, same, other = (ByLength(items, 5, 8, seed) for seed in (1, 1, 2))
+    orders = [[i - 40 * n for i in one.order(n)] for n in range(10)]
+    assert len({tuple(o) for o in orders}) > 5  # windows differ
+    assert [one.order(n) for n in range(10)] == [same.order(n) for n in range(10)]
+    assert [one.order(n) for n in range(10)] != [other.order(n) for n in range(10)]
+    assert all(sorted(o) == list(range(40)) for o in orders)
+
+
+def test_a_dataset_without_lengths_is_measured_by_its_words():
+    "Questions and answers count, of every turn: 3 + 2 + 1 + 4 letters."
+    turns = [SimpleNamespace(prompt="abc", answer="de"), SimpleNamespace(prompt="f", answer="ghij")]
+    items = [SimpleNamespace(turns=turns), SimpleNamespace(turns=turns[:1])]
+    found = ByLength(items, 1, 2)
+    assert [found.length(0), found.length(1)] == [10, 5]
+    assert ByLength(items, 2, 1).order(0) == [1, 0]
+
+
+# Processes
+
+
+@pytest.mark.parametrize(
+    "cores, processes, cuda, room, workers",
+    [
+        (1, 1, False, 0, 1),
+        (2, 1, False, 0, 1),
+        (4, 1, False, 0, 2),
+        (16, 1, False, 0, 2),
+        (8, 4, False, 0, 1),
+        (64, 1, True, 100, 12),
+        (13, 1, True, 12, 12),
+        (12, 1, True, 100, 6),
+        (64, 1, True, 5, 4),
+        (4, 1, True, 100, 3),
+        (64, 16, True, 100, 3),
+        (2, 1, True, 100, 1),
+        (64, 1, True, 0, 1),
+    ],
+)
+def test_how_many_processes_draw(monkeypatch, cores, processes, cuda, room, workers):
+    "`room` counts quarters of a gigabyte (2 ** 28 bytes) in /dev/shm."
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    space = SimpleNamespace(f_bavail=room * 2**18 + 100, f_frsize=2**10, f_blocks=2**40)
+    monkeypatch.setattr(os, "statvfs", lambda path: space)
+    assert data_workers() == workers
+
+
+def test_alone_a_process_is_the_first_of_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert world() == (0, 1) == join_world()
+    for size in ("1", ""):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert join_world() == (0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="Found 1 process where WORLD_SIZE says 3"):
+        join_world()
+
+
+def test_among_several_a_process_is_what_torch_says(monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 2)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 5)
+    assert world() == (2, 5)
+
+
+def test_the_first_process_decides_for_all(monkeypatch):
+    sent = []
+
+    def broadcast(held, source):
+        sent.append((list(held), source))
+        if held[0] is None:
+            held[0] = message
+
+    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    assert agree(lambda: 7) == 7 and sent == []  # alone
+    monkeypatch.setattr(runs, "world", lambda: (0, 2))
+    assert agree(lambda: 8) == 8 and sent == [([(8, None)], 0)]
+    with pytest.raises(KeyError):
+        agree(lambda: {}["x"])
+    assert isinstance(sent[-1][0][0][1], KeyError)  # the others hear of it
+    monkeypatch.setattr(runs, "world", lambda: (1, 2))
+    message = (9, None)
+    assert agree(lambda: pytest.fail("asked a second one")) == 9
+    message = (None, OSError("no room"))
+    with pytest.raises(OSError, match="no room"):
+        agree(lambda: 1)
+
+
+def test_one_process_waits_for_nobody(monkeypatch):
+    waited = []
+    monkeypatch.setattr(dist, "barrier", lambda: waited.append(1))
+    runs.wait_for_all()
+    assert waited == []
+    monkeypatch.setattr(runs, "world", lambda: (1, 2))
+    runs.wait_for_all()
+    assert waited == [1]
+
+
+# Options
+
+
+def test_options_by_default_change_nothing():
+    found = Options()
+    assert (found.at_once, found.checkpointing, found.lora, found.slow) == (None, False, 0, {})
+    assert (found.group, found.tensorboard, found.fsdp, found.deepspeed) == (False,) * 2 + (None,) * 2
+    assert found.learned() == {}
+
+
+def test_options_that_change_what_is_learned_are_recorded(tmp_path):
+    file = tmp_path / "x.json"
+    file.touch()
+    options = Options(4, True, 8, dict(sampler=0.5), True, True, str(file))
+    assert options.learned() == dict(lora=8, slow=dict(sampler=0.5), group=True)
+    assert Options(deepspeed=str(file)).learned() == {}
+
+
+def test_files_of_options_are_there(tmp_path):
+    file = tmp_path / "x.json"
+    file.touch()
+    with pytest.raises(ValueError, match="expected one of them"):
+        Options(fsdp=str(file), deepspeed=str(file))
+    for name, example in (("fsdp", "configs/fsdp.json"), ("deepspeed", "configs/zero2.json")):
+        with pytest.raises(ValueError, match=f"no file {tmp_path}/y.json.*{example}"):
+            Options(**{name: str(tmp_path / "y.json")})
+        with pytest.raises(ValueError, match="no file"):
+            Options(**{name: str(tmp_path)})  # a folder
+
+
+# Adapters
+
+
+def test_adapters_stand_beside_every_matrix_of_a_layer(random_model):
+    "The update is twice B A: alpha is twice the rank, whatever the rank."
+    pytest.importorskip("peft")
+    model, _ = random_model
+    before = {n: p.clone() for n, p in model.language_model.named_parameters()}
+    ids = torch.arange(10, 20)[None]
+    with torch.no_grad():
+        plain = model.language_model(ids).logits
+        add_adapters(model, 3)
+        assert torch.equal(model.language_model(ids).logits, plain)
+    matrices = [n for n in before if n.endswith("proj.weight")]
+    assert len(matrices) == 2 * 7 and len(adapters(model)) == 2 * len(matrices)
+    names = {n: p for n, p in model.language_model.named_parameters() if ".lora_" in n}
+    assert {id(p) for p in adapters(model)} == {id(p) for p in names.values()}
+    assert {min(p.shape) for p in names.values()} == {3}
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in names.values():
+            p.copy_(torch.randn_like(p))
+    expected = {}
+    for name in matrices:
+        layer = name.removesuffix(".weight")
+        a, b = (names[f"{layer}.lora_{x}.default.weight"].detach() for x in "AB")
+        expected[name] = before[name] + 2 * b @ a
+    merge_adapters(model)
+    after = dict(model.language_model.named_parameters())
+    assert after.keys() == before.keys() and adapters(model) == []
+    for name, p in after.items():
+        assert torch.allclose(p, expected.get(name, before[name]), atol=1e-4), name
+
+
+def test_adapters_begin_by_their_seed(random_model):
+    pytest.importorskip("peft")
+    import copy
+
+    model, _ = random_model
+    found = []
+    for noise, seed in ((1, 5), (2, 5), (3, 6)):
+        other = copy.deepcopy(model)
+        torch.manual_seed(noise)
+        add_adapters(other, 2, seed)
+        found.append(torch.cat([p.flatten() for p in adapters(other)]))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+# Checkpoints
+
+
+def make(place, *numbers):
+    for n in numbers:
+        (place / f"checkpoint-{n}").mkdir(parents=True)
+        (place / f"checkpoint-{n}" / "COMPLETE").touch()
+
+
+def steps(place):
+    return sorted(int(p.name.split("-")[1]) for p in place.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    "limit, left", [(1, [120]), (2, [100, 120]), (3, [90, 100, 120]), (None, [9, 90, 100, 120])]
+)
+def test_the_newest_whole_checkpoints_stay(tmp_path, limit, left):
+    "By number and not by name: 90 is older than 100. What is not whole does not count."
+    make(tmp_path, 9, 90, 100)
+    (tmp_path / "checkpoint-110").mkdir()
+    written = tmp_path / "part" / "checkpoint-120"
+    written.mkdir(parents=True)
+    (written / "weights").write_text("new")
+    keep_checkpoint(tmp_path, "checkpoint-120", limit)
+    whole = [n for n in steps(tmp_path) if (tmp_path / f"checkpoint-{n}" / "COMPLETE").exists()]
+    assert whole == left
+    assert (tmp_path / "checkpoint-110").exists() and not (tmp_path / "part").exists()
+    assert (tmp_path / "checkpoint-120" / "weights").read_text() == "new"
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-120")
+
+
+def test_a_checkpoint_replaces_one_of_the_same_step(tmp_path):
+    make(tmp_path, 20)
+    (tmp_path / "checkpoint-20" / "old").touch()
+    (tmp_path / "part" / "checkpoint-20").mkdir(parents=True)
+    keep_checkpoint(tmp_path, "checkpoint-20", 2)
+    assert {p.name for p in (tmp_path / "checkpoint-20").iterdir()} == {"COMPLETE"}
+
+
+def test_samples_come_in_order(tmp_path):
+    trainer = SteadyTrainer.__new__(SteadyTrainer)
+    trainer.train_dataset = list(range(7))
+    assert list(trainer._get_train_sampler()) == list(range(7))

@@ -1,0 +1,326 @@
+"""Do the tests notice a bug? Plant one small bug at a time and run the tests that should fail.
+
+    python tools/mutants.py                 run every mutant that has no result yet, on two cores
+    python tools/mutants.py --only fusion   run the mutants of tools/mutants/fusion.toml alone
+    python tools/mutants.py --again         run all of them again
+    python tools/mutants.py --report        print the recorded results and the survivors
+
+A mutant is an entry of a TOML file in tools/mutants/:
+
+    [[mutant]]
+    id = "fourier-octave-higher"            # a name that no other mutant has
+    where = "fusion.fourier_features"       # module and qualified name (a patched method is Class.method)
+    old = "2.0 ** torch.arange(octaves, device=xy.device)"   # an expression or statement in there
+    new = "2.0 ** torch.arange(1, octaves + 1, device=xy.device)"
+    tests = ["test_fusion.py"]              # the files in tests/ that should notice
+    nth = 0                                 # which of several equal places, from 0 (optional)
+    reason = "..."                          # why a survivor may live (optional)
+
+`old` is compared with the syntax tree, so formatting and comments do not matter, and a module may move as
+long as the qualified name stays. The results lie beside the TOML file, in a JSON file of the same name. The
+run can be stopped at any time: the next one goes on where it stopped.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+from threading import Lock
+
+ROOT = Path(__file__).resolve().parent.parent
+MUTANTS = ROOT / "tools" / "mutants"
+LINKED = {".safetensors", ".png", ".jpg", ".jpeg", ".gguf"}  # large files that no mutant changes
+TIMEOUT = 600  # seconds for the tests of one mutant; a mutant that takes longer counts as noticed
+KEYS = {"id", "where", "old", "new", "tests"}
+
+
+# -- finding the place
+
+
+def definitions(tree: ast.Module) -> dict[str, ast.AST]:
+    """Map the qualified name of every function, class and assigned name of a module to its node."""
+    found = {}
+
+    def visit(nodes, prefix):
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                found[prefix + node.name] = node
+                visit(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found[prefix + patched_class(node) + node.name] = node
+            elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for name in [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]:
+                    found.setdefault(prefix + name.id, node)
+            elif isinstance(node, (ast.If, ast.Try, ast.With)):
+                visit(node.body, prefix)
+
+    visit(tree.body, "")
+    return found
+
+
+def patched_class(node: ast.FunctionDef) -> str:
+    """Return 'Class.' for a function under fastcore's @patch, otherwise an empty string."""
+    is_patched = any("patch" in ast.unparse(d) for d in node.decorator_list)
+    first = node.args.args[0] if node.args.args else None
+    if not is_patched or first is None or first.annotation is None:
+        return ""
+    return ast.unparse(first.annotation) + "."
+
+
+def modules() -> list[Path]:
+    """List the modules of the package, relative to the project."""
+    paths = sorted((ROOT / "ferretlite").rglob("*.py"))
+    return [p.relative_to(ROOT) for p in paths if p.name != "_modidx.py"]
+
+
+def locate(where: str) -> tuple[Path, str]:
+    """Return the module and the qualified name inside it. Raise ValueError unless exactly one fits."""
+    module, _, name = where.partition(".")
+    homes = [p for p in modules() if name in definitions(parse(p))]
+    named = [p for p in homes if p.stem == module]
+    homes = named or homes
+    if len(homes) != 1:
+        raise ValueError(f"{where}: found {len(homes)} definitions, expected one")
+    return homes[0], name
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def snippet(text: str) -> ast.AST:
+    """Parse an expression or, failing that, one statement."""
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        statements = ast.parse(text.strip()).body
+        if len(statements) != 1:
+            raise ValueError(f"found {len(statements)} statements, expected one: {text}") from None
+        return statements[0]
+
+
+def shape(node: ast.AST) -> str:
+    """The node as text without positions, the same for a name that is read and one that is set."""
+    return re.sub(r"ctx=(Store|Del)\(\)", "ctx=Load()", ast.dump(node))
+
+
+class Plant(ast.NodeTransformer):
+    """Replaces the nth node that looks like `old`."""
+
+    def __init__(self, old: str, new: str, nth: int):
+        self.old, self.nth, self.seen = shape(snippet(old)), nth, 0
+        self.new = snippet(new)
+
+    def visit(self, node):
+        if shape(node) == self.old:
+            self.seen += 1
+            if self.seen == self.nth + 1:
+                return as_statement(self.new) if isinstance(node, ast.stmt) else self.new
+        return self.generic_visit(node)
+
+
+def as_statement(node: ast.AST) -> ast.stmt:
+    return node if isinstance(node, ast.stmt) else ast.Expr(node)
+
+
+def mutate(mutant: dict) -> tuple[Path, str, str]:
+    """Return the module, its source with the bug planted, and a fingerprint of the changed definition."""
+    path, name = locate(mutant["where"])
+    tree = parse(path)
+    target = definitions(tree)[name]
+    plant = Plant(mutant["old"], mutant["new"], mutant.get("nth", 0))
+    before = ast.unparse(target)
+    changed = plant.generic_visit(target)
+    if "nth" not in mutant and plant.seen != 1 or plant.seen <= mutant.get("nth", 0):
+        raise ValueError(f"{mutant['id']}: found {plant.seen} places like {mutant['old']!r} in {path}, expected one (or give nth)")
+    ast.fix_missing_locations(tree)
+    after = ast.unparse(changed)
+    if before == after:
+        raise ValueError(f"{mutant['id']}: the mutant changes nothing")
+    return path, ast.unparse(tree), hashlib.sha256(after.encode()).hexdigest()[:16]
+
+
+def read_mutants(only: list[str]) -> dict[str, list[dict]]:
+    """Read the mutants of each TOML file. Raise ValueError for missing keys and names used twice."""
+    found, ids = {}, set()
+    for path in sorted(MUTANTS.glob("*.toml")):
+        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("mutant", [])
+        for entry in entries:
+            if missing := KEYS - entry.keys():
+                raise ValueError(f"{path.name}, {entry.get('id')}: missing {', '.join(sorted(missing))}")
+            if entry["id"] in ids:
+                raise ValueError(f"{path.name}: the id {entry['id']} is used twice")
+            ids.add(entry["id"])
+        if not only or path.stem in only:
+            found[path.stem] = entries
+    return found
+
+
+# -- running the tests
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what git knows of the project. Modules are written as they look after parsing, as mutants are."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
+    ).stdout.splitlines()
+    for name in names:
+        source, target = ROOT / name, folder / name
+        if not source.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix in LINKED or source.is_symlink():
+            target.symlink_to(source.resolve())
+        else:
+            shutil.copyfile(source, target)
+    for path in modules():
+        (folder / path).write_text(ast.unparse(parse(path)), encoding="utf-8")
+
+
+def run_tests(folder: Path, tests: list[str]) -> tuple[str, str]:
+    """Run test files or single tests in a copy: ("killed" | "survived" | "timeout", first failure)."""
+    env = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *(f"tests/{t}" for t in tests)]
+    try:
+        run = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return "timeout", ""
+    if run.returncode == 0:
+        return "survived", ""
+    failure = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", run.stdout, re.M)
+    if run.returncode not in (1, 2) or failure is None and "Error" not in run.stdout + run.stderr:
+        raise RuntimeError(f"pytest ended with {run.returncode}:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return "killed", failure[1] if failure else "import"
+
+
+def try_mutant(folder: Path, mutant: dict, source: str, path: Path, killer: str) -> dict:
+    """Plant the bug in a copy of the project, run the tests and take the bug out again."""
+    target, began = folder / path, time.perf_counter()
+    clean = target.read_text(encoding="utf-8")
+    target.write_text(source, encoding="utf-8")
+    try:
+        status, by = "survived", ""
+        if killer and (folder / "tests" / killer.split("::")[0]).exists():  # what noticed it last time
+            status, by = run_tests(folder, [killer])
+        if status == "survived":
+            status, by = run_tests(folder, mutant["tests"])
+    finally:
+        target.write_text(clean, encoding="utf-8")
+    return dict(status=status, by=by, seconds=round(time.perf_counter() - began, 1))
+
+
+def write_results(stem: str, results: dict) -> None:
+    path = MUTANTS / f"{stem}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def read_results(stem: str) -> dict:
+    path = MUTANTS / f"{stem}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
+    """Run what has no result yet, what changed, and what survived; write each result at once."""
+    results = {stem: read_results(stem) for stem in mutants}
+    for stem, entries in mutants.items():
+        known = {m["id"] for m in entries}
+        results[stem] = {k: v for k, v in results[stem].items() if k in known}
+    todo, lock, copies = [], Lock(), Queue()
+    for stem, entries in mutants.items():
+        for mutant in entries:
+            path, source, mark = mutate(mutant)
+            old = results[stem].get(mutant["id"], {})
+            done = old.get("status") in ("killed", "timeout") and old.get("mark") == mark
+            if again or not done:
+                todo.append((stem, mutant, path, source, mark, old.get("by", "")))
+    print(f"{len(todo)} mutants to run", flush=True)
+    if not todo:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for k in range(jobs):
+            folder = Path(temporary) / str(k)
+            copy_project(folder)
+            copies.put(folder)
+        check_baseline(Path(temporary) / "0", sorted({t for _, m, *_ in todo for t in m["tests"]}))
+
+        def work(job):
+            stem, mutant, path, source, mark, killer = job
+            folder = copies.get()
+            try:
+                result = try_mutant(folder, mutant, source, path, killer)
+            finally:
+                copies.put(folder)
+            with lock:
+                results[stem][mutant["id"]] = result | dict(mark=mark)
+                write_results(stem, results[stem])
+                print(f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']}  {result['by']}", flush=True)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, todo))
+
+
+def check_baseline(folder: Path, tests: list[str]) -> None:
+    """Raise RuntimeError where a test fails without any bug planted: it would notice every mutant."""
+    print(f"without a bug: {', '.join(tests)}", flush=True)
+    status, by = run_tests(folder, tests)
+    if status != "survived":
+        raise RuntimeError(f"{by or 'a test'} fails without a bug ({status}): mend it first")
+
+
+# -- the report
+
+
+def report(mutants: dict[str, list[dict]]) -> None:
+    """Print the share of mutants noticed, per file and in all, and the survivors with their reasons."""
+    total = noticed = 0
+    survivors, missing = [], []
+    print(f"{'file':20s}{'mutants':>9s}{'noticed':>9s}")
+    for stem, entries in mutants.items():
+        results = read_results(stem)
+        states = {}
+        for mutant in entries:
+            result = results.get(mutant["id"], {})
+            _, _, mark = mutate(mutant)
+            states[mutant["id"]] = result.get("status") if result.get("mark") == mark else None
+            if states[mutant["id"]] is None:
+                missing.append(f"{stem}: {mutant['id']}")
+            elif states[mutant["id"]] == "survived":
+                survivors.append(f"{stem}: {mutant['id']} ({mutant['where']}): {mutant.get('reason', 'no reason given')}")
+        killed = sum(s in ("killed", "timeout") for s in states.values())
+        total, noticed = total + len(entries), noticed + killed
+        print(f"{stem:20s}{len(entries):9d}{killed:9d}")
+    print(f"{'all':20s}{total:9d}{noticed:9d}  {noticed / max(1, total):.1%} noticed")
+    for title, lines in (("Survivors", survivors), ("Without a current result", missing)):
+        if lines:
+            print(f"\n{title}:", *lines, sep="\n  ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of TOML files in tools/mutants")
+    parser.add_argument("--again", action="store_true", help="also run mutants that have a result")
+    parser.add_argument("--report", action="store_true", help="print the recorded results and run nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    options = parser.parse_args()
+    mutants = read_mutants(options.only)
+    if not options.report:
+        run(mutants, options.again, options.jobs)
+    report(mutants)
+
+
+if __name__ == "__main__":
+    main()
