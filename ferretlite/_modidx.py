@@ -733,6 +733,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ferretlite.metrics._clip_truth': ('metrics.html#_clip_truth', 'ferretlite/metrics.py'),
                                     'ferretlite.metrics._coco_annotations': ('metrics.html#_coco_annotations', 'ferretlite/metrics.py'),
                                     'ferretlite.metrics._count_error': ('metrics.html#_count_error', 'ferretlite/metrics.py'),
+                                    'ferretlite.metrics._double_ious': ('metrics.html#_double_ious', 'ferretlite/metrics.py'),
                                     'ferretlite.metrics._greedy_matches': ('metrics.html#_greedy_matches', 'ferretlite/metrics.py'),
                                     'ferretlite.metrics._match_all': ('metrics.html#_match_all', 'ferretlite/metrics.py'),
                                     'ferretlite.metrics._match_image': ('metrics.html#_match_image', 'ferretlite/metrics.py'),

@@ -183,7 +183,7 @@ def mapped(path):
 
 def unpack(table): # -> (head, table of the other rows)
     "What `pack` was told about all rows, and the rows."
-    return json.loads(table[0]["record"]), table.select(range(1, len(table)))
+    return json.loads(table[0]["record"]), table.select(range(1, len(table)) if len(table) > 1 else [])
 
 # %% ../nbs/19_data.ipynb #62d66eb3
 def need(record, keys: tuple, what):
@@ -238,7 +238,7 @@ class Files(torch.utils.data.Dataset):
         exclude = [exclude] if isinstance(exclude, str) else list(exclude)
         names, numbers = {e for e in exclude if isinstance(e, str)}, {int(e) for e in exclude if isinstance(e, Integral)}
         if wrong := [e for e in exclude if not isinstance(e, (str, Integral))]: raise ValueError(f"Found {wrong[0]!r} among what is to be left out: expected numbers of COCO pictures and names of pictures.")
-        out = np.isin(self.coco_ids, list(numbers)) | np.array([n in names for n in self.pictures] if names else False)
+        out = np.isin(self.coco_ids, list(numbers)) | np.array([n in names for n in self.pictures] if names else False, bool)
         self.kept = np.flatnonzero(~out) if out.any() else None
 
     def __len__(self): return len(self.table) if self.kept is None else len(self.kept)

@@ -333,11 +333,18 @@ def _greedy_matches(ious, threshold): # ious [D, T], surest box first -> [D] 0/1
     return hits
 
 # %% ../nbs/05_metrics.ipynb #2d46a46c
+def _double_ious(a, b): # boxes [N], [M] -> float64 [N, M]
+    a, b = (np.array([box.list() for box in boxes]) for boxes in (a, b))
+    sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2]) # [N, M, 2]
+    shared = sides.clip(min=0).prod(-1) # [N, M]
+    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b))
+    return shared / np.maximum(area_a[:, None] + area_b - shared, 1e-300)
+
 def _match_image(truth, answer): # boxes [T], (box, score) [D] of one name -> scores [D], hits [10, D]
     answer = sorted(answer, key=lambda pair: -pair[1])[:100]
     scores = np.array([score for _, score in answer])
     if not truth or not answer: return scores, np.zeros((len(THRESHOLDS), len(answer)))
-    ious = box_iou([box for box, _ in answer], truth).numpy()
+    ious = _double_ious([box for box, _ in answer], truth)
     return scores, np.stack([_greedy_matches(ious, threshold) for threshold in THRESHOLDS])
 
 def _match_name(name, results): # -> (image of each box [D], hits [10, D]) from the surest box down, truths per image [N]

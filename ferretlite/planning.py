@@ -81,7 +81,7 @@ def forward_flop(config: FerretConfig, stage, text: int, regions: int = 4, size:
     embeddings = 0 if llm.tie_word_embeddings else llm.vocab_size * llm.hidden_size # looked up; a tied one is also the last matrix
     found = dict(global_tower=tower(config.global_tower, "global_tower", 1 + (look["tiles"] if config.local_tower is None else 0), look["global_tokens"]),
                  local_tower=tower(config.local_tower, "local_tower", look["tiles"], look["tile_tokens"]),
-                 global_projector=matrix_flop(counts["global_projector"], math.prod(config.whole_cells())), local_projector=matrix_flop(counts.get("local_projector", 0), look["tiles"] * look["tile_tokens"] / config.merge ** 2),
+                 global_projector=matrix_flop(counts["global_projector"], math.prod(config.whole_cells())), local_projector=matrix_flop(counts.get("local_projector", 0), look["tiles"] * math.prod(config.views()["local"][3])),
                  language_model=matrix_flop(counts["language_model"] - embeddings, tokens) + attention_flop(llm.num_hidden_layers, tokens, llm.hidden_size))
     if config.region_features: found["sampler"] = sampler_flop(config, math.prod(config.views()["global"][3]) * max(1, look["tiles"]), regions)
     return {k: v for k, v in found.items() if v}

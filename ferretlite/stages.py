@@ -274,7 +274,7 @@ def align_projectors(model, processor: FerretProcessor, names: tuple, # of "glob
     seen, shares, edges = patch_things(model, processor, tuple(name.removesuffix("_projector") for name in names), n, seed)
     table = model.get_input_embeddings().weight.detach()
     wanted = thing_vectors(shares, edges, torch.zeros_like(edges), table); wanted[0] = 0
-    parts = [getattr(model, name).requires_grad_(True) for name in names] + [model.visual_position.requires_grad_(True)] * (model.visual_position is not None)
+    parts = [getattr(model, name).requires_grad_(True) for name in names] + ([model.visual_position.requires_grad_(True)] if model.visual_position is not None else [])
     optimizer = torch.optim.AdamW([p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=.01)
     dice, log, kinds = torch.Generator().manual_seed(seed), [], [with_and_without(owners) for _, owners, _ in seen.values()]
     for step in range(steps):

@@ -9,11 +9,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
+if os.environ.get("FERRETLITE_NO_SHRINKING"): # set by tools/mutants.py: a failure is enough, the smallest example is not wanted
+    settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_addoption(parser):

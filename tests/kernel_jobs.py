@@ -30,6 +30,7 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024} # bytes of shared memory that one prog
 CONV = {
     "fp32 odd": ((2, 5, 5, 20), 24, FLOAT, False, True), "fp32 even x odd": ((1, 6, 7, 16), 16, FLOAT, False, True),
     "fp32 odd channels behind a class token": ((2, 7, 4, 18), 17, FLOAT, True, True), "fp32 one row": ((2, 1, 9, 16), 16, FLOAT, False, True),
+    "fp32 many tokens": ((4, 7, 10, 16), 16, FLOAT, True, True), # 80 tokens: more than one block of 64; 16 at a time rows, columns and images all wrap
     "fp32 one token": ((3, 1, 1, 16), 16, FLOAT, False, True), "fp32 without GELU": ((2, 5, 6, 20), 24, FLOAT, True, False),
     "fp16 behind a class token": ((2, 5, 5, 20), 24, HALF, True, True), "fp16 even": ((1, 8, 6, 32), 40, HALF, False, True),
     "bf16 behind a class token": ((2, 5, 5, 20), 24, BRAIN, True, True), "bf16 wide": ((1, 3, 11, 48), 40, BRAIN, False, True)}
@@ -116,6 +117,20 @@ def partial_gradients(device="cpu"):
         found |= {("dx", "dw", "db")[i]: off(leaves[i].grad, double[i].grad) for i in wanted}
     return found
 
+def expanded_gradients(device="cpu"):
+    "A sum sends back one number that stands for all: a gradient without strides."
+    torch.manual_seed(0)
+    x, gain = torch.randn(1, 3, 4, 16, device=device), torch.randn(64, device=device)
+    w, b = torch.randn(8, 16, 3, 3, device=device) / 12, torch.randn(8, device=device)
+    found = {}
+    for gelu in (True, False):
+        ours = lambda *t: kernels.conv_gelu(*t, gelu, "triton").sum()
+        theirs = lambda *t: kernels.conv_gelu_torch(*t, gelu).sum()
+        found |= {f"{name} {gelu}": e for name, e in errors(ours, theirs, (x, w, b)).items()}
+    ours = lambda *t: kernels.shuffle_norm(*t, impl="triton").sum()
+    theirs = lambda *t: kernels.shuffle_norm_torch(*t).sum()
+    return found | errors(ours, theirs, (x, gain, gain.flip(0)))
+
 def no_copy(device="cpu"):
     "A class-token slice and a channels-last weight reach the op as they are: their memory, not a copy of it."
     seen, real = [], kernels.launch_forward
@@ -148,7 +163,7 @@ def module_case(kind, device="cpu"):
     for module, maps in ((ours, x), (theirs, x.double())): module(maps).square().sum().backward()
     return found | {name: off(p.grad, q.grad) for (name, p), q in zip(ours.named_parameters(), theirs.parameters())}
 
-OTHERS = {"opcheck conv": opcheck_conv, "opcheck shuffle": opcheck_shuffle, "torch.compile": compiled, "partial gradients": partial_gradients, "no copy": no_copy, "autocast": under_autocast,
+OTHERS = {"opcheck conv": opcheck_conv, "opcheck shuffle": opcheck_shuffle, "torch.compile": compiled, "partial gradients": partial_gradients, "expanded gradients": expanded_gradients, "no copy": no_copy, "autocast": under_autocast,
           "module conv": lambda device="cpu": module_case("conv", device), "module shuffle": lambda device="cpu": module_case("shuffle", device)}
 
 def interpreted_cases():

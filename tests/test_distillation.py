@@ -118,6 +118,15 @@ def test_tints_change_contrast_and_each_colour(ramp):
     assert blue.std() == pytest.approx(math.hypot(0.502 * 0.3, 0.12) / math.sqrt(12), rel=0.12)
 
 
+def test_each_colour_has_its_own_tint(monkeypatch):
+    grey = Image.new("RGB", (384, 384), (128, 128, 128))
+    monkeypatch.setattr(distillation, "draw_scene", lambda *_: (grey, [], None))
+    cuts = np.concatenate([Crops(50, 7)[i][0].reshape(-1, 3, 96, 96) for i in range(8)])[..., 0, 0]
+    for one, other in ((0, 1), (1, 2), (0, 2)):  # the difference of two draws from -.06 to .06
+        found = (cuts[:, one] - cuts[:, other]).std()
+        assert found == pytest.approx(0.12 / math.sqrt(6), rel=0.25)
+
+
 def test_every_second_large_cut_loses_up_to_half_of_its_patches(ramp):
     hidden = np.concatenate([Crops(90, 7)[i][2] for i in range(60)])
     assert hidden.shape == (240, 2, 36) and hidden.dtype == bool

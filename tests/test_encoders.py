@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import Dinov2WithRegistersConfig, DINOv3ViTConfig, SiglipVisionConfig
 
-from ferretlite.encoders import NORMALISATION, build_tower, embed_patches, interpolate_positions, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map, unread_parameters
+from ferretlite.encoders import NORMALISATION, PeakMemory, build_tower, embed_patches, interpolate_positions, normalised, tiny_clip_config, tiny_dino_config, to_bytes, to_pixels, tower_map, unread_parameters
 from ferretlite.scenes import make_scene
 
 registers = lambda **kw: Dinov2WithRegistersConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_register_tokens=3, **kw)
@@ -81,7 +81,11 @@ def test_tiny_towers_have_the_documented_sizes():
     assert (dino.hidden_size, dino.mlp_ratio, dino.num_hidden_layers) == (160, 4, 4)
     assert (dino.num_attention_heads, dino.image_size, dino.patch_size) == (5, 96, 16)
     for config in (tiny_clip_config(64, 3, 80, 8), tiny_dino_config(64, 3, 80, 8)):
-        assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (64, 3, 2)
+        assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (
+            64,
+            3,
+            2,
+        )
         assert (config.image_size, config.patch_size) == (80, 8)
     assert tiny_clip_config(64).intermediate_size == 256
 
@@ -152,15 +156,22 @@ def test_fewer_positions_are_averaged_only_when_told():
 @pytest.mark.parametrize("mode", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("kind", ["clip", "dino"])
 def test_a_stretched_tower_is_one_whose_position_table_was_stretched_beforehand(kind, mode):
-    tower, larger = tower_of(kind, 8), build_tower(CONFIGS[kind](image_size=72, patch_size=8)).eval()
+    tower, larger = (
+        tower_of(kind, 8),
+        build_tower(CONFIGS[kind](image_size=72, patch_size=8)).eval(),
+    )
     state = tower.state_dict()
-    name = next(n for n in state if n.endswith(("position_embedding.weight", "position_embeddings")))
+    name = next(
+        n for n in state if n.endswith(("position_embedding.weight", "position_embeddings"))
+    )
     table = state[name].reshape(1 + 36, 32)
     grid = table[1:].T.reshape(1, 32, 6, 6)
     grid = torch.nn.functional.interpolate(grid, (9, 9), mode=mode, align_corners=False)
     stretched = torch.cat([table[:1], grid.reshape(32, 81).T])
     state[name] = stretched.reshape(larger.state_dict()[name].shape)
-    larger.load_state_dict({k: v for k, v in state.items() if "position_ids" not in k}, strict=False)
+    larger.load_state_dict(
+        {k: v for k, v in state.items() if "position_ids" not in k}, strict=False
+    )
     pixels = torch.randn(2, 3, 72, 72)
     with torch.no_grad():
         found, expected = tower_map(tower, pixels, mode), tower_map(larger, pixels)
@@ -200,3 +211,22 @@ def test_which_parameters_are_never_read():
         "post_layernorm",
         "head",
     }
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_towers_layers_begin_with_transformers_own_vectors_in_their_order(kind):
+    tower, pixels = tower_of(kind), torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(embed_patches(tower, pixels), tower.embeddings(pixels))
+
+
+def test_peak_memory_is_what_lived_at_once_and_not_the_sum():
+    with PeakMemory() as memory:
+        for _ in range(3):
+            once = torch.ones(256)  # 1024 bytes
+            del once
+        kept = torch.ones(2, dtype=torch.float64)  # 16 bytes
+        assert (memory.now, memory.peak) == (16, 1024)
+        once = torch.ones(255)
+        assert (memory.now, memory.peak) == (1036, 1036)
+        del kept, once

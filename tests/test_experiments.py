@@ -1,14 +1,18 @@
 "Runs are made once, kept whole, and compared in pairs; a study that is stopped goes on."
+import hashlib
 import json
+import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ferretlite.experiments import Claim, claim_lines, judge_claims, key_of, paired, run_once, run_study, verdict
+from ferretlite.experiments import Claim, claim_lines, judge_claims, key_of, paired, run_once, run_study, student, verdict
 
 
 def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path):
@@ -73,14 +77,24 @@ def test_claims_are_judged_by_their_own_rule():
     assert re.match(r"a over b: \+0\.097 \[\+0\.0\d\d, \+0\.\d\d\d\], 3 pairs, 0\.\d\d\d would show: yes", claim_lines(judged)) and claim_lines([]) == ""
 
 def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
-    code = "import sys, time; from ferretlite.experiments import run_once; run_once(dict(seed=0), lambda s, f: print('at work', flush=True) or time.sleep(600), sys.argv[1])"
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    "The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch for that."
+    lock = tmp_path / "work" / f"{key_of(dict(seed=0))}.lock"
+    lock.parent.mkdir(parents=True)
+    code = "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print('at work', flush=True); time.sleep(600)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "at work\n"
         assert run_study(dict(a={}), 2, {}, lambda s, f: dict(score=s["seed"]), tmp_path) == dict(a=[]) # seed 0 is another's; seed 1 was made here
         assert len(list(tmp_path.glob("*.json"))) == 1
     finally: other.kill(); other.wait()
     assert run_study(dict(a={}), 2, {}, lambda s, f: dict(score=s["seed"]), tmp_path) == dict(a=[dict(score=0), dict(score=1)])
+
+def test_a_run_that_is_being_made_is_not_begun_again(tmp_path):
+    began = []
+    def work(settings, folder):
+        began.append(run_once(settings, lambda s, f: dict(score=2.0), tmp_path))
+        return dict(score=1.0)
+    assert run_once(dict(seed=0), work, tmp_path) == dict(score=1.0) and began == [None]
 
 # The resolution study
 
@@ -122,3 +136,167 @@ def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
     assert SHARED["start"] == start_key(SHARED["tower"]) != start_key("global")
     with pytest.raises(ValueError, match="starts from 0123, and this package"):
         train_and_ask({**SHARED, **ARMS["fixed"], "seed": 0, "start": "0123"}, tmp_path)
+
+
+# Values from tables and worked out by hand
+
+
+def test_a_key_is_the_start_of_the_sha256_of_sorted_json():
+    text = b'{"a": [1.5, null, "\\u00e9"], "b": 1}'
+    assert key_of(dict(b=1, a=[1.5, None, "é"])) == hashlib.sha256(text).hexdigest()[:12] == "4402241338ce"
+    for bad in (dict(a=float("nan")), dict(a={1, 2}), dict(a=object())):
+        with pytest.raises(ValueError, match="cannot be written down"):
+            key_of(bad)
+
+
+def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
+    out, seen = tmp_path / "deep" / "study", []
+
+    def work(settings, folder):
+        seen.append((settings, folder, folder.exists()))
+        folder.mkdir()
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return dict(score=0.5)
+
+    settings = dict(seed=4, grids=((2, 2),))
+    key = key_of(settings)
+    with pytest.raises(KeyboardInterrupt):
+        run_once(settings, work, out)
+    assert not list(out.glob("*.json"))
+    (out / "work" / key).rmdir()
+    assert run_once(settings, work, out) == dict(score=0.5)
+    assert seen == [(settings, out / "work" / key, False)] * 2
+    record = json.loads((out / f"{key}.json").read_text())
+    assert set(record) == {"settings", "result", "seconds", "resumed", "machine"}
+    assert record["resumed"] is False and 0 <= record["seconds"] < 60
+    assert record["machine"] == dict(
+        python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()
+    )
+    assert run_once(settings, None, str(out)) == dict(score=0.5)  # tuples and lists are the same settings
+    assert run_once(dict(seed=5), None, out) is None
+    (out / "work" / key_of(dict(seed=6))).mkdir()  # left by a run that was stopped
+    assert run_once(dict(seed=6), lambda s, f: dict(score=1.0), out) == dict(score=1.0)
+    record = json.loads((out / f"{key_of(dict(seed=6))}.json").read_text())
+    assert record["resumed"] is True and not list(out.glob("*.part*"))
+
+
+def test_seconds_are_those_of_the_work(tmp_path):
+    run_once(dict(seed=0), lambda s, f: time.sleep(0.1) or dict(score=1.0), tmp_path)
+    [path] = tmp_path.glob("*.json")
+    assert 0.1 <= json.loads(path.read_text())["seconds"] < 5
+
+
+def test_arms_change_what_is_shared_and_seeds_come_last(tmp_path):
+    asked, told = [], []
+
+    def work(settings, folder):
+        asked.append(settings)
+        return dict(score=len(asked))
+
+    arms = dict(a=dict(size=1), b=dict(size=2, seed=7))
+    done = lambda *call: told.append(call)
+    found = run_study(arms, 2, dict(size=0, tower="x"), work, tmp_path, "arm", done)
+    assert asked == [
+        dict(size=1, tower="x", seed=0, arm="a"),
+        dict(size=2, tower="x", seed=0, arm="b"),
+        dict(size=1, tower="x", seed=1, arm="a"),
+        dict(size=2, tower="x", seed=1, arm="b"),
+    ]
+    assert found == dict(a=[dict(score=1), dict(score=3)], b=[dict(score=2), dict(score=4)])
+    assert told == [("a", 0, dict(score=1)), ("b", 0, dict(score=2)), ("a", 1, dict(score=3)), ("b", 1, dict(score=4))]
+    run_study(dict(a={}), 1, {}, work, tmp_path)
+    assert asked[-1] == dict(seed=0)  # without `name_arm` the arm's name is no setting
+    assert run_study(arms, 0, {}, work, tmp_path) == dict(a=[], b=[])
+
+
+@pytest.mark.parametrize(
+    "freedom, share, value",
+    [  # a table of Student's distribution
+        (1, 0.975, 12.7062),
+        (2, 0.975, 4.30265),
+        (3, 0.975, 3.18245),
+        (4, 0.975, 2.77645),
+        (9, 0.975, 2.26216),
+        (29, 0.975, 2.04523),
+        (1, 0.8, 1.37638),
+        (2, 0.8, 1.06066),
+        (9, 0.8, 0.88340),
+        (4, 0.75, 0.74070),
+        (1, 0.99, 31.8205),
+        (5, 0.5, 0.0),
+    ],
+)
+def test_students_distribution_by_the_table(freedom, share, value):
+    assert student(freedom, share) == pytest.approx(value, abs=5e-5)
+
+
+def test_a_pair_by_hand():
+    """Differences .1, .1, .09: mean .096667, standard deviation .0057735, error .0033333.
+
+    With two degrees of freedom 4.30265 errors each way, and 4.30265 + 1.06066 errors are found four times in five."""
+    found = dict(
+        a=[dict(s=0.6, t=9), dict(s=0.7, t=9), dict(s=0.65, t=9), dict(s=5.0, t=9)],
+        b=[dict(s=0.5, t=9), dict(s=0.6, t=9), dict(s=0.56, t=9)],
+    )
+    pair = paired(found, "a", "b", "s")
+    assert list(pair) == ["difference", "low", "high", "detectable", "n"] and pair["n"] == 3
+    assert [type(v) for v in pair.values()] == [float] * 4 + [int]
+    expected = [0.0966667, 0.0966667 - 0.0143422, 0.0966667 + 0.0143422, 0.0178777]
+    assert list(pair.values())[:4] == pytest.approx(expected, abs=1e-6)
+    back = paired(found, "b", "a", "s")
+    assert [back["difference"], back["low"], back["high"]] == pytest.approx([-pair[k] for k in ("difference", "high", "low")])
+
+
+def test_beyond_another_metric():
+    "a over b by .3 and .5 in s, by .1 and .1 in t: .2 and .4 beyond it, .3 on average, error .1."
+    found = dict(a=[dict(s=0.8, t=0.3), dict(s=0.9, t=0.5)], b=[dict(s=0.5, t=0.2), dict(s=0.4, t=0.4)])
+    pair = paired(found, "a", "b", "s", "t")
+    assert pair["difference"] == pytest.approx(0.3) and pair["n"] == 2
+    assert pair["low"] == pytest.approx(0.3 - 1.27062, abs=1e-5)
+    assert pair["high"] == pytest.approx(0.3 + 1.27062, abs=1e-5)
+    [(_, judged, said)] = judge_claims([Claim("more", "a", "b", "s", -1.5, "t")], found)
+    assert judged == pair and said == "yes"
+
+
+@pytest.mark.parametrize(
+    "low, high, at_least, said",
+    [
+        (0.1, 0.3, 0.0, "yes"),
+        (0.0, 0.3, 0.0, "cannot tell"),
+        (-0.3, -0.1, 0.0, "no"),
+        (-0.3, 0.0, 0.0, "cannot tell"),
+        (-0.3, 0.1, 0.0, "cannot tell"),  # the mean is below, the interval is not
+        (-0.1, 0.3, 0.0, "cannot tell"),
+        (0.1, 0.3, 0.1, "cannot tell"),
+        (0.1, 0.3, 0.09, "yes"),
+        (0.1, 0.3, 0.25, "cannot tell"),
+        (0.1, 0.3, 0.3, "cannot tell"),
+        (0.1, 0.3, 0.31, "no"),
+        (-0.3, -0.1, -0.5, "yes"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(low, high, at_least, said):
+    pair = dict(low=low, high=high, difference=(low + high) / 2, detectable=0.1, n=3)
+    assert verdict(pair, at_least) == said
+    if at_least == 0:
+        assert verdict(pair) == said
+
+
+def test_claims_are_a_table():
+    claim = Claim("a over b", "a", "b", "s")
+    assert (claim.at_least, claim.beyond) == (0.0, None)
+    judged = [
+        (claim, dict(difference=0.12345, low=-0.1, high=0.5, detectable=0.25, n=3), "cannot tell"),
+        (claim, dict(difference=-1, low=-2, high=-0.5, detectable=0.75, n=12), "no"),
+    ]
+    assert claim_lines(judged).splitlines() == [
+        "a over b: +0.123 [-0.100, +0.500], 3 pairs, 0.250 would show: cannot tell",
+        "a over b: -1.000 [-2.000, -0.500], 12 pairs, 0.750 would show: no",
+    ]
+    found = dict(a=[dict(s=0.5), dict(s=0.7)], b=[dict(s=0.1), dict(s=0.1)], c=[dict(s=0.1)])
+    for claims in ([Claim("", "a", "c", "s")], [Claim("", "c", "a", "s")]):
+        assert judge_claims(claims, found) == []
+    # differences .4 and .6: .5 with an error of .1, low .5 - 1.27
+    [(first, pair, said)] = judge_claims([Claim("", "a", "b", "s", -0.78)], found)
+    assert pair["low"] == pytest.approx(-0.77062, abs=1e-5) and said == "yes"

@@ -53,7 +53,8 @@ def test_a_projector_in_half_precision_accepts_a_place_in_full_precision():
 
 def test_joined_patches_lie_in_raster_order_with_channels_innermost():
     # cell (row, column) of map n holds the channels n*100 + row*10 + column and its negative
-    cell = torch.tensor([[[n * 100 + r * 10 + c for c in range(6)] for r in range(2)] for n in (1, 2)])
+    row, column = torch.arange(2)[:, None], torch.arange(6)
+    cell = torch.stack([n * 100 + row * 10 + column for n in (1, 2)])
     joined = join_patches(torch.stack([cell, -cell], -1), 2)
     assert joined.shape == (2, 1, 3, 8)
     assert joined[0, 0, 1].tolist() == [102, -102, 103, -103, 112, -112, 113, -113]
@@ -122,6 +123,8 @@ def test_maps_are_fused_by_concatenation_local_channels_first_or_not_at_all():
 def test_maps_of_different_width_have_no_sum():
     with pytest.raises(ValueError, match="width 1 and a global map of width 2"):
         fuse_maps(LOCAL, WHOLE.repeat(1, 1, 2))
+    with pytest.raises(ValueError, match="width 2 and a global map of width 1"):
+        fuse_maps(LOCAL.repeat(1, 1, 2), WHOLE)
 
 
 def test_the_language_model_reads_views_row_by_row_the_whole_view_first():

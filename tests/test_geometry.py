@@ -328,6 +328,7 @@ def test_clipping_uses_width_for_x_and_height_for_y():
         ((1.51, 3.49), [2]),
         ((1.49, 3.51), [1, 2, 3]),
         ((2.6, 3.2), [2]),  # no centre: the pixel in the middle, 2.9
+        ((2.8, 3.4), [3]),  # 3.1
         ((2.6, 3.6), [3]),
         ((3.1, 3.3), [3]),
         ((-9, 0.3), [0]),
@@ -356,7 +357,7 @@ def test_runs_are_counted_down_the_columns():
 
 
 @pytest.mark.parametrize("size, radius", [((600, 1000), 3.0), ((1000, 600), 3.0), ((80, 90), 0.5), ((480, 640), 2.4)])
-@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.3, 0.75), (0.5, 0.0)])
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.3, 0.75), (0.5, 0.0), (0.0, 0.5)])
 def test_a_point_owns_the_pixels_within_its_radius(size, radius, shift):
     "Radius: 0.5 px, or 0.5 % of the shorter side."
     h, w = size
@@ -438,6 +439,8 @@ def test_boxes_whole_pixels_apart_get_the_exact_bin():
         for k in range(min(h, w)):
             x, y = k * w // min(h, w), k * h // min(h, w)
             assert box_bins(Box(x, y, x, y), (h, w))[:2] == [x * 1000 // w, y * 1000 // h]
+    # 22.4 / 640 = .035 and 40.8 / 480 = .085, of which floats make 34.999... and 84.999... thousandths
+    assert box_bins(Box(22.4, 40.8, 163.2, 163.2), (480, 640)) == [35, 85, 255, 340]
 
 
 def test_boxes_in_every_form_are_one_tensor():
@@ -603,3 +606,8 @@ def test_random_points_are_a_random_choice_of_pixels():
     assert number(draw(15)).tolist() == whole.tolist() and number(draw(6)).tolist() == whole[:6].tolist()
     repeated = torch.randint(15, (16,), generator=torch.Generator().manual_seed(3))
     assert number(draw(16)).tolist() == repeated.tolist()
+
+
+def test_masks_of_other_sizes_are_other_masks():
+    a, b = (Mask({"size": size, "counts": [2, 3, 1]}) for size in ([2, 3], [3, 2]))
+    assert a.rle["counts"] == b.rle["counts"] and a != b and hash(a) != hash(b)

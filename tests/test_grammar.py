@@ -324,6 +324,9 @@ def test_a_box_without_words_takes_the_name_of_one_that_was_dropped():
         ("An owl", "owl"),
         ("THE dog", "dog"),
         ("another dog", "another dog"),
+        ("the panda bear", "panda bear"),  # words that end like an article
+        ("the human face", "human face"),
+        ("the lathe part", "lathe part"),
         ("theatre", "theatre"),
         ("the", "the"),
         ("cat. dog", "dog"),
@@ -379,6 +382,8 @@ def test_the_name_between_two_boxes(words, name):
         ("dog", "dog"),
         ("dog - ", "dog"),
         ("dog--", "dog-"),  # one hyphen belongs to the form
+        ("dog:", "dog:"),
+        ("dog,", "dog,"),
         ("the dog, a cat-", "the dog, a cat"),
         ("& dog-", "& dog"),  # nothing to join: part of the name
         ("cat\n dog-", "dog"),

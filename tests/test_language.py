@@ -630,6 +630,7 @@ def test_a_lessons_questions_say_whose_vectors_they_need():
     _, turns = lesson_turns(random.Random(1), objects, dict(name=1.0), 4)
     for prompt, answer, who in turns:
         assert prompt.count(REGION) == len(who) == 1 and "<region>" not in prompt
+        assert f"] {REGION}" in prompt  # one blank behind the coordinates
         assert (
             answer == objects[who[0]].phrase
             or answer == objects[who[0]].text
@@ -667,6 +668,12 @@ def test_lessons_are_numbered_and_begin_with_few_objects():
     assert ThingScenes(20_000, seed=1, pool=6)[14_988][3] != again[3]
     pool = {o.phrase for k in range(12, 18) for o in pooled_objects(k, "train")}
     assert {o.phrase for objects, *_ in early for o in objects} <= pool
+
+
+def test_whole_scenes_begin_with_lesson_15000():
+    for number, most in ((14_999, 4), (15_000, 10)):
+        turns = [len(ThingScenes(20_000, seed=s, pool=3)[number][3]) for s in range(8)]
+        assert max(turns) == most
 
 
 def test_a_quarter_of_griffons_lessons_look_for_what_has_no_name():

@@ -118,3 +118,19 @@ def test_pickled_weights_are_read_as_nothing_but_tensors(public, tmp_path):
         def __reduce__(self): return print, ("never",)
     torch.save(dict(x=Evil()), tmp_path / "bin" / "pytorch_model.bin")
     with pytest.raises(Exception, match="[Ww]eights"): read_weights(tmp_path / "bin")
+
+def test_the_rows_that_a_checkpoint_lacks_are_the_mean_of_the_others(public, tmp_path):
+    "`<image>` comes behind the 48-channel rows of the public vocabulary."
+    folder, _, llm, *_ = public
+    ours = FerretForConditionalGeneration.from_pretrained(convert(folder / "model", tmp_path / "o"))
+    for name in ("get_input_embeddings", "get_output_embeddings"):
+        old, new = (getattr(m, name)() for m in (llm, ours))
+        assert len(new.weight) == len(old.weight) + 1 and torch.equal(new.weight[:-1], old.weight)
+        assert torch.allclose(new.weight[-1], old.weight.mean(0), atol=1e-6)
+    assert torch.equal(ours.bottleneck.weight, torch.eye(WIDTH))
+    half = FerretForConditionalGeneration.from_pretrained(
+        convert(folder / "model", tmp_path / "half", dtype=torch.float16)
+    )
+    assert half.dtype == torch.float16
+    with pytest.raises(ValueError, match="already holds a model"):
+        convert(folder / "model", tmp_path / "o")

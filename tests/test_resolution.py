@@ -267,3 +267,6 @@ def test_tiles_and_merged_maps_by_hand():
     merged = merge_tiles(maps, (2, 3))
     assert merged[..., 0].tolist() == [[0, 1, 100, 101, 200, 201], [300, 301, 400, 401, 500, 501]]
     assert merge_tiles(maps, (3, 2))[1, :, 0].tolist() == [200, 201, 300, 301]
+    for n in (4, 8):
+        with pytest.raises(ValueError, match="expected 6"):
+            merge_tiles(torch.zeros(n, 2, 2, 1), (2, 3))

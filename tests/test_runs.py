@@ -1,11 +1,14 @@
 "Many processes, options, adapters and checkpoints: each rule with numbers, in one process."
 
 import os
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from transformers import Trainer
 
 from ferretlite import runs
 from ferretlite.runs import (
@@ -47,6 +50,8 @@ def test_windows_are_sorted_and_their_batches_shuffled():
     assert [found[i] for i in range(6)] == [items[k] for k in windows[0]]
     assert [found[i] for i in (6, 11)] == [items[windows[1][0]], items[windows[1][5]]]
     assert found[15] == 11
+    for seed in range(6):  # what is left stays the last, wherever the full batches go
+        assert ByLength(items, 3, 6, seed).order(0)[-1] == 0
 
 
 def test_by_default_a_window_has_eight_batches():
@@ -103,6 +108,19 @@ def test_how_many_processes_draw(monkeypatch, cores, processes, cuda, room, work
     space = SimpleNamespace(f_bavail=room * 2**18 + 100, f_frsize=2**10, f_blocks=2**40)
     monkeypatch.setattr(os, "statvfs", lambda path: space)
     assert data_workers() == workers
+
+
+def test_without_shared_memory_and_without_a_launcher(monkeypatch):
+    "Nothing says how much room there is, how many cores, or how many processes."
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert data_workers() == 12
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert data_workers() == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert data_workers() == 1
 
 
 def test_alone_a_process_is_the_first_of_one(monkeypatch):
@@ -164,7 +182,9 @@ def test_one_process_waits_for_nobody(monkeypatch):
 def test_options_by_default_change_nothing():
     found = Options()
     assert (found.at_once, found.checkpointing, found.lora, found.slow) == (None, False, 0, {})
-    assert (found.group, found.tensorboard, found.fsdp, found.deepspeed) == (False,) * 2 + (None,) * 2
+    assert (found.group, found.tensorboard, found.fsdp, found.deepspeed) == (False,) * 2 + (
+        None,
+    ) * 2
     assert found.learned() == {}
 
 
@@ -267,12 +287,93 @@ def test_the_newest_whole_checkpoints_stay(tmp_path, limit, left):
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-120")
 
 
+def test_a_checkpoint_that_was_not_finished_is_not_the_newest(tmp_path):
+    make(tmp_path, 9, 100)
+    (tmp_path / "checkpoint-110").mkdir()
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+    assert newest_checkpoint(tmp_path / "nowhere") is None
+
+
 def test_a_checkpoint_replaces_one_of_the_same_step(tmp_path):
     make(tmp_path, 20)
     (tmp_path / "checkpoint-20" / "old").touch()
     (tmp_path / "part" / "checkpoint-20").mkdir(parents=True)
     keep_checkpoint(tmp_path, "checkpoint-20", 2)
     assert {p.name for p in (tmp_path / "checkpoint-20").iterdir()} == {"COMPLETE"}
+
+
+@pytest.fixture
+def saving(monkeypatch, tmp_path):
+    "A trainer at step 30 whose weights are a file; what transformers does can be made to fail."
+    make(tmp_path, 9, 10, 20)
+    trainer, fails = SteadyTrainer.__new__(SteadyTrainer), []
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path), should_save=True, save_total_limit=2)
+    trainer.state = SimpleNamespace(global_step=30)
+
+    def save(self, model, trial):
+        folder = Path(self._get_output_dir(trial)) / "checkpoint-30"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_text("new")
+        if fails:
+            raise fails[0]
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
+    return trainer, fails
+
+
+def test_a_checkpoint_is_written_beside_and_the_oldest_go(saving, tmp_path):
+    trainer, _ = saving
+    (tmp_path / "part" / "checkpoint-25").mkdir(parents=True)  # of a process that was killed
+    trainer._save_checkpoint(None, None)
+    assert steps(tmp_path) == [20, 30] and not (tmp_path / "part").exists()
+    assert (tmp_path / "checkpoint-30" / "weights").read_text() == "new"
+    assert trainer._get_output_dir(None) == str(tmp_path) and trainer.writing is False
+    trainer.args.should_save, trainer.state.global_step = False, 40
+    shutil.rmtree(tmp_path / "checkpoint-30")
+    trainer._save_checkpoint(None, None)  # another process keeps what was written
+    assert steps(tmp_path) == [20] and (tmp_path / "part" / "checkpoint-30").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("No space"), RuntimeError("No  space")])
+def test_a_checkpoint_that_fails_costs_no_other(saving, tmp_path, error):
+    trainer, fails = saving
+    fails.append(error)
+    with pytest.raises(OSError, match=r"checkpoint-30 could not be written \(No space\)"):
+        trainer._save_checkpoint(None, None)
+    assert steps(tmp_path) == [9, 10, 20] and not (tmp_path / "part").exists()
+    assert trainer.writing is False
+    fails[0] = KeyError("ours")  # a mistake of ours is not dressed up
+    with pytest.raises(KeyError):
+        trainer._save_checkpoint(None, None)
+
+
+def test_weights_are_saved_and_read_by_their_names_in_memory(tmp_path):
+    "Strictly: a checkpoint of another model is refused."
+    from safetensors.torch import load_file
+
+    trainer = SteadyTrainer.__new__(SteadyTrainer)
+    trainer.is_fsdp_enabled = trainer.is_deepspeed_enabled = False
+    trainer.args = SimpleNamespace(should_save=True)
+    trainer.model = torch.nn.Linear(2, 3)
+    assert not trainer.sharded()
+    trainer._save(str(tmp_path / "new" / "c"))
+    stored = load_file(tmp_path / "new" / "c" / "model.safetensors")
+    assert torch.equal(stored["weight"], trainer.model.weight) and set(stored) == {"weight", "bias"}
+    other = torch.nn.Linear(2, 3)
+    trainer._load_from_checkpoint(str(tmp_path / "new" / "c"), other)
+    assert torch.equal(other.weight, trainer.model.weight)
+    trainer.model = torch.nn.Linear(2, 3)
+    trainer._load_from_checkpoint(str(tmp_path / "new" / "c"))
+    assert torch.equal(other.weight, trainer.model.weight)
+    with pytest.raises(RuntimeError):
+        trainer._load_from_checkpoint(
+            str(tmp_path / "new" / "c"), torch.nn.Linear(2, 3, bias=False)
+        )
+    trainer.is_fsdp_enabled = True
+    assert trainer.sharded()
+    trainer.args.should_save = trainer.is_fsdp_enabled = False
+    trainer._save(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_samples_come_in_order(tmp_path):

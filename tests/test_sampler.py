@@ -182,14 +182,15 @@ def test_memory_is_counted_once_per_storage_and_given_back():
         del view
         assert memory.now == 0
 
+@pytest.mark.slow
 def test_the_fast_form_is_fast_at_ferrets_size():
     "Four times on any machine, with half of the command's regions; the whole is measured by the command."
     found = bench_sampler(n=16, backward=False, runs=1)
     assert found["forward_speedup"] >= 4 and found["memory_ratio"] <= .35 and found["difference"] < 1e-4, found
 
 def test_the_fast_form_is_fast_in_training_too():
-    found = bench_sampler(n=8, in_dim=512, out_dim=1024)
-    assert found["backward_speedup"] >= 2 and found["memory_ratio"] <= .8 and found["difference"] < 1e-4, found
+    found = bench_sampler(n=8, in_dim=512, out_dim=1024, runs=1)
+    assert found["forward_speedup"] >= 2.5 and found["backward_speedup"] >= 2 and found["memory_ratio"] <= .8 and found["difference"] < 1e-4, found
 
 
 

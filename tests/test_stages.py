@@ -54,7 +54,9 @@ def table(presets):
 
 def extras(presets):
     "What a preset adds to the paper's stages."
-    return [(s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.look) for s in presets]
+    return [
+        (s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.look) for s in presets
+    ]
 
 
 # Presets
@@ -288,6 +290,26 @@ def test_full_size_presets_read_towers_and_language_model_from_folders(begin, tm
     assert griffon.config.projector == "conv"
 
 
+def test_a_full_size_preset_has_the_chat_format_of_its_language_model(monkeypatch):
+    "Griffon v2's is Llama 2's; what is given counts before the preset's own."
+    asked = []
+
+    def from_towers(**wanted):
+        asked.append(wanted)
+        return "model"
+
+    monkeypatch.setattr(stages.FerretForConditionalGeneration, "from_towers", from_towers)
+    monkeypatch.setattr(stages.FerretProcessor, "for_model", lambda *args: asked.append(args))
+    start_model(lm="words", preset="griffon-v2-13b", config=dict(projector="pool"))
+    assert asked[0]["llm"] == "words" and asked[0]["projector"] == "pool"
+    assert asked[0]["global_tower"] == "openai/clip-vit-large-patch14-336"
+    assert asked[1] == ("model", "words", "llama2")
+    start_model("folder", preset="ferret-v2-7b")
+    assert asked[2]["global_tower"] == Path("folder/global")
+    assert asked[2]["local_tower"] == Path("folder/local") and "crop_tower" not in asked[2]
+    assert asked[3] == ("model", "lmsys/vicuna-7b-v1.5", None)
+
+
 def test_a_saved_model_is_loaded_in_single_precision(random_model, tmp_path):
     model, processor = random_model
     copy.deepcopy(model).half().save_pretrained(tmp_path)
@@ -355,6 +377,12 @@ def test_the_local_projector_becomes_a_copy_of_the_global_one(random_model):
     assert equal(before, model.global_projector.state_dict())
     assert equal(before, model.local_projector.state_dict())
     assert model.local_projector[0].weight is not model.global_projector[0].weight
+    model.local_projector[0] = torch.nn.Linear(48, 64)  # of another width: left alone
+    before = copy.deepcopy(model.local_projector.state_dict())
+    with torch.no_grad():
+        model.global_projector[2].bias.add_(1)
+    copy_projector(model)
+    assert equal(before, model.local_projector.state_dict())
     model.local_projector = None
     copy_projector(model)
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import PrinterCallback, Trainer, TrainerControl, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from ferretlite import trainer, training, training_speed
 from ferretlite.data import Collator, Revisited
@@ -166,6 +166,14 @@ def test_a_step_is_divided_among_processes_and_parts(
         stage_arguments(PLAIN, tmp_path, 8, 0, Options(at_once=32))
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_half_precision_follows_the_machine(tmp_path, monkeypatch, fast):
+    context = torch.autocast("cpu", torch.bfloat16, enabled=fast)
+    monkeypatch.setattr(trainer, "autocast", lambda: context)
+    found = stage_arguments(PLAIN, tmp_path, 8, 0)
+    assert found.bf16 is fast and found.use_cpu is (not torch.cuda.is_available())
+
+
 def stepping(model, stage, out, **options):
     "A trainer of a stage that has no data."
     return StageTrainer(model, stage_arguments(stage, out, 4, 0, Options(**options)), stage=stage)
@@ -273,7 +281,10 @@ def test_a_steps_written_words_are_counted_over_its_parts(random_model, tmp_path
     batches, _ = halves.get_batch_samples(iter(parts), 2, device)
     assert len(batches) == 2
     assert {k: float(v) for k, v in halves.written.items()} == dict(names=5.0, writes=3.0)
-    for stage, at_once in ((replace(PLAIN, look=0.0, batch_size=2), 1), (replace(PLAIN, look=0.3), 16)):
+    for stage, at_once in (
+        (replace(PLAIN, look=0.0, batch_size=2), 1),
+        (replace(PLAIN, look=0.3), 16),
+    ):
         other = stepping(model, stage, tmp_path, at_once=at_once)
         other.get_batch_samples(iter(parts), 2, device)
         assert other.written == {}
@@ -437,6 +448,47 @@ def test_adapters_are_added_where_the_language_model_learns(
     assert seen == ([(2, 32), "merged"] if added else [])
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_language_model_is_compiled_where_that_was_asked_for(
+    random_model, noted, tmp_path, monkeypatch, wanted
+):
+    model, processor = random_model
+    asked = []
+    monkeypatch.setattr(
+        type(model.language_model), "compile", lambda self, **options: asked.append(options)
+    )
+    run_stage(model, processor, PLAIN, tmp_path, 9, 3, 2, Bar(), compile=wanted)
+    assert asked == [dict(dynamic=True)] * wanted
+
+
+def test_data_from_files_are_shown_once_and_whole(random_model, noted, tmp_path):
+    model, processor = random_model
+    stage = replace(PLAIN, visits=4)
+    options = Options(slow=dict(sampler=0.5))
+    run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar(), options=options, data="files")
+    told, *_, given, data = noted["stage_trainer"]
+    assert (told.visits, told.slow, given, data) == (1, dict(sampler=0.5), options, "files")
+    assert noted["prepare_stage"] == ()
+    run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar())
+    assert noted["stage_trainer"][0].visits == 4
+
+
+def test_logs_go_beside_the_stages_folders(random_model, tmp_path, monkeypatch):
+    "out/stage-2/checkpoints is written to, and out/logs/stage-2 by the first process alone."
+    model, processor = random_model
+    asked = []
+    callback = TrainerCallback()
+    monkeypatch.setattr(trainer, "board", lambda folder: asked.append(folder) or callback)
+    place, options = tmp_path / "stage-2" / "checkpoints", Options(tensorboard=True)
+    made = stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    assert asked == [tmp_path / "logs" / "stage-2"]
+    assert callback in made.callback_handler.callbacks
+    stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar())
+    monkeypatch.setattr(trainer, "world", lambda: (1, 2))
+    stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    assert len(asked) == 1
+
+
 # A run
 
 
@@ -524,15 +576,26 @@ def test_a_short_run_aligns_on_three_scenes_a_sample():
 @pytest.mark.parametrize("minutes, left", [(10, 7.5), (100, 77.7), (0.4, 0.1)])
 def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, left):
     ".78 of the minutes, less .3 and the time that measuring took; a tenth at least."
-    monkeypatch.setattr(training, "seconds_per_sample", lambda m, p, stage, seed: stage.share + seed)
+    monkeypatch.setattr(
+        training, "seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
+    )
     monkeypatch.setattr(training, "seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share)
     seen = []
     monkeypatch.setattr(training, "plan_minutes", lambda *args: seen.append(args) or "planned")
     stages = shared((1, 16, 300), (3, 16, 100))
     assert plan_run(None, None, stages, 5, minutes=minutes) == "planned"
-    (asked, found, seconds, scenes), = seen
+    ((asked, found, seconds, scenes),) = seen
     assert asked == stages and (seconds, scenes) == ([6, 8], [10, 30])
     assert found == pytest.approx(left, abs=1e-3)
+
+
+def test_the_time_that_measuring_took_is_taken_off(monkeypatch):
+    "Ten minutes, of which 90 seconds went by: .78 · 10 - 1.5 - .3 = 6."
+    monkeypatch.setattr(training, "seconds_per_sample", lambda *args: 1.0)
+    monkeypatch.setattr(training, "seconds_per_scene", lambda *args: 1.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
+    monkeypatch.setattr(training, "plan_minutes", lambda stages, left, *args: left)
+    assert plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
 
 
 def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
@@ -576,7 +639,7 @@ def test_losses_are_drawn_one_stage_behind_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append((self, path)))
     run = dict(stages=["I", "II", "III"], steps=[10, 20, 5])
     draw_losses({**run, "log": dict(I=[(5, 3.0), (10, 2.0)], III=[(4, 1.0)])}, tmp_path / "x")
-    (figure, path), = drawn
+    ((figure, path),) = drawn
     axis = figure.axes[0]
     lines = {l.get_label(): (list(l.get_xdata()), list(l.get_ydata())) for l in axis.lines}
     assert lines == dict(I=([5, 10], [3.0, 2.0]), II=([], []), III=([34], [1.0]))
@@ -591,7 +654,7 @@ def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
     monkeypatch.setattr(training, "mixture_dataset", lambda *args: seen.append(args) or "told")
     assert told_data("m.json", "tiny", 7, 0, 48, processor) == "told"
     assert told_data(None, "tiny", 7, 0, 48, processor) is None
-    (recipe, number, samples, seed, told), = seen
+    ((recipe, number, samples, seed, told),) = seen
     assert (recipe, number, samples, seed) == ("recipe of m.json", 1, 48, 7)
     assert told.config.resolution == "fixed"  # stage I shows the whole view alone
 
@@ -730,10 +793,11 @@ def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
 
 def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
     model, processor = random_model
-    seen = []
+    seen, told = [], []
 
     def step(trainer, optimizer, batch, meter):
         seen.append((id(meter), len(batch["input_ids"]), "ids" in batch))
+        told.append((batch["input_ids"] != processor.tokenizer.pad_token_id).float().mean().item())
         meter.seconds["towers"] += 1
 
     monkeypatch.setattr(training_speed, "measured_step", step)
@@ -743,7 +807,8 @@ def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
     assert len(seen) == 4 and len({i for i, *_ in seen}) == 2
     assert [i == id(meter) for i, *_ in seen] == [False, True, True, True]
     assert {row[1:] for row in seen} == {(2, False)}
-    assert meter.seconds["towers"] == 3 and 0.3 < used <= 1 and meter.counting is False
+    assert meter.seconds["towers"] == 3 and meter.counting is False
+    assert 0.3 < used < 1 and used == pytest.approx(sum(told) / 4)
     assert all(p.requires_grad for p in model.parameters())  # a copy was prepared
 
 
@@ -808,7 +873,7 @@ def test_seconds_of_a_scene_that_aligns(random_model, monkeypatch):
     monkeypatch.setattr(training_speed, "time", clock)
     stage = replace(PLAIN, align=("global_projector",))
     assert seconds_per_scene(model, processor, stage, 7) == 2.0
-    (copied, _, names, n, seed, steps), = asked
+    ((copied, _, names, n, seed, steps),) = asked
     assert copied is not model and (names, n, seed, steps) == (("global_projector",), 6, 7, 18)
     assert seconds_per_scene(model, processor, PLAIN, 7) == 0.0
 

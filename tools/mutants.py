@@ -28,12 +28,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from queue import Queue
 from threading import Lock
@@ -85,10 +87,15 @@ def modules() -> list[Path]:
     return [p.relative_to(ROOT) for p in paths if p.name != "_modidx.py"]
 
 
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    return frozenset(definitions(parse(path)))
+
+
 def locate(where: str) -> tuple[Path, str]:
     """Return the module and the qualified name inside it. Raise ValueError unless exactly one fits."""
     module, _, name = where.partition(".")
-    homes = [p for p in modules() if name in definitions(parse(p))]
+    homes = [p for p in modules() if name in names_in(p)]
     named = [p for p in homes if p.stem == module]
     homes = named or homes
     if len(homes) != 1:
@@ -189,33 +196,98 @@ def copy_project(folder: Path) -> None:
         (folder / path).write_text(ast.unparse(parse(path)), encoding="utf-8")
 
 
-def run_tests(folder: Path, tests: list[str]) -> tuple[str, str]:
-    """Run test files or single tests in a copy: ("killed" | "survived" | "timeout", first failure)."""
-    env = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *(f"tests/{t}" for t in tests)]
-    try:
-        run = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return "timeout", ""
-    if run.returncode == 0:
-        return "survived", ""
-    failure = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", run.stdout, re.M)
-    if run.returncode not in (1, 2) or failure is None and "Error" not in run.stdout + run.stderr:
-        raise RuntimeError(f"pytest ended with {run.returncode}:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-    return "killed", failure[1] if failure else "import"
+class Tests:
+    """Runs test files in a copy of the project. A process with torch and transformers loaded forks for every run."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.process = folder, None
+
+    def start(self) -> None:
+        env = {**os.environ, "CI": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(self.folder)}
+        env |= {"PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg", "HF_HUB_OFFLINE": "1"}
+        env |= {"FERRETLITE_NO_SHRINKING": "1"}  # hypothesis need not look for the smallest example
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--worker"],
+            cwd=self.folder,
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def run(self, tests: list[str]) -> tuple[str, str]:
+        """Return ("killed" | "survived" | "timeout", first failure) for test files or single tests."""
+        if self.process is None:
+            self.start()
+        self.process.stdin.write(json.dumps(tests) + "\n")
+        self.process.stdin.flush()
+        code, output = json.loads(self.process.stdout.readline())
+        if code is None:
+            return "timeout", ""
+        if code == 0:
+            return "survived", ""
+        failure = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.M)
+        if code not in (1, 2) or failure is None and "Error" not in output:
+            raise RuntimeError(f"pytest ended with {code}:\n{output[-4000:]}")
+        return "killed", failure[1] if failure else "import"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.stdin.close()
+            self.process.wait()
 
 
-def try_mutant(folder: Path, mutant: dict, source: str, path: Path, killer: str) -> dict:
+def work() -> None:
+    """The loop of a worker: read the names of tests, run them in a fork, write (exit code, output)."""
+    import datasets  # noqa: F401 (loaded here once, for all forks)
+    import hypothesis  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pytest
+    import torch
+    from transformers import CLIPVisionModel, Dinov2Model, LlamaForCausalLM, Trainer  # noqa: F401
+
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        with tempfile.TemporaryFile("w+") as log:
+            child = os.fork()
+            if child == 0:
+                os.setsid()
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+                tests = [f"tests/{t}" for t in json.loads(line)]
+                code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests])
+                sys.stdout.flush()
+                os._exit(int(code))
+            code = wait(child)
+            log.seek(0)
+            print(json.dumps([code, log.read()]), file=answers, flush=True)
+
+
+def wait(child: int) -> int | None:
+    """Return a process's exit code; None where it had to be stopped after TIMEOUT seconds."""
+    began = time.monotonic()
+    while time.monotonic() - began < TIMEOUT:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def try_mutant(runner: Tests, mutant: dict, source: str, path: Path, killer: str) -> dict:
     """Plant the bug in a copy of the project, run the tests and take the bug out again."""
-    target, began = folder / path, time.perf_counter()
+    target, began = runner.folder / path, time.perf_counter()
     clean = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
     try:
         status, by = "survived", ""
-        if killer and (folder / "tests" / killer.split("::")[0]).exists():  # what noticed it last time
-            status, by = run_tests(folder, [killer])
+        if killer and (runner.folder / "tests" / killer.split("::")[0]).exists():  # what noticed it last time
+            status, by = runner.run([killer])
         if status == "survived":
-            status, by = run_tests(folder, mutant["tests"])
+            status, by = runner.run(mutant["tests"])
     finally:
         target.write_text(clean, encoding="utf-8")
     return dict(status=status, by=by, seconds=round(time.perf_counter() - began, 1))
@@ -239,7 +311,7 @@ def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
     for stem, entries in mutants.items():
         known = {m["id"] for m in entries}
         results[stem] = {k: v for k, v in results[stem].items() if k in known}
-    todo, lock, copies = [], Lock(), Queue()
+    todo, lock, copies, runners = [], Lock(), Queue(), []
     for stem, entries in mutants.items():
         for mutant in entries:
             path, source, mark = mutate(mutant)
@@ -254,29 +326,32 @@ def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
         for k in range(jobs):
             folder = Path(temporary) / str(k)
             copy_project(folder)
-            copies.put(folder)
-        check_baseline(Path(temporary) / "0", sorted({t for _, m, *_ in todo for t in m["tests"]}))
+            runners.append(Tests(folder))
+            copies.put(runners[-1])
+        check_baseline(runners[0], sorted({t for _, m, *_ in todo for t in m["tests"]}))
 
-        def work(job):
+        def one(job):
             stem, mutant, path, source, mark, killer = job
-            folder = copies.get()
+            runner = copies.get()
             try:
-                result = try_mutant(folder, mutant, source, path, killer)
+                result = try_mutant(runner, mutant, source, path, killer)
             finally:
-                copies.put(folder)
+                copies.put(runner)
             with lock:
                 results[stem][mutant["id"]] = result | dict(mark=mark)
                 write_results(stem, results[stem])
                 print(f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']}  {result['by']}", flush=True)
 
         with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(work, todo))
+            list(pool.map(one, todo))
+        for runner in runners:
+            runner.stop()
 
 
-def check_baseline(folder: Path, tests: list[str]) -> None:
+def check_baseline(runner: Tests, tests: list[str]) -> None:
     """Raise RuntimeError where a test fails without any bug planted: it would notice every mutant."""
     print(f"without a bug: {', '.join(tests)}", flush=True)
-    status, by = run_tests(folder, tests)
+    status, by = runner.run(tests)
     if status != "survived":
         raise RuntimeError(f"{by or 'a test'} fails without a bug ({status}): mend it first")
 
@@ -314,8 +389,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of TOML files in tools/mutants")
     parser.add_argument("--again", action="store_true", help="also run mutants that have a result")
     parser.add_argument("--report", action="store_true", help="print the recorded results and run nothing")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     options = parser.parse_args()
+    if options.worker:
+        work()
+        return
     mutants = read_mutants(options.only)
     if not options.report:
         run(mutants, options.again, options.jobs)

@@ -1,0 +1,686 @@
+"The command line, word by word: defaults, what each flag becomes, what is refused, and exit codes."
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ferretlite import cli
+from ferretlite.geometry import Box, Point
+from ferretlite.inference import Answer, Ferret
+from ferretlite.runs import Options
+from ferretlite.scenes import make_scene
+
+
+def parsed(*words):
+    "What a command line says, without the function that carries it out."
+    found = vars(cli.make_parser().parse_args([str(w) for w in words]))
+    return {k: v for k, v in found.items() if k not in ("run", "command")}
+
+
+def ran(capsys, *words):
+    "Exit code, stdout and stderr."
+    capsys.readouterr()
+    code = cli.main([str(w) for w in words])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def noted(monkeypatch):
+    "Replace a function of a module by one that notes what it is asked."
+
+    def install(module, name, found=None):
+        seen = []
+
+        def call(*args, **kwargs):
+            seen.append((args, kwargs))
+            return found
+
+        monkeypatch.setattr(f"ferretlite.{module}.{name}", call)
+        return seen
+
+    return install
+
+
+# Numbers and regions that are typed
+
+
+@pytest.mark.parametrize("text, value", [("1", 1), ("007", 7), ("12", 12)])
+def test_whole_numbers(text, value):
+    assert cli.whole(text) == value and cli.seed_text(text) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.0", "", "x", "²", "1e3", " 1"])
+def test_what_is_no_whole_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        cli.whole(text)
+
+
+def test_a_seed_may_be_zero():
+    assert cli.seed_text("0") == 0
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 0"):
+        cli.seed_text("-1")
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "inf", "nan", "x", ""])
+def test_what_is_no_positive_number(text):
+    for read, says in ((cli.positive, "positive number"), (cli.minutes, "number of minutes")):
+        with pytest.raises(argparse.ArgumentTypeError, match=says):
+            read(text)
+    with pytest.raises(argparse.ArgumentTypeError):
+        cli.share(text)
+
+
+def test_positive_numbers_and_shares():
+    assert (cli.positive("0.25"), cli.minutes("2.5"), cli.positive("1e3")) == (0.25, 2.5, 1000.0)
+    assert (cli.share("1"), cli.share("0.01")) == (1.0, 0.01)
+    with pytest.raises(argparse.ArgumentTypeError, match="more than 1"):
+        cli.share("1.01")
+
+
+def test_sizes_are_a_side_or_height_and_width():
+    assert cli.size_text("384") == 384 and cli.size_text("288x384") == (288, 384)
+    assert cli.size_text("32X40") == (32, 40)
+    for text, says in (
+        ("31", "too small"),
+        ("64x31", "too small"),
+        ("64x64x64", "HEIGHTxWIDTH"),
+        ("ax32", "whole"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError, match=says):
+            cli.size_text(text)
+
+
+def test_regions_as_they_are_typed():
+    assert cli.box_text("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
+    assert cli.point_text("5,-6") == ("point", [5.0, -6.0])
+    assert cli.mask_text("m.png") == ("mask", "m.png")
+    assert cli.crop_text("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
+    for text in ("1,2,3", "1,2,3,4,5", "1,2,3,nan", "a,2,3,4"):
+        with pytest.raises(argparse.ArgumentTypeError, match="x1,y1,x2,y2"):
+            cli.box_text(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="x,y"):
+        cli.point_text("1,2,3")
+
+
+def test_typed_regions_become_regions_of_the_image(tmp_path):
+    path = tmp_path / "m.png"
+    Image.fromarray(np.eye(3, 4, dtype=np.uint8) * 255).save(path)
+    given = [("point", [3.0, 1.0]), ("box", [0.0, 1.0, 4.0, 3.0]), ("mask", path)]
+    point, box, mask = cli.read_regions(given, (3, 4))
+    assert (point.x, point.y) == (3.0, 1.0) and box.list() == [0, 1, 4, 3]
+    assert np.array_equal(mask.to_mask(3, 4), np.eye(3, 4, dtype=bool))
+    assert cli.read_regions(None, (3, 4)) == []
+    with pytest.raises(ValueError, match="outside"):
+        cli.read_regions([("point", [1.0, 3.5])], (3, 4))
+
+
+def test_a_masks_pixels_are_the_bright_ones(tmp_path):
+    "More than half of the brightest: of 200 those above 100."
+    path = tmp_path / "m.png"
+    Image.fromarray(np.array([[0, 100, 101, 200]], np.uint8)).save(path)
+    assert cli.read_mask(path).to_mask(1, 4).tolist() == [[False, False, True, True]]
+    Image.new("L", (4, 1)).save(path)
+    with pytest.raises(ValueError, match="marks no pixel"):
+        cli.read_mask(path)
+
+
+@pytest.mark.parametrize(
+    "lowest, opaque", [(127, [False, True, True]), (128, [True, False, False])]
+)
+def test_a_masks_pixels_are_the_opaque_ones_where_some_are_not(tmp_path, lowest, opaque):
+    "Transparency counts where one pixel is less than half opaque; else brightness."
+    pixels = np.array([[[250, 250, 250, lowest], [9, 9, 9, 255], [9, 9, 9, 255]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    assert cli.read_mask(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
+
+
+def test_a_mask_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    drawn = np.zeros((3, 5), np.uint8)
+    drawn[0, 4] = 255
+    Image.fromarray(drawn).save(tmp_path / "m.png", exif=exif)
+    found = cli.read_mask(tmp_path / "m.png").to_mask(5, 3)
+    assert np.argwhere(found).tolist() == [[4, 2]]
+
+
+def test_typed_crops_are_boxes_of_the_image_or_files(tmp_path):
+    image = Image.new("RGB", (40, 30))
+    Image.new("RGB", (7, 5)).save(tmp_path / "c.png")
+    crops = cli.read_crops([("file", tmp_path / "c.png"), ("box", [1.0, 2.0, 39.0, 29.0])], image)
+    assert crops[0].image.size == (7, 5) and crops[0].box is None
+    assert crops[1].image is image and crops[1].box.list() == [1, 2, 39, 29]
+    with pytest.raises(ValueError, match="outside"):
+        cli.read_crops([("box", [50.0, 2.0, 60.0, 29.0])], image)
+    assert cli.read_crops(None, image) == []
+
+
+# Errors and exit codes
+
+
+def test_errors_become_one_line():
+    assert cli.sentence(ValueError("a\n  b")) == "a b" and cli.sentence(OSError()) == "OSError"
+    assert cli.sentence(ImportError("x")) == "x" and cli.sentence(TypeError("y")) == "y"
+    assert cli.sentence(KeyError("z")).startswith("KeyError: 'z' (this is a mistake of ours")
+    for error in (
+        MemoryError(),
+        RuntimeError("CUDA out of memory"),
+        RuntimeError("can't allocate memory: 9"),
+    ):
+        assert cli.no_memory(error) and "too little memory" in cli.sentence(error)
+    assert not cli.no_memory(RuntimeError("shapes")) and not cli.no_memory(
+        ValueError("out of memory")
+    )
+
+
+def raising(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+def test_exit_codes(monkeypatch, capsys):
+    monkeypatch.delenv("FERRETLITE_TRACEBACK", raising=False)
+    assert cli.guarded(lambda args: None, None) == 0 and cli.guarded(lambda args: args, 3) == 3
+    assert cli.guarded(raising(KeyboardInterrupt()), None) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert cli.guarded(raising(ValueError("no")), None) == 2
+    out, err = capsys.readouterr()
+    assert err == "ferretlite: no\n" and out == ""
+    gone = []
+    monkeypatch.setattr(os, "dup2", lambda new, old: gone.append(old))
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: 77, flush=lambda: None))
+    assert cli.guarded(raising(BrokenPipeError()), None) == 141 and gone == [77]
+
+
+def test_flags_that_belong_to_another_word():
+    args = argparse.Namespace(what="clip", regions=1.0, tower=None, style=None)
+    owners = (("--regions", "regions", ("clip", "lm")), ("--tower", "tower", ("dense",)))
+    cli.check_owners(args, "pretrain", owners)
+    args.what = "dino"
+    with pytest.raises(ValueError, match="--regions is for `pretrain clip or lm`"):
+        cli.check_owners(args, "pretrain", owners)
+
+
+def test_a_folder_is_no_json_file(tmp_path):
+    cli.check_json_name(None)
+    cli.check_json_name(tmp_path / "new.json")
+    with pytest.raises(ValueError, match="is a folder"):
+        cli.check_json_name(tmp_path)
+
+
+def test_noise_goes_to_the_other_stream(capsys, monkeypatch):
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    with cli.quiet():
+        print("noise")
+        assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    print("said")
+    out, err = capsys.readouterr()
+    assert out == "said\n" and "noise" in err
+
+
+# Defaults
+
+
+def test_defaults_of_ask():
+    assert parsed("ask", "a.png", "what?") == dict(
+        image="a.png",
+        question="what?",
+        regions=None,
+        crops=None,
+        save=None,
+        json=False,
+        model="tiny",
+        max_new_tokens=256,
+    )
+
+
+BUDGET = dict(samples=None, minutes=None, resume=False, seed=0, out="x")
+
+
+def test_defaults_of_train():
+    assert parsed("train", "--out", "x") == dict(
+        **BUDGET,
+        preset="tiny",
+        stage="all",
+        from_model=None,
+        lm=None,
+        compile=False,
+        data=None,
+        at_once=None,
+        checkpointing=False,
+        lora=0,
+        slow=None,
+        group=False,
+        tensorboard=False,
+        fsdp=None,
+        deepspeed=None,
+    )
+    for words in (["train"], ["train", "--out", "x", "--stage", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            parsed(*words)
+        assert stop.value.code == 2
+
+
+def test_defaults_of_pretrain():
+    flags = ("start", "style", "batch", "muon", "tower", "regions", "lr")
+    found = parsed("pretrain", "dino", "--out", "x")
+    assert found == dict(**BUDGET, **dict.fromkeys(flags), what="dino", compile=False)
+
+
+def test_defaults_of_eval_experiment_and_bench():
+    assert parsed("eval", "m") == dict(
+        model="m", suite="scenes", n=1000, split="test", seed=0, batch=32, json=None
+    )
+    assert parsed("experiment", "resolution") == dict(
+        name="resolution", seeds=3, samples=None, out="runs/experiment"
+    )
+    held = dict(what="train", quick=False, all=False, steps=None, json=None)
+    assert parsed("bench", "train") == held
+
+
+def test_defaults_of_scenes_data_and_doctor():
+    assert parsed("scenes", "x") == dict(
+        out="x", n=1000, format="coco", split="train", size=384, seed=0
+    )
+    assert parsed("data", "check", "m") == dict(
+        what="check", config="m", root=None, stage=None, n=100, out=None, model=None, seed=0
+    )
+    assert parsed("doctor") == dict(selftest=False)
+    formats = "coco lvis objects365 refcoco genome flickr30k griffon grit llava all"
+    assert cli.DATA_FORMATS == tuple(formats.split())
+
+
+def test_defaults_of_plan_convert_and_demo():
+    assert parsed("plan", "small") == dict(
+        preset="small",
+        gpus=8,
+        gpu_memory=80,
+        gpu="h100",
+        utilisation=0.4,
+        sharding="full",
+        keep_activations=False,
+        lora=0,
+        text=300,
+        json=False,
+    )
+    assert parsed("convert", "a", "b") == dict(checkpoint="a", out="b", tower=None)
+    assert parsed("demo") == dict(out="ferretlite-demo", model="tiny", seed=0)
+
+
+def test_the_commands_and_the_version(capsys):
+    names = "demo ask train eval scenes data doctor plan convert pretrain experiment bench"
+    assert list(cli.COMMANDS) == names.split()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"ferretlite {cli.__version__}\n"
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["plan", "small", "--gpu", "h200"])
+    assert stop.value.code == 2 and "see `ferretlite plan --help`" in capsys.readouterr().err
+
+
+# What flags become
+
+
+def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
+    make_scene(1, (64, 96), "test").image.save(tmp_path / "a.png")
+    asked = []
+
+    class Stub:
+        def ask(self, *args, **kwargs):
+            asked.append((args, kwargs))
+            return Answer("yes", warnings=["careful"], image=args[0])
+
+    monkeypatch.setattr(Ferret, "load", lambda name: asked.append(name) or Stub())
+    words = ["--point", "90,4", "--region", "1,2,80,60", "--crop", "5,6,70,60"]
+    out = tmp_path / "o.png"
+    more = ["--model", "mine", "--max-new-tokens", "7", "--save", out]
+    code, said, err = ran(capsys, "ask", tmp_path / "a.png", "is it?", *words, *more)
+    name, ((image, question, regions, crops), options) = asked
+    assert (code, name, question, options) == (0, "mine", "is it?", dict(max_new_tokens=7))
+    assert image.size == (96, 64) and [type(r) for r in regions] == [Point, Box]
+    assert crops[0].box.list() == [5, 6, 70, 60] and crops[0].image is image
+    assert said == "yes\n" and "ferretlite: careful" in err and out.exists()
+
+
+def test_options_of_the_machine_reach_their_fields(tmp_path):
+    file = tmp_path / "f.json"
+    file.touch()
+    words = "--at-once 3 --checkpointing --lora 5 --slow sampler=0.5 --slow language_model=0.1"
+    plain = ["train", "--out", "x", *words.split(), "--group", "--tensorboard"]
+    args = cli.make_parser().parse_args([*plain, "--fsdp", str(file)])
+    slow = dict(sampler=0.5, language_model=0.1)
+    assert cli.machine_options(args) == Options(
+        at_once=3,
+        checkpointing=True,
+        lora=5,
+        slow=slow,
+        group=True,
+        tensorboard=True,
+        fsdp=str(file),
+    )
+    for flag in ("checkpointing", "group", "tensorboard"):  # each one by itself
+        args = cli.make_parser().parse_args(["train", "--out", "x", f"--{flag}"])
+        assert cli.machine_options(args) == Options(**{flag: True})
+    args = cli.make_parser().parse_args(["train", "--out", "x", "--deepspeed", str(file)])
+    assert cli.machine_options(args) == Options(deepspeed=str(file))
+    assert cli.rate_text("a=0.5") == ("a", 0.5)
+    for text in ("a", "=0.5", "a=0", "a=x", "a=-1"):
+        with pytest.raises(argparse.ArgumentTypeError, match="PART=FACTOR"):
+            cli.rate_text(text)
+
+
+def test_train_hands_on_what_was_typed(capsys, noted):
+    asked = noted("training", "train", Path("the/run"))
+    words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
+    more = ["--compile", "--data", "m.json", "--lora", "4", "--out", "here"]
+    code, said, _ = ran(capsys, "train", *words.split(), *more)
+    ((args, options),) = asked
+    folder = Path(cli.__file__).parent / "weights" / "tiny"
+    assert args[:6] == ("small", "2", "here", 48, None, True) and args[7] == 5
+    assert Path(args[6]) == folder
+    assert options == dict(lm="words", compile=True, options=Options(lora=4), data="m.json")
+    assert code == 0 and said.startswith("the/run now loads as a model")
+    ran(capsys, "train", "--minutes", "2.5", "--out", "here")
+    assert asked[1][1] == dict(lm=None, compile=False, options=Options(), data=None)
+    assert asked[1][0] == ("tiny", "all", "here", None, 2.5, False, None, 0)
+
+
+@pytest.mark.parametrize(
+    "words, module, name, options",
+    [
+        ("clip --regions 0.5 --lr 0.1", "pretraining", "pretrain_clip", dict(regions=0.5, lr=0.1)),
+        ("dino", "distillation", "pretrain_dino", {}),
+        (
+            "dense --tower local --from a",
+            "probes",
+            "pretrain_towers",
+            dict(sides=("local",), start="a"),
+        ),
+        (
+            "lm --style griffon --muon 0.1 --batch 6 --compile",
+            "language",
+            "pretrain_lm",
+            dict(style="griffon", muon=0.1, batch_size=6, compile=True),
+        ),
+    ],
+)
+def test_pretrain_hands_on_what_was_typed(capsys, noted, words, module, name, options):
+    asked = noted(module, name)
+    budget = ["--samples", "24", "--resume", "--seed", "3", "--out", "here"]
+    code, said, _ = ran(capsys, "pretrain", *words.split(), *budget)
+    given = dict(samples=24, minutes=None, resume=True, seed=3)
+    assert asked == [(("here",), {**given, **options})] and (code, said) == (0, "here\n")
+
+
+@pytest.mark.parametrize(
+    "flag, owners",
+    [
+        ("--from a", {"dense", "lm"}),
+        ("--tower local", {"dense"}),
+        ("--regions 1", {"clip"}),
+        ("--compile", {"lm"}),
+        ("--style griffon", {"lm"}),
+        ("--muon 1", {"lm"}),
+        ("--batch 1", {"lm"}),
+    ],
+)
+def test_whose_flags_of_pretraining_are(capsys, noted, flag, owners):
+    for module, name in cli.PRETRAININGS.values():
+        noted(module, name)
+    codes = {
+        w: ran(capsys, "pretrain", w, *flag.split(), "--out", "x")[0] for w in cli.PRETRAININGS
+    }
+    assert {w for w, code in codes.items() if code == 0} == owners
+
+
+def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
+    asked = noted("training_speed", "bench_train", dict(a=1))
+    noted("training_speed", "bench_lines", "a table")
+    assert ran(capsys, "bench", "train")[:2] == (0, "a table\n")
+    assert ran(capsys, "bench", "train", "--steps", "9", "--json", tmp_path / "b.json")[0] == 0
+    assert asked == [((), {}), ((), dict(steps=9))]
+    assert (tmp_path / "b.json").read_text() == '{\n "a": 1\n}\n'
+    for words in (["train", "--quick"], ["sampler", "--steps", "2"], ["train", "--all"]):
+        assert ran(capsys, "bench", *words)[0] == 2
+    assert ran(capsys, "bench", "train", "--json", tmp_path)[0] == 2 and len(asked) == 2
+    assert cli.BENCHES["sampler"][0] == "sampler" and cli.BENCHES["resolution"][0] == "processor"
+
+
+@pytest.mark.parametrize("right, code", [([True, True], 0), ([True, False], 2)])
+def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
+    rows = dict(rows=[dict(right=r) for r in right])
+    asked = noted("kernel_speed", "bench_kernels", rows)
+    noted("kernel_speed", "kernel_lines", "a table")
+    drawn = noted(
+        "kernel_speed",
+        "draw_kernels",
+        SimpleNamespace(savefig=lambda *a, **k: drawn.append((a, k))),
+    )
+    found, out, err = ran(capsys, "bench", "kernels", "--quick", "--json", tmp_path / "k.json")
+    assert found == code and out == "a table\n"
+    assert ("wrong at 1 of 2 sizes" in err) == (code == 2)
+    (args, options), *_ = asked
+    assert args == (True, False) and drawn[1] == ((tmp_path / "k.png",), dict(dpi=150))
+    options["done"](dict(b=2))
+    assert json.loads((tmp_path / "k.json").read_text()) == dict(b=2)
+    ran(capsys, "bench", "kernels", "--all")
+    assert asked[1][0] == (False, True) and len(drawn) == 2
+
+
+def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
+    asked = noted("evaluation", "evaluate", dict(a=1))
+    noted("metrics", "metrics_table", "a table")
+    monkeypatch.setattr(Ferret, "load", lambda name: f"ferret {name}")
+    words = "--suite other --n 7 --split val --seed 4 --batch 3".split()
+    code, said, _ = ran(capsys, "eval", "mine", *words, "--json", tmp_path / "e.json")
+    assert asked == [(("ferret mine", "other", 7, 4, 3), dict(split="val"))]
+    assert (code, said) == (0, "a table\n") and json.loads(
+        (tmp_path / "e.json").read_text()
+    ) == dict(a=1)
+
+
+def test_nothing_is_scored_where_nothing_can_be_written(capsys, noted, monkeypatch, tmp_path):
+    asked = noted("evaluation", "evaluate", dict(a=1))
+    monkeypatch.setattr(Ferret, "load", lambda name: asked.append(name))
+    code, _, err = ran(capsys, "eval", "tiny", "--json", tmp_path)
+    assert code == 2 and "is a folder" in err and asked == []
+
+
+def test_scenes_are_numbered_from_the_seed(capsys, monkeypatch, noted, tmp_path):
+    made = []
+    monkeypatch.setattr("ferretlite.scenes.make_scene", lambda *args: made.append(args))
+    monkeypatch.setattr("ferretlite.scenes.export_coco", lambda scenes, out: (list(scenes), out)[1])
+    words = "--n 3 --seed 5 --size 64x96 --split val".split()
+    code, said, _ = ran(capsys, "scenes", tmp_path / "a", *words)
+    assert (code, said) == (0, f"{tmp_path / 'a'}\n")
+    assert made == [(5, (64, 96), "val"), (6, (64, 96), "val"), (7, (64, 96), "val")]
+    asked = noted("mixtures", "export_tree", "a tree")
+    assert ran(capsys, "scenes", tmp_path / "b", "--format", "all")[1] == "a tree\n"
+    assert asked[0][0][1] == tmp_path / "b" and callable(asked[0][0][0])
+    monkeypatch.setattr(
+        "ferretlite.mixtures.EXPORTS", dict(grit=lambda scenes, out: len(list(scenes)))
+    )
+    assert ran(capsys, "scenes", tmp_path / "c", "--format", "grit", "--n", "2")[1] == "2\n"
+
+
+@pytest.mark.parametrize(
+    "format, file, taken",
+    [
+        ("coco", "annotations.json", True),
+        ("coco", "mixture.json", False),
+        ("all", "mixture.json", True),
+        ("all", "annotations.json", False),
+        ("grit", "x.json", True),
+    ],
+)
+def test_nothing_is_written_over_other_files(tmp_path, format, file, taken):
+    cli.check_free(tmp_path, format)
+    cli.check_free(tmp_path / "new", format)
+    (tmp_path / file).touch()
+    if taken:
+        with pytest.raises(ValueError, match="already holds"):
+            cli.check_free(tmp_path, format)
+    else:
+        cli.check_free(tmp_path, format)
+    with pytest.raises(ValueError, match="is a file"):
+        cli.check_free(tmp_path / file, format)
+
+
+def test_a_preset_mixture_is_printed(capsys):
+    from ferretlite.mixtures import PRESETS
+
+    code, said, _ = ran(capsys, "data", "preset", "ferret-v2")
+    assert code == 0 and json.loads(said) == PRESETS["ferret-v2"]
+    assert ran(capsys, "data", "preset", "ferret-v3")[0] == 2
+    for flag in ("--root a", "--stage 1", "--out b", "--model c"):
+        code, _, err = ran(capsys, "data", "preset", "ferret-v2", *flag.split())
+        assert code == 2 and "is for `data check`" in err
+
+
+@pytest.mark.parametrize(
+    "style, model, problems", [("ferret", "tiny", []), ("griffon", "tiny-griffon", [1])]
+)
+def test_a_mixture_is_checked_by_its_styles_model(
+    capsys, noted, monkeypatch, tmp_path, style, model, problems
+):
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Recipe:
+        style: str
+        stages: dict
+        name: str = "mine"
+
+    read = noted("mixtures", "read_recipe", Recipe(style, {"1": "one", "2": "two"}))
+    asked = noted("inspection", "check", dict(problems=problems))
+    noted("inspection", "check_lines", "lines")
+    written = noted("inspection", "write_check", tmp_path / "page.html")
+    monkeypatch.setattr(
+        "ferretlite.processor.FerretProcessor.from_pretrained", lambda folder: Path(folder).name
+    )
+    words = ["--n", "7", "--seed", "3", "--stage", "2", "--root", "r", "--out", "o"]
+    code, said, _ = ran(capsys, "data", "check", "m.json", *words)
+    assert code == len(problems) and said == f"lines\n{tmp_path / 'page.html'}\n"
+    (((recipe, processor), options),) = asked
+    assert (processor, options) == (model, dict(n=7, seed=3)) and recipe.stages == {"2": "two"}
+    assert read == [(("m.json", "r"), {})] and written[0][0][1] == "o"
+    code, said, _ = ran(capsys, "data", "check", "m.json", "--model", "tiny")
+    assert asked[1][0][1] == "tiny" and len(asked[1][0][0].stages) == 2 and said == "lines\n"
+    code, _, err = ran(capsys, "data", "check", "m.json", "--stage", "3")
+    assert code == 2 and "has no stage 3: expected 1, 2" in err
+
+
+# The doctor
+
+
+def test_megabytes_are_millions_of_bytes(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"0" * 1_500_000)
+    (tmp_path / "y").write_bytes(b"0" * 500_000)
+    assert cli.megabytes(tmp_path) == 2.0
+
+
+def test_versions_of_what_is_installed(monkeypatch):
+    import importlib.metadata
+
+    def version(name):
+        if name == "triton":
+            raise importlib.metadata.PackageNotFoundError
+        return "v " + name
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = cli.versions()
+    assert found["torch"] == "v torch" and found["triton"] is None and "pycocotools" in found
+
+
+def test_the_quick_check_names_the_largest_thing(monkeypatch):
+    asked = []
+
+    class Stub:
+        def refer(self, image, region):
+            asked.append((image.size, region))
+            return answer
+
+    monkeypatch.setattr(Ferret, "load", lambda name: Stub())
+    things = [o for o in make_scene(1, split="test").objects if not o.text]
+    largest = max(things, key=lambda o: (o.box.x2 - o.box.x1) * (o.box.y2 - o.box.y1))
+    for answer, empty in (("a star", False), ("", True)):
+        assert cli.quick_check() == (answer, largest.phrase, empty)
+    assert asked[0] == ((384, 384), largest.box)
+
+
+@pytest.mark.parametrize(
+    "empty, selftest, rows, code",
+    [
+        (False, False, None, 0),
+        (True, False, None, 1),
+        (True, True, None, 1),
+        (False, True, [("a", True), ("b", True)], 0),
+        (False, True, [("a", True), ("b", False)], 1),
+    ],
+)
+def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows, code):
+    monkeypatch.setattr(cli, "quick_check", lambda: ("said", "true", empty))
+    asked = noted("planning", "selftest", rows)
+    noted("planning", "selftest_lines", "lines")
+    found, said, _ = ran(capsys, "doctor", *["--selftest"] * selftest)
+    assert found == code and len(asked) == (rows is not None)
+    assert "'said' where the truth is 'true'" in said and ("lines" in said) == (rows is not None)
+    assert f"torch uses {torch.get_num_threads()} threads" in said and "tiny-griffon (" in said
+
+
+# Plans, conversions and the demo
+
+
+def test_plan_hands_on_what_was_typed(capsys, noted):
+    asked = noted("planning", "plan", dict(a=1))
+    noted("planning", "plan_lines", "lines")
+    words = "--gpus 3 --gpu-memory 24.5 --gpu a100 --utilisation 0.3 --sharding none --lora 6"
+    code, said, _ = ran(
+        capsys, "plan", "small", *words.split(), "--text", "77", "--keep-activations"
+    )
+    assert asked == [(("small", 3, 24.5, "a100", 0.3, "none", False, 6, 77), {})]
+    assert (code, said) == (0, "lines\n")
+    assert json.loads(ran(capsys, "plan", "tiny", "--json")[1]) == dict(a=1)
+    assert asked[1] == (("tiny", 8, 80, "h100", 0.4, "full", True, 0, 300), {})
+
+
+def test_convert_and_demo_hand_on_what_was_typed(capsys, noted, tmp_path):
+    asked = noted("planning", "convert", "there")
+    code, said, _ = ran(capsys, "convert", "a", "b", "--tower", "c")
+    assert asked == [(("a", "b", "c"), {})] and said.startswith("there now loads as a model")
+    cards = [SimpleNamespace(right=r) for r in (True, False, True)]
+    asked = noted("demo", "write_demo", (cards, tmp_path / "p.html"))
+    code, said, _ = ran(capsys, "demo", "--out", "d", "--model", "m", "--seed", "4")
+    assert asked == [(("d", "m", 4), {})]
+    assert said == f"2 of 3 answers are right.\n{tmp_path / 'p.html'}\n"
+
+
+def test_an_experiment_hands_on_what_was_typed(capsys, noted, monkeypatch):
+    claims = [SimpleNamespace(metric="rec")]
+    study = (dict(a={}), dict(samples=9, other=1), claims, "work")
+    monkeypatch.setattr("ferretlite.studies.STUDIES", dict(resolution=study))
+    found = dict(a=[1, 2])
+    asked = noted("experiments", "run_study", found)
+    noted("experiments", "judge_claims", [])
+    noted("experiments", "claim_lines", "claims")
+    code, said, err = ran(
+        capsys, "experiment", "resolution", "--seeds", "2", "--samples", "5", "--out", "o"
+    )
+    ((args, options),) = asked
+    assert args == (dict(a={}), 2, dict(samples=5, other=1), "work", "o") and said == "claims\n"
+    assert "another process" not in err
+    options["done"]("a", 1, dict(rec=0.5, n=3, name=0.25, other=1.0))
+    assert capsys.readouterr().out == "a, seed 1: rec 0.500\n"
+    _, _, err = ran(capsys, "experiment", "resolution")
+    assert asked[1][0][1:3] == (3, dict(samples=9, other=1)) and "another process" in err
