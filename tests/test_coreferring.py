@@ -96,6 +96,16 @@ def test_a_picture_without_a_box_is_shown_as_a_whole():
     assert np.array(cut_crop(ramp(1, 240), None, 30)).shape == (30, 30, 3)
 
 
+@pytest.mark.parametrize("height, rows", [(57, 14), (59, 15), (61, 15), (63, 16), (1, 1)])
+def test_scaled_sides_are_rounded_to_the_nearest_pixel_and_one_at_least(height, rows):
+    # 120 columns into 30, a quarter: 14.25, 14.75, 15.25, 15.75, .25
+    image = Image.new("RGB", (120, height), "white")
+    image.paste((0, 0, 0), (0, 0, 60, height))
+    crop = np.array(cut_crop(image, None, 30)).astype(int)[..., 0]
+    # half of it is black and half white, in a grey border
+    assert (crop[:, -1] > 250).sum() == rows and (crop[:, 0] < 5).sum() == rows
+
+
 CONFIG = tiny_clip_config(32, 2, 32, 16)
 
 

@@ -342,7 +342,10 @@ def test_chances_of_guessing():
 
 
 def test_what_the_truth_looks_like():
-    rows = lambda c: [(g.name, g.boxes) for g in shown_truth(c)]
+
+    def rows(shown):
+        return [(g.name, g.boxes) for g in shown_truth(shown)]
+
     pointed = card("name", "red star", dict(box=STAR), prompt="<region>?", regions=[STAR])
     assert rows(pointed) == [("red star", [STAR])]
     assert rows(card("rec", "x", dict(query="q", box=CUP))) == [("q", [CUP])]

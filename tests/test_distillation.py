@@ -98,7 +98,10 @@ def test_cuts_have_the_documented_shares_of_their_places(ramp):
 
 def test_cuts_of_a_place_lie_within_it_and_places_differ(ramp):
     large, small, _ = Crops(50, 7)[0]
-    middles = lambda cuts: (cuts[..., :2, :, :].mean((-1, -2)) * 255 - 20) / 200 * 384
+
+    def middles(cuts):
+        return (cuts[..., :2, :, :].mean((-1, -2)) * 255 - 20) / 200 * 384
+
     for both, others in zip(middles(large), middles(small)):
         assert (
             np.abs(both[0] - both[1]).max() < 200 * (1 - math.sqrt(0.4)) + 70
@@ -111,7 +114,9 @@ def test_cuts_of_a_place_lie_within_it_and_places_differ(ramp):
 
 
 def test_tints_change_contrast_and_each_colour(ramp):
-    cuts = np.concatenate([Crops(50, 7)[i][0].reshape(-1, 3, 96, 96) for i in range(40)])
+    cuts = np.concatenate(
+        [Crops(50, 7, small=8, n_small=1)[i][0].reshape(-1, 3, 96, 96) for i in range(40)]
+    )
     blue = cuts[:, 2].mean((1, 2))  # 128 / 255 times .85 to 1.15, plus -.06 to .06
     assert 0.5 * 0.85 - 0.06 < blue.min() < 0.41 and 0.6 < blue.max() < 0.502 * 1.15 + 0.06
     assert blue.mean() == pytest.approx(128 / 255, abs=0.01)
@@ -128,7 +133,7 @@ def test_each_colour_has_its_own_tint(monkeypatch):
 
 
 def test_every_second_large_cut_loses_up_to_half_of_its_patches(ramp):
-    hidden = np.concatenate([Crops(90, 7)[i][2] for i in range(60)])
+    hidden = np.concatenate([Crops(90, 7, small=8, n_small=1)[i][2] for i in range(60)])
     assert hidden.shape == (240, 2, 36) and hidden.dtype == bool
     share = hidden.mean(2)
     assert np.mean(share == 0) == pytest.approx(0.5 + 0.5 * 0.055, abs=0.07)

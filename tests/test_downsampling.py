@@ -318,7 +318,11 @@ def test_every_layer_of_a_projector_has_its_weights():
         "asked": (6, 8),
         "keys.weight": (8, 3),
         "keys.bias": (8,),
-        **{f"{n}.{kind}": (8,) for n in ("norm_q", "norm_kv", "norm") for kind in ("weight", "bias")},
+        **{
+            f"{n}.{kind}": (8,)
+            for n in ("norm_q", "norm_kv", "norm")
+            for kind in ("weight", "bias")
+        },
         "attention.in_proj_weight": (24, 8),
         "attention.in_proj_bias": (24,),
         "attention.out_proj.weight": (8, 8),
@@ -392,3 +396,13 @@ def test_kernels_by_name_have_one_size_alone():
         ConvDownsampler(3, 5, **options)
         with pytest.raises(ValueError, match="expected 3, 2, 1"):
             ConvDownsampler(3, 5, impl="triton", **options)
+
+
+def test_the_bench_of_projectors_hands_on_widths_and_options():
+    times = iter(range(100))
+    rows = bench_projectors((28,), 8, 16, n=3, clock=lambda: next(times))
+    assert next(times) == 2 * 3 * len(DOWNSAMPLERS)
+    for found in rows:
+        alone = count_projector(found["kind"], 28, 8, 16)
+        assert found["parameters"] == alone["parameters"] and found["gflop"] == alone["gflop"]
+        assert found["ms"] == 1000

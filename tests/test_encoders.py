@@ -228,5 +228,9 @@ def test_peak_memory_is_what_lived_at_once_and_not_the_sum():
         kept = torch.ones(2, dtype=torch.float64)  # 16 bytes
         assert (memory.now, memory.peak) == (16, 1024)
         once = torch.ones(255)
+        view = once[3:]  # of the same storage
         assert (memory.now, memory.peak) == (1036, 1036)
-        del kept, once
+        del once
+        assert memory.now == 1036
+        del kept, view
+        assert memory.now == 0

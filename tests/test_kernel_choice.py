@@ -354,6 +354,7 @@ def test_three_tensors_must_make_a_convolution():
     check_conv(*good)
     for place, other in (
         (0, torch.zeros(4, 5, 3)),
+        (0, torch.zeros(2, 1, 4, 5, 3)),
         (0, torch.zeros(1, 4, 5, 4)),
         (1, torch.zeros(2, 3, 3, 2)),
         (1, torch.zeros(2, 3, 2, 3)),

@@ -94,7 +94,10 @@ def test_weights_are_counted_part_by_part(toy):
     "As many as the parts of a model that was really built have, and none forgotten."
     model = FerretForConditionalGeneration(toy)
     found = weight_counts(toy)
-    count = lambda module: sum(p.numel() for p in module.parameters())
+
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
     names = (
         "global_tower",
         "local_tower",
@@ -568,7 +571,7 @@ def test_all_questions_are_answered_greedily():
 
     tokens, logits = answer_all(small_ferret(), 2, [])
     assert len(tokens) == 2 and len(logits) == tokens.shape[1] <= 24
-    words = [l.argmax(-1) for l in logits]
+    words = [scores.argmax(-1) for scores in logits]
     first = [w[0].item() for w in words][:3]
     assert tokens[0, :3].tolist() == first
 

@@ -185,6 +185,13 @@ def test_the_contrastive_loss_in_numbers():
     assert loss.item() == pytest.approx(expected, rel=1e-5) and right == 0.5
 
 
+def test_it_is_views_that_prefer_a_caption():
+    "Both views prefer their own captions, but the second caption prefers the first view."
+    views, captions = torch.eye(2), torch.tensor([[1.0, 0.0], [0.9, 0.1]])
+    assert contrastive_loss(views, captions, 1.0, torch.eye(2))[1] == 1.0
+    assert contrastive_loss(captions, views, 1.0, torch.eye(2))[1] == 0.5
+
+
 def test_equal_captions_are_marked_as_the_same():
     found = same_captions(["a", "b", "a", "c"])
     assert found.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
@@ -425,13 +432,21 @@ def test_the_loop_is_adamw_with_clipped_gradients_and_a_schedule(tmp_path):
     "Three steps against torch's own optimiser, written out."
     torch.manual_seed(0)
     model, other = Plain(), Plain()
+    values = (1.5, 40.0, 0.2)  # gradients of very different length, so that cutting them matters
     other.load_state_dict(model.state_dict())
 
     def loss_of(model, batch):
         return ((model.layer(batch) + model.embed(batch)) * model.norm - 50).square().mean()
 
+    batches = [torch.full((1, 3), v) for v in values]
     log = train_plainly(
-        model, lambda b: loss_of(model, b), constant(1.5), tmp_path, steps=3, lr=0.02, every=2
+        model,
+        lambda b: loss_of(model, b),
+        lambda start: iter(batches),
+        tmp_path,
+        steps=3,
+        lr=0.02,
+        every=2,
     )
     free = [p for p in other.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(free, lr=1.0, betas=(0.9, 0.98), weight_decay=0.05)
@@ -440,7 +455,7 @@ def test_the_loop_is_adamw_with_clipped_gradients_and_a_schedule(tmp_path):
         optimizer.param_groups[0]["lr"] = 0.02 * cosine(step / 3)
         optimizer.zero_grad()
         with autocast():
-            loss = loss_of(other, torch.full((1, 3), 1.5))
+            loss = loss_of(other, batches[step])
         loss.backward()
         norm = torch.sqrt(sum(p.grad.square().sum() for p in free))
         assert norm > 1
@@ -559,7 +574,8 @@ def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):
     pair.train()
     table, captions = similarity_table(pair, 4)
     assert made[-1] == (4, 10**6, 1, "val") and captions == ["x", "y", "x", "z"]
-    assert np.shape(table) == (4, 4) and pair.training
+    expected = pair.read([with_article(n) for n in said]) @ pair.read(captions).T
+    assert np.allclose(table, expected) and not np.allclose(table, expected.T) and pair.training
 
 
 def test_captions_are_learned_from_scenes_that_belong_to_the_seed(monkeypatch, tmp_path):

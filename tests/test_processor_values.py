@@ -312,9 +312,10 @@ def test_written_boxes_are_to_be_read_from_the_patches_that_show_them(random_mod
     tiny = [start + 3, start + 16 + 7]  # holds no centre: the cells that hold its own
     assert [row.nonzero()[:, 0].tolist() for row in batch["shows"]] == [everything, quarter, tiny]
     assert batch["shows"].shape == (3, batch["input_ids"].shape[1])
-    text = lambda row, key, number: processor.tokenizer.decode(
-        batch["input_ids"][row][batch[key][row] == number]
-    )
+
+    def text(row, key, number):
+        return processor.tokenizer.decode(batch["input_ids"][row][batch[key][row] == number])
+
     assert text(0, "names", 0) == " star [" and text(0, "writes", 0) == "0, 0, 999, 999"
     assert text(1, "writes", 1) == "0, 250, 500, 500" and text(1, "names", 1) == " red star ["
     assert text(1, "writes", 2) == "990, 10, 995, 15" and text(1, "names", 2) == "], cup ["

@@ -1,0 +1,279 @@
+"A run's record: what it is told, how long it will be, what is written, without training."
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ferretlite import training
+from ferretlite.runs import Options
+from ferretlite.stages import Stage
+from ferretlite.training import (
+    begin_run,
+    chosen_stages,
+    draw_losses,
+    next_stage,
+    open_run,
+    plan_run,
+    save_model,
+    save_record,
+    told_data,
+    train,
+)
+
+PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
+
+
+class Bar:
+    "A progress bar that only adds up."
+
+    def __init__(self):
+        self.n, self.text = 0, ""
+
+    def update(self, n):
+        self.n += n
+
+    def set_postfix_str(self, text):
+        self.text = text
+
+
+class Clock:
+    "A clock that shows the given times in turn."
+
+    def __init__(self, *times):
+        self.times = list(times)
+
+    def __call__(self):
+        return self.times.pop(0)
+
+
+# A run
+
+
+def test_which_stages_are_meant():
+    assert chosen_stages("tiny", "all") == [0, 1, 2] and chosen_stages("tiny", "3") == [2]
+    for stage in ("0", "4", "I"):
+        with pytest.raises(ValueError, match="Unknown stage"):
+            chosen_stages("tiny", stage)
+
+
+SETTINGS = dict(
+    preset="tiny",
+    stage="all",
+    seed=0,
+    samples=24,
+    minutes=None,
+    from_model=None,
+    lm=None,
+    compile=False,
+    config=None,
+    options={},
+    data=None,
+)
+
+
+def write_run(folder, **changes):
+    record = folder / "run.json"
+    record.write_text(json.dumps(dict(settings={**SETTINGS, **changes}, steps=[1])))
+    return record
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("preset", "small"),
+        ("stage", "1"),
+        ("seed", 1),
+        ("samples", 30),
+        ("minutes", 2.0),
+        ("from_model", "m"),
+        ("lm", "words"),
+        ("compile", True),
+        ("config", dict(merge=2)),
+        ("options", dict(lora=2)),
+        ("data", "mixture.json"),
+    ],
+)
+def test_a_run_goes_on_only_under_its_settings(tmp_path, name, value):
+    record = write_run(tmp_path)
+    assert open_run(record, SETTINGS, True)["steps"] == [1]
+    with pytest.raises(ValueError, match=f"was started with {name}="):
+        open_run(record, {**SETTINGS, name: value}, True)
+    if name != "minutes":  # without minutes a run keeps those it was started with
+        with pytest.raises(ValueError, match=f"was started with {name}="):
+            open_run(write_run(tmp_path, **{name: value}), SETTINGS, True)
+
+
+def test_a_resumed_run_need_not_say_how_long_it_is(tmp_path):
+    record = write_run(tmp_path, minutes=3.0)
+    assert open_run(record, {**SETTINGS, "samples": None, "minutes": None}, True)
+    with pytest.raises(ValueError, match="already holds a run"):
+        open_run(record, SETTINGS, False)
+    old = tmp_path / "old.json"
+    fewer = {k: v for k, v in SETTINGS.items() if k not in ("lm", "data", "options")}
+    old.write_text(json.dumps(dict(settings=fewer)))  # as older versions wrote it
+    assert open_run(old, SETTINGS, True)
+    new = tmp_path / "new" / "run.json"
+    assert open_run(new, SETTINGS, False) is None
+    assert open_run(new, {**SETTINGS, "samples": None, "minutes": 1.0}, False) is None
+    with pytest.raises(ValueError, match="Neither samples nor minutes"):
+        open_run(new, {**SETTINGS, "samples": None}, False)
+
+
+def shared(*parts):
+    "Stages with these shares, batch sizes and scenes."
+    return [replace(PLAIN, share=s, batch_size=b, scenes=n) for s, b, n in parts]
+
+
+def test_a_short_run_aligns_on_three_scenes_a_sample():
+    "64 samples of shares 1 and 3: one step of 16 and three; 48 and 144 scenes at most."
+    stages = shared((1, 16, 300), (3, 16, 100))
+    assert plan_run(None, None, stages, 0, samples=64) == ([1, 3], [48, 100])
+
+
+@pytest.mark.parametrize("minutes, left", [(10, 7.5), (100, 77.7), (0.4, 0.1)])
+def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, left):
+    ".78 of the minutes, less .3 and the time that measuring took; a tenth at least."
+    monkeypatch.setattr(
+        training, "seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
+    )
+    monkeypatch.setattr(training, "seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share)
+    seen = []
+    monkeypatch.setattr(training, "plan_minutes", lambda *args: seen.append(args) or "planned")
+    stages = shared((1, 16, 300), (3, 16, 100))
+    assert plan_run(None, None, stages, 5, minutes=minutes) == "planned"
+    ((asked, found, seconds, scenes),) = seen
+    assert asked == stages and (seconds, scenes) == ([6, 8], [10, 30])
+    assert found == pytest.approx(left, abs=1e-3)
+
+
+def test_the_time_that_measuring_took_is_taken_off(monkeypatch):
+    "Ten minutes, of which 90 seconds went by: .78 · 10 - 1.5 - .3 = 6."
+    monkeypatch.setattr(training, "seconds_per_sample", lambda *args: 1.0)
+    monkeypatch.setattr(training, "seconds_per_scene", lambda *args: 1.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
+    monkeypatch.setattr(training, "plan_minutes", lambda stages, left, *args: left)
+    assert plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
+
+
+def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
+    run = begin_run(None, None, shared((1, 16, 300)), SETTINGS)
+    assert (run["steps"], run["scenes"], run["stages"]) == ([2], [96], ["II plain"])
+    assert (run["done"], run["log"], run["seconds"], run["world_size"]) == ([], {}, 0.0, 1)
+    assert run["settings"] == SETTINGS
+    assert run["machine"]["torch"] == torch.__version__
+    assert run["machine"]["threads"] == torch.get_num_threads()
+
+
+def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):
+    model, processor = random_model
+    save_record(tmp_path / "run.json", dict(a=1))
+    assert (tmp_path / "run.json").read_text() == '{\n "a": 1\n}\n'
+    save_model(model, processor, tmp_path / "model", half=True)
+    assert next(model.parameters()).dtype == torch.float32
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["dtype"] == "float16" and (tmp_path / "model" / "tokenizer.json").exists()
+    monkeypatch.setattr(training, "world", lambda: (1, 2))
+    monkeypatch.setattr(training, "wait_for_all", lambda: None)
+    save_record(tmp_path / "second.json", {})
+    save_model(model, processor, tmp_path / "second")
+    assert not (tmp_path / "second.json").exists() and not (tmp_path / "second").exists()
+
+
+def test_a_gathered_state_is_saved_instead_of_the_models(random_model, tmp_path):
+    from safetensors.torch import load_file
+
+    model, processor = random_model
+    weights = {k: v + 1 for k, v in model.state_dict().items() if v.is_floating_point()}
+    save_model(model, processor, tmp_path, weights=weights)
+    found = load_file(tmp_path / "model.safetensors")["global_projector.0.bias"]
+    assert torch.allclose(found, model.global_projector[0].bias + 1)
+
+
+def test_losses_are_drawn_one_stage_behind_the_other(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append((self, path)))
+    run = dict(stages=["I", "II", "III"], steps=[10, 20, 5])
+    draw_losses({**run, "log": dict(I=[(5, 3.0), (10, 2.0)], III=[(4, 1.0)])}, tmp_path / "x")
+    ((figure, path),) = drawn
+    axis = figure.axes[0]
+    lines = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines
+    }
+    assert lines == dict(I=([5, 10], [3.0, 2.0]), II=([], []), III=([34], [1.0]))
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("step", "loss") and axis.get_ylim()[0] == 0
+    assert path == tmp_path / "x"
+
+
+def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
+    _, processor = random_model
+    seen = []
+    monkeypatch.setattr(training, "read_recipe", lambda data: f"recipe of {data}")
+    monkeypatch.setattr(training, "mixture_dataset", lambda *args: seen.append(args) or "told")
+    assert told_data("m.json", "tiny", 7, 0, 48, processor) == "told"
+    assert told_data(None, "tiny", 7, 0, 48, processor) is None
+    ((recipe, number, samples, seed, told),) = seen
+    assert (recipe, number, samples, seed) == ("recipe of m.json", 1, 48, 7)
+    assert told.config.resolution == "fixed"  # stage I shows the whole view alone
+
+
+def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkeypatch):
+    model, processor = random_model
+    asked = []
+    monkeypatch.setattr(training, "load_model", lambda folder: asked.append(folder) or (model, 1))
+    bar = Bar()
+    run = dict(done=["II plain"])
+    found = next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, Options())
+    assert found == (model, 1) and bar.n == 144 and asked == [tmp_path / "stage-2"]
+
+
+@pytest.mark.parametrize("number, copied", [(0, False), (1, True), (2, False)])
+def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, number, copied):
+    model, processor = random_model
+    seen = []
+    monkeypatch.setattr(training, "copy_projector", lambda model: seen.append("copied"))
+    made = SimpleNamespace(sharded=lambda: False)
+
+    def run_stage(*args):
+        seen.append(args[3:])
+        return [(1, 2.0)], made
+
+    monkeypatch.setattr(training, "run_stage", run_stage)
+    monkeypatch.setattr(training, "save_model", lambda *args, **kwargs: seen.append(args[2]))
+    run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
+    bar = Bar()
+    next_stage(
+        model, processor, run, tmp_path, number, PLAIN, 9, bar, True, False, Options(), "data"
+    )
+    folder = tmp_path / f"stage-{number + 1}"
+    told = folder / "checkpoints", 9, 3, number + 1, bar, True, False, Options(), "data"
+    assert seen == ["copied"] * copied + [told, folder]
+    assert run["done"] == ["before", "II plain"] and run["log"] == {"II plain": [(1, 2.0)]}
+    assert 5.0 < run["seconds"] < 10 and json.loads((tmp_path / "run.json").read_text())["done"]
+
+
+def test_what_a_run_takes_by_default():
+    import inspect
+
+    found = {k: p.default for k, p in inspect.signature(train).parameters.items()}
+    assert found == dict(
+        preset="tiny",
+        stage="all",
+        out="runs/tiny",
+        samples=None,
+        minutes=None,
+        resume=False,
+        from_model=None,
+        seed=0,
+        towers=None,
+        lm=None,
+        compile=False,
+        config=None,
+        options=Options(),
+        data=None,
+        progress=True,
+    )
