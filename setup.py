@@ -1,6 +1,8 @@
 "Packaging metadata: everything that can be said once is said in settings.ini."
+
 from configparser import ConfigParser
 from pathlib import Path
+
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
@@ -8,27 +10,44 @@ config = ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
+
 def requirements(key):
     "Split on blanks, except where a blank belongs to an environment marker (`name; marker`)."
     found = []
     for word in cfg.get(key, "").split():
-        if found and (found[-1].endswith(";") or word.startswith(";")): found[-1] += " " + word
-        else: found.append(word)
+        if found and (found[-1].endswith(";") or word.startswith(";")):
+            found[-1] += " " + word
+        else:
+            found.append(word)
     return found
 
-extras = {name: requirements(f"requirements_{name}") for name in ("notebooks", "triton", "train", "eval", "ocr")}
+
+extras = {
+    name: requirements(f"requirements_{name}")
+    for name in ("notebooks", "triton", "train", "eval", "ocr")
+}
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 
 setup(
-    name=cfg["lib_name"], version=cfg["version"], license=cfg["license"],
-    description=cfg["description"], keywords=cfg["keywords"].split(),
-    author=cfg["author"], author_email=cfg["author_email"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    license=cfg["license"],
+    description=cfg["description"],
+    keywords=cfg["keywords"].split(),
+    author=cfg["author"],
+    author_email=cfg["author_email"],
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     packages=find_packages(include=["ferretlite", "ferretlite.*"]),
-    package_data={"ferretlite": ["weights/**/*", "records/**/*"]},
+    package_data={"ferretlite": ["weights/**/*", "records/**/*", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
-    install_requires=requirements("requirements"), extras_require=extras,
-    entry_points={"console_scripts": ["ferretlite=ferretlite.cli:main"]},
-    classifiers=["Development Status :: 3 - Alpha", "Intended Audience :: Education",
-                 "Intended Audience :: Science/Research", "Programming Language :: Python :: 3"],
+    install_requires=requirements("requirements"),
+    extras_require=extras,
+    entry_points={"console_scripts": ["ferretlite=ferretlite.app.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+    ],
 )

@@ -1,4 +1,4 @@
 "`python -m ferretlite` is the `ferretlite` command."
-from ferretlite.cli import main
+from ferretlite.app.cli import main
 
 if __name__ == "__main__": raise SystemExit(main())

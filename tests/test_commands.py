@@ -12,11 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite import cli
-from ferretlite.geometry import Box, Point
-from ferretlite.inference import Answer, Ferret
-from ferretlite.runs import Options
-from ferretlite.scenes import make_scene
+from ferretlite.app import cli, model_commands
+from ferretlite.app import options as options_module
+from ferretlite.common.files import WEIGHTS
+from ferretlite.model.inference import Answer, Ferret
+from ferretlite.regions.geometry import Box, Point
+from ferretlite.scenes.world import make_scene
+from ferretlite.training.distributed import Options
 
 
 def parsed(*words):
@@ -54,40 +56,50 @@ def noted(monkeypatch):
 
 @pytest.mark.parametrize("text, value", [("1", 1), ("007", 7), ("12", 12)])
 def test_whole_numbers(text, value):
-    assert cli.whole(text) == value and cli.seed_text(text) == value
+    assert options_module.whole(text) == value and options_module.seed_text(text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.0", "", "x", "²", "1e3", " 1"])
 def test_what_is_no_whole_number(text):
     with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
-        cli.whole(text)
+        options_module.whole(text)
 
 
 def test_a_seed_may_be_zero():
-    assert cli.seed_text("0") == 0
+    assert options_module.seed_text("0") == 0
     with pytest.raises(argparse.ArgumentTypeError, match="at least 0"):
-        cli.seed_text("-1")
+        options_module.seed_text("-1")
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "inf", "nan", "x", ""])
 def test_what_is_no_positive_number(text):
-    for read, says in ((cli.positive, "positive number"), (cli.minutes, "number of minutes")):
+    for read, says in (
+        (options_module.positive, "positive number"),
+        (options_module.minutes, "number of minutes"),
+    ):
         with pytest.raises(argparse.ArgumentTypeError, match=says):
             read(text)
     with pytest.raises(argparse.ArgumentTypeError):
-        cli.share(text)
+        options_module.share(text)
 
 
 def test_positive_numbers_and_shares():
-    assert (cli.positive("0.25"), cli.minutes("2.5"), cli.positive("1e3")) == (0.25, 2.5, 1000.0)
-    assert (cli.share("1"), cli.share("0.01")) == (1.0, 0.01)
+    assert (
+        options_module.positive("0.25"),
+        options_module.minutes("2.5"),
+        options_module.positive("1e3"),
+    ) == (0.25, 2.5, 1000.0)
+    assert (options_module.share("1"), options_module.share("0.01")) == (1.0, 0.01)
     with pytest.raises(argparse.ArgumentTypeError, match="more than 1"):
-        cli.share("1.01")
+        options_module.share("1.01")
 
 
 def test_sizes_are_a_side_or_height_and_width():
-    assert cli.size_text("384") == 384 and cli.size_text("288x384") == (288, 384)
-    assert cli.size_text("32X40") == (32, 40)
+    assert options_module.size_text("384") == 384 and options_module.size_text("288x384") == (
+        288,
+        384,
+    )
+    assert options_module.size_text("32X40") == (32, 40)
     for text, says in (
         ("31", "too small"),
         ("64x31", "too small"),
@@ -95,41 +107,41 @@ def test_sizes_are_a_side_or_height_and_width():
         ("ax32", "whole"),
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=says):
-            cli.size_text(text)
+            options_module.size_text(text)
 
 
 def test_regions_as_they_are_typed():
-    assert cli.box_text("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
-    assert cli.point_text("5,-6") == ("point", [5.0, -6.0])
-    assert cli.mask_text("m.png") == ("mask", "m.png")
-    assert cli.crop_text("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
+    assert options_module.box_text("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
+    assert options_module.point_text("5,-6") == ("point", [5.0, -6.0])
+    assert options_module.mask_text("m.png") == ("mask", "m.png")
+    assert options_module.crop_text("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
     for text in ("1,2,3", "1,2,3,4,5", "1,2,3,nan", "a,2,3,4"):
         with pytest.raises(argparse.ArgumentTypeError, match="x1,y1,x2,y2"):
-            cli.box_text(text)
+            options_module.box_text(text)
     with pytest.raises(argparse.ArgumentTypeError, match="x,y"):
-        cli.point_text("1,2,3")
+        options_module.point_text("1,2,3")
 
 
 def test_typed_regions_become_regions_of_the_image(tmp_path):
     path = tmp_path / "m.png"
     Image.fromarray(np.eye(3, 4, dtype=np.uint8) * 255).save(path)
     given = [("point", [3.0, 1.0]), ("box", [0.0, 1.0, 4.0, 3.0]), ("mask", path)]
-    point, box, mask = cli.read_regions(given, (3, 4))
+    point, box, mask = options_module.read_regions(given, (3, 4))
     assert (point.x, point.y) == (3.0, 1.0) and box.list() == [0, 1, 4, 3]
     assert np.array_equal(mask.to_mask(3, 4), np.eye(3, 4, dtype=bool))
-    assert cli.read_regions(None, (3, 4)) == []
+    assert options_module.read_regions(None, (3, 4)) == []
     with pytest.raises(ValueError, match="outside"):
-        cli.read_regions([("point", [1.0, 3.5])], (3, 4))
+        options_module.read_regions([("point", [1.0, 3.5])], (3, 4))
 
 
 def test_a_masks_pixels_are_the_bright_ones(tmp_path):
     "More than half of the brightest: of 200 those above 100."
     path = tmp_path / "m.png"
     Image.fromarray(np.array([[0, 100, 101, 200]], np.uint8)).save(path)
-    assert cli.read_mask(path).to_mask(1, 4).tolist() == [[False, False, True, True]]
+    assert options_module.read_mask(path).to_mask(1, 4).tolist() == [[False, False, True, True]]
     Image.new("L", (4, 1)).save(path)
     with pytest.raises(ValueError, match="marks no pixel"):
-        cli.read_mask(path)
+        options_module.read_mask(path)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +151,7 @@ def test_a_masks_pixels_are_the_opaque_ones_where_some_are_not(tmp_path, lowest,
     "Transparency counts where one pixel is less than half opaque; else brightness."
     pixels = np.array([[[250, 250, 250, lowest], [9, 9, 9, 255], [9, 9, 9, 255]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "m.png")
-    assert cli.read_mask(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
+    assert options_module.read_mask(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
 
 
 def test_a_mask_is_read_upright(tmp_path):
@@ -148,35 +160,47 @@ def test_a_mask_is_read_upright(tmp_path):
     drawn = np.zeros((3, 5), np.uint8)
     drawn[0, 4] = 255
     Image.fromarray(drawn).save(tmp_path / "m.png", exif=exif)
-    found = cli.read_mask(tmp_path / "m.png").to_mask(5, 3)
+    found = options_module.read_mask(tmp_path / "m.png").to_mask(5, 3)
     assert np.argwhere(found).tolist() == [[4, 2]]
 
 
 def test_typed_crops_are_boxes_of_the_image_or_files(tmp_path):
     image = Image.new("RGB", (40, 30))
     Image.new("RGB", (7, 5)).save(tmp_path / "c.png")
-    crops = cli.read_crops([("file", tmp_path / "c.png"), ("box", [1.0, 2.0, 39.0, 29.0])], image)
+    crops = options_module.read_crops(
+        [("file", tmp_path / "c.png"), ("box", [1.0, 2.0, 39.0, 29.0])], image
+    )
     assert crops[0].image.size == (7, 5) and crops[0].box is None
     assert crops[1].image is image and crops[1].box.list() == [1, 2, 39, 29]
     with pytest.raises(ValueError, match="outside"):
-        cli.read_crops([("box", [50.0, 2.0, 60.0, 29.0])], image)
-    assert cli.read_crops(None, image) == []
+        options_module.read_crops([("box", [50.0, 2.0, 60.0, 29.0])], image)
+    assert options_module.read_crops(None, image) == []
 
 
 # Errors and exit codes
 
 
 def test_errors_become_one_line():
-    assert cli.sentence(ValueError("a\n  b")) == "a b" and cli.sentence(OSError()) == "OSError"
-    assert cli.sentence(ImportError("x")) == "x" and cli.sentence(TypeError("y")) == "y"
-    assert cli.sentence(KeyError("z")).startswith("KeyError: 'z' (this is a mistake of ours")
+    assert (
+        options_module.sentence(ValueError("a\n  b")) == "a b"
+        and options_module.sentence(OSError()) == "OSError"
+    )
+    assert (
+        options_module.sentence(ImportError("x")) == "x"
+        and options_module.sentence(TypeError("y")) == "y"
+    )
+    assert options_module.sentence(KeyError("z")).startswith(
+        "KeyError: 'z' (this is a mistake of ours"
+    )
     for error in (
         MemoryError(),
         RuntimeError("CUDA out of memory"),
         RuntimeError("can't allocate memory: 9"),
     ):
-        assert cli.no_memory(error) and "too little memory" in cli.sentence(error)
-    assert not cli.no_memory(RuntimeError("shapes")) and not cli.no_memory(
+        assert options_module.no_memory(error) and "too little memory" in options_module.sentence(
+            error
+        )
+    assert not options_module.no_memory(RuntimeError("shapes")) and not options_module.no_memory(
         ValueError("out of memory")
     )
 
@@ -190,37 +214,40 @@ def raising(error):
 
 def test_exit_codes(monkeypatch, capsys):
     monkeypatch.delenv("FERRETLITE_TRACEBACK", raising=False)
-    assert cli.guarded(lambda args: None, None) == 0 and cli.guarded(lambda args: args, 3) == 3
-    assert cli.guarded(raising(KeyboardInterrupt()), None) == 130
+    assert (
+        options_module.guarded(lambda args: None, None) == 0
+        and options_module.guarded(lambda args: args, 3) == 3
+    )
+    assert options_module.guarded(raising(KeyboardInterrupt()), None) == 130
     assert "stopped" in capsys.readouterr().err
-    assert cli.guarded(raising(ValueError("no")), None) == 2
+    assert options_module.guarded(raising(ValueError("no")), None) == 2
     out, err = capsys.readouterr()
     assert err == "ferretlite: no\n" and out == ""
     gone = []
     monkeypatch.setattr(os, "dup2", lambda new, old: gone.append(old))
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: 77, flush=lambda: None))
-    assert cli.guarded(raising(BrokenPipeError()), None) == 141 and gone == [77]
+    assert options_module.guarded(raising(BrokenPipeError()), None) == 141 and gone == [77]
 
 
 def test_flags_that_belong_to_another_word():
     args = argparse.Namespace(what="clip", regions=1.0, tower=None, style=None)
     owners = (("--regions", "regions", ("clip", "lm")), ("--tower", "tower", ("dense",)))
-    cli.check_owners(args, "pretrain", owners)
+    options_module.check_owners(args, "pretrain", owners)
     args.what = "dino"
     with pytest.raises(ValueError, match="--regions is for `pretrain clip or lm`"):
-        cli.check_owners(args, "pretrain", owners)
+        options_module.check_owners(args, "pretrain", owners)
 
 
 def test_a_folder_is_no_json_file(tmp_path):
-    cli.check_json_name(None)
-    cli.check_json_name(tmp_path / "new.json")
+    options_module.check_json_name(None)
+    options_module.check_json_name(tmp_path / "new.json")
     with pytest.raises(ValueError, match="is a folder"):
-        cli.check_json_name(tmp_path)
+        options_module.check_json_name(tmp_path)
 
 
 def test_noise_goes_to_the_other_stream(capsys, monkeypatch):
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
-    with cli.quiet():
+    with options_module.quiet():
         print("noise")
         assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     print("said")
@@ -359,7 +386,7 @@ def test_options_of_the_machine_reach_their_fields(tmp_path):
     plain = ["train", "--out", "x", *words.split(), "--group", "--tensorboard"]
     args = cli.make_parser().parse_args([*plain, "--fsdp", str(file)])
     slow = dict(sampler=0.5, language_model=0.1)
-    assert cli.machine_options(args) == Options(
+    assert model_commands.machine_options(args) == Options(
         at_once=3,
         checkpointing=True,
         lora=5,
@@ -370,22 +397,22 @@ def test_options_of_the_machine_reach_their_fields(tmp_path):
     )
     for flag in ("checkpointing", "group", "tensorboard"):  # each one by itself
         args = cli.make_parser().parse_args(["train", "--out", "x", f"--{flag}"])
-        assert cli.machine_options(args) == Options(**{flag: True})
+        assert model_commands.machine_options(args) == Options(**{flag: True})
     args = cli.make_parser().parse_args(["train", "--out", "x", "--deepspeed", str(file)])
-    assert cli.machine_options(args) == Options(deepspeed=str(file))
-    assert cli.rate_text("a=0.5") == ("a", 0.5)
+    assert model_commands.machine_options(args) == Options(deepspeed=str(file))
+    assert model_commands.rate_text("a=0.5") == ("a", 0.5)
     for text in ("a", "=0.5", "a=0", "a=x", "a=-1"):
         with pytest.raises(argparse.ArgumentTypeError, match="PART=FACTOR"):
-            cli.rate_text(text)
+            model_commands.rate_text(text)
 
 
 def test_train_hands_on_what_was_typed(capsys, noted):
-    asked = noted("training", "train", Path("the/run"))
+    asked = noted("training.run", "train", Path("the/run"))
     words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
     more = ["--compile", "--data", "m.json", "--lora", "4", "--out", "here"]
     code, said, _ = ran(capsys, "train", *words.split(), *more)
     ((args, options),) = asked
-    folder = Path(cli.__file__).parent / "weights" / "tiny"
+    folder = WEIGHTS / "tiny"
     assert args[:6] == ("small", "2", "here", 48, None, True) and args[7] == 5
     assert Path(args[6]) == folder
     assert options == dict(lm="words", compile=True, options=Options(lora=4), data="m.json")
@@ -398,17 +425,22 @@ def test_train_hands_on_what_was_typed(capsys, noted):
 @pytest.mark.parametrize(
     "words, module, name, options",
     [
-        ("clip --regions 0.5 --lr 0.1", "pretraining", "pretrain_clip", dict(regions=0.5, lr=0.1)),
-        ("dino", "distillation", "pretrain_dino", {}),
+        (
+            "clip --regions 0.5 --lr 0.1",
+            "pretraining.clip",
+            "pretrain_clip",
+            dict(regions=0.5, lr=0.1),
+        ),
+        ("dino", "pretraining.dino", "pretrain_dino", {}),
         (
             "dense --tower local --from a",
-            "probes",
+            "pretraining.dense",
             "pretrain_towers",
             dict(sides=("local",), start="a"),
         ),
         (
             "lm --style griffon --muon 0.1 --batch 6 --compile",
-            "language",
+            "pretraining.language",
             "pretrain_lm",
             dict(style="griffon", muon=0.1, batch_size=6, compile=True),
         ),
@@ -435,17 +467,18 @@ def test_pretrain_hands_on_what_was_typed(capsys, noted, words, module, name, op
     ],
 )
 def test_whose_flags_of_pretraining_are(capsys, noted, flag, owners):
-    for module, name in cli.PRETRAININGS.values():
+    for module, name in model_commands.PRETRAININGS.values():
         noted(module, name)
     codes = {
-        w: ran(capsys, "pretrain", w, *flag.split(), "--out", "x")[0] for w in cli.PRETRAININGS
+        w: ran(capsys, "pretrain", w, *flag.split(), "--out", "x")[0]
+        for w in model_commands.PRETRAININGS
     }
     assert {w for w, code in codes.items() if code == 0} == owners
 
 
 def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
-    asked = noted("training_speed", "bench_train", dict(a=1))
-    noted("training_speed", "bench_lines", "a table")
+    asked = noted("training.speed", "bench_train", dict(a=1))
+    noted("training.speed", "bench_lines", "a table")
     assert ran(capsys, "bench", "train")[:2] == (0, "a table\n")
     assert ran(capsys, "bench", "train", "--steps", "9", "--json", tmp_path / "b.json")[0] == 0
     assert asked == [((), {}), ((), dict(steps=9))]
@@ -453,16 +486,19 @@ def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
     for words in (["train", "--quick"], ["sampler", "--steps", "2"], ["train", "--all"]):
         assert ran(capsys, "bench", *words)[0] == 2
     assert ran(capsys, "bench", "train", "--json", tmp_path)[0] == 2 and len(asked) == 2
-    assert cli.BENCHES["sampler"][0] == "sampler" and cli.BENCHES["resolution"][0] == "processor"
+    assert (
+        model_commands.BENCHES["sampler"][0] == "evaluation.speed"
+        and model_commands.BENCHES["resolution"][0] == "evaluation.speed"
+    )
 
 
 @pytest.mark.parametrize("right, code", [([True, True], 0), ([True, False], 2)])
 def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
     rows = dict(rows=[dict(right=r) for r in right])
-    asked = noted("kernel_speed", "bench_kernels", rows)
-    noted("kernel_speed", "kernel_lines", "a table")
+    asked = noted("evaluation.kernel_speed", "bench_kernels", rows)
+    noted("evaluation.kernel_speed", "kernel_lines", "a table")
     drawn = noted(
-        "kernel_speed",
+        "evaluation.kernel_speed",
         "draw_kernels",
         SimpleNamespace(savefig=lambda *a, **k: drawn.append((a, k))),
     )
@@ -478,8 +514,8 @@ def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
 
 
 def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
-    asked = noted("evaluation", "evaluate", dict(a=1))
-    noted("metrics", "metrics_table", "a table")
+    asked = noted("evaluation.suites", "evaluate", dict(a=1))
+    noted("evaluation.scores", "metrics_table", "a table")
     monkeypatch.setattr(Ferret, "load", lambda name: f"ferret {name}")
     words = "--suite other --n 7 --split val --seed 4 --batch 3".split()
     code, said, _ = ran(capsys, "eval", "mine", *words, "--json", tmp_path / "e.json")
@@ -490,7 +526,7 @@ def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
 
 
 def test_nothing_is_scored_where_nothing_can_be_written(capsys, noted, monkeypatch, tmp_path):
-    asked = noted("evaluation", "evaluate", dict(a=1))
+    asked = noted("evaluation.suites", "evaluate", dict(a=1))
     monkeypatch.setattr(Ferret, "load", lambda name: asked.append(name))
     code, _, err = ran(capsys, "eval", "tiny", "--json", tmp_path)
     assert code == 2 and "is a folder" in err and asked == []
@@ -498,17 +534,19 @@ def test_nothing_is_scored_where_nothing_can_be_written(capsys, noted, monkeypat
 
 def test_scenes_are_numbered_from_the_seed(capsys, monkeypatch, noted, tmp_path):
     made = []
-    monkeypatch.setattr("ferretlite.scenes.make_scene", lambda *args: made.append(args))
-    monkeypatch.setattr("ferretlite.scenes.export_coco", lambda scenes, out: (list(scenes), out)[1])
+    monkeypatch.setattr("ferretlite.scenes.world.make_scene", lambda *args: made.append(args))
+    monkeypatch.setattr(
+        "ferretlite.scenes.world.export_coco", lambda scenes, out: (list(scenes), out)[1]
+    )
     words = "--n 3 --seed 5 --size 64x96 --split val".split()
     code, said, _ = ran(capsys, "scenes", tmp_path / "a", *words)
     assert (code, said) == (0, f"{tmp_path / 'a'}\n")
     assert made == [(5, (64, 96), "val"), (6, (64, 96), "val"), (7, (64, 96), "val")]
-    asked = noted("mixtures", "export_tree", "a tree")
+    asked = noted("data.recipes", "export_tree", "a tree")
     assert ran(capsys, "scenes", tmp_path / "b", "--format", "all")[1] == "a tree\n"
     assert asked[0][0][1] == tmp_path / "b" and callable(asked[0][0][0])
     monkeypatch.setattr(
-        "ferretlite.mixtures.EXPORTS", dict(grit=lambda scenes, out: len(list(scenes)))
+        "ferretlite.data.recipes.EXPORTS", dict(grit=lambda scenes, out: len(list(scenes)))
     )
     assert ran(capsys, "scenes", tmp_path / "c", "--format", "grit", "--n", "2")[1] == "2\n"
 
@@ -537,7 +575,7 @@ def test_nothing_is_written_over_other_files(tmp_path, format, file, taken):
 
 
 def test_a_preset_mixture_is_printed(capsys):
-    from ferretlite.mixtures import PRESETS
+    from ferretlite.data.recipes import PRESETS
 
     code, said, _ = ran(capsys, "data", "preset", "ferret-v2")
     assert code == 0 and json.loads(said) == PRESETS["ferret-v2"]
@@ -561,12 +599,13 @@ def test_a_mixture_is_checked_by_its_styles_model(
         stages: dict
         name: str = "mine"
 
-    read = noted("mixtures", "read_recipe", Recipe(style, {"1": "one", "2": "two"}))
-    asked = noted("inspection", "check", dict(problems=problems))
-    noted("inspection", "check_lines", "lines")
-    written = noted("inspection", "write_check", tmp_path / "page.html")
+    read = noted("data.recipes", "read_recipe", Recipe(style, {"1": "one", "2": "two"}))
+    asked = noted("data.inspection", "check", dict(problems=problems))
+    noted("data.inspection", "check_lines", "lines")
+    written = noted("data.inspection", "write_check", tmp_path / "page.html")
     monkeypatch.setattr(
-        "ferretlite.processor.FerretProcessor.from_pretrained", lambda folder: Path(folder).name
+        "ferretlite.model.processing.FerretProcessor.from_pretrained",
+        lambda folder: Path(folder).name,
     )
     words = ["--n", "7", "--seed", "3", "--stage", "2", "--root", "r", "--out", "o"]
     code, said, _ = ran(capsys, "data", "check", "m.json", *words)
@@ -631,8 +670,8 @@ def test_the_quick_check_names_the_largest_thing(monkeypatch):
 )
 def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows, code):
     monkeypatch.setattr(cli, "quick_check", lambda: ("said", "true", empty))
-    asked = noted("planning", "selftest", rows)
-    noted("planning", "selftest_lines", "lines")
+    asked = noted("evaluation.selftest", "selftest", rows)
+    noted("evaluation.selftest", "selftest_lines", "lines")
     found, said, _ = ran(capsys, "doctor", *["--selftest"] * selftest)
     assert found == code and len(asked) == (rows is not None)
     assert "'said' where the truth is 'true'" in said and ("lines" in said) == (rows is not None)
@@ -643,8 +682,8 @@ def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows
 
 
 def test_plan_hands_on_what_was_typed(capsys, noted):
-    asked = noted("planning", "plan", dict(a=1))
-    noted("planning", "plan_lines", "lines")
+    asked = noted("evaluation.planning", "plan", dict(a=1))
+    noted("evaluation.planning", "plan_lines", "lines")
     words = "--gpus 3 --gpu-memory 24.5 --gpu a100 --utilisation 0.3 --sharding none --lora 6"
     code, said, _ = ran(
         capsys, "plan", "small", *words.split(), "--text", "77", "--keep-activations"
@@ -656,11 +695,11 @@ def test_plan_hands_on_what_was_typed(capsys, noted):
 
 
 def test_convert_and_demo_hand_on_what_was_typed(capsys, noted, tmp_path):
-    asked = noted("planning", "convert", "there")
+    asked = noted("evaluation.selftest", "convert", "there")
     code, said, _ = ran(capsys, "convert", "a", "b", "--tower", "c")
     assert asked == [(("a", "b", "c"), {})] and said.startswith("there now loads as a model")
     cards = [SimpleNamespace(right=r) for r in (True, False, True)]
-    asked = noted("demo", "write_demo", (cards, tmp_path / "p.html"))
+    asked = noted("app.demo", "write_demo", (cards, tmp_path / "p.html"))
     code, said, _ = ran(capsys, "demo", "--out", "d", "--model", "m", "--seed", "4")
     assert asked == [(("d", "m", 4), {})]
     assert said == f"2 of 3 answers are right.\n{tmp_path / 'p.html'}\n"
@@ -669,11 +708,11 @@ def test_convert_and_demo_hand_on_what_was_typed(capsys, noted, tmp_path):
 def test_an_experiment_hands_on_what_was_typed(capsys, noted, monkeypatch):
     claims = [SimpleNamespace(metric="rec")]
     study = (dict(a={}), dict(samples=9, other=1), claims, "work")
-    monkeypatch.setattr("ferretlite.studies.STUDIES", dict(resolution=study))
+    monkeypatch.setattr("ferretlite.evaluation.studies.STUDIES", dict(resolution=study))
     found = dict(a=[1, 2])
-    asked = noted("experiments", "run_study", found)
-    noted("experiments", "judge_claims", [])
-    noted("experiments", "claim_lines", "claims")
+    asked = noted("evaluation.experiments", "run_study", found)
+    noted("evaluation.experiments", "judge_claims", [])
+    noted("evaluation.experiments", "claim_lines", "claims")
     code, said, err = ran(
         capsys, "experiment", "resolution", "--seeds", "2", "--samples", "5", "--out", "o"
     )

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite.coreferring import ROOM, VisualTokenizer, crop_window, cut_crop
-from ferretlite.encoders import tiny_clip_config
-from ferretlite.geometry import Box
+from ferretlite.regions.geometry import Box
+from ferretlite.vision.coreferring import ROOM, VisualTokenizer, crop_window, cut_crop
+from ferretlite.vision.encoders import tiny_clip_config
 
 
 def test_the_window_is_a_square_of_four_thirds_of_the_longer_side():
@@ -137,7 +137,10 @@ def test_the_projectors_width_and_the_papers_linear_one():
     assert tokenizer_of().projector[0].out_features == 6
     linear = tokenizer_of(linear=True).projector
     assert isinstance(linear, torch.nn.Linear)
-    shapes = lambda module: {n: tuple(p.shape) for n, p in module.named_parameters()}
+
+    def shapes(module):
+        return {n: tuple(p.shape) for n, p in module.named_parameters()}
+
     assert shapes(linear) == {"weight": (6, 32), "bias": (6,)}
     assert shapes(tokenizer_of(hidden=5).projector) == {
         "0.weight": (5, 32),

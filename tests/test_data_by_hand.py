@@ -8,29 +8,25 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from ferretlite import data
-from ferretlite.data import (
-    CocoScenes,
-    Collator,
-    ConversationDataset,
+from ferretlite.data import readers
+from ferretlite.data.batches import Collator, ConversationDataset, Revisited, SceneStream
+from ferretlite.data.coco import CocoScenes, polygon_mask, read_mask
+from ferretlite.data.readers import (
     Files,
-    Revisited,
-    SceneStream,
     cache_folder,
     coco_id,
     inside,
     mapped,
     need,
     pack,
-    polygon_mask,
-    read_mask,
     typed,
     unpack,
     walk_json,
 )
-from ferretlite.geometry import Box
-from ferretlite.scenes import Scene, SceneObject, make_scene
-from ferretlite.tasks import Conversation, make_conversation
+from ferretlite.regions.geometry import Box
+from ferretlite.scenes.conversations import make_conversation
+from ferretlite.scenes.turns import Conversation
+from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 SCENES = [
     make_scene(s, (60, 80), split)
@@ -226,7 +222,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("FERRETLITE_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "ferretlite"
-    assert data.LARGE == 64 * 1024 * 1024
+    assert readers.LARGE == 64 * 1024 * 1024
 
 
 def test_rows_are_left_out_by_number_and_by_name():
@@ -273,7 +269,7 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     tmp_path, monkeypatch
 ):
     """The packed file is named by what it depends on: also by the time of the file, which may change and keep its size."""
-    monkeypatch.setattr("ferretlite.data.LARGE", 1)
+    monkeypatch.setattr("ferretlite.data.readers.LARGE", 1)
     source, made = tmp_path / "a.txt", []
     source.write_text("one")
 
@@ -312,11 +308,11 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     Other("x", tmp_path / "c")
     assert len(made) == 5
     monkeypatch.setattr(
-        "ferretlite.data.LARGE", 6
+        "ferretlite.data.readers.LARGE", 6
     )  # five bytes are few: nothing is packed into a file
     Packed("z", tmp_path / "d")
     assert not (tmp_path / "d").exists()
-    monkeypatch.setattr("ferretlite.data.LARGE", 5)
+    monkeypatch.setattr("ferretlite.data.readers.LARGE", 5)
     monkeypatch.setenv("FERRETLITE_CACHE", str(tmp_path / "d"))
     Packed("z", None)
     assert len(list((tmp_path / "d").iterdir())) == 1

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferretlite import demo
-from ferretlite.demo import (
+from ferretlite.app import demo
+from ferretlite.app.demo import (
     CARDS,
     GRIFFON_CARDS,
     RULES,
@@ -45,11 +45,11 @@ from ferretlite.demo import (
     write_demo,
     write_scribble,
 )
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.grammar import Grounding
-from ferretlite.inference import Answer
-from ferretlite.scenes import NOVEL, Scene, SceneObject, make_scene
-from ferretlite.tasks import Crop, Turn
+from ferretlite.model.inference import Answer
+from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.turns import Crop, Turn
+from ferretlite.scenes.world import NOVEL, Scene, SceneObject, make_scene
 
 STAR, CUP, GEAR = Box(10, 20, 30, 50), Box(40, 5, 60, 25), Box(70, 60, 90, 95)
 

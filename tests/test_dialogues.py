@@ -11,30 +11,32 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite.dialogues import (
+from ferretlite.data.dialogues import (
     BLANK,
     FRACTIONS,
     PLACE,
     GritDialogues,
-    GroundingDino,
     LlavaDialogues,
-    NameFinder,
-    WordFinder,
-    WordReader,
     export_grit,
     export_llava,
     from_square,
-    named_in,
     placed_text,
+    words,
+)
+from ferretlite.data.pseudo_boxes import (
+    GroundingDino,
+    NameFinder,
+    WordFinder,
+    WordReader,
+    named_in,
     suppressed,
     unify,
     with_places,
-    words,
 )
-from ferretlite.geometry import Box, Mask, box_iou
-from ferretlite.grammar import Grounding
-from ferretlite.scenes import Scene, SceneObject, make_scene
-from ferretlite.tasks import SWITCH
+from ferretlite.regions.geometry import Box, Mask, box_iou
+from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.turns import SWITCH
+from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 HEIGHT, WIDTH = 80, 200
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ferretlite import distillation
-from ferretlite.distillation import (
+from ferretlite.pretraining import dino as distillation
+from ferretlite.pretraining.dino import (
     Crops,
     PrototypeHead,
     SelfDistiller,

@@ -1,15 +1,36 @@
 """Projectors that make few tokens of many."""
+
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from ferretlite.downsampling import (BENCH_SIDES, DOWNSAMPLERS, ConvDownsampler, PoolDownsampler, Resampler, ShuffleDownsampler, bench_projectors, check_impl,
-                                     count_projector, make_downsampler, may_be_fused, projector_lines, sine_positions, time_projector)
+from ferretlite.evaluation.speed import (
+    BENCH_SIDES,
+    bench_projectors,
+    count_projector,
+    projector_lines,
+    time_projector,
+)
+from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision.downsampling import (
+    DOWNSAMPLERS,
+    ConvDownsampler,
+    PoolDownsampler,
+    Resampler,
+    ShuffleDownsampler,
+    check_impl,
+    make_downsampler,
+    may_be_fused,
+    sine_positions,
+)
 
 
-def built(kind, hidden=None): return make_downsampler(kind, 8, 16, hidden=hidden, **(dict(queries=(3, 5)) if kind == "resampler" else {}))
+def built(kind, hidden=None):
+    return make_downsampler(
+        kind, 8, 16, hidden=hidden, **(dict(queries=(3, 5)) if kind == "resampler" else {})
+    )
 
 
 @pytest.mark.parametrize("kind", DOWNSAMPLERS)
@@ -26,7 +47,8 @@ def test_samples_of_a_batch_do_not_meet(kind):
     torch.manual_seed(0)
     projector, maps = built(kind).eval(), torch.randn(3, 9, 8, 8)
     together = projector(maps)
-    for i in range(3): assert torch.allclose(projector(maps[i:i + 1])[0], together[i], atol=1e-5)
+    for i in range(3):
+        assert torch.allclose(projector(maps[i : i + 1])[0], together[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", DOWNSAMPLERS)
@@ -37,7 +59,11 @@ def test_every_weight_learns_and_a_place_is_heard(kind):
     out = projector(maps, place)
     assert not torch.allclose(out, projector(maps), atol=1e-3)
     out.square().sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in projector.named_parameters() if n != "attention.in_proj_bias")
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for n, p in projector.named_parameters()
+        if n != "attention.in_proj_bias"
+    )
 
 
 @pytest.mark.parametrize("kind", ("conv", "shuffle", "pool"))
@@ -45,9 +71,11 @@ def test_a_token_hears_its_own_cells_and_no_distant_ones(kind):
     torch.manual_seed(0)
     projector, maps = built(kind).eval(), torch.zeros(1, 12, 10, 8)
     before, changed = projector(maps), maps.clone()
-    changed[0, 6, 4] = 1.0 # in the middle of the convolution's window, and in the block, of row 3, column 2
+    changed[0, 6, 4] = (
+        1.0  # in the middle of the convolution's window, and in the block, of row 3, column 2
+    )
     assert ((projector(changed) - before).abs().sum(-1)[0] > 1e-6).nonzero().tolist() == [[3, 2]]
-    changed[0, 7, 5] = 1.0 # windows overlap here, blocks do not
+    changed[0, 7, 5] = 1.0  # windows overlap here, blocks do not
     heard = ((projector(changed) - before).abs().sum(-1)[0] > 1e-6).nonzero().tolist()
     assert heard == ([[3, 2], [3, 3], [4, 2], [4, 3]] if kind == "conv" else [[3, 2]])
 
@@ -55,7 +83,9 @@ def test_a_token_hears_its_own_cells_and_no_distant_ones(kind):
 def test_the_published_numbers():
     sizes = {side: count_projector("conv", side) for side in (448, 700, 1022)}
     assert [s["tokens"] for s in sizes.values()] == [256, 625, 1369]
-    assert all(s["parameters"] == 9 * 1024 * 5120 + 5120 + 5120 * 5120 + 5120 for s in sizes.values())
+    assert all(
+        s["parameters"] == 9 * 1024 * 5120 + 5120 + 5120 * 5120 + 5120 for s in sizes.values()
+    )
     assert ConvDownsampler(4, 4, padding=0).out_cells((73, 73)) == (36, 36)
     assert math.prod(make_downsampler("mlp", 4, 4).out_cells((73, 73))) == 5329
 
@@ -66,20 +96,26 @@ def test_the_activation_is_the_exact_gelu_or_none():
     with_gelu, without = ConvDownsampler(4, 6), ConvDownsampler(4, 6, gelu=False)
     without.load_state_dict(with_gelu.state_dict())
     conv = with_gelu.conv(x.movedim(-1, 1)).movedim(1, -1)
-    assert torch.allclose(with_gelu(x), with_gelu.linear(conv * .5 * (1 + torch.erf(conv / 2 ** .5))), atol=1e-6)
+    assert torch.allclose(
+        with_gelu(x), with_gelu.linear(conv * 0.5 * (1 + torch.erf(conv / 2**0.5))), atol=1e-6
+    )
     assert torch.allclose(without(x), with_gelu.linear(conv), atol=1e-6)
 
 
-def test_queries_do_not_begin_as_zeros(): assert Resampler(4, 8).asked.std() > .01
+def test_queries_do_not_begin_as_zeros():
+    assert Resampler(4, 8).asked.std() > 0.01
 
 
 def test_half_precision_stays_half():
-    for kind in DOWNSAMPLERS: assert built(kind).bfloat16()(torch.randn(1, 5, 5, 8).bfloat16()).dtype == torch.bfloat16
+    for kind in DOWNSAMPLERS:
+        assert built(kind).bfloat16()(torch.randn(1, 5, 5, 8).bfloat16()).dtype == torch.bfloat16
 
 
 def test_the_bench_reports_every_projector_at_every_size():
     rows = bench_projectors((56, 70), 8, 16)
-    assert [(r["kind"], r["side"]) for r in rows] == [(k, s) for k in DOWNSAMPLERS for s in (56, 70)]
+    assert [(r["kind"], r["side"]) for r in rows] == [
+        (k, s) for k in DOWNSAMPLERS for s in (56, 70)
+    ]
     assert all(r["ms"] > 0 and r["mb"] > 0 and r["gflop"] > 0 for r in rows)
 
 
@@ -301,9 +337,15 @@ def test_the_table_of_projectors_names_its_columns_and_units():
 
 
 def test_every_layer_of_a_projector_has_its_weights():
-    shapes = lambda module: {n: tuple(p.shape) for n, p in module.named_parameters()}
-    mlp_of = lambda n: {"0.weight": (7, n), "0.bias": (7,), "2.weight": (5, 7), "2.bias": (5,)}
-    inside = lambda n: {f"mlp.{k}": v for k, v in mlp_of(n).items()}
+    def shapes(module):
+        return {n: tuple(p.shape) for n, p in module.named_parameters()}
+
+    def mlp_of(n):
+        return {"0.weight": (7, n), "0.bias": (7,), "2.weight": (5, 7), "2.bias": (5,)}
+
+    def inside(n):
+        return {f"mlp.{k}": v for k, v in mlp_of(n).items()}
+
     assert shapes(make_downsampler("mlp", 3, 5, hidden=7)) == mlp_of(3)
     assert shapes(PoolDownsampler(3, 5, 7)) == inside(3)
     norm = {"norm.weight": (27,), "norm.bias": (27,)}
@@ -337,20 +379,19 @@ def test_every_layer_of_a_projector_has_its_weights():
 @pytest.fixture
 def kernel_calls(monkeypatch):
     "What the kernels are asked for, without the tensors, where the environment asks for them."
-    from ferretlite import kernels
 
     calls = []
 
     def conv(maps, weight, bias, gelu, impl):
         calls.append((gelu, impl))
-        return kernels.conv_gelu_torch(maps, weight, bias, gelu)
+        return kernels_module.conv_gelu_torch(maps, weight, bias, gelu)
 
     def shuffle(maps, weight, bias, k, eps, impl):
         calls.append((k, eps, impl))
-        return kernels.shuffle_norm_torch(maps, weight, bias, k, eps)
+        return kernels_module.shuffle_norm_torch(maps, weight, bias, k, eps)
 
-    monkeypatch.setattr(kernels, "conv_gelu", conv)
-    monkeypatch.setattr(kernels, "shuffle_norm", shuffle)
+    monkeypatch.setattr(kernels_module, "conv_gelu", conv)
+    monkeypatch.setattr(kernels_module, "shuffle_norm", shuffle)
     monkeypatch.setenv("FERRETLITE_TRITON", "1")
     return calls
 

@@ -9,8 +9,18 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from ferretlite import evaluation
-from ferretlite.evaluation import (
+from ferretlite.evaluation import suites as evaluation
+from ferretlite.evaluation.detection import DetectionResult
+from ferretlite.evaluation.metrics import (
+    ChoiceResult,
+    CountResult,
+    NameResult,
+    PhraseResult,
+    PresenceResult,
+    RecResult,
+    WordResult,
+)
+from ferretlite.evaluation.suites import (
     ASKED,
     CAPS,
     RECORDS,
@@ -28,20 +38,12 @@ from ferretlite.evaluation import (
     record_of,
     suite_scenes,
 )
-from ferretlite.geometry import Box, Point
-from ferretlite.grammar import Grounding
-from ferretlite.metrics import (
-    ChoiceResult,
-    CountResult,
-    DetectionResult,
-    NameResult,
-    PhraseResult,
-    PresenceResult,
-    RecResult,
-    WordResult,
-)
-from ferretlite.scenes import Scene, SceneObject, make_scene
-from ferretlite.tasks import GRIFFON_TASKS, TASKS, Crop, Turn, ask_like
+from ferretlite.regions.geometry import Box, Point
+from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like
+from ferretlite.scenes.tasks import TASKS
+from ferretlite.scenes.turns import Crop, Turn
+from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 A, B, C = Box(5, 6, 15, 20), Box(40, 30, 60, 55), Box(70, 5, 95, 15)
 SIZE = (60, 100)  # height, width
@@ -51,7 +53,9 @@ def scene(split="test", kinds=("star", "cup", "cup")):
     boxes = [A, B, C, Box(20, 2, 30, 9), Box(62, 40, 90, 58)]
     things = [
         SceneObject(kind, box, None, color, fill)
-        for kind, box, color, fill in zip(kinds, boxes, ("red", "blue", "pink", "green", "black"), ("filled", "outlined") * 3)
+        for kind, box, color, fill in zip(
+            kinds, boxes, ("red", "blue", "pink", "green", "black"), ("filled", "outlined") * 3
+        )
     ]
     return Scene(Image.new("RGB", SIZE[::-1]), SIZE, things, split=split, seed=0)
 
@@ -69,7 +73,14 @@ class Recorder:
 
     def ask(self, image, prompt, regions=None, crops=None, max_new_tokens=None, batch=None):
         self.calls.append(
-            SimpleNamespace(images=image, prompts=prompt, regions=regions, crops=crops, cap=max_new_tokens, batch=batch)
+            SimpleNamespace(
+                images=image,
+                prompts=prompt,
+                regions=regions,
+                crops=crops,
+                cap=max_new_tokens,
+                batch=batch,
+            )
         )
         return [self.answers.get(p, answer(f"to {p}")) for p in prompt]
 
@@ -79,7 +90,9 @@ class Recorder:
 
 def test_constants():
     assert ASKED == ("rec", "name", "choose", "phrase", "word", "dense_detection")
-    assert evaluation.N_NAMES == (40 * 2 + 1) * 8  # kinds, filled or outlined, and words; in eight colours
+    assert (
+        evaluation.N_NAMES == (40 * 2 + 1) * 8
+    )  # kinds, filled or outlined, and words; in eight colours
     assert evaluation.N_WORDS == 17576 + 456976  # three and four capitals
     assert evaluation.PORTION == 128
     assert CAPS == {
@@ -120,9 +133,17 @@ def test_defaults():
 
 def test_a_scene_is_asked_one_question_of_each_task_in_the_canonical_words():
     found = questions_about(make_scene(1, 96, "test"), "0 test 1")
-    assert [q.turn.task for q in found] == ["rec", "name", "choose", "phrase", "dense_detection"]  # it holds no word
+    assert [q.turn.task for q in found] == [
+        "rec",
+        "name",
+        "choose",
+        "phrase",
+        "dense_detection",
+    ]  # it holds no word
     prompts = [q.turn.prompt for q in found]
-    assert prompts[0].startswith("What is the location of the ") and prompts[0].endswith(" in the image?")
+    assert prompts[0].startswith("What is the location of the ") and prompts[0].endswith(
+        " in the image?"
+    )
     assert prompts[1] == "What is in this region <region>?"
     assert prompts[2].startswith("Is the object <region> of the image a ")
     assert prompts[4] == "Please localize visible objects in the image in a raster scan order."
@@ -134,7 +155,10 @@ def test_each_task_has_dice_of_its_own():
     for task in ("rec", "name", "choose", "phrase"):
         [found] = questions_about(place, "5 test 3", (task,))
         turn = TASKS[task](place, random.Random(f"5 test 3 {task}"), 0)
-        assert (found.turn.prompt, found.turn.answer) == (turn.prompt, turn.answer) and found.scene is place
+        assert (found.turn.prompt, found.turn.answer) == (
+            turn.prompt,
+            turn.answer,
+        ) and found.scene is place
     other = questions_about(place, "6 test 3", ("rec", "name", "choose", "phrase"))
     same = questions_about(place, "5 test 3", ("rec", "name", "choose", "phrase"))
     assert [q.turn.answer for q in other] != [q.turn.answer for q in same]
@@ -163,7 +187,10 @@ def test_ferrets_referring_question_in_griffons_words():
     seen = Counter()
     for i in range(12):
         place = make_scene(i, 96, "test")
-        turn, theirs = griffon_rec(place, random.Random(i)), TASKS["rec"](place, random.Random(i), 0)
+        turn, theirs = (
+            griffon_rec(place, random.Random(i)),
+            TASKS["rec"](place, random.Random(i), 0),
+        )
         query, related = theirs.meta["query"], bool(theirs.meta["relation"])
         seen[related] += 1
         article = "the" if related else "an" if query[0] in "aeiou" else "a"
@@ -181,14 +208,22 @@ def test_ferrets_counting_question_in_griffons_words():
     assert (turn.task, turn.prompt) == ("find", "Where is a cup? Give every box.")
     assert turn.answer == "cup-[0.400,0.500,0.600,0.917]&cup-[0.700,0.083,0.950,0.250]"
     assert turn.meta == dict(groundings=[Grounding("cup", [B]), Grounding("cup", [C])], n=2)
-    assert griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith("Where is an umbrella?")
+    assert griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith(
+        "Where is an umbrella?"
+    )
     assert griffon_count(scene("count"), "owl").answer == "None"
 
 
 def test_a_griffon_counts_what_there_is_most_of():
-    place = scene("count", ("star", "cup", "cup", "star", "anchor"))  # two stars and two cups: the later name
+    place = scene(
+        "count", ("star", "cup", "cup", "star", "anchor")
+    )  # two stars and two cups: the later name
     found = griffon_questions(place, "k")
-    assert [(q.turn.task, q.group) for q in found] == [("find", ""), ("search", "count.same"), ("search", "count.cross")]
+    assert [(q.turn.task, q.group) for q in found] == [
+        ("find", ""),
+        ("search", "count.same"),
+        ("search", "count.cross"),
+    ]
     assert found[0].turn.prompt == "Where is a star? Give every box."
     assert [(q.turn.meta["kind"], q.turn.meta["source"], q.turn.meta["n"]) for q in found[1:]] == [
         ("star", "same", 2),
@@ -196,10 +231,16 @@ def test_a_griffon_counts_what_there_is_most_of():
     ]
     for q, source in zip(found[1:], ("same", "other")):
         turn = ask_like(place, "star", source, random.Random(f"k {source}"))
-        assert q.turn.prompt == turn.prompt == "Find all objects like <crop>." and q.turn.answer == turn.answer
+        assert (
+            q.turn.prompt == turn.prompt == "Find all objects like <crop>."
+            and q.turn.answer == turn.answer
+        )
         ours, theirs = q.turn.crops[0], turn.crops[0]
         assert ours.box == theirs.box and ours.image.tobytes() == theirs.image.tobytes()
-    assert found[1].turn.crops[0].image is place.image and found[2].turn.crops[0].image is not place.image
+    assert (
+        found[1].turn.crops[0].image is place.image
+        and found[2].turn.crops[0].image is not place.image
+    )
     more = griffon_questions(scene("count", ("star", "cup", "cup")), "k")
     assert more[0].turn.prompt == "Where is a cup? Give every box."
     assert griffon_questions(scene("count", ()), "k") == []
@@ -210,9 +251,16 @@ def test_a_griffon_searches_for_what_has_no_name():
     kinds = Counter()
     for key in range(12):
         [found] = griffon_questions(place, key)
-        assert (found.turn.task, found.group, found.turn.meta["source"]) == ("search", "find.novel", "other")
+        assert (found.turn.task, found.group, found.turn.meta["source"]) == (
+            "search",
+            "find.novel",
+            "other",
+        )
         kind = random.Random(f"{key} novel").choice(["novel 4", "novel 7"])
-        assert found.turn.meta["kind"] == kind and found.turn.meta["n"] == {"novel 4": 1, "novel 7": 2}[kind]
+        assert (
+            found.turn.meta["kind"] == kind
+            and found.turn.meta["n"] == {"novel 4": 1, "novel 7": 2}[kind]
+        )
         kinds[kind] += 1
     assert len(kinds) == 2
     assert griffon_questions(scene("novel", ("cup", "star")), "k") == []
@@ -240,11 +288,15 @@ def test_the_kind_in_a_full_name(phrase, kind):
 
 
 def test_the_first_box_of_an_answer():
-    assert first_box(answer("", Grounding("x", []), Grounding("y", [C, A]), Grounding("z", [B]))) == C
+    assert (
+        first_box(answer("", Grounding("x", []), Grounding("y", [C, A]), Grounding("z", [B]))) == C
+    )
     assert first_box(answer()) is None and first_box(answer("", Grounding("x", []))) is None
 
 
-SAID = answer("3 cups", Grounding("filled pink cup", [C, A], [0.75, 0.5]), Grounding("", [B], [0.25]))
+SAID = answer(
+    "3 cups", Grounding("filled pink cup", [C, A], [0.75, 0.5]), Grounding("", [B], [0.25])
+)
 TRUTH = [Grounding("cup", [B, C]), Grounding("star", [A])]
 EVERYTHING = [("star", A), ("cup", B), ("cup", C)]
 
@@ -258,9 +310,14 @@ def test_what_becomes_of_an_answer():
     assert record("rec", box=B) == RecResult(B, C, SIZE, boxes)
     assert record("rec", box=B, said=answer()) == RecResult(B, None, SIZE, boxes)
     assert record("phrase", groundings=TRUTH) == PhraseResult(TRUTH, SAID.groundings, SIZE, boxes)
-    assert record("find_phrases", groundings=TRUTH) == PhraseResult(TRUTH, SAID.groundings, SIZE, boxes)
+    assert record("find_phrases", groundings=TRUTH) == PhraseResult(
+        TRUTH, SAID.groundings, SIZE, boxes
+    )
     choice = record("choose", form="mask", answer="cup", options=("star", "cup"))
-    assert choice == ChoiceResult("mask", "cup", ["star", "cup"], "3 cups") and type(choice.options) is list
+    assert (
+        choice == ChoiceResult("mask", "cup", ["star", "cup"], "3 cups")
+        and type(choice.options) is list
+    )
     for task in ("name", "tell"):
         assert record(task, phrase="red cup") == NameResult("red cup", "3 cups", 648)
     assert record("word", text="OWL") == WordResult("OWL", "3 cups", 474552)
@@ -317,11 +374,19 @@ def test_every_question_is_asked_with_what_belongs_to_it_and_answered_in_place()
     found = answer_all(ferret, questions, 2, shares.append)
     assert [a.text for a in found] == ["to a <region>", "to b", "to c <crop>"]
     first, second = ferret.calls
-    assert first.prompts == ["b", "c <crop>"] and first.regions == [[], []] and first.crops == [[], [crop]]
+    assert (
+        first.prompts == ["b", "c <crop>"]
+        and first.regions == [[], []]
+        and first.crops == [[], [crop]]
+    )
     assert first.images[0] is places[1].image and first.images[1] is places[2].image
     assert (first.cap, first.batch) == (448, 2)  # the largest of its tasks
-    assert second.prompts == ["a <region>"] and second.regions == [[Point(3, 4)]] and second.cap == 24
-    assert shares == pytest.approx([70 / 115, 45 / 115])  # 40 for the prompt and one for each letter
+    assert (
+        second.prompts == ["a <region>"] and second.regions == [[Point(3, 4)]] and second.cap == 24
+    )
+    assert shares == pytest.approx(
+        [70 / 115, 45 / 115]
+    )  # 40 for the prompt and one for each letter
 
 
 def test_unknown_tasks_are_cut_at_256_tokens_and_32_are_asked_at_once():
@@ -382,19 +447,28 @@ class Bar:
 
 
 def test_a_silent_model_is_asked_everything(monkeypatch):
-    monkeypatch.setattr(evaluation, "make_scene", lambda seed, size, split: make_scene(seed, 96, split))
+    monkeypatch.setattr(
+        evaluation, "make_scene", lambda seed, size, split: make_scene(seed, 96, split)
+    )
     monkeypatch.setattr(evaluation, "tqdm", Bar)
     monkeypatch.setattr(evaluation, "PORTION", 3)
     Bar.made.clear()
     ferret = Recorder()
     found = evaluate(ferret, n=5, seed=2, batch=4, progress=False)
-    assert {key: m["n"] for key, m in found.items() if key in ("rec.acc@0.5", "name.acc", "count.mae", "det.mAP")} == {
+    assert {
+        key: m["n"]
+        for key, m in found.items()
+        if key in ("rec.acc@0.5", "name.acc", "count.mae", "det.mAP")
+    } == {
         "rec.acc@0.5": 5,
         "name.acc": 5,
         "count.mae": 5,
         "det.mAP": 5,
     }
-    assert found["rec.acc@0.5"]["value"] == found["det.mAP"]["value"] == 0 and found["count.mae"]["value"] >= 1
+    assert (
+        found["rec.acc@0.5"]["value"] == found["det.mAP"]["value"] == 0
+        and found["count.mae"]["value"] >= 1
+    )
     assert "roc.box" in found or "roc.point" in found or "roc.mask" in found
     expected = [
         q.turn.prompt
@@ -406,7 +480,11 @@ def test_a_silent_model_is_asked_everything(monkeypatch):
     assert {c.batch for c in ferret.calls} == {4} and max(len(c.prompts) for c in ferret.calls) == 4
     [bar] = Bar.made
     assert bar.options["file"] is sys.stderr
-    assert bar.options["total"] == 10 and bar.options["disable"] is True and sum(bar.updates) == pytest.approx(10)
+    assert (
+        bar.options["total"] == 10
+        and bar.options["disable"] is True
+        and sum(bar.updates) == pytest.approx(10)
+    )
 
 
 def test_a_list_of_scenes_is_a_suite(monkeypatch):
@@ -441,8 +519,20 @@ def test_other_splits_and_a_griffons_suite(monkeypatch):
     evaluate(Recorder("griffon"), n=1, split="novel", progress=False)
     assert drawn == [(0, "novel"), (0, "count")]
     assert [b.options["total"] for b in Bar.made] == [2, 6, 2]
-    groups = {"count.mae", "count.same.mae", "count.cross.mae", "find.novel.mAP", "find.novel.AP50", "rec.acc@0.5", "det.mAP"}
-    assert groups <= set(found) and [found[key]["n"] for key in ("count.mae", "count.same.mae", "find.novel.mAP")] == [2] * 3
+    groups = {
+        "count.mae",
+        "count.same.mae",
+        "count.cross.mae",
+        "find.novel.mAP",
+        "find.novel.AP50",
+        "rec.acc@0.5",
+        "det.mAP",
+    }
+    assert (
+        groups <= set(found)
+        and [found[key]["n"] for key in ("count.mae", "count.same.mae", "find.novel.mAP")]
+        == [2] * 3
+    )
 
 
 def test_a_griffons_groups_are_scored_apart():
@@ -450,7 +540,10 @@ def test_a_griffons_groups_are_scored_apart():
     places = [scene("count"), scene("count", ("cup",))]
     like = answer("", Grounding("", [A], [0.5]))
     asked_for = answer("", Grounding("cup", [A, B, C], [0.5] * 3))
-    ferret = Recorder("griffon", {"Find all objects like <crop>.": like, "Where is a cup? Give every box.": asked_for})
+    ferret = Recorder(
+        "griffon",
+        {"Find all objects like <crop>.": like, "Where is a cup? Give every box.": asked_for},
+    )
     found = evaluate(ferret, places, progress=False)
     assert {key: m["value"] for key, m in found.items()} == {
         "count.mae": 1.5,  # 3 for 2, 3 for 1
@@ -465,6 +558,8 @@ def test_what_cannot_be_evaluated(monkeypatch):
     for n in (0, -1):
         with pytest.raises(ValueError, match="at least one scene"):
             evaluate(Recorder(), n=n)
-    monkeypatch.setattr(evaluation, "find_spec", lambda name: None if name == "pycocotools" else name)
+    monkeypatch.setattr(
+        evaluation, "find_spec", lambda name: None if name == "pycocotools" else name
+    )
     with pytest.raises(ImportError, match="pip install"):
         evaluate(Recorder(), n=1)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ferretlite.fusion import (
+from ferretlite.vision.fusion import (
     Projector,
     VisualPosition,
     fourier_features,

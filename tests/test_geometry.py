@@ -1,11 +1,31 @@
 "Geometry: frames, bins, IoU, run lengths and points, on sizes that are not square and places off the diagonal"
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from ferretlite.geometry import (GOLDEN, N_BINS, Box, Mask, Point, as_boxes, bins_box, box_bins, box_iou, check_region, from_bins, from_unit,
-    region_bins, rle_decode, rle_encode, sample_points, to_bins, to_unit)
+from ferretlite.regions.geometry import (
+    GOLDEN,
+    N_BINS,
+    Box,
+    Mask,
+    Point,
+    as_boxes,
+    bins_box,
+    box_bins,
+    box_iou,
+    check_region,
+    from_bins,
+    from_unit,
+    region_bins,
+    rle_decode,
+    rle_encode,
+    sample_points,
+    to_bins,
+    to_unit,
+)
 
 few = settings(max_examples=25, derandomize=True, deadline=None, database=None)
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
@@ -23,7 +43,9 @@ def boxes(draw, size, spill=0):
 def masks(draw):
     h, w = draw(sizes)
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    smooth = np.add.outer(rng.random(h).cumsum(), rng.random(w).cumsum()) % draw(st.sampled_from([0.7, 3, 1000]))
+    smooth = np.add.outer(rng.random(h).cumsum(), rng.random(w).cumsum()) % draw(
+        st.sampled_from([0.7, 3, 1000])
+    )
     return smooth < draw(st.floats(0, 1)) * (smooth.max() + 1e-9)
 
 
@@ -36,6 +58,7 @@ def regions(draw):
 
 
 # frames
+
 
 @few
 @given(st.data(), sizes)
@@ -54,23 +77,33 @@ def test_x_is_divided_by_width_and_y_by_height():
 
 
 def test_lists_and_low_precision_become_float32():
-    for xy in ([1, 2], torch.tensor([1, 2]), torch.tensor([1, 2], dtype=torch.bfloat16), np.array([1, 2], dtype=np.float16)):
+    for xy in (
+        [1, 2],
+        torch.tensor([1, 2]),
+        torch.tensor([1, 2], dtype=torch.bfloat16),
+        np.array([1, 2], dtype=np.float16),
+    ):
         assert to_unit(xy, (4, 4)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, -1), (5,), (5, 5, 3), (float("nan"), 5)])
 def test_a_size_that_is_none_is_refused(size):
-    with pytest.raises(ValueError, match="height, width"): to_unit([1, 2], size)
+    with pytest.raises(ValueError, match="height, width"):
+        to_unit([1, 2], size)
 
 
 # bins
+
 
 @few
 @given(st.data(), sizes)
 def test_boxes_come_back_within_half_a_bin(data, size):
     box = data.draw(boxes(size))
     back, (h, w) = bins_box(box_bins(box, size), size), size
-    assert all(abs(a - b) <= side / 2000 * (1 + 1e-9) for a, b, side in zip(back.list(), box.list(), (w, h, w, h)))
+    assert all(
+        abs(a - b) <= side / 2000 * (1 + 1e-9)
+        for a, b, side in zip(back.list(), box.list(), (w, h, w, h))
+    )
     assert box_bins(back, size) == box_bins(box, size)
 
 
@@ -90,24 +123,35 @@ def test_bins_do_not_depend_on_the_float_type():
     for n in (100, 480, 640, 1000, 1022):
         pixels = torch.arange(n)
         exact = pixels * 1000 // n
-        assert torch.equal(to_bins(pixels / n), exact) and torch.equal(to_bins(pixels.double() / n), exact)
+        assert torch.equal(to_bins(pixels / n), exact) and torch.equal(
+            to_bins(pixels.double() / n), exact
+        )
 
 
-@pytest.mark.parametrize("bins", [[1, 2, 3], [1, 2, 3, 4, 5], [0, 0, 0, 1000], [-1, 0, 5, 5], [9, 0, 5, 5], [0, 9, 5, 5]])
+@pytest.mark.parametrize(
+    "bins", [[1, 2, 3], [1, 2, 3, 4, 5], [0, 0, 0, 1000], [-1, 0, 5, 5], [9, 0, 5, 5], [0, 9, 5, 5]]
+)
 def test_bins_that_are_no_box_are_refused(bins):
-    with pytest.raises(ValueError): bins_box(bins, (10, 10))
+    with pytest.raises(ValueError):
+        bins_box(bins, (10, 10))
 
 
 def test_numbers_that_no_place_has_are_refused():
     for bad in (float("nan"), float("inf")):
-        with pytest.raises(ValueError): Point(bad, 0)
-        with pytest.raises(ValueError): Box(0, 0, bad, 1)
-        with pytest.raises(ValueError): to_bins([bad])
-    with pytest.raises(TypeError): Point("1", 2)
-    with pytest.raises(TypeError): Point(None, 2)
+        with pytest.raises(ValueError):
+            Point(bad, 0)
+        with pytest.raises(ValueError):
+            Box(0, 0, bad, 1)
+        with pytest.raises(ValueError):
+            to_bins([bad])
+    with pytest.raises(TypeError):
+        Point("1", 2)
+    with pytest.raises(TypeError):
+        Point(None, 2)
 
 
 # boxes
+
 
 def test_ends_are_not_inclusive():
     box = Box(2, 1, 6, 4)
@@ -134,29 +178,41 @@ def test_pixels_of_a_box_are_those_whose_centre_it_holds(data, size):
     assume(box.x2 > 0 and box.y2 > 0 and box.x1 < w and box.y1 < h)
     y, x = np.mgrid[:h, :w] + 0.5
     plain = (x >= box.x1) & (x < box.x2) & (y >= box.y1) & (y < box.y2)
-    assert (box.to_mask(h, w) == plain).all() if plain.any() else 1 <= box.to_mask(h, w).sum() <= max(h, w)
+    assert (
+        (box.to_mask(h, w) == plain).all()
+        if plain.any()
+        else 1 <= box.to_mask(h, w).sum() <= max(h, w)
+    )
 
 
 def test_iou_by_hand_and_against_pixels():
     assert box_iou([Box(0, 0, 2, 2)], [Box(1, 0, 3, 2)]).item() == pytest.approx(1 / 3)
     rng = np.random.default_rng(0)
-    corners = np.sort(rng.integers(0, 20, (12, 2, 2)), axis=1).reshape(12, 4)        # x1 y1 x2 y2, some without area
+    corners = np.sort(rng.integers(0, 20, (12, 2, 2)), axis=1).reshape(
+        12, 4
+    )  # x1 y1 x2 y2, some without area
     a, b = [Box(*c) for c in corners[:6]], corners[6:]
     for i, row in enumerate(box_iou(a, b).tolist()):
         for j, iou in enumerate(row):
             m, n = (np.zeros((20, 20), bool) for _ in range(2))
-            m[corners[i][1]:corners[i][3], corners[i][0]:corners[i][2]] = n[b[j][1]:b[j][3], b[j][0]:b[j][2]] = True
+            m[corners[i][1] : corners[i][3], corners[i][0] : corners[i][2]] = n[
+                b[j][1] : b[j][3], b[j][0] : b[j][2]
+            ] = True
             assert iou == pytest.approx((m & n).sum() / max((m | n).sum(), 1), abs=1e-6)
 
 
 def test_iou_of_nothing():
-    assert box_iou([], []).shape == (0, 0) and box_iou(torch.zeros(0, 4), [Box(0, 0, 1, 1)]).shape == (0, 1)
+    assert box_iou([], []).shape == (0, 0) and box_iou(
+        torch.zeros(0, 4), [Box(0, 0, 1, 1)]
+    ).shape == (0, 1)
     assert box_iou(Box(1, 1, 1, 1), Box(1, 1, 1, 1)).item() == 0
     for bad in ([[1, 2, 3]], [1, 2, 3, 4], [[5, 5, 1, 1]], [[0, 0, float("nan"), 1]]):
-        with pytest.raises(ValueError): as_boxes(bad)
+        with pytest.raises(ValueError):
+            as_boxes(bad)
 
 
 # masks
+
 
 @few
 @given(masks())
@@ -167,14 +223,22 @@ def test_rle_equals_pycocotools(mask):
     assert ours == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
     assert (rle_decode(theirs) == mask).all() and (rle_decode(ours) == mask).all()
     assert Mask(mask).area == coco.area(theirs) and Mask(theirs) == Mask(mask)
-    if mask.any(): assert (Mask(mask).box().list() == np.array([1, 1, 1, 1]) * [*coco.toBbox(theirs)[:2], *(coco.toBbox(theirs)[:2] + coco.toBbox(theirs)[2:])]).all()
+    if mask.any():
+        assert (
+            Mask(mask).box().list()
+            == np.array([1, 1, 1, 1])
+            * [*coco.toBbox(theirs)[:2], *(coco.toBbox(theirs)[:2] + coco.toBbox(theirs)[2:])]
+        ).all()
 
 
 def test_rle_equals_pycocotools_on_large_counts():
     coco = pytest.importorskip("pycocotools.mask")
     mask = np.zeros((1500, 2000), dtype=bool)
     mask[0, 0] = mask[700:702, 900:1100] = mask[-1, -1] = True
-    assert rle_encode(mask)["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert (
+        rle_encode(mask)["counts"]
+        == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    )
     assert (rle_decode(rle_encode(mask)) == mask).all()
 
 
@@ -183,33 +247,63 @@ def test_the_three_forms_of_counts_are_one_mask():
     text = rle_encode(array)["counts"]
     for counts in ([2, 3, 1], [2, 1, 0, 2, 1], [0, 0, 2, 3, 1, 0], text, text.encode()):
         mask = Mask({"size": [2, 3], "counts": counts})
-        assert mask == Mask(array) and hash(mask) == hash(Mask(array)) and (mask.to_mask(2, 3) == array).all()
+        assert (
+            mask == Mask(array)
+            and hash(mask) == hash(Mask(array))
+            and (mask.to_mask(2, 3) == array).all()
+        )
     assert Mask(torch.tensor(array)) == Mask(array) == Mask(array.astype(np.uint8) * 255)
 
 
-@pytest.mark.parametrize("rle", [{}, {"size": [2, 3]}, {"size": [2], "counts": [6]}, {"size": [2, 3], "counts": [5]}, {"size": [2, 3], "counts": [7, -1]},
-    {"size": [2, 3], "counts": []}, {"size": [2, 3], "counts": ""}, {"size": [2, 3], "counts": "P"}, {"size": [2, 3], "counts": "é"}, {"size": [2, 3], "counts": "o" * 40 + "0"},
-    {"size": [2, 3], "counts": [[0, 0, 1, 1]]}, {"size": [2, 3], "counts": ["a"]}, {"size": [2, 3], "counts": None}, {"size": None, "counts": [6]}, {"size": "23", "counts": [6]}])
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {},
+        {"size": [2, 3]},
+        {"size": [2], "counts": [6]},
+        {"size": [2, 3], "counts": [5]},
+        {"size": [2, 3], "counts": [7, -1]},
+        {"size": [2, 3], "counts": []},
+        {"size": [2, 3], "counts": ""},
+        {"size": [2, 3], "counts": "P"},
+        {"size": [2, 3], "counts": "é"},
+        {"size": [2, 3], "counts": "o" * 40 + "0"},
+        {"size": [2, 3], "counts": [[0, 0, 1, 1]]},
+        {"size": [2, 3], "counts": ["a"]},
+        {"size": [2, 3], "counts": None},
+        {"size": None, "counts": [6]},
+        {"size": "23", "counts": [6]},
+    ],
+)
 def test_a_damaged_rle_is_one_clear_error(rle):
-    with pytest.raises(ValueError, match="expected"): rle_decode(rle)
-    with pytest.raises(ValueError, match="expected"): Mask(rle)
+    with pytest.raises(ValueError, match="expected"):
+        rle_decode(rle)
+    with pytest.raises(ValueError, match="expected"):
+        Mask(rle)
 
 
 @few
 @given(st.text(max_size=12) | st.binary(max_size=12))
 def test_any_text_as_counts_is_read_or_refused(counts):
-    try: assert rle_decode({"size": [3, 4], "counts": counts}).shape == (3, 4)
-    except ValueError: pass
+    try:
+        assert rle_decode({"size": [3, 4], "counts": counts}).shape == (3, 4)
+    except ValueError:
+        pass
 
 
 def test_mask_rows_are_y():
-    array = np.zeros((48, 64), dtype=bool); array[2, 60] = True
+    array = np.zeros((48, 64), dtype=bool)
+    array[2, 60] = True
     assert Mask(array).box() == Box(60, 2, 61, 3)
-    assert sample_points(Mask(array), (48, 64), 1).tolist() == [[60.5 / 64, pytest.approx(2.5 / 48)]]
-    with pytest.raises(ValueError): Mask(array).to_mask(64, 48)
+    assert sample_points(Mask(array), (48, 64), 1).tolist() == [
+        [60.5 / 64, pytest.approx(2.5 / 48)]
+    ]
+    with pytest.raises(ValueError):
+        Mask(array).to_mask(64, 48)
 
 
 # regions
+
 
 @few
 @given(regions(), st.integers(1, 40), st.booleans())
@@ -221,30 +315,39 @@ def test_points_lie_inside_their_region(region_and_size, n, random):
     columns, rows = (points * torch.tensor([w, h])).floor().long().T.numpy()
     mask = region.to_mask(h, w)
     assert mask[rows, columns].all()
-    if mask.sum() >= n: assert len(set(zip(rows, columns))) == n
-    elif generator is None: assert len(set(zip(rows, columns))) == mask.sum()      # all of them, if there are too few
+    if mask.sum() >= n:
+        assert len(set(zip(rows, columns))) == n
+    elif generator is None:
+        assert len(set(zip(rows, columns))) == mask.sum()  # all of them, if there are too few
 
 
 @few
 @given(regions(), st.integers(1, 40))
 def test_a_region_and_its_mask_give_the_same_points(region_and_size, n):
     region, size = region_and_size
-    assert torch.equal(sample_points(region, size, n), sample_points(Mask(region.to_mask(*size)), size, n))
+    assert torch.equal(
+        sample_points(region, size, n), sample_points(Mask(region.to_mask(*size)), size, n)
+    )
 
 
-@pytest.mark.parametrize("shape", [(64, 128), (64, 1024), (1024, 64), (512, 512), (1, 900), (33, 77)])
+@pytest.mark.parametrize(
+    "shape", [(64, 128), (64, 1024), (1024, 64), (512, 512), (1, 900), (33, 77)]
+)
 def test_points_spread_over_both_axes(shape):
     h, w = shape
     points = sample_points(Box(0, 0, w, h), shape, 512)
     for axis, side in ((0, w), (1, h)):
         filled = (points[:, axis] * min(side, 16)).floor().unique()
-        assert len(filled) == min(side, 16)                    # no empty sixteenth on either axis
+        assert len(filled) == min(side, 16)  # no empty sixteenth on either axis
         assert abs(points[:, axis].mean() - 0.5) < 0.02
 
 
 def test_random_points_are_uniform_and_follow_the_generator():
     box, size = Box(10, 20, 30, 80), (100, 50)
-    draw = lambda seed: sample_points(box, size, 400, torch.Generator().manual_seed(seed))
+
+    def draw(seed):
+        return sample_points(box, size, 400, torch.Generator().manual_seed(seed))
+
     assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
     mean = torch.stack([from_unit(draw(seed), size).mean(0) for seed in range(20)]).mean(0)
     assert mean.tolist() == pytest.approx([20, 50], abs=0.6)
@@ -252,28 +355,48 @@ def test_random_points_are_uniform_and_follow_the_generator():
 
 def test_a_ramp_comes_back_as_the_coordinates():
     h, w = 24, 60
-    ramp = torch.stack(torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij"), -1).flip(-1)      # [h, w, 2]: x, y
+    ramp = torch.stack(
+        torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij"), -1
+    ).flip(-1)  # [h, w, 2]: x, y
     yy, xx = np.mgrid[:h, :w]
-    for region in (Point(50, 3), Box(44.2, 1, 58, 6.7), Mask((xx > 40) & (yy < 9) & (xx + yy > 48))):
+    for region in (
+        Point(50, 3),
+        Box(44.2, 1, 58, 6.7),
+        Mask((xx > 40) & (yy < 9) & (xx + yy > 48)),
+    ):
         points = from_unit(sample_points(region, (h, w), 64), (h, w))
         assert (ramp[points[:, 1].long(), points[:, 0].long()] - points).abs().max() < 1e-3
 
 
 def test_a_point_reaches_a_disc_and_never_nothing():
     assert Point(5, 5).to_mask(10, 10).sum() == 1 and Point(4.5, 5.5).to_mask(10, 10)[5, 4]
-    disc = Point(320, 120).to_mask(480, 640)               # radius 2.4 px
+    disc = Point(320, 120).to_mask(480, 640)  # radius 2.4 px
     assert 12 <= disc.sum() <= 24 and Mask(disc).box().center() == Point(320, 120)
-    for corner in (Point(0, 0), Point(640, 0), Point(0, 480), Point(640, 480)): assert corner.to_mask(480, 640).any()
+    for corner in (Point(0, 0), Point(640, 0), Point(0, 480), Point(640, 480)):
+        assert corner.to_mask(480, 640).any()
 
 
 def test_a_region_outside_its_image_is_refused():
     size = (48, 64)
-    for bad in (Point(64.1, 3), Point(3, 48.1), Box(64, 0, 70, 5), Box(-5, 0, 0, 5), Box(0, 50, 5, 60), Mask(np.ones((64, 48), bool)), Mask(np.zeros(size, bool))):
-        with pytest.raises(ValueError): check_region(bad, size)
-        with pytest.raises(ValueError): sample_points(bad, size, 4)
-    with pytest.raises(TypeError): check_region([1, 2, 3, 4], size)
+    for bad in (
+        Point(64.1, 3),
+        Point(3, 48.1),
+        Box(64, 0, 70, 5),
+        Box(-5, 0, 0, 5),
+        Box(0, 50, 5, 60),
+        Mask(np.ones((64, 48), bool)),
+        Mask(np.zeros(size, bool)),
+    ):
+        with pytest.raises(ValueError):
+            check_region(bad, size)
+        with pytest.raises(ValueError):
+            sample_points(bad, size, 4)
+    with pytest.raises(TypeError):
+        check_region([1, 2, 3, 4], size)
     assert check_region(Box(-5, -5, 100, 20), size) == Box(0, 0, 64, 20)
-    assert check_region(Point(64, 48), size) == Point(64, 48) and check_region(Box(3, 3, 3, 3), size) == Box(3, 3, 3, 3)
+    assert check_region(Point(64, 48), size) == Point(64, 48) and check_region(
+        Box(3, 3, 3, 3), size
+    ) == Box(3, 3, 3, 3)
 
 
 # values worked out by hand: every axis, edge and count differs
@@ -345,7 +468,9 @@ def test_which_columns_and_rows_a_box_owns(edges, columns):
     assert np.flatnonzero(Box(1, low, 3, high).to_mask(8, 5).any(1)).tolist() == columns
 
 
-@pytest.mark.parametrize("edges", [(-3, 0, -0.1, 5), (0, -3, 5, -0.1), (8.1, 0, 9, 5), (0, 5.1, 5, 9)])
+@pytest.mark.parametrize(
+    "edges", [(-3, 0, -0.1, 5), (0, -3, 5, -0.1), (8.1, 0, 9, 5), (0, 5.1, 5, 9)]
+)
 def test_a_box_beyond_the_image_owns_no_pixels(edges):
     with pytest.raises(ValueError, match="touch the image"):
         Box(*edges).to_mask(5, 8)
@@ -356,7 +481,9 @@ def test_runs_are_counted_down_the_columns():
     assert Point(6.5, 2.5).pixel_runs(5, 8).tolist() == [[32, 1]]  # 6 * 5 + 2
 
 
-@pytest.mark.parametrize("size, radius", [((600, 1000), 3.0), ((1000, 600), 3.0), ((80, 90), 0.5), ((480, 640), 2.4)])
+@pytest.mark.parametrize(
+    "size, radius", [((600, 1000), 3.0), ((1000, 600), 3.0), ((80, 90), 0.5), ((480, 640), 2.4)]
+)
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.5), (0.3, 0.75), (0.5, 0.0), (0.0, 0.5)])
 def test_a_point_owns_the_pixels_within_its_radius(size, radius, shift):
     "Radius: 0.5 px, or 0.5 % of the shorter side."
@@ -396,7 +523,9 @@ def test_any_positive_size_is_one(size):
     assert to_unit([0, 0], size).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5), (float("inf"), 5), (5, float("inf")), None, 5, ("a", "b")])
+@pytest.mark.parametrize(
+    "size", [(0, 5), (5, 0), (-1, 5), (float("inf"), 5), (5, float("inf")), None, 5, ("a", "b")]
+)
 def test_a_side_that_is_none_is_refused_on_both_axes(size):
     with pytest.raises(ValueError, match="height, width"):
         to_unit([1, 2], size)
@@ -428,7 +557,9 @@ def test_boxes_and_their_bins_by_hand():
     assert region_bins(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]
 
 
-@pytest.mark.parametrize("bins", [[1000, 0, 1000, 5], [0, 1000, 5, 1000], [0, 0, 5, 1000], [0, -1, 5, 5], [-1, 0, 5, 5]])
+@pytest.mark.parametrize(
+    "bins", [[1000, 0, 1000, 5], [0, 1000, 5, 1000], [0, 0, 5, 1000], [0, -1, 5, 5], [-1, 0, 5, 5]]
+)
 def test_bins_end_at_999(bins):
     with pytest.raises(ValueError, match="0 to 999"):
         bins_box(bins, (10, 20))
@@ -459,7 +590,13 @@ def test_boxes_in_every_form_are_one_tensor():
     assert as_boxes(Box(*rows[1])).tolist() == rows[1:]
     assert as_boxes([]).shape == as_boxes(()).shape == (0, 4)
     assert as_boxes([[3, 4, 3, 4]]).tolist() == [[3, 4, 3, 4]]
-    for bad in ([[1, 5, 2, 4]], [[5, 1, 4, 2]], torch.zeros(2, 5), torch.zeros(4), torch.zeros(1, 2, 4)):
+    for bad in (
+        [[1, 5, 2, 4]],
+        [[5, 1, 4, 2]],
+        torch.zeros(2, 5),
+        torch.zeros(4),
+        torch.zeros(1, 2, 4),
+    ):
         with pytest.raises(ValueError, match="found"):
             as_boxes(bad)
 
@@ -490,7 +627,12 @@ def test_what_is_no_mask_is_refused():
     for bad in (np.zeros((2, 3)), np.array([["a"]])):
         with pytest.raises(TypeError, match="booleans or whole numbers"):
             rle_encode(bad)
-    for bad in (np.zeros(4, bool), np.zeros((1, 2, 3), bool), np.zeros((0, 4), bool), np.zeros((4, 0), bool)):
+    for bad in (
+        np.zeros(4, bool),
+        np.zeros((1, 2, 3), bool),
+        np.zeros((0, 4), bool),
+        np.zeros((4, 0), bool),
+    ):
         with pytest.raises(ValueError, match="expected"):
             rle_encode(bad)
 
@@ -515,7 +657,9 @@ def test_counts_that_do_not_fill_the_image_are_refused(rle):
 
 
 def test_a_count_may_have_seven_characters():
-    assert rle_decode({"size": [2, 3], "counts": "VPPPPP0"}).sum() == 0  # 6, and six groups of zeros
+    assert (
+        rle_decode({"size": [2, 3], "counts": "VPPPPP0"}).sum() == 0
+    )  # 6, and six groups of zeros
 
 
 def test_a_mask_knows_its_size_area_and_box():
@@ -594,16 +738,29 @@ def test_even_points_by_hand():
 
 
 def test_too_few_pixels_are_all_taken_evenly():
-    points = from_unit(sample_points(Box(1, 2, 3, 3), (5, 4), 5), (5, 4))  # 2 pixels: 3 times the first
-    assert points[:, 0].tolist() == pytest.approx([1.5, 1.5, 1.5, 2.5, 2.5]) and (points[:, 1] == 2.5).all()
+    points = from_unit(
+        sample_points(Box(1, 2, 3, 3), (5, 4), 5), (5, 4)
+    )  # 2 pixels: 3 times the first
+    assert (
+        points[:, 0].tolist() == pytest.approx([1.5, 1.5, 1.5, 2.5, 2.5])
+        and (points[:, 1] == 2.5).all()
+    )
 
 
 def test_random_points_are_a_random_choice_of_pixels():
     box, size = Box(1, 2, 4, 7), (9, 6)  # 15 pixels
-    draw = lambda n, seed=3: from_unit(sample_points(box, size, n, torch.Generator().manual_seed(seed)), size)
-    number = lambda points: ((points[:, 0] - 1.5) * 5 + points[:, 1] - 2.5).round().long()
+
+    def draw(n, seed=3):
+        return from_unit(sample_points(box, size, n, torch.Generator().manual_seed(seed)), size)
+
+    def number(points):
+        return ((points[:, 0] - 1.5) * 5 + points[:, 1] - 2.5).round().long()
+
     whole = torch.randperm(15, generator=torch.Generator().manual_seed(3))
-    assert number(draw(15)).tolist() == whole.tolist() and number(draw(6)).tolist() == whole[:6].tolist()
+    assert (
+        number(draw(15)).tolist() == whole.tolist()
+        and number(draw(6)).tolist() == whole[:6].tolist()
+    )
     repeated = torch.randint(15, (16,), generator=torch.Generator().manual_seed(3))
     assert number(draw(16)).tolist() == repeated.tolist()
 

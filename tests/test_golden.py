@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from ferretlite.evaluation import CAPS, questions_about
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.inference import Ferret
-from ferretlite.scenes import make_example, make_scene
+from ferretlite.evaluation.suites import CAPS, questions_about
+from ferretlite.model.inference import Ferret
+from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.scenes.world import make_example, make_scene
 
 GOLDEN = Path(__file__).parent / "golden"
-MARGIN = 0.03  # least lead of a token's logit over the next one; other processors differ by about 0.0001
+MARGIN = (
+    0.03  # least lead of a token's logit over the next one; other processors differ by about 0.0001
+)
 SEEDS = range(5000, 5400)  # of the scenes that are asked about; training and evaluation show others
 SIZES = (384, (256, 384), (384, 288))  # side, or (height, width)
 
@@ -95,9 +97,13 @@ def picture_or_region(held: dict):
 
 def crop_from(held: dict, image):
     """A crop: a drawn example, or the part of the image in a box."""
-    from ferretlite.tasks import Crop
+    from ferretlite.scenes.turns import Crop
 
-    return Crop(make_example(*held["example"])) if "example" in held else Crop(image, Box(*held["box"]))
+    return (
+        Crop(make_example(*held["example"]))
+        if "example" in held
+        else Crop(image, Box(*held["box"]))
+    )
 
 
 # -- looking for questions with a clear answer
@@ -120,7 +126,9 @@ class Margins:
         out = self.generate(**inputs)
         end = self.ferret.processor.tokenizer.eos_token_id
         best = torch.stack(out.logits, 1).float().topk(2, -1).values  # [B, L, 2]
-        for row, tokens in zip(best[..., 0] - best[..., 1], out.sequences[:, -best.shape[1] :].tolist()):
+        for row, tokens in zip(
+            best[..., 0] - best[..., 1], out.sequences[:, -best.shape[1] :].tolist()
+        ):
             length = tokens.index(end) + 1 if end in tokens else len(tokens)
             self.least = min(self.least, row[:length].min().item())
         return out
@@ -143,10 +151,14 @@ def candidates(model: str, seed: int) -> list:
             if turn.task == "search":
                 kind = "novel" if split == "novel" else turn.meta["source"]
                 crop, name = turn.crops[0], turn.meta["kind"]
-                options["crops"] = [{"example": [name, seed]} if crop.box is None else {"box": crop.box.list()}]
+                options["crops"] = [
+                    {"example": [name, seed]} if crop.box is None else {"box": crop.box.list()}
+                ]
             found.append((kind, {**where, "method": "ask", "options": options}))
         if split == "test" and scene.objects:
-            found += [(f"ask {m}", {**where, "method": m, "options": o}) for m, o in calls(scene, style)]
+            found += [
+                (f"ask {m}", {**where, "method": m, "options": o}) for m, o in calls(scene, style)
+            ]
     return found
 
 
@@ -164,7 +176,11 @@ def calls(scene, style: str) -> list:
     ]
     if style == "griffon":
         found.append(("ground", {"phrase": [f"the {first.phrase}", f"the {last.phrase}"]}))
-        return [*found, ("find", {"like": box}), ("find", {"like": {"example": [names[0], scene.seed]}})]
+        return [
+            *found,
+            ("find", {"like": box}),
+            ("find", {"like": {"example": [names[0], scene.seed]}}),
+        ]
     return [*found, ("ground", {"caption": listed}), ("refer", {"region": box}), ("detect", {})]
 
 
@@ -189,7 +205,9 @@ def find_questions(ferret, model: str) -> list:
                 continue
             used.add(variant)
             left[kind] -= 1
-            held.append({"kind": kind, **question, "margin": round(margins.least, 3), "answer": found})
+            held.append(
+                {"kind": kind, **question, "margin": round(margins.least, 3), "answer": found}
+            )
             break  # one question a scene
         if not any(left.values()):
             return sorted(held, key=lambda q: list(WANTED[model]).index(q["kind"]))
@@ -213,7 +231,10 @@ def questions():
     found = []
     for model in WANTED:
         held = read_golden(model) if (GOLDEN / f"{model}.json").exists() else []
-        found += [pytest.param(model, q, id=f"{model}-{i}-{q['kind'].replace(' ', '-')}") for i, q in enumerate(held)]
+        found += [
+            pytest.param(model, q, id=f"{model}-{i}-{q['kind'].replace(' ', '-')}")
+            for i, q in enumerate(held)
+        ]
     return found
 
 
@@ -233,7 +254,9 @@ def test_golden_answer(model, question, ferrets):
     assert found.keys() == expected.keys()
     for key in found.keys() - {"groundings"}:
         assert found[key] == expected[key]
-    for mine, theirs in zip(found.get("groundings", []), expected.get("groundings", []), strict=True):
+    for mine, theirs in zip(
+        found.get("groundings", []), expected.get("groundings", []), strict=True
+    ):
         assert mine["name"] == theirs["name"]
         assert np.shape(mine["boxes"]) == np.shape(theirs["boxes"])
         np.testing.assert_allclose(mine["boxes"], theirs["boxes"], rtol=0, atol=0.002)
@@ -243,9 +266,13 @@ def test_golden_answer(model, question, ferrets):
 @pytest.mark.parametrize("model", WANTED)
 def test_golden_answers_asked_together_are_the_same(model, ferrets):
     """A batch of unlike questions gives what each gave alone."""
-    held = [q for q in read_golden(model) if q["method"] == "ask" and "crops" not in q["options"]][:8]
+    held = [q for q in read_golden(model) if q["method"] == "ask" and "crops" not in q["options"]][
+        :8
+    ]
     images = [make_scene(q["seed"], as_size(q["size"]), q["split"]).image for q in held]
     options = [q["options"] for q in held]
     regions = [[region_from(r) for r in o.get("regions", [])] for o in options]
-    answers = ferrets[model].ask(images, [o["prompt"] for o in options], regions, max_new_tokens=448)
+    answers = ferrets[model].ask(
+        images, [o["prompt"] for o in options], regions, max_new_tokens=448
+    )
     assert [a.raw_text for a in answers] == [q["answer"]["raw_text"] for q in held]

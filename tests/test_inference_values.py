@@ -10,26 +10,25 @@ import torch
 from PIL import Image
 from small_model import Scripted, save_small, small_ferret
 
-from ferretlite import inference
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.grammar import Grounding
-from ferretlite.inference import (
+from ferretlite.model import inference
+from ferretlite.model.inference import (
     Answer,
     Ferret,
     as_crops,
     as_questions,
     caption_phrases,
     cut_at_end,
-    draw,
     find_model,
     gathered,
     grounding_question,
-    picture_format,
-    save_image,
     shipped_models,
     token_probabilities,
     where_are,
 )
+from ferretlite.regions import drawing
+from ferretlite.regions.drawing import draw, picture_format, save_image
+from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.regions.grammar import Grounding
 
 
 def defaults(function):
@@ -50,7 +49,7 @@ def test_defaults_are_the_documented_ones():
     empty = Answer("a")
     assert (empty.groundings, empty.raw_text, empty.finish_reason) == ([], "", "stop")
     assert (empty.warnings, empty.image, empty.regions, empty.prompt) == ([], None, [], "")
-    assert inference.PALETTE == (
+    assert drawing.PALETTE == (
         "#e6194b",
         "#1a8f3c",
         "#2a5bd7",
@@ -460,8 +459,8 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_grounding():
     picture = Image.new("RGB", (360, 180), "white")  # twice as large when drawn
     boxes = [Box(20 + 30 * i, 60, 40 + 30 * i, 150) for i in range(10)]
     found = draw(picture, [Grounding("", [b]) for b in boxes])
-    for i, box in enumerate(boxes):
-        color = rgb(inference.PALETTE[i % 8])
+    for i, _box in enumerate(boxes):
+        color = rgb(drawing.PALETTE[i % 8])
         left, right, top, below = 40 + 60 * i, 79 + 60 * i, 120, 299
         for x, y in (
             (left, 200),
@@ -492,7 +491,7 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_grounding():
 def test_labels_tell_name_and_score_above_the_box_or_inside(monkeypatch):
     written = []
     monkeypatch.setattr(
-        inference.ImageDraw.ImageDraw,
+        drawing.ImageDraw.ImageDraw,
         "text",
         lambda self, xy, text, **k: written.append((text, xy, k["fill"])),
     )
@@ -507,10 +506,10 @@ def test_labels_tell_name_and_score_above_the_box_or_inside(monkeypatch):
     (x, y), (x2, y2), (x3, y3) = (xy for _, xy, _ in written)
     assert x == 103 and 175 < y < 190 and (x2, y2) == (13, 6)  # no room above the second
     assert 660 < x3 < 700  # moved to the left, into the picture
-    color = rgb(inference.PALETTE[0])
+    color = rgb(drawing.PALETTE[0])
     assert found.getpixel((101, 197)) == found.getpixel((101, int(y))) == color
     assert found.getpixel((101, 170)) == (255, 255, 255)
-    assert found.getpixel((710, 290)) == rgb(inference.PALETTE[1])
+    assert found.getpixel((710, 290)) == rgb(drawing.PALETTE[1])
 
 
 def test_regions_are_drawn_dashed_tinted_or_as_a_ring():
@@ -538,9 +537,11 @@ def test_an_answer_shows_its_groundings_and_regions():
         "", [Grounding("", [Box(10, 200, 300, 400)])], image=image, regions=[Point(500, 500)]
     )
     shown = answer.show()
-    assert shown.getpixel((10, 300)) == rgb(inference.PALETTE[0]) and shown.getpixel(
-        (508, 500)
-    ) == (0, 0, 0)
+    assert shown.getpixel((10, 300)) == rgb(drawing.PALETTE[0]) and shown.getpixel((508, 500)) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_a_files_ending_says_its_format(tmp_path):

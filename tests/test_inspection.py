@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferretlite.data import Files
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.inspection import (
+from ferretlite.common.files import WEIGHTS
+from ferretlite.data.inspection import (
     PAGE,
     bars,
     check,
@@ -29,10 +28,12 @@ from ferretlite.inspection import (
     picture_data,
     write_check,
 )
-from ferretlite.mixtures import Part, Recipe, shuffled
-from ferretlite.processor import FerretProcessor
-from ferretlite.stages import WEIGHTS
-from ferretlite.tasks import Conversation, Crop, Turn
+from ferretlite.data.mixtures import shuffled
+from ferretlite.data.readers import Files
+from ferretlite.data.recipes import Part, Recipe
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.scenes.turns import Conversation, Crop, Turn
 
 MAGENTA, GREEN = (230, 30, 200), (26, 143, 60)
 

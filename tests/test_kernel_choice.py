@@ -7,23 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from ferretlite import kernels
-from ferretlite.kernels import (
-    FLOAT_TILE,
-    TILES,
-    Tile,
+from ferretlite.vision import conv_kernels as kernels
+from ferretlite.vision import kernel_choice
+from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision.conv_kernels import FLOAT_TILE, TILES, Tile, constants_of, conv_cells
+from ferretlite.vision.kernel_choice import choose_tile, forced, nearest_row, use_triton
+from ferretlite.vision.kernels import (
     check_conv,
-    choose_tile,
-    constants_of,
-    conv_cells,
     conv_gelu,
     conv_gelu_torch,
-    forced,
-    nearest_row,
     shuffle_cells,
     shuffle_norm,
     shuffle_norm_torch,
-    use_triton,
 )
 
 needs_triton = pytest.mark.triton
@@ -48,7 +43,7 @@ def row(op="conv", shape=(400, 64, 128), dtype="bfloat16", training=False, right
 def recorded(monkeypatch, tmp_path):
     "A function that makes rows the record of this machine's GPU."
     monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
-    monkeypatch.setattr(kernels, "triton", object())
+    monkeypatch.setattr(kernel_choice, "triton", object())
     names = iter(range(100))
 
     def write(*rows):
@@ -63,7 +58,7 @@ def recorded(monkeypatch, tmp_path):
 
 
 def test_constants_of_the_kernels():
-    assert kernels.MOST == 4096 and kernels.IMPLS == ("auto", "triton", "torch")
+    assert kernels_module.MOST == 4096 and kernel_choice.IMPLS == ("auto", "triton", "torch")
     assert kernels.DTYPES == (torch.float32, torch.float16, torch.bfloat16)
     assert FLOAT_TILE == (128, 64, 16, 8, 2, 1, True, 80)
     assert Tile(1, 2, 3, 4, 5) == (1, 2, 3, 4, 5, 1, True, 80)
@@ -115,19 +110,22 @@ def test_sizes_of_what_comes_out():
 def test_the_record_is_that_of_the_gpu_by_number_unless_the_environment_names_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"NVIDIA L{i} (test)")
     monkeypatch.delenv("FERRETLITE_KERNELS", raising=False)
-    found = kernels.record_of(torch.device("cuda:7"))
-    assert found == kernels.RECORDS / "nvidia-l7-test.json"
-    assert kernels.record_of(torch.device("cuda:8")).name == "nvidia-l8-test.json"
-    assert kernels.record_of(torch.device("cpu")) is None
+    found = kernel_choice.record_of(torch.device("cuda:7"))
+    assert found == kernel_choice.RECORDS / "nvidia-l7-test.json"
+    assert kernel_choice.record_of(torch.device("cuda:8")).name == "nvidia-l8-test.json"
+    assert kernel_choice.record_of(torch.device("cpu")) is None
     monkeypatch.setenv("FERRETLITE_KERNELS", "mine.json")
-    assert kernels.record_of(torch.device("cuda:7")) == "mine.json"
-    assert kernels.record_of(torch.device("cpu")) is None
-    assert kernels.RECORDS.parts[-3:] == ("ferretlite", "records", "kernels")
+    assert kernel_choice.record_of(torch.device("cuda:7")) == "mine.json"
+    assert kernel_choice.record_of(torch.device("cpu")) is None
+    assert kernel_choice.RECORDS.parts[-3:] == ("ferretlite", "records", "kernels")
 
 
 def test_a_measurement_counts_up_to_a_factor_of_two_in_each_size():
     record = dict(rows=[row()])
-    find = lambda *shape: nearest_row(record, "conv", BRAIN, False, shape) is not None
+
+    def find(*shape):
+        return nearest_row(record, "conv", BRAIN, False, shape) is not None
+
     assert find(800, 64, 128) and find(200, 64, 128) and find(800, 32, 256)
     assert not find(801, 64, 128) and not find(199, 64, 128)
     assert not find(400, 129, 128) and not find(400, 64, 63)
@@ -201,7 +199,7 @@ def test_auto_stays_with_pytorch_where_our_kernels_do_not_run(recorded, monkeypa
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert not chosen() and chosen(impl="triton")
     monkeypatch.undo()
-    monkeypatch.setattr(kernels, "triton", None)
+    monkeypatch.setattr(kernel_choice, "triton", None)
     assert not chosen()
     with pytest.raises(ImportError, match="needs Triton"):
         chosen(impl="triton")
@@ -209,15 +207,15 @@ def test_auto_stays_with_pytorch_where_our_kernels_do_not_run(recorded, monkeypa
 
 
 def test_what_our_kernels_cannot_do_is_refused(monkeypatch):
-    monkeypatch.setattr(kernels, "triton", object())
-    monkeypatch.setattr(kernels, "interpreted", lambda: False)
+    monkeypatch.setattr(kernel_choice, "triton", object())
+    monkeypatch.setattr(kernel_choice, "interpreted", lambda: False)
     for dtype in kernels.DTYPES:
         assert chosen(OnGpu(dtype), "triton") and chosen(torch.zeros(1, device="meta"), "triton")
     with pytest.raises(ValueError, match="expected float32, float16 or bfloat16"):
         chosen(OnGpu(torch.float64), "triton")
     with pytest.raises(ValueError, match="found a map on cpu"):
         chosen(torch.zeros(1), "triton")
-    monkeypatch.setattr(kernels, "interpreted", lambda: True)
+    monkeypatch.setattr(kernel_choice, "interpreted", lambda: True)
     assert chosen(torch.zeros(1), "triton")
 
 
@@ -226,19 +224,22 @@ def test_a_tile_is_what_was_just_tried_or_measured_or_the_first(recorded):
     other = {"forward": [9, 8, 7, 6, 5, 4, False, 90]}
     recorded(row(training=True, tiles=measured), row(tiles=other))
     size = (400, 64, 128)
-    pick = lambda kernel, training, x=None: choose_tile(kernel, x or OnGpu(), training, size)
+
+    def pick(kernel, training, x=None):
+        return choose_tile(kernel, x or OnGpu(), training, size)
+
     assert pick("dx", True) == Tile(1, 2, 3, 4, 5)
     assert pick("forward", False) == Tile(9, 8, 7, 6, 5, 4, False, 90)
     assert pick("dw", True) == TILES["dw"][0] and pick("dx", False) == TILES["dx"][0]
     assert pick("dx", True, OnGpu(torch.float16)) == TILES["dx"][0]
     assert pick("dx", True, OnGpu(torch.float32)) == FLOAT_TILE
     assert choose_tile("dx", OnGpu(), True, (4000, 64, 128)) == TILES["dx"][0]
-    kernels.TRIED["dx", True, 400, 64, 128, BRAIN] = Tile(6, 6, 6, 6, 6)
+    kernel_choice.TRIED["dx", True, 400, 64, 128, BRAIN] = Tile(6, 6, 6, 6, 6)
     try:
         assert pick("dx", True) == Tile(6, 6, 6, 6, 6)
         assert pick("dx", False) == TILES["dx"][0] and pick("dw", True) == TILES["dw"][0]
     finally:
-        kernels.TRIED.clear()
+        kernel_choice.TRIED.clear()
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def asked(monkeypatch):
         calls.append((impl, op, training, tuple(shape), ours, theirs))
         return False
 
-    monkeypatch.setattr(kernels, "use_triton", spy)
+    monkeypatch.setattr(kernels_module, "use_triton", spy)
     return calls
 
 
@@ -300,7 +301,7 @@ def test_a_program_holds_4096_numbers_each_side_rounded_up_to_a_power_of_two(
     shuffle_norm(*tensors, k, impl="triton")
     assert [call[0] for call in asked] == ["auto" if fits else "torch", "triton"]
     if not fits:
-        monkeypatch.setattr(kernels, "use_triton", lambda *_: True)
+        monkeypatch.setattr(kernels_module, "use_triton", lambda *_: True)
         with pytest.raises(ValueError, match="expected at most 4096 numbers"):
             shuffle_norm(*tensors, k, impl="triton")
 
@@ -371,7 +372,9 @@ def test_three_tensors_must_make_a_convolution():
 
 
 def test_indices_must_fit_into_32_bits():
-    empty = lambda *shape: torch.empty(shape, device="meta")
+    def empty(*shape):
+        return torch.empty(shape, device="meta")
+
     weight, bias = empty(2, 16, 3, 3), empty(2)
     check_conv(empty(1, 2**13 - 1, 2**13, 16), weight, bias)
     check_conv(empty(1, 1, 2**26 - 1, 16), weight, bias)
@@ -403,16 +406,16 @@ def test_what_the_ops_say_about_their_results_without_computing_them():
     x = torch.empty(2, 5, 4, 6, device="meta", dtype=BRAIN)
     w, b = torch.empty(8, 3, 3, 6, device="meta", dtype=BRAIN), torch.empty(8, device="meta")
     for gelu, save, kept in ((1, 1, (2, 3, 2, 8)), (1, 0, (0,)), (0, 1, (0,))):
-        y, z = kernels.conv_gelu_op(x, w, b, bool(gelu), bool(save))
+        y, z = kernels_module.conv_gelu_op(x, w, b, bool(gelu), bool(save))
         assert y.shape == (2, 3, 2, 8) and y.dtype == BRAIN and z.shape == kept
-    dx, dw, db = kernels.conv_gelu_backward_op(y, x, w, z, False, [True, True, False])
+    dx, dw, db = kernels_module.conv_gelu_backward_op(y, x, w, z, False, [True, True, False])
     assert (dx.shape, dw.shape, db.shape) == (x.shape, w.shape, (0,))
-    dx, dw, db = kernels.conv_gelu_backward_op(y, x, w, z, False, [False, True, True])
+    dx, dw, db = kernels_module.conv_gelu_backward_op(y, x, w, z, False, [False, True, True])
     assert (dx.shape, dw.shape, db.shape) == ((0,), w.shape, (8,))
     gain = torch.empty(54, device="meta")
-    y, mean, rstd = kernels.shuffle_norm_op(x, gain, gain, 3, 1e-5)
+    y, mean, rstd = kernels_module.shuffle_norm_op(x, gain, gain, 3, 1e-5)
     assert y.shape == (2, 2, 2, 54) and y.dtype == BRAIN
     assert mean.shape == rstd.shape == (8,) and mean.dtype == rstd.dtype == torch.float32
-    dx, dw, db = kernels.shuffle_norm_backward_op(y, x, gain, mean, rstd, 3)
+    dx, dw, db = kernels_module.shuffle_norm_backward_op(y, x, gain, mean, rstd, 3)
     assert dx.shape == x.shape and dw.shape == db.shape == (54,)
     assert dx.dtype == BRAIN and dw.dtype == torch.float32

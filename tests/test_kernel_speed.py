@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ferretlite import kernel_speed
-from ferretlite.kernel_speed import (
+from ferretlite.evaluation import kernel_speed
+from ferretlite.evaluation.kernel_speed import (
     bench_conv,
     bench_kernels,
     bench_shuffle,
@@ -24,7 +24,9 @@ from ferretlite.kernel_speed import (
     training_step,
     worst_error,
 )
-from ferretlite.kernels import TILES, TRIED, Tile, conv_gelu_torch, shuffle_norm_torch
+from ferretlite.vision.conv_kernels import TILES, Tile
+from ferretlite.vision.kernel_choice import TRIED
+from ferretlite.vision.kernels import conv_gelu_torch, shuffle_norm_torch
 
 
 class OnCpu(TorchFunctionMode):
@@ -282,7 +284,10 @@ def test_each_kernels_tile_is_tried_with_its_own_work_and_remembered(monkeypatch
 
     monkeypatch.setattr(kernel_speed, "pick_tile", pick)
     for name in ("launch_forward", "launch_dx", "launch_dw"):
-        spy = lambda *args, name=name: calls.append((name, *args))
+
+        def spy(*args, name=name):
+            return calls.append((name, *args))
+
         monkeypatch.setattr(kernel_speed, name, spy)
     try:
         tried = pick_tiles(x, taps, b, dy, (9, 3, 7))
@@ -368,7 +373,9 @@ def test_a_row_of_the_convolution_says_what_was_measured(bench):
 
 def test_cudnn_searches_for_one_way_alone_and_each_way_has_its_own_layout(bench, monkeypatch):
     searched, eager, ours = [], [], []
-    is_packed = lambda w: w.is_contiguous(memory_format=torch.channels_last)
+
+    def is_packed(w):
+        return w.is_contiguous(memory_format=torch.channels_last)
 
     def theirs(x, w, b, gelu=True):
         searched.append(torch.backends.cudnn.benchmark)
@@ -389,10 +396,16 @@ def test_cudnn_searches_for_one_way_alone_and_each_way_has_its_own_layout(bench,
 
 def test_a_kernel_that_is_off_by_two_percent_is_wrong(bench, monkeypatch):
     for factor, right in ((1.015, True), (1.025, False)):
-        off = lambda *t, impl, factor=factor: conv_gelu_torch(*t) * factor
+
+        def off(*t, impl, factor=factor):
+            return conv_gelu_torch(*t) * factor
+
         monkeypatch.setattr(kernel_speed, "conv_gelu", off)
         assert [r["right"] for r in bench_conv(70, 2, 7, 4, torch.float32)] == [right] * 2
-        off = lambda *t, impl, factor=factor: shuffle_norm_torch(*t) * factor
+
+        def off(*t, impl, factor=factor):
+            return shuffle_norm_torch(*t) * factor
+
         monkeypatch.setattr(kernel_speed, "shuffle_norm", off)
         assert [r["right"] for r in bench_shuffle(70, 2, 4, torch.float32)] == [right] * 2
     # right in its result and wrong in its gradients: only the row of training is wrong

@@ -10,51 +10,53 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
-from ferretlite import language
-from ferretlite.geometry import Box, Point
-from ferretlite.language import (
-    COURSES,
+from ferretlite.model import tokens as tokens_module
+from ferretlite.model.tokens import (
     CROP,
     GRIFFON_LESSONS,
     IMAGE,
-    LAYOUTS,
     LESSONS,
     REGION,
-    ThingScenes,
-    begun_lm,
     boxes_written,
-    collate_things,
     corpus,
-    edge_features,
     encode_turns,
-    lesson_loss,
+    next_token_loss,
+    pad_rows,
+    prompt_ids,
+    prompt_in_words,
+    prompt_text,
+    scene_in_words,
+    tiny_llama_config,
+    train_tokenizer,
+    turn_mask,
+    with_crop_token,
+)
+from ferretlite.pretraining import language
+from ferretlite.pretraining import objects as objects_module
+from ferretlite.pretraining.language import begun_lm, lesson_loss, pretrain_lm
+from ferretlite.pretraining.objects import (
+    COURSES,
+    LAYOUTS,
+    ThingScenes,
+    collate_things,
+    edge_features,
     lesson_objects,
     lesson_turns,
     look_loss,
     mark_things,
     mirrored,
     n_visual,
-    next_token_loss,
-    pad_rows,
     patch_places,
     pooled_objects,
-    pretrain_lm,
-    prompt_ids,
-    prompt_in_words,
-    prompt_text,
     read_things,
     rename,
-    scene_in_words,
     thing_vectors,
-    tiny_llama_config,
     told_in_things,
-    train_tokenizer,
-    turn_mask,
-    with_crop_token,
     word_shares,
 )
-from ferretlite.scenes import Scene, SceneObject, make_scene
-from ferretlite.tasks import Turn
+from ferretlite.regions.geometry import Box, Point
+from ferretlite.scenes.turns import Turn
+from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 TEXTS = ["Where is the red star? red star [12, 345, 6, 789], blue cup [0, 1, 2, 3]"] * 20
 
@@ -78,13 +80,13 @@ def defaults(function):
 
 
 def test_documented_constants():
-    assert (language.IMAGE, language.REGION, language.CROP) == (
+    assert (tokens_module.IMAGE, tokens_module.REGION, tokens_module.CROP) == (
         "<image>",
         "<region_fea>",
         "<crop_fea>",
     )
-    assert language.SPECIAL == dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
-    assert language.ROLES == ("USER:", "ASSISTANT:")
+    assert tokens_module.SPECIAL == dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    assert tokens_module.ROLES == ("USER:", "ASSISTANT:")
     assert LESSONS == dict(
         caption=0.5,
         grounded_caption=0.5,
@@ -98,12 +100,17 @@ def test_documented_constants():
         word=0.5,
     )
     assert GRIFFON_LESSONS == dict(find=5.0, find_set=2.0, search=3.0, find_phrases=1.5, tell=1.0)
-    assert (language.OCTAVES, language.THING_WIDTH) == (
+    assert (objects_module.OCTAVES, objects_module.THING_WIDTH) == (
         6,
         52,
     )  # 4 edges: themselves, 6 sines, 6 cosines
     assert LAYOUTS == {"ferret": ((1, 6), (2, 6)), "griffon": ((1, 12),)}
-    assert (language.MANY, language.UNNAMED, language.MOST_TEXT, language.LOOK) == (
+    assert (
+        objects_module.MANY,
+        objects_module.UNNAMED,
+        objects_module.MOST_TEXT,
+        objects_module.LOOK,
+    ) == (
         0.6,
         0.25,
         288,

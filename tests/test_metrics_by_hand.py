@@ -6,47 +6,43 @@ import re
 import numpy as np
 import pytest
 
-from ferretlite import metrics
-from ferretlite.geometry import Box, box_iou
-from ferretlite.grammar import Grounding
-from ferretlite.metrics import (
+from ferretlite.evaluation import detection, metrics
+from ferretlite.evaluation.detection import (
+    DetectionResult,
+    average_precision,
+    borrowed_answers,
+    coco_average_precision,
+    constant_answers,
+    detection_metrics,
+    mean_average_precision,
+)
+from ferretlite.evaluation.metrics import (
     ChoiceResult,
     CountResult,
-    DetectionResult,
     NameResult,
     PhraseResult,
     PresenceResult,
     RecResult,
     WordResult,
-    average_precision,
     best_fixed_box,
-    bootstrap_interval,
-    borrowed_answers,
     choice_metrics,
-    chosen_option,
-    coco_average_precision,
-    constant_answers,
     count_metrics,
-    detection_metrics,
     fixed_boxes,
     is_right,
     match_phrases,
-    mean_average_precision,
     merge_boxes,
-    metric,
-    metrics_table,
     name_metrics,
-    normalise,
     phrase_metrics,
     presence_metrics,
-    rate,
-    read_count,
     rec_metrics,
-    score,
     size_class,
-    wilson_interval,
     word_metrics,
 )
+from ferretlite.evaluation.scores import metrics_table, score
+from ferretlite.evaluation.statistics import bootstrap_interval, metric, rate, wilson_interval
+from ferretlite.regions.answers import chosen_option, normalise, read_count
+from ferretlite.regions.geometry import Box, box_iou
+from ferretlite.regions.grammar import Grounding
 
 A, B, C = Box(0, 0, 10, 10), Box(20, 0, 30, 10), Box(40, 0, 50, 10)
 SIZE = (60, 100)  # height, width
@@ -60,8 +56,10 @@ def test_constants():
     assert metrics.SIZES == ("small", "medium", "large")
     assert metrics.FORMS == ("point", "box", "mask")
     assert metrics.PROTOCOLS == {"merged": "phrase.acc", "any": "phrase.any"}
-    assert metrics.RECALLS.tolist() == pytest.approx([k / 100 for k in range(101)])
-    assert metrics.THRESHOLDS.tolist() == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+    assert detection.RECALLS.tolist() == pytest.approx([k / 100 for k in range(101)])
+    assert detection.THRESHOLDS.tolist() == pytest.approx(
+        [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,7 +135,9 @@ def test_the_fields_of_a_metric_are_plain_numbers():
 
 
 def test_right_is_an_iou_of_one_half():
-    assert is_right(Box(0, 0, 8, 4), Box(0, 0, 8, 2)) and not is_right(Box(0, 0, 8, 4), Box(0, 0, 8, 1.99))
+    assert is_right(Box(0, 0, 8, 4), Box(0, 0, 8, 2)) and not is_right(
+        Box(0, 0, 8, 4), Box(0, 0, 8, 1.99)
+    )
     assert not is_right(A, None) and is_right(A, A)
 
 
@@ -172,8 +172,18 @@ def test_fixed_boxes_step_by_half_their_side():
     boxes = fixed_boxes()
     assert boxes.shape == (1 + 9 + 49 + 225 + 961, 4)  # (2 / side - 1) squared
     assert boxes[0].tolist() == [0, 0, 1, 1]
-    assert boxes[1:5].tolist() == [[0, 0, 0.5, 0.5], [0.25, 0, 0.75, 0.5], [0.5, 0, 1, 0.5], [0, 0.25, 0.5, 0.75]]
-    assert boxes[10].tolist() == [0, 0, 0.25, 0.25] and boxes[-1].tolist() == [15 / 16, 15 / 16, 1, 1]
+    assert boxes[1:5].tolist() == [
+        [0, 0, 0.5, 0.5],
+        [0.25, 0, 0.75, 0.5],
+        [0.5, 0, 1, 0.5],
+        [0, 0.25, 0.5, 0.75],
+    ]
+    assert boxes[10].tolist() == [0, 0, 0.25, 0.25] and boxes[-1].tolist() == [
+        15 / 16,
+        15 / 16,
+        1,
+        1,
+    ]
     assert boxes.min() == 0 and boxes.max() == 1
 
 
@@ -197,7 +207,11 @@ def test_any_box_of_a_group_counts_once():
 
 
 def test_rec_by_hand():
-    small, medium, large = Box(0, 0, 4, 3), Box(20, 10, 28, 17), Box(50, 20, 90, 55)  # shorter side 60: 5 and 10
+    small, medium, large = (
+        Box(0, 0, 4, 3),
+        Box(20, 10, 28, 17),
+        Box(50, 20, 90, 55),
+    )  # shorter side 60: 5 and 10
     pool = [small, medium, large, Box(50, 20, 90, 50)]
     results = [
         RecResult(small, small, SIZE, pool),
@@ -212,7 +226,9 @@ def test_rec_by_hand():
     assert [m["n"] for m in found.values()] == [5, 2, 1, 2]
     # one of four, one of four, one of two, two of four (its own and 30 of 35 rows), one of one
     assert [m["chance"] for m in found.values()] == pytest.approx([0.5, 0.25, 0.5, 0.75])
-    assert found["rec.small"]["constant"] == 1 and found["rec.acc@0.5"]["constant"] == pytest.approx(2 / 5)
+    assert found["rec.small"]["constant"] == 1 and found["rec.acc@0.5"][
+        "constant"
+    ] == pytest.approx(2 / 5)
     assert found["rec.small"]["ci95"] == pytest.approx(wilson_interval(1, 2))
     assert rec_metrics([]) == {} and list(rec_metrics(results[3:])) == ["rec.acc@0.5", "rec.large"]
 
@@ -244,12 +260,17 @@ def test_normalised_names(text, name):
     assert normalise(text) == name
 
 
-@pytest.mark.parametrize("denial", ["not", "no", "never", "neither", "nor", "isnt", "isn't", "isn’t", "than", "instead of"])
+@pytest.mark.parametrize(
+    "denial",
+    ["not", "no", "never", "neither", "nor", "isnt", "isn't", "isn’t", "than", "instead of"],
+)
 @pytest.mark.parametrize("article", ["", "a ", "an ", "the "])
 def test_every_denial_denies_the_word_after_it(denial, article):
     assert chosen_option(f"It is {denial} {article}cat", ["cat", "dog"]) is None
     assert chosen_option(f"a dog {denial} {article}cat", ["cat", "dog"]) == "dog"
-    assert chosen_option(f"It is {denial} big cat", ["cat", "dog"]) == "cat"  # only the word after it
+    assert (
+        chosen_option(f"It is {denial} big cat", ["cat", "dog"]) == "cat"
+    )  # only the word after it
 
 
 def test_words_that_hold_a_denial_deny_nothing():
@@ -296,8 +317,14 @@ def test_choices_by_form():
     ]
     found = choice_metrics(results)
     assert list(found) == ["roc.point", "roc.box", "roc.mask"]
-    assert [(m["value"], m["n"]) for m in found.values()] == [(1, 1), (pytest.approx(1 / 3), 3), (0, 1)]
-    assert [m["chance"] for m in found.values()] == pytest.approx([1 / 2, (1 / 3 + 1 / 3 + 1 / 2) / 3, 1 / 3])
+    assert [(m["value"], m["n"]) for m in found.values()] == [
+        (1, 1),
+        (pytest.approx(1 / 3), 3),
+        (0, 1),
+    ]
+    assert [m["chance"] for m in found.values()] == pytest.approx(
+        [1 / 2, (1 / 3 + 1 / 3 + 1 / 2) / 3, 1 / 3]
+    )
     # always the last option is right twice of three times, always the first never
     assert [m["constant"] for m in found.values()] == pytest.approx([1, 2 / 3, 1])
     assert choice_metrics([]) == {}
@@ -314,7 +341,13 @@ def test_names_by_hand():
         NameResult("blue cup", "red cup", 40),
         NameResult("star", None, 40),
     ]
-    expected = dict(value=0.25, n=4, ci95=pytest.approx(wilson_interval(1, 4)), chance=pytest.approx(0.0625), constant=0.5)
+    expected = dict(
+        value=0.25,
+        n=4,
+        ci95=pytest.approx(wilson_interval(1, 4)),
+        chance=pytest.approx(0.0625),
+        constant=0.5,
+    )
     assert name_metrics(results) == {"name.acc": expected}
     assert word_metrics([WordResult("OWL", "owl", 1)])["word.acc"]["chance"] == 1
     assert name_metrics([]) == word_metrics([]) == {}
@@ -334,7 +367,9 @@ def test_merged_boxes_by_hand():
 
 
 def test_phrase_results_lose_what_lies_outside():
-    result = PhraseResult([Grounding("cups", [Box(90, 50, 130, 70), Box(100, 0, 120, 9), A])], [], SIZE)
+    result = PhraseResult(
+        [Grounding("cups", [Box(90, 50, 130, 70), Box(100, 0, 120, 9), A])], [], SIZE
+    )
     assert result.truth[0].boxes == [Box(90, 50, 100, 60), A] and result.candidates is None
     for boxes in ([], [Box(100, 0, 120, 9)]):
         with pytest.raises(ValueError, match="no true box|no area"):
@@ -345,18 +380,33 @@ def test_phrase_results_lose_what_lies_outside():
 
 def test_which_answer_belongs_to_which_phrase():
     truth = [Grounding("gear", [A]), Grounding("owl", [B]), Grounding("the Gear", [C])]
-    pair = lambda *answer: match_phrases(truth, list(answer))
-    assert pair(Grounding("gear", [C]), Grounding("Owl", [A, B]), Grounding("gear", [A])) == [[C], [A, B], [A]]
+
+    def pair(*answer):
+        return match_phrases(truth, list(answer))
+
+    assert pair(Grounding("gear", [C]), Grounding("Owl", [A, B]), Grounding("gear", [A])) == [
+        [C],
+        [A, B],
+        [A],
+    ]
     assert pair(Grounding("gear", [C, B]), Grounding("gear", [A])) == [[C, B], [], [A]]
     assert pair(Grounding("gear", [C])) == [[C], [], []]
-    assert pair(Grounding("gear", [C, B])) == [[C], [], [B]]  # two boxes under one name for two phrases
+    assert pair(Grounding("gear", [C, B])) == [
+        [C],
+        [],
+        [B],
+    ]  # two boxes under one name for two phrases
     assert pair(Grounding("gear", [A, B, C])) == [[A, B, C], [], []]
     assert pair(Grounding("cat", [A])) == [[], [], []]
 
 
 def test_phrases_by_hand():
     wide = Box(0, 0, 50, 10)
-    truth = [Grounding("cups", [A, C]), Grounding("owl", [B]), Grounding("gear", [Box(20, 0, 30, 20)])]
+    truth = [
+        Grounding("cups", [A, C]),
+        Grounding("owl", [B]),
+        Grounding("gear", [Box(20, 0, 30, 20)]),
+    ]
     answer = [Grounding("cups", [C, A]), Grounding("owl", [A, B])]
     results = [
         PhraseResult(truth, answer, SIZE, candidates=[A, B, C, wide]),
@@ -380,7 +430,10 @@ def test_phrases_by_hand():
 
 def test_the_constant_of_phrases_is_the_best_box_for_their_image_sizes():
     "The lower right quarter is right for two of three phrases; in pixels the three have nothing in common."
-    boxes, sizes = [Box(50, 30, 100, 60), Box(20, 90, 40, 180), A], [(60, 100), (180, 40), (60, 100)]
+    boxes, sizes = (
+        [Box(50, 30, 100, 60), Box(20, 90, 40, 180), A],
+        [(60, 100), (180, 40), (60, 100)],
+    )
     results = [PhraseResult([Grounding("x", [b])], [], s) for b, s in zip(boxes, sizes)]
     assert phrase_metrics(results)["phrase.acc"]["constant"] == pytest.approx(2 / 3)
     assert phrase_metrics(results, "any")["phrase.any"]["constant"] == pytest.approx(2 / 3)
@@ -397,7 +450,9 @@ def test_average_precision_with_weights_by_hand():
     assert average_precision(np.array([1.0]), np.array([1.0]), 1) == 1
     assert average_precision(np.array([0, 1]), np.ones(2), 1) == pytest.approx(0.5)
     assert average_precision(np.zeros(0), np.zeros(0), 3) == 0
-    assert average_precision(np.array([1, 1]), np.array([0.0, 1]), 1) == 1  # an image that was not drawn
+    assert (
+        average_precision(np.array([1, 1]), np.array([0.0, 1]), 1) == 1
+    )  # an image that was not drawn
 
 
 def test_detection_results_are_normalised_and_checked():
@@ -428,7 +483,11 @@ def test_of_truths_that_fit_equally_the_last_is_taken():
 
 def test_a_box_takes_the_truth_that_fits_best_and_only_one():
     truth = [("cup", Box(0, 0, 10, 10)), ("cup", Box(3, 0, 13, 10))]
-    answer = [("cup", Box(1, 0, 11, 10), 0.9), ("cup", Box(4, 0, 14, 10), 0.8), ("cup", Box(0, 0, 10, 10), 0.7)]
+    answer = [
+        ("cup", Box(1, 0, 11, 10), 0.9),
+        ("cup", Box(4, 0, 14, 10), 0.8),
+        ("cup", Box(0, 0, 10, 10), 0.7),
+    ]
     # .9 takes the first (9/11 against 8/12), .8 the second (9/11), .7 finds the first taken
     value, at_half = both([DetectionResult(SIZE, truth, answer)])
     assert at_half == 1
@@ -456,7 +515,9 @@ def test_a_hundred_boxes_of_a_name_count_in_each_image():
     assert both([DetectionResult(SIZE, [("cup", A)], [right, *far])])[1] == pytest.approx(1 / 100)
     assert both([DetectionResult(SIZE, [("cup", A)], [right, *far, far[0]])])[1] == 0
     more = [("owl", B, 0.9)] * 50
-    assert both([DetectionResult(SIZE, [("cup", A)], [right, *far, *more])])[1] == pytest.approx(1 / 100)
+    assert both([DetectionResult(SIZE, [("cup", A)], [right, *far, *more])])[1] == pytest.approx(
+        1 / 100
+    )
 
 
 def test_borrowed_answers_come_from_the_next_image_at_its_size():
@@ -497,7 +558,10 @@ def detections():
         ([A, B], [(A, 0.6), (C, 0.55)]),
         ([C], [(B, 0.5), (C, 0.4), (A, 0.45)]),
     ]
-    return [DetectionResult(SIZE, [("cup", b) for b in t], [("cup", b, s) for b, s in a]) for t, a in rows]
+    return [
+        DetectionResult(SIZE, [("cup", b) for b in t], [("cup", b, s) for b, s in a])
+        for t, a in rows
+    ]
 
 
 def test_detection_metrics_by_hand():
@@ -512,7 +576,11 @@ def test_detection_metrics_by_hand():
     assert [m["chance"] for m in found.values()] == pytest.approx([34 / 3 / 101] * 2)
     # the mean place is B: no, yes, yes, no
     assert [m["constant"] for m in found.values()] == pytest.approx([34 * 2 / 3 / 101] * 2)
-    assert detection_metrics([DetectionResult(SIZE, [], [("cup", A, 0.5)])]) == {} == detection_metrics([])
+    assert (
+        detection_metrics([DetectionResult(SIZE, [], [("cup", A, 0.5)])])
+        == {}
+        == detection_metrics([])
+    )
 
 
 def test_detection_intervals_resample_images():
@@ -527,14 +595,24 @@ def test_detection_intervals_resample_images():
         bounds = np.clip(bounds, min(m["value"], *values), max(m["value"], *values))
         assert m["ci95"] == pytest.approx(bounds.tolist(), abs=1e-6)
     assert detection_metrics(results) == detection_metrics(results, 100, 0)
-    assert detection_metrics(results) != detection_metrics(results, 99) != detection_metrics(results, 99, 1)
+    assert (
+        detection_metrics(results)
+        != detection_metrics(results, 99)
+        != detection_metrics(results, 99, 1)
+    )
 
 
 # -- counting, presence, all together
 
 
 def test_counts_by_hand():
-    results = [CountResult(1, 1), CountResult(2, 5), CountResult(6, None), CountResult(0, None), CountResult(9, 7)]
+    results = [
+        CountResult(1, 1),
+        CountResult(2, 5),
+        CountResult(6, None),
+        CountResult(0, None),
+        CountResult(9, 7),
+    ]
     found = count_metrics(results)["count.mae"]
     assert (found["value"], found["n"]) == (pytest.approx((0 + 3 + 6 + 1 + 2) / 5), 5)
     pairs = [abs(a - b) for a in (1, 2, 6, 0, 9) for b in (1, 2, 6, 0, 9)]
@@ -604,7 +682,9 @@ def test_presence_is_the_mean_of_two_rates():
 
     for seed in (0, 3):
         expected = bootstrap_interval(balanced, 6, 1000, seed)
-        assert presence_metrics(results, seed)["absent.balanced_acc"]["ci95"] == pytest.approx(expected)
+        assert presence_metrics(results, seed)["absent.balanced_acc"]["ci95"] == pytest.approx(
+            expected
+        )
     assert m == presence_metrics(results, 0)["absent.balanced_acc"]
 
 
@@ -660,4 +740,6 @@ def test_a_table_of_metrics_by_hand():
         "absent.balanced_acc    2.000  [0.000, 1.000]     0.062     0.3003456789",
     ]
     head, row = metrics_table({"rec": found["rec"]}).splitlines()
-    assert head.startswith("metric" + " " * 10 + "   value  95 %") and re.match(r"rec {13} {3}0\.500 ", row)
+    assert head.startswith("metric" + " " * 10 + "   value  95 %") and re.match(
+        r"rec {13} {3}0\.500 ", row
+    )

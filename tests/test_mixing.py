@@ -9,47 +9,46 @@ from types import SimpleNamespace
 
 import pytest
 
-from ferretlite import mixtures
-from ferretlite.data import CocoScenes
-from ferretlite.dialogues import GritDialogues, LlavaDialogues
-from ferretlite.formats import (
-    FlickrScenes,
-    GenomeScenes,
-    GriffonScenes,
-    LvisScenes,
-    Objects365Scenes,
-    RefScenes,
+from ferretlite.common.files import WEIGHTS
+from ferretlite.data import mixtures
+from ferretlite.data.coco import CocoScenes
+from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
+from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
+from ferretlite.data.mixtures import (
+    LISTS,
+    Mixture,
+    closed_book,
+    fitted,
+    mixture_dataset,
+    open_part,
+    share,
+    shortened,
+    shuffled,
 )
-from ferretlite.geometry import Box
-from ferretlite.grammar import Grounding, format_groundings
-from ferretlite.mixtures import (
+from ferretlite.data.recipes import (
     EXPORTS,
     FORMATS,
     GRIFFON_TREE,
-    LISTS,
     PRESETS,
     TREE,
     USUAL,
     DrawnScenes,
-    Mixture,
     Part,
     Recipe,
-    closed_book,
     export_tree,
-    fitted,
-    mixture_dataset,
-    open_part,
     read_part,
     read_recipe,
-    share,
-    shortened,
-    shuffled,
     usual,
 )
-from ferretlite.processor import FerretProcessor
-from ferretlite.scenes import make_scene
-from ferretlite.stages import WEIGHTS
-from ferretlite.tasks import GRIFFON_TASKS, TASKS, Conversation, Turn
+from ferretlite.data.referring_files import GenomeScenes, RefScenes
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.regions.geometry import Box
+from ferretlite.regions.grammar import Grounding, format_groundings
+from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.tasks import TASKS
+from ferretlite.scenes.turns import Conversation, Turn
+from ferretlite.scenes.world import make_scene
 
 
 @pytest.fixture(scope="module")

@@ -20,24 +20,27 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from ferretlite import model as model_module
-from ferretlite.downsampling import ConvDownsampler, MlpProjector
-from ferretlite.geometry import Box, Point
-from ferretlite.model import (
+from ferretlite.model import configuration, towers
+from ferretlite.model import modeling as model_module
+from ferretlite.model.configuration import FerretConfig
+from ferretlite.model.modeling import (
+    FerretForConditionalGeneration,
+    LinearProjector,
+    fill_placeholders,
+)
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.model.towers import (
     CHAT_TEMPLATES,
     HUB,
     PAPER_SIZES,
-    FerretConfig,
-    FerretForConditionalGeneration,
-    LinearProjector,
     chat_family,
-    fill_placeholders,
     grow_tokenizer,
     load_language,
     load_tower,
     paper_config,
 )
-from ferretlite.processor import FerretProcessor
+from ferretlite.regions.geometry import Box, Point
+from ferretlite.vision.downsampling import ConvDownsampler, MlpProjector
 
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 DINO = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -119,7 +122,7 @@ def test_the_defaults_of_a_configuration():
 
 
 def test_the_switches_and_their_positions():
-    assert model_module.SWITCHES == dict(
+    assert configuration.SWITCHES == dict(
         resolution=("fixed", "direct", "anyres"),
         visual_position=("grid", "none"),
         overview=("first", "last"),
@@ -140,7 +143,7 @@ def test_the_switches_and_their_positions():
         "image_of",
         "crop_pixels",
     )
-    for name in model_module.SWITCHES:
+    for name in configuration.SWITCHES:
         with pytest.raises(ValueError, match=f"Found {name}='other'"):
             FerretConfig(**{name: "other"})
 
@@ -1113,7 +1116,7 @@ def test_towers_are_loaded_whole_or_not_at_all(tmp_path):
     assert torch.equal(
         load_tower(tmp_path / "both").pre_layrnorm.weight, both.vision_model.pre_layrnorm.weight
     )
-    assert model_module.WHOLE == {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+    assert towers.WHOLE == {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
 
 
 @pytest.mark.parametrize("tied", [True, False])

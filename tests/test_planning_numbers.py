@@ -9,43 +9,45 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, Dinov2Config, LlamaConfig
 
-from ferretlite import planning
-from ferretlite.inference import Ferret
-from ferretlite.model import FerretConfig, FerretForConditionalGeneration
-from ferretlite.planning import (
+from ferretlite.evaluation import planning
+from ferretlite.evaluation import selftest as selftest_module
+from ferretlite.evaluation.planning import (
     PEAKS,
     SAMPLES,
     SHARDING,
     activation_bytes,
-    all_steps,
-    answer_all,
-    answers_apart,
-    apart,
     attention_flop,
-    exact_products,
     forward_flop,
     layer_numbers,
     lora_weights,
     matrix_flop,
-    moved,
-    parity,
     plan,
     plan_lines,
     planned_config,
     planned_memory,
-    public_config,
-    read_weights,
-    renamed,
-    same_neighbours,
     sampler_flop,
     seen,
-    selftest,
-    selftest_lines,
-    some_steps,
     training_flop,
     weight_counts,
 )
-from ferretlite.stages import Stage
+from ferretlite.evaluation.selftest import (
+    all_steps,
+    answer_all,
+    answers_apart,
+    apart,
+    exact_products,
+    moved,
+    parity,
+    same_neighbours,
+    selftest,
+    selftest_lines,
+    some_steps,
+)
+from ferretlite.model.configuration import FerretConfig
+from ferretlite.model.conversion import public_config, read_weights, renamed
+from ferretlite.model.inference import Ferret
+from ferretlite.model.modeling import FerretForConditionalGeneration
+from ferretlite.training.stages import Stage
 
 # Sums by hand
 
@@ -271,7 +273,7 @@ def test_towers_that_learn_keep_their_activations(toy):
 
 def test_weights_of_adapters_are_those_that_peft_adds(toy):
     pytest.importorskip("peft")
-    from ferretlite.runs import adapters, add_adapters
+    from ferretlite.training.distributed import adapters, add_adapters
 
     model = FerretForConditionalGeneration(toy)
     add_adapters(model, 3)
@@ -523,8 +525,8 @@ def test_neighbours_are_noted_and_asked_again():
 
 
 def test_every_step_of_a_model_is_compared(random_model):
-    from ferretlite.data import Collator
-    from ferretlite.trainer import stage_data
+    from ferretlite.data.batches import Collator
+    from ferretlite.training.trainer import stage_data
 
     model, processor = random_model
     stage = Stage("III", ("sampler",), dict(name=1.0, rec=1.0), 1, n_turns=2)
@@ -545,7 +547,9 @@ def test_every_step_of_a_model_is_compared(random_model):
 
 
 def test_a_device_that_rounds_is_told_from_one_that_does_not(random_model, monkeypatch):
-    monkeypatch.setattr(planning, "load_model", lambda folder: copy.deepcopy(random_model))
+    monkeypatch.setattr(
+        "ferretlite.evaluation.selftest.load_model", lambda folder: copy.deepcopy(random_model)
+    )
     exact, double, short = (
         dict(parity("tiny", "cpu", dtype))
         for dtype in (torch.float32, torch.float64, torch.bfloat16)
@@ -594,8 +598,8 @@ def test_a_few_steps_of_each_stage_are_tried(monkeypatch):
         return [(1, 2.0), (2, 1.5)], None
 
     stub = SimpleNamespace(to=lambda device: None)
-    monkeypatch.setattr(planning, "run_stage", run)
-    monkeypatch.setattr(planning, "start_model", lambda preset: (stub, preset))
+    monkeypatch.setattr("ferretlite.evaluation.selftest.run_stage", run)
+    monkeypatch.setattr("ferretlite.evaluation.selftest.start_model", lambda preset: (stub, preset))
     assert some_steps("tiny", 2) == [2.0, 1.5]
     some_steps("tiny", 3, 7)
     assert asked == [("II", 4, 8, 1, 5, 0, 2), ("III", 4, 8, 2, 7, 0, 3)]
@@ -609,12 +613,12 @@ def test_the_selftest_judges_each_number(monkeypatch):
         ("gradients of x", 1e-3),
         ("sampler", float("nan")),
     ]
-    monkeypatch.setattr(planning, "parity", lambda preset, device, **kw: found)
+    monkeypatch.setattr(selftest_module, "parity", lambda preset, device, **kw: found)
     monkeypatch.setattr(Ferret, "load", lambda *args: "ferret")
     answers = (torch.tensor([[1]]), [torch.tensor([[1.0, 2.0]])])
-    monkeypatch.setattr(planning, "answer_all", lambda *args, **kwargs: answers)
+    monkeypatch.setattr(selftest_module, "answer_all", lambda *args, **kwargs: answers)
     losses = iter([[1.0, float("nan")]] + [[1.0]] * 5)
-    monkeypatch.setattr(planning, "some_steps", lambda preset, number, steps: next(losses))
+    monkeypatch.setattr(selftest_module, "some_steps", lambda preset, number, steps: next(losses))
     rows = selftest("cpu")
     assert len(rows) == 2 * 7
     assert [(r[2], r[3]) for r in rows[:4]] == [

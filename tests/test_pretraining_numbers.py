@@ -8,37 +8,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ferretlite import pretraining
-from ferretlite.encoders import tower_map
-from ferretlite.geometry import Box
-from ferretlite.pretraining import (
+from ferretlite.common.devices import autocast, sum_in_order, to_device, training_device
+from ferretlite.common.files import write_json, write_whole
+from ferretlite.pretraining import clip as pretraining
+from ferretlite.pretraining.clip import (
     NAMES,
     WORDS,
     CaptionPair,
     IconicViews,
-    autocast,
     caption_scores,
     cell_shares,
     collate_iconic,
     contrastive_loss,
     cut_box,
-    learning_rate,
     normalise,
     patch_owners,
     pretrain_clip,
     region_loss,
     same_captions,
     similarity_table,
-    stream,
-    sum_in_order,
-    to_device,
-    train_plainly,
-    training_device,
     word_ids,
-    write_json,
-    write_whole,
 )
-from ferretlite.scenes import SceneObject, draw_scene
+from ferretlite.pretraining.loop import learning_rate, stream, train_plainly
+from ferretlite.regions.geometry import Box
+from ferretlite.scenes.world import SceneObject, draw_scene
+from ferretlite.vision.encoders import tower_map
 
 # Views
 
@@ -363,7 +357,7 @@ def test_a_stream_begins_at_its_step():
 
 @pytest.mark.parametrize("cores, workers", [(1, 1), (2, 1), (5, 2)])
 def test_one_process_draws_for_each_two_cores(monkeypatch, cores, workers):
-    monkeypatch.setattr(pretraining.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert stream(list(range(4)), 3, list).num_workers == workers
 
 
@@ -544,7 +538,7 @@ class Told(CaptionPair):
 
 def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):
     "Of four views one has another colour and one another kind."
-    from ferretlite.scenes import with_article
+    from ferretlite.scenes.world import with_article
 
     views = [thing("star"), thing("cup"), thing("dice 3"), thing("gear", color="blue")]
     said = ["filled red star", "outlined pink cup", "filled red dice 2", "filled blue gear"]

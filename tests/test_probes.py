@@ -7,10 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ferretlite import probes
-from ferretlite.encoders import tower_map
-from ferretlite.geometry import Box
-from ferretlite.probes import (
+from ferretlite.pretraining import dense as probes
+from ferretlite.pretraining.dense import (
     HEADS,
     KIND_NAMES,
     DenseHead,
@@ -27,7 +25,9 @@ from ferretlite.probes import (
     pretrain_towers,
     save_towers,
 )
-from ferretlite.scenes import COLORS, FILLS, LETTERS, SceneObject, draw_scene
+from ferretlite.regions.geometry import Box
+from ferretlite.scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
+from ferretlite.vision.encoders import tower_map
 
 # Probes
 

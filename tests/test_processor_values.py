@@ -9,24 +9,26 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite import processor as processor_module
-from ferretlite.geometry import Box, Point
-from ferretlite.language import prompt_ids
-from ferretlite.model import FerretConfig
-from ferretlite.processor import (
+from ferretlite.common.meters import quickest
+from ferretlite.evaluation import speed
+from ferretlite.evaluation.speed import (
     RESOLUTION_SIDES,
-    FerretProcessor,
     bench_config,
     bench_resolution,
-    box_score,
     cost_of_seeing,
+    resolution_lines,
+)
+from ferretlite.model.configuration import FerretConfig
+from ferretlite.model.processing import (
+    FerretProcessor,
+    box_score,
     load_image,
     load_shared,
-    quickest,
-    resolution_lines,
     with_marks,
 )
-from ferretlite.tasks import Conversation, Crop, Turn
+from ferretlite.model.tokens import prompt_ids
+from ferretlite.regions.geometry import Box, Point
+from ferretlite.scenes.turns import Conversation, Crop, Turn
 
 
 def encode(processor, text):
@@ -463,7 +465,7 @@ def test_the_benchs_model_is_as_documented():
 
 def test_the_quickest_of_a_few_runs_counts(monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 30.5])
-    monkeypatch.setattr(processor_module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     runs = []
     assert quickest(lambda: runs.append(1)) == 2.0 and len(runs) == 3
     assert quickest(lambda: runs.append(1), 1) == 0.5 and len(runs) == 4
@@ -471,7 +473,7 @@ def test_the_quickest_of_a_few_runs_counts(monkeypatch):
 
 def test_the_cost_of_seeing_counts_what_the_towers_multiply(random_model, monkeypatch):
     "CLIP reads all layers but the last (here one), DINOv2 two; 17 tokens of a 4 x 4 map, widths 32 and 128."
-    monkeypatch.setattr(processor_module, "quickest", lambda work: work() is None or 0.25)
+    monkeypatch.setattr(speed, "quickest", lambda work: work() is None or 0.25)
     found = cost_of_seeing(random_model[0].config, noise(96, 192))
     patches = 16 * 32 * 3 * 24 * 24
     layer = 17 * (4 * 32 * 32 + 2 * 32 * 128) + 2 * 17 * 17 * 32
@@ -498,8 +500,8 @@ def test_the_bench_compares_the_same_photographs(monkeypatch):
         )
         return 0.5 if len(held) == 1 else 2.0
 
-    monkeypatch.setattr(processor_module, "cost_of_seeing", cost)
-    monkeypatch.setattr(processor_module, "quickest", time_of)
+    monkeypatch.setattr(speed, "cost_of_seeing", cost)
+    monkeypatch.setattr(speed, "quickest", time_of)
     found = bench_resolution((192, 384), n=2)
     ways = ("fixed", "direct", "anyres")
     assert asked == [(w, (s, s), (s, s)) for s in (192, 384) for w in ways]

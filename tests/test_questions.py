@@ -12,13 +12,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferretlite import tasks
-from ferretlite.geometry import Box, Mask, Point
-from ferretlite.grammar import Grounding
-from ferretlite.scenes import (
+from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes import conversations, griffon_tasks, tasks
+from ferretlite.scenes import descriptions as descriptions_module
+from ferretlite.scenes import turns as turns_module
+from ferretlite.scenes.conversations import make_conversation, whole_kinds
+from ferretlite.scenes.descriptions import (
+    Query,
+    Relation,
+    attribute_query,
+    descriptions,
+    family,
+    relation_query,
+    rivals,
+)
+from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, answer_boxes, ask_like
+from ferretlite.scenes.tasks import ORDERS, TASKS, count_queries, grounded_caption, raster_scan
+from ferretlite.scenes.turns import (
+    GRIFFON_WORDINGS,
+    SWITCH,
+    WORDINGS,
+    Conversation,
+    Crop,
+    Turn,
+    draw_region,
+    form_of,
+    inner_point,
+    plural,
+    say,
+)
+from ferretlite.scenes.world import (
     COLORS,
     KINDS,
-    NOVEL,
     PRACTICE,
     Phrase,
     Scene,
@@ -26,39 +52,7 @@ from ferretlite.scenes import (
     make_example,
     make_scene,
 )
-from ferretlite.tasks import (
-    GRIFFON_TASKS,
-    GRIFFON_WORDINGS,
-    ORDERS,
-    SWITCH,
-    TASKS,
-    WORDINGS,
-    WRITTEN_TASKS,
-    Conversation,
-    Crop,
-    Query,
-    Relation,
-    Turn,
-    answer_boxes,
-    ask_like,
-    attribute_query,
-    count_queries,
-    descriptions,
-    draw_region,
-    family,
-    form_of,
-    grounded_caption,
-    inner_point,
-    make_conversation,
-    plural,
-    raster_scan,
-    relation_query,
-    rivals,
-    say,
-    spoken,
-    told_phrases,
-    whole_kinds,
-)
+from ferretlite.scenes.written_tasks import WRITTEN_TASKS, spoken, told_phrases
 
 GOLDEN = Path(__file__).parent / "golden" / "questions.json"
 
@@ -189,11 +183,15 @@ def test_canonical_wordings_are_those_of_the_papers():
 
 
 def test_constants():
-    assert (tasks.EDGE, tasks.NEARER, tasks.LARGER) == (0.05, 0.1, 1.5)
-    assert (tasks.MOST, tasks.MOST_NAMES) == (12, 80)
-    assert tasks.FORMS == ("point", "box", "mask")
-    assert (tasks.REGION, tasks.CROP) == ("<region>", "<crop>")
-    assert list(tasks.RELATIONS.items()) == [
+    assert (descriptions_module.EDGE, descriptions_module.NEARER, descriptions_module.LARGER) == (
+        0.05,
+        0.1,
+        1.5,
+    )
+    assert (tasks.MOST, griffon_tasks.MOST_NAMES) == (12, 80)
+    assert turns_module.FORMS == ("point", "box", "mask")
+    assert (turns_module.REGION, turns_module.CROP) == ("<region>", "<crop>")
+    assert list(descriptions_module.RELATIONS.items()) == [
         ("left", "left of"),
         ("right", "right of"),
         ("above", "above"),
@@ -201,9 +199,14 @@ def test_constants():
         ("nearest", "nearest to"),
         ("largest", "largest"),
     ]
-    assert tasks.EVERY == ("phrase", "count", "find", "find_set", "find_phrases", "search")
-    assert tasks.ORDERED == ("find", "find_set", "find_phrases", "search")
-    assert tasks.ONCE == ("caption", "grounded_caption", "dense_referring", "dense_detection")
+    assert conversations.EVERY == ("phrase", "count", "find", "find_set", "find_phrases", "search")
+    assert conversations.ORDERED == ("find", "find_set", "find_phrases", "search")
+    assert conversations.ONCE == (
+        "caption",
+        "grounded_caption",
+        "dense_referring",
+        "dense_detection",
+    )
     assert (
         list(TASKS)
         == "caption grounded_caption dense_referring dense_detection rec phrase choose name count word".split()
@@ -223,7 +226,7 @@ def test_constants():
 
 
 def test_irregular_plurals():
-    assert tasks.IRREGULAR == {
+    assert turns_module.IRREGULAR == {
         "mouse": "mice",
         "person": "people",
         "man": "men",
@@ -696,7 +699,7 @@ def test_a_third_of_the_rec_questions_use_a_relation():
         and turn.prompt == f"What is the location of the {turn.meta['query']} in the image?"
     )
     related = TASKS["rec"](SHELF, Dice(0.33), 0)
-    assert related.meta["relation"] in tasks.RELATIONS
+    assert related.meta["relation"] in descriptions_module.RELATIONS
     assert related.meta["rivals"] == rivals(SHELF.objects, related.meta["object"])
 
 

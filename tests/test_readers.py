@@ -11,34 +11,45 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferretlite.formats import (
-    ENTITY,
-    GRIFFON_KINDS,
-    FlickrScenes,
-    GenomeScenes,
-    GriffonScenes,
+from ferretlite.data.detection_files import (
     LvisScenes,
     Objects365Scenes,
-    RefScenes,
-    export_flickr,
-    export_genome,
-    export_griffon,
     export_lvis,
     export_objects365,
-    export_refcoco,
-    expressions,
-    held_out,
     picture_names,
-    plain,
-    read_entities,
-    read_lines,
-    read_sentence,
     run_polygons,
     save_picture,
     xywh,
 )
-from ferretlite.geometry import Box, Mask
-from ferretlite.scenes import KINDS, Scene, SceneObject, make_scene, raster_order, with_article
+from ferretlite.data.grounding_files import (
+    ENTITY,
+    GRIFFON_KINDS,
+    FlickrScenes,
+    GriffonScenes,
+    export_flickr,
+    export_griffon,
+    read_entities,
+    read_lines,
+    read_sentence,
+)
+from ferretlite.data.referring_files import (
+    GenomeScenes,
+    RefScenes,
+    export_genome,
+    export_refcoco,
+    expressions,
+    held_out,
+    plain,
+)
+from ferretlite.regions.geometry import Box, Mask
+from ferretlite.scenes.world import (
+    KINDS,
+    Scene,
+    SceneObject,
+    make_scene,
+    raster_order,
+    with_article,
+)
 
 HEIGHT, WIDTH = 80, 200
 

@@ -1,4 +1,5 @@
 """Grids, tiles and budgets."""
+
 import math
 import random
 
@@ -9,18 +10,34 @@ from einops import rearrange
 from PIL import Image
 from transformers.image_processing_utils import select_best_resolution
 
-from ferretlite.encoders import interpolate_positions
-from ferretlite.resolution import (FERRET_GRIDS, LLAVA_NEXT_GRIDS, allowed_grids, canvas_size, check_grids, choose_grid, grid_fit,
-                                   kept_cells, merge_tiles, resize, shape_mismatch, split_tiles, visual_tokens)
+from ferretlite.vision.encoders import interpolate_positions
+from ferretlite.vision.resolution import (
+    FERRET_GRIDS,
+    LLAVA_NEXT_GRIDS,
+    allowed_grids,
+    canvas_size,
+    check_grids,
+    choose_grid,
+    grid_fit,
+    kept_cells,
+    merge_tiles,
+    resize,
+    shape_mismatch,
+    split_tiles,
+    visual_tokens,
+)
 
 
 def test_the_papers_fourteen_grids():
-    assert len(set(FERRET_GRIDS)) == 14 and max(r*c for r, c in FERRET_GRIDS) == 6
+    assert len(set(FERRET_GRIDS)) == 14 and max(r * c for r, c in FERRET_GRIDS) == 6
     assert {(c, r) for r, c in FERRET_GRIDS} == set(FERRET_GRIDS)
 
 
 # (height, width) -> (rows, cols), measured on the public code with its five grids of 336-px tiles
-@pytest.mark.parametrize("size, grid", [((480, 640), (2, 2)), ((2532, 1170), (3, 1)), ((1080, 1920), (2, 2)), ((300, 1000), (1, 3))])
+@pytest.mark.parametrize(
+    "size, grid",
+    [((480, 640), (2, 2)), ((2532, 1170), (3, 1)), ((1080, 1920), (2, 2)), ((300, 1000), (1, 3))],
+)
 def test_same_choice_as_the_public_code(size, grid):
     assert choose_grid(size, 336, LLAVA_NEXT_GRIDS) == grid
 
@@ -37,13 +54,20 @@ def test_choice_does_not_depend_on_the_order_of_the_grids_unless_nothing_else_de
     for h in range(60, 1500, 97):
         for w in range(61, 1500, 89):
             for tile in (96, 224, 336):
-                assert choose_grid((h, w), tile, FERRET_GRIDS) == choose_grid((h, w), tile, FERRET_GRIDS[::-1]) or h == w
+                assert (
+                    choose_grid((h, w), tile, FERRET_GRIDS)
+                    == choose_grid((h, w), tile, FERRET_GRIDS[::-1])
+                    or h == w
+                )
 
 
 def test_turning_the_image_turns_the_grid():
     for h, w in [(100, 101), (480, 640), (50, 700), (333, 999), (1170, 2532)]:
         for tile in (48, 224, 336):
-            assert choose_grid((h, w), tile, FERRET_GRIDS) == choose_grid((w, h), tile, FERRET_GRIDS)[::-1]
+            assert (
+                choose_grid((h, w), tile, FERRET_GRIDS)
+                == choose_grid((w, h), tile, FERRET_GRIDS)[::-1]
+            )
 
 
 def test_chosen_grids_of_the_paper():
@@ -53,34 +77,61 @@ def test_chosen_grids_of_the_paper():
 
 
 def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
-    cost = lambda tokens: lambda grid: visual_tokens(grid, tokens, tokens)
+    def cost(tokens):
+        return lambda grid: visual_tokens(grid, tokens, tokens)
+
     fits = allowed_grids(FERRET_GRIDS, max_visual_tokens=1280, cost=cost(256))
-    assert len(fits) == 8 and max(r*c for r, c in fits) == 4
+    assert len(fits) == 8 and max(r * c for r, c in fits) == 4
     assert fits == allowed_grids(FERRET_GRIDS, max_tiles=4)
     assert visual_tokens((2, 2), 256, 256) == 1280 and visual_tokens((2, 3), 256, 256) == 1792
     assert visual_tokens((2, 2), 576, 576) == 2880
-    with pytest.raises(ValueError, match="to be 1152 at least"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
-    with pytest.raises(ValueError, match="max_tiles to be 4 at least"): allowed_grids([(2, 2), (2, 3)], max_tiles=3)
-    with pytest.raises(ValueError, match="without cost"): allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
+    with pytest.raises(ValueError, match="to be 1152 at least"):
+        allowed_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
+    with pytest.raises(ValueError, match="max_tiles to be 4 at least"):
+        allowed_grids([(2, 2), (2, 3)], max_tiles=3)
+    with pytest.raises(ValueError, match="without cost"):
+        allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
 
 
 def test_an_unpadded_map_is_as_large_as_llava_nexts():
     "transformers drops equally many rows above and below, hence an even number; ours is the nearest whole number of cells."
     from transformers.models.llava_next.modeling_llava_next import unpad_image
+
     dice = random.Random(0)
     for _ in range(2000):
-        size, cells = (dice.randint(1, 1500), dice.randint(1, 1500)), (dice.choice((12, 24, 48)), dice.choice((12, 24, 48)))
+        size, cells = (
+            (dice.randint(1, 1500), dice.randint(1, 1500)),
+            (dice.choice((12, 24, 48)), dice.choice((12, 24, 48))),
+        )
         theirs, kept = unpad_image(torch.zeros(1, *cells), size).shape[1:], kept_cells(size, cells)
-        assert 1 <= min(kept) and all(k <= c for k, c in zip(kept, cells)) and any(k == c for k, c in zip(kept, cells)), (size, cells)
-        assert all(abs(a - b) <= 1 + (b == 0) for a, b in zip(kept, theirs)), (size, cells, kept, theirs)
+        assert (
+            1 <= min(kept)
+            and all(k <= c for k, c in zip(kept, cells))
+            and any(k == c for k, c in zip(kept, cells))
+        ), (size, cells)
+        assert all(abs(a - b) <= 1 + (b == 0) for a, b in zip(kept, theirs)), (
+            size,
+            cells,
+            kept,
+            theirs,
+        )
         assert kept_cells(size[::-1], cells[::-1]) == kept[::-1]
 
 
-@pytest.mark.parametrize("size, grid", [((1, 100_000), (1, 6)), ((100_000, 1), (6, 1)), ((10, 20_000), (1, 6)), ((4, 4000), (1, 6)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    "size, grid",
+    [
+        ((1, 100_000), (1, 6)),
+        ((100_000, 1), (6, 1)),
+        ((10, 20_000), (1, 6)),
+        ((4, 4000), (1, 6)),
+        ((1, 1), (1, 1)),
+    ],
+)
 def test_extreme_shapes_and_sizes(size, grid):
     assert choose_grid(size, 224, FERRET_GRIDS) == grid
     effective, wasted = grid_fit(size, 224, grid)
-    assert 0 < effective <= size[0]*size[1] and wasted >= 0
+    assert 0 < effective <= size[0] * size[1] and wasted >= 0
 
 
 def test_tiles_need_not_be_square():
@@ -88,27 +139,44 @@ def test_tiles_need_not_be_square():
 
 
 def test_an_empty_image_or_no_grids_gets_one_sentence():
-    with pytest.raises(ValueError, match="at least one pixel"): choose_grid((0, 5), 224)
-    for grids, says in (((), "no grids"), ([(1, 0)], r"the grid \(1, 0\), expected .rows, cols. of one at least"), ([(1, 1, 1)], "the grid"), ([(-1, -2)], "the grid")):
-        with pytest.raises(ValueError, match=says): choose_grid((5, 5), 224, grids)
-        with pytest.raises(ValueError, match=says): allowed_grids(grids, max_tiles=4)
-    with pytest.raises(ValueError, match="tiles of 0 pixels"): choose_grid((5, 5), 0)
-    assert choose_grid((480, 640), 336.0) == choose_grid((480, 640), np.int64(336)) == choose_grid((480, 640), 336)
+    with pytest.raises(ValueError, match="at least one pixel"):
+        choose_grid((0, 5), 224)
+    for grids, says in (
+        ((), "no grids"),
+        ([(1, 0)], r"the grid \(1, 0\), expected .rows, cols. of one at least"),
+        ([(1, 1, 1)], "the grid"),
+        ([(-1, -2)], "the grid"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            choose_grid((5, 5), 224, grids)
+        with pytest.raises(ValueError, match=says):
+            allowed_grids(grids, max_tiles=4)
+    with pytest.raises(ValueError, match="tiles of 0 pixels"):
+        choose_grid((5, 5), 0)
+    assert (
+        choose_grid((480, 640), 336.0)
+        == choose_grid((480, 640), np.int64(336))
+        == choose_grid((480, 640), 336)
+    )
 
 
 @pytest.mark.parametrize("grid", FERRET_GRIDS)
 def test_merging_undoes_splitting(grid):
-    x = torch.arange(3*(grid[0]*4)*(grid[1]*6)).reshape(3, grid[0]*4, grid[1]*6)
+    x = torch.arange(3 * (grid[0] * 4) * (grid[1] * 6)).reshape(3, grid[0] * 4, grid[1] * 6)
     tiles = split_tiles(x, grid)
-    assert tiles.shape == (grid[0]*grid[1], 3, 4, 6)
-    assert torch.equal(merge_tiles(rearrange(tiles, "n c h w -> n h w c"), grid), x.permute(1, 2, 0))
+    assert tiles.shape == (grid[0] * grid[1], 3, 4, 6)
+    assert torch.equal(
+        merge_tiles(rearrange(tiles, "n c h w -> n h w c"), grid), x.permute(1, 2, 0)
+    )
 
 
 def test_tiles_come_in_raster_order():
     x = torch.arange(6).reshape(1, 2, 3)
     assert split_tiles(x, (2, 3)).flatten().tolist() == [0, 1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="divide evenly"): split_tiles(x, (2, 2))
-    with pytest.raises(ValueError, match="expected 6"): merge_tiles(torch.zeros(4, 2, 2, 1), (2, 3))
+    with pytest.raises(ValueError, match="divide evenly"):
+        split_tiles(x, (2, 2))
+    with pytest.raises(ValueError, match="expected 6"):
+        merge_tiles(torch.zeros(4, 2, 2, 1), (2, 3))
 
 
 def test_resize_takes_height_first_and_stretches():
@@ -119,11 +187,13 @@ def test_resize_takes_height_first_and_stretches():
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
 def test_interpolated_positions_keep_their_place(mode):
-    rows, cols = torch.meshgrid((torch.arange(8) + 0.5)/8, (torch.arange(8) + 0.5)/8, indexing="ij")
+    rows, cols = torch.meshgrid(
+        (torch.arange(8) + 0.5) / 8, (torch.arange(8) + 0.5) / 8, indexing="ij"
+    )
     big = interpolate_positions(torch.stack([cols, rows], -1), (16, 24), mode)
     assert big.shape == (16, 24, 2)
-    assert torch.allclose(big[4:-4, 5, 1], (torch.arange(4, 12) + 0.5)/16, atol=1e-2)
-    assert torch.allclose(big[5, 6:-6, 0], (torch.arange(6, 18) + 0.5)/24, atol=1e-2)
+    assert torch.allclose(big[4:-4, 5, 1], (torch.arange(4, 12) + 0.5) / 16, atol=1e-2)
+    assert torch.allclose(big[5, 6:-6, 0], (torch.arange(6, 18) + 0.5) / 24, atol=1e-2)
     small = torch.rand(4, 4, 3)
     assert torch.equal(interpolate_positions(small, (4, 4), mode), small)
 
@@ -133,8 +203,15 @@ def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides
     dice, decided = random.Random(0), 0
     canvases = [canvas_size(336, g) for g in LLAVA_NEXT_GRIDS]
     for n in range(10_000):
-        size = (dice.randint(50, 3000), dice.randint(50, 3000)) if n % 2 else tuple(int(10**dice.uniform(0, 4)) for _ in range(2))
-        ours, theirs = choose_grid(size, 336, LLAVA_NEXT_GRIDS), LLAVA_NEXT_GRIDS[canvases.index(tuple(select_best_resolution(size, canvases)))]
+        size = (
+            (dice.randint(50, 3000), dice.randint(50, 3000))
+            if n % 2
+            else tuple(int(10 ** dice.uniform(0, 4)) for _ in range(2))
+        )
+        ours, theirs = (
+            choose_grid(size, 336, LLAVA_NEXT_GRIDS),
+            LLAVA_NEXT_GRIDS[canvases.index(tuple(select_best_resolution(size, canvases)))],
+        )
         exact = {g: (-(fit := grid_fit(size, 336, g))[0], fit[1]) for g in LLAVA_NEXT_GRIDS}
         truncated = {}
         for g, (h, w) in zip(LLAVA_NEXT_GRIDS, canvases):
@@ -142,7 +219,9 @@ def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides
             kept = min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
             truncated[g] = (-kept, h * w - kept)
         alone = sorted(exact.values())[0] < sorted(exact.values())[1]
-        if alone and min(truncated, key=truncated.get) == min(exact, key=exact.get): assert ours == theirs, size; decided += 1
+        if alone and min(truncated, key=truncated.get) == min(exact, key=exact.get):
+            assert ours == theirs, size
+            decided += 1
         assert exact[ours] <= exact[theirs], size
     assert decided > 7000
 
@@ -219,7 +298,10 @@ def test_budgets_include_their_limit_and_keep_the_order():
     assert allowed_grids(grids) == ((2, 2), (1, 3), (1, 1), (2, 3))
     assert allowed_grids(grids, 4) == ((2, 2), (1, 3), (1, 1))
     assert allowed_grids(grids, 3) == ((1, 3), (1, 1))
-    cost = lambda g: 10 * g[0] + g[1]
+
+    def cost(g):
+        return 10 * g[0] + g[1]
+
     assert allowed_grids(grids, None, 13, cost) == ((1, 3), (1, 1))
     assert allowed_grids(grids, 1, 22, cost) == ((1, 1),)
     assert allowed_grids(grids, 1, 11, cost) == ((1, 1),)

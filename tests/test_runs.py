@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from transformers import Trainer
 
-from ferretlite import runs
-from ferretlite.runs import (
+from ferretlite.training import distributed as runs
+from ferretlite.training.distributed import (
     ByLength,
     Options,
     SteadyTrainer,

@@ -7,24 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-import ferretlite.sampler as sampler_module
-from ferretlite.geometry import Box, Mask, Point, sample_points
-from ferretlite.sampler import (
+import ferretlite.vision.sampler as sampler_module
+from ferretlite.evaluation.speed import PlainSampler, bench_sampler, sampler_lines
+from ferretlite.regions.geometry import Box, Mask, Point, sample_points
+from ferretlite.vision.ferret_v1_sampler import FerretSampler, ferret_pixels
+from ferretlite.vision.sampler import (
     Aggregate,
-    FerretSampler,
     MeanSampler,
     OnMap,
-    PlainSampler,
     RegionSampler,
     SpatialAwareSampler,
     ask_plainly,
-    bench_sampler,
     cell_corners,
     central_point,
     check_stages,
     expanded_distances,
     farthest_points,
-    ferret_pixels,
     fold,
     gather_points,
     lookup,
@@ -33,7 +31,6 @@ from ferretlite.sampler import (
     map_cells,
     nearest_points,
     project,
-    sampler_lines,
     square_distances,
 )
 
@@ -411,7 +408,10 @@ def test_compat_draws_every_pixel_and_some_again_or_a_choice_of_them():
 def test_compat_in_training_obeys_its_generator():
     sampler = SpatialAwareSampler(4, 6, 20, (8, 3), (5, 4), compat="ferret").train()
     maps, regions = [torch.randn(5, 5, 4)], [[Box(3, 5, 30, 26)]]
-    run = lambda seed: sampler(maps, regions, [(30, 40)], torch.Generator().manual_seed(seed))[0]
+
+    def run(seed):
+        return sampler(maps, regions, [(30, 40)], torch.Generator().manual_seed(seed))[0]
+
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
 
 
@@ -469,7 +469,9 @@ def test_the_table_of_the_bench_names_both_forms():
 
 
 def test_plain_and_fast_have_the_same_parameters():
-    names = lambda cls: [n for n, _ in cls(4, 6, 20, (8, 3), (5, 4)).named_parameters()]
+    def names(cls):
+        return [n for n, _ in cls(4, 6, 20, (8, 3), (5, 4)).named_parameters()]
+
     assert names(PlainSampler) == names(SpatialAwareSampler)
     assert SpatialAwareSampler(4, 6, 20, (8, 3), (5, 4)).flatten_projector.weight.shape == (4, 12)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 
-from ferretlite.geometry import Box, Mask
-from ferretlite.scenes import (
+from ferretlite.regions.geometry import Box, Mask
+from ferretlite.scenes.world import (
     COLORS,
     FILLS,
     KINDS,
@@ -415,7 +415,7 @@ def write():
     ]
     scenes, examples = [snapshot(*s) for s in taken], [example(*s) for s in shown]
     lines = ",\n".join(json.dumps(s) for s in scenes), ",\n".join(json.dumps(s) for s in examples)
-    GOLDEN.write_text('{"scenes": [\n%s\n], "examples": [\n%s\n]}\n' % lines)
+    GOLDEN.write_text('{{"scenes": [\n{}\n], "examples": [\n{}\n]}}\n'.format(*lines))
 
 
 @pytest.mark.parametrize("split", SPLITS)

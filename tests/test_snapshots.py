@@ -14,17 +14,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from ferretlite.data import Collator
-from ferretlite.evaluation import questions_about
-from ferretlite.inference import grounding_question
-from ferretlite.language import prompt_text
-from ferretlite.mixtures import PRESETS
-from ferretlite.model import CHAT_TEMPLATES
-from ferretlite.processor import FerretProcessor
-from ferretlite.scenes import make_scene
-from ferretlite.stages import STAGES, WEIGHTS, stage_processor
-from ferretlite.tasks import GRIFFON_TASKS, TASKS, WORDINGS, form_of, make_conversation
-from ferretlite.trainer import stage_data
+from ferretlite.common.files import WEIGHTS
+from ferretlite.data.batches import Collator
+from ferretlite.data.recipes import PRESETS
+from ferretlite.evaluation.suites import questions_about
+from ferretlite.model.inference import grounding_question
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.model.tokens import prompt_text
+from ferretlite.model.towers import CHAT_TEMPLATES
+from ferretlite.scenes.conversations import make_conversation
+from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.tasks import TASKS
+from ferretlite.scenes.turns import WORDINGS, form_of
+from ferretlite.scenes.world import make_scene
+from ferretlite.training.stages import STAGES, stage_processor
+from ferretlite.training.trainer import stage_data
 
 GOLDEN = Path(__file__).parent / "golden"
 SHIPPED = ("tiny", "tiny-griffon")
@@ -37,7 +41,9 @@ def turn_as_json(turn) -> dict:
     """A question and its answer, with the forms of its regions and the number of its crops."""
     held = {"task": turn.task, "prompt": turn.prompt, "answer": turn.answer}
     if turn.regions:
-        held["regions"] = [f"{form_of(r)} {[round(v, 2) for v in r.box().list()]}" for r in turn.regions]
+        held["regions"] = [
+            f"{form_of(r)} {[round(v, 2) for v in r.box().list()]}" for r in turn.regions
+        ]
     if turn.crops:
         held["crops"] = len(turn.crops)
     return held
@@ -59,7 +65,9 @@ def evaluation_prompts() -> dict:
         for split, seed in itertools.product(splits, (3, 4)):
             asked = questions_about(make_scene(seed, 384, split), f"0 {split} {seed}", style=style)
             key = f"{style} {split} {seed}"
-            found[key] = [turn_as_json(q.turn) | ({"group": q.group} if q.group else {}) for q in asked]
+            found[key] = [
+                turn_as_json(q.turn) | ({"group": q.group} if q.group else {}) for q in asked
+            ]
     return found
 
 
@@ -72,7 +80,9 @@ def training_prompts() -> dict:
         for stage, part in itertools.product(stages, ("first", "tasks")):
             if tasks := getattr(stage, part):
                 scene = make_scene(77, (384, 320), "train")
-                talk = make_conversation(scene, tasks, random.Random(f"{preset} {stage.name}"), stage.n_turns)
+                talk = make_conversation(
+                    scene, tasks, random.Random(f"{preset} {stage.name}"), stage.n_turns
+                )
                 found[f"{preset}, {stage.name}, {part}"] = [turn_as_json(t) for t in talk.turns]
     return found
 
@@ -136,7 +146,11 @@ def entry_as_json(value):
         return json.loads(json.dumps(value, default=lambda r: f"{form_of(r)} {r.box().list()}"))
     if value.is_floating_point():
         return checksum(value)
-    return {"shape": list(value.shape), "dtype": str(value.dtype), "runs": runs(value.flatten().tolist())}
+    return {
+        "shape": list(value.shape),
+        "dtype": str(value.dtype),
+        "runs": runs(value.flatten().tolist()),
+    }
 
 
 def stage_batch(model: str, number: int) -> dict:
@@ -155,7 +169,9 @@ def as_lines(stored: dict) -> str:
     parts = []
     for name, entries in stored.items():
         held = entries.items() if isinstance(entries, dict) else {"": entries}.items()
-        lines = ",\n".join(f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in held)
+        lines = ",\n".join(
+            f" {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in held
+        )
         parts.append(f"{json.dumps(name)}: {{\n{lines}\n}}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
 

@@ -10,13 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ferretlite import stages
-from ferretlite.language import thing_vectors
-from ferretlite.model import FerretForConditionalGeneration
-from ferretlite.processor import FerretProcessor
-from ferretlite.runs import add_adapters
-from ferretlite.scenes import make_scene
-from ferretlite.stages import (
+from ferretlite.common.files import WEIGHTS
+from ferretlite.model.modeling import FerretForConditionalGeneration
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.pretraining.objects import thing_vectors
+from ferretlite.scenes.world import make_scene
+from ferretlite.training import alignment, stages
+from ferretlite.training.alignment import (
+    PatchScenes,
+    align_projectors,
+    patch_things,
+    with_and_without,
+)
+from ferretlite.training.distributed import add_adapters
+from ferretlite.training.stages import (
     FERRET_STAGES,
     GRIFFON_PARTS,
     GRIFFON_STAGES,
@@ -26,23 +33,18 @@ from ferretlite.stages import (
     STAGES,
     TINY_GRIFFON_STAGES,
     TINY_STAGES,
-    PatchScenes,
     Stage,
-    align_projectors,
     copy_projector,
     load_model,
     parameter_groups,
-    patch_things,
     prepare_stage,
     stage_model,
     stage_processor,
     start_model,
     tiny_config,
     tiny_griffon_config,
-    with_and_without,
 )
 
-WEIGHTS = Path(stages.__file__).parent / "weights"
 EIGHT = ("global_tower", "local_tower", "global_projector", "local_projector")
 ALL = (*EIGHT, "visual_position", "sampler", "language_model")
 
@@ -170,7 +172,7 @@ def test_a_stages_first_part_ends_with_its_share():
 
 
 def test_tiny_configuration_follows_its_towers(parts):
-    from ferretlite.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
 
     _, _, llm, tokenizer = copy.deepcopy(parts)
     image, region = tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>"])
@@ -195,7 +197,7 @@ def test_tiny_configuration_follows_its_towers(parts):
 
 
 def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
-    from ferretlite.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
 
     _, _, llm, tokenizer = copy.deepcopy(parts)
     before = len(tokenizer)
@@ -471,13 +473,13 @@ def test_cells_with_and_without_a_thing():
 
 
 def test_how_many_cells_and_views_a_step_draws():
-    assert stages.WHOLE_VIEWS == 12 and stages.CELLS == (768, 256)
+    assert alignment.WHOLE_VIEWS == 12 and alignment.CELLS == (768, 256)
 
 
 @pytest.fixture
 def placeless(parts):
     "A random model whose projectors are told no places."
-    from ferretlite.model import FerretConfig
+    from ferretlite.model.configuration import FerretConfig
 
     clip, dino, llm, tokenizer = copy.deepcopy(parts)
     torch.manual_seed(3)
@@ -504,7 +506,9 @@ def two_kinds_of_cells(monkeypatch, vocabulary, zero_channel=None):
     shares[1, 20], shares[1, 30] = 0.75, 0.25
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"local": (maps, owners, (1, 1))}
-    monkeypatch.setattr("ferretlite.stages.patch_things", lambda *args: (found, shares, edges))
+    monkeypatch.setattr(
+        "ferretlite.training.alignment.patch_things", lambda *args: (found, shares, edges)
+    )
     return full.float(), empty.float(), shares, edges
 
 
@@ -550,7 +554,7 @@ def test_by_default_alignment_takes_three_hundred_scenes_and_a_thousand_steps(
         asked.append((sides, n, seed))
         raise InterruptedError
 
-    monkeypatch.setattr("ferretlite.stages.patch_things", stop)
+    monkeypatch.setattr("ferretlite.training.alignment.patch_things", stop)
     with pytest.raises(InterruptedError):
         align_projectors(placeless, None, ("global_projector", "local_projector"))
     assert asked == [(("global", "local"), 300, 0)]
@@ -567,7 +571,9 @@ def test_a_projector_that_joins_cells_learns_which_view_shows_what(griffon_model
     shares[1, 20] = 1
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"global": (cells, owners, (1, 1))}
-    monkeypatch.setattr("ferretlite.stages.patch_things", lambda *args: (found, shares, edges))
+    monkeypatch.setattr(
+        "ferretlite.training.alignment.patch_things", lambda *args: (found, shares, edges)
+    )
     align_projectors(model, None, ("global_projector",), steps=40)
     wanted = thing_vectors(shares, edges, torch.zeros_like(edges), words)[1]
     with torch.no_grad():

@@ -7,14 +7,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferretlite import studies
-from ferretlite.evaluation import questions_about
-from ferretlite.geometry import Box
-from ferretlite.grammar import Grounding
-from ferretlite.inference import Answer
-from ferretlite.scenes import make_scene
-from ferretlite.stages import STAGES, WEIGHTS
-from ferretlite.studies import ARMS, CLAIMS, SHARED, STUDIES, TOKENS_OR_SIZE, ask_by_size, costs, shares, start_key
+from ferretlite.common.files import WEIGHTS
+from ferretlite.evaluation import studies
+from ferretlite.evaluation.studies import (
+    ARMS,
+    CLAIMS,
+    SHARED,
+    STUDIES,
+    TOKENS_OR_SIZE,
+    ask_by_size,
+    costs,
+    shares,
+    start_key,
+)
+from ferretlite.evaluation.suites import questions_about
+from ferretlite.model.inference import Answer
+from ferretlite.regions.geometry import Box
+from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.world import make_scene
+from ferretlite.training.stages import STAGES
 
 
 def test_arms_as_published():
@@ -90,7 +101,11 @@ class Scripted:
 
 def questions(n, split="test"):
     scenes = [make_scene(i, 384, split) for i in range(n)]
-    return [q for i, s in enumerate(scenes) for q in questions_about(s, f"0 {split} {i}", ("rec", "name"))]
+    return [
+        q
+        for i, s in enumerate(scenes)
+        for q in questions_about(s, f"0 {split} {i}", ("rec", "name"))
+    ]
 
 
 def test_rows_of_right_and_wrong_answers():
@@ -105,7 +120,9 @@ def test_rows_of_right_and_wrong_answers():
             said = phrase[1:]
             boxes = [Box(box.x1, box.y1, box.x2, box.y1 + 0.49 * box.height), box]
         if number < 4:
-            known[q.turn.prompt, q.scene.image.tobytes()] = Answer(said, [Grounding("", []), Grounding("x", boxes)])
+            known[q.turn.prompt, q.scene.image.tobytes()] = Answer(
+                said, [Grounding("", []), Grounding("x", boxes)]
+            )
     rows = ask_by_size(Scripted(known), "test", 3)
     assert [(split, task, right) for split, task, _, _, right in rows] == [
         ("test", "rec", 1),
@@ -199,7 +216,9 @@ def test_one_run_trains_an_arm_and_asks_it_four_times(monkeypatch, tmp_path, beg
     monkeypatch.setattr(studies, "train", train)
     monkeypatch.setattr(studies, "Ferret", Loaded)
     monkeypatch.setattr(studies, "ask_by_size", ask)
-    monkeypatch.setattr(studies, "costs", lambda config: dict(tokens=7) if config == "its configuration" else None)
+    monkeypatch.setattr(
+        studies, "costs", lambda config: dict(tokens=7) if config == "its configuration" else None
+    )
     settings = {**SHARED, **ARMS["any, towers learn"], "seed": 5, "scenes": 31, "samples": 99}
     found = studies.train_and_ask(settings, str(folder))
     assert calls == [
@@ -208,7 +227,10 @@ def test_one_run_trains_an_arm_and_asks_it_four_times(monkeypatch, tmp_path, beg
         ("large", 15, 1),
         ("test", 31, 2),
     ]
-    rows = [[split, "rec", 9.0, "small", right] for split, right in (("test", 0), ("large", 1), ("blurred", 0))]
+    rows = [
+        [split, "rec", 9.0, "small", right]
+        for split, right in (("test", 0), ("large", 1), ("blurred", 0))
+    ]
     assert found == {
         "test rec": 0,
         "test rec small": 0,
@@ -226,6 +248,8 @@ def test_nothing_is_trained_from_another_start(monkeypatch, tmp_path):
     trained = []
     monkeypatch.setattr(studies, "train", lambda *arguments, **more: trained.append(arguments))
     settings = {**SHARED, **ARMS["fixed"], "seed": 0, "start": start_key("global")}
-    with pytest.raises(ValueError, match="and this package's weights and stages give " + start_key("local")):
+    with pytest.raises(
+        ValueError, match="and this package's weights and stages give " + start_key("local")
+    ):
         studies.train_and_ask(settings, tmp_path / "run")
     assert trained == [] and not (tmp_path / "run").exists()

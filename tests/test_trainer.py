@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 
-from ferretlite import trainer
-from ferretlite.data import Collator, Revisited
-from ferretlite.language import tiny_llama_config
-from ferretlite.model import FerretConfig, FerretForConditionalGeneration
-from ferretlite.processor import FerretProcessor
-from ferretlite.runs import ByLength, Options
-from ferretlite.stages import Stage, prepare_stage
-from ferretlite.tasks import make_conversation
-from ferretlite.trainer import (
+from ferretlite.data.batches import Collator, Revisited
+from ferretlite.model.configuration import FerretConfig
+from ferretlite.model.modeling import FerretForConditionalGeneration
+from ferretlite.model.processing import FerretProcessor
+from ferretlite.model.tokens import tiny_llama_config
+from ferretlite.scenes.conversations import make_conversation
+from ferretlite.training import trainer
+from ferretlite.training.distributed import ByLength, Options
+from ferretlite.training.stages import Stage, prepare_stage
+from ferretlite.training.trainer import (
     MOST_PICTURES,
     StageTrainer,
     Watch,

@@ -7,10 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ferretlite import training
-from ferretlite.runs import Options
-from ferretlite.stages import Stage
-from ferretlite.training import (
+from ferretlite.training import run as training
+from ferretlite.training.distributed import Options
+from ferretlite.training.run import (
     begin_run,
     chosen_stages,
     draw_losses,
@@ -22,6 +21,7 @@ from ferretlite.training import (
     told_data,
     train,
 )
+from ferretlite.training.stages import Stage
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
 

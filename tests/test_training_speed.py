@@ -8,13 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ferretlite import training_speed
-from ferretlite.data import Collator
-from ferretlite.stages import Stage, prepare_stage
-from ferretlite.trainer import (
-    stage_data,
-)
-from ferretlite.training_speed import (
+from ferretlite.data.batches import Collator
+from ferretlite.training import speed as training_speed
+from ferretlite.training.speed import (
     Meter,
     bench_lines,
     bench_train,
@@ -28,6 +24,8 @@ from ferretlite.training_speed import (
     seconds_per_sample,
     seconds_per_scene,
 )
+from ferretlite.training.stages import Stage, prepare_stage
+from ferretlite.training.trainer import stage_data
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
 

@@ -151,7 +151,9 @@ def mutate(mutant: dict) -> tuple[Path, str, str]:
     before = ast.unparse(target)
     changed = plant.generic_visit(target)
     if "nth" not in mutant and plant.seen != 1 or plant.seen <= mutant.get("nth", 0):
-        raise ValueError(f"{mutant['id']}: found {plant.seen} places like {mutant['old']!r} in {path}, expected one (or give nth)")
+        raise ValueError(
+            f"{mutant['id']}: found {plant.seen} places like {mutant['old']!r} in {path}, expected one (or give nth)"
+        )
     ast.fix_missing_locations(tree)
     after = ast.unparse(changed)
     if before == after:
@@ -166,7 +168,9 @@ def read_mutants(only: list[str]) -> dict[str, list[dict]]:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("mutant", [])
         for entry in entries:
             if missing := KEYS - entry.keys():
-                raise ValueError(f"{path.name}, {entry.get('id')}: missing {', '.join(sorted(missing))}")
+                raise ValueError(
+                    f"{path.name}, {entry.get('id')}: missing {', '.join(sorted(missing))}"
+                )
             if entry["id"] in ids:
                 raise ValueError(f"{path.name}: the id {entry['id']} is used twice")
             ids.add(entry["id"])
@@ -181,7 +185,11 @@ def read_mutants(only: list[str]) -> dict[str, list[dict]]:
 def copy_project(folder: Path) -> None:
     """Copy what git knows of the project. Modules are written as they look after parsing, as mutants are."""
     names = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True, capture_output=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
     ).stdout.splitlines()
     for name in names:
         source, target = ROOT / name, folder / name
@@ -284,7 +292,9 @@ def try_mutant(runner: Tests, mutant: dict, source: str, path: Path, killer: str
     target.write_text(source, encoding="utf-8")
     try:
         status, by = "survived", ""
-        if killer and (runner.folder / "tests" / killer.split("::")[0]).exists():  # what noticed it last time
+        if (
+            killer and (runner.folder / "tests" / killer.split("::")[0]).exists()
+        ):  # what noticed it last time
             status, by = runner.run([killer])
         if status == "survived":
             status, by = runner.run(mutant["tests"])
@@ -340,7 +350,10 @@ def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
             with lock:
                 results[stem][mutant["id"]] = result | dict(mark=mark)
                 write_results(stem, results[stem])
-                print(f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']}  {result['by']}", flush=True)
+                print(
+                    f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']}  {result['by']}",
+                    flush=True,
+                )
 
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(one, todo))
@@ -374,7 +387,9 @@ def report(mutants: dict[str, list[dict]]) -> None:
             if states[mutant["id"]] is None:
                 missing.append(f"{stem}: {mutant['id']}")
             elif states[mutant["id"]] == "survived":
-                survivors.append(f"{stem}: {mutant['id']} ({mutant['where']}): {mutant.get('reason', 'no reason given')}")
+                survivors.append(
+                    f"{stem}: {mutant['id']} ({mutant['where']}): {mutant.get('reason', 'no reason given')}"
+                )
         killed = sum(s in ("killed", "timeout") for s in states.values())
         total, noticed = total + len(entries), noticed + killed
         print(f"{stem:20s}{len(entries):9d}{killed:9d}")
@@ -385,10 +400,16 @@ def report(mutants: dict[str, list[dict]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="names of TOML files in tools/mutants")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="names of TOML files in tools/mutants"
+    )
     parser.add_argument("--again", action="store_true", help="also run mutants that have a result")
-    parser.add_argument("--report", action="store_true", help="print the recorded results and run nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="print the recorded results and run nothing"
+    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     options = parser.parse_args()

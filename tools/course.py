@@ -1,0 +1,196 @@
+"""Links, roads and times on every page, and the front page's map, made from nbs/course.toml.
+
+python tools/course.py            write them into the notebooks
+python tools/course.py --times F  take the seconds of each notebook from the output of `nbdev-test --timing`
+"""
+
+import argparse
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = ROOT / "nbs" / "course.toml"
+NAVIGATION = "course-navigation"  # id of the cell that this tool writes
+BEGIN, END = "<!-- course: made by tools/course.py -->", "<!-- end of course -->"
+ROADS = {"core": "core road", "elective": "elective", "helper": "helper, to be looked up"}
+
+
+@dataclass
+class Lesson:
+    """One notebook of the course."""
+
+    name: str
+    folder: str
+    part: str  # title of its part
+    number: int  # of its part, from 1
+    road: str  # a key of ROADS
+    run: int  # seconds of one core
+    question: str
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "nbs" / self.folder / f"{self.name}.ipynb"
+
+    @property
+    def link(self) -> str:
+        return f"nbs/{self.folder}/{self.name}.ipynb"
+
+
+def read_course() -> list[Lesson]:
+    """Return the lessons in order. Raise ValueError for an unknown road and for notebooks that are not listed or not there."""
+    lessons = []
+    for number, part in enumerate(tomllib.loads(COURSE.read_text(encoding="utf-8"))["part"], 1):
+        for held in part["lessons"]:
+            lessons.append(Lesson(folder=part["folder"], part=part["title"], number=number, **held))
+    if unknown := [n.name for n in lessons if n.road not in ROADS]:
+        raise ValueError(f"{COURSE.name}: {unknown[0]} is on no known road ({', '.join(ROADS)})")
+    listed = {n.path for n in lessons}
+    folders = {n.folder for n in lessons}
+    present = {p for folder in folders for p in (ROOT / "nbs" / folder).glob("*.ipynb")}
+    if listed != present:
+        raise ValueError(
+            f"{COURSE.name} and the folders differ: {sorted(p.name for p in listed ^ present)}"
+        )
+    return lessons
+
+
+def read_notebook(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_notebook(path: Path, notebook: dict) -> None:
+    text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def title(notebook: dict) -> str:
+    """Return the text of the first heading."""
+    first = next(c for c in notebook["cells"] if c["cell_type"] == "markdown")
+    return source(first).splitlines()[0].removeprefix("# ").strip()
+
+
+def module(notebook: dict) -> str:
+    """Return the module that a notebook exports, or an empty string."""
+    text = "\n".join(source(c) for c in notebook["cells"] if c["cell_type"] == "code")
+    found = re.search(r"^#\|\s*default_exp (\S+)", text, re.M)
+    return found[1] if found else ""
+
+
+def reading_minutes(notebook: dict) -> int:
+    """Estimate the minutes to read: 130 words of prose or 12 lines of code a minute, in steps of five."""
+    cells = [c for c in notebook["cells"] if c.get("id") != NAVIGATION]
+    words = sum(len(source(c).split()) for c in cells if c["cell_type"] == "markdown")
+    lines = sum(
+        len(source(c).splitlines())
+        for c in cells
+        if c["cell_type"] == "code" and "#| hide" not in source(c)
+    )
+    return max(5, 5 * round((words / 130 + lines / 12) / 5))
+
+
+def running_time(seconds: int) -> str:
+    return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+def navigation(lessons: list[Lesson], i: int, titles: dict, minutes: int) -> str:
+    """Return the line of links under a notebook's title."""
+    here = lessons[i]
+
+    def link(word: str, lesson: Lesson) -> str:
+        target = os.path.relpath(lesson.path, here.path.parent)
+        return f"[{word}: {titles[lesson.path]}]({target})"
+
+    where = (
+        f"Part {here.number} · {here.part} · {ROADS[here.road]} · about {minutes} minutes to read"
+    )
+    if here.run:
+        where += f", {running_time(here.run)} to run"
+    links = []
+    if i:
+        links.append(link("Previous", lessons[i - 1]))
+    if i + 1 < len(lessons):
+        links.append(link("Next", lessons[i + 1]))
+    core = next((n for n in lessons[i + 1 :] if n.road == "core"), None)
+    if core and core is not lessons[i + 1]:
+        links.append(link("Next on the core road", core))
+    return f"*{where}*\n\n{' · '.join(links)}"
+
+
+def set_navigation(notebook: dict, text: str) -> None:
+    """Put the navigation cell behind the title."""
+    cells = [c for c in notebook["cells"] if c.get("id") != NAVIGATION]
+    at = next(i for i, c in enumerate(cells) if c["cell_type"] == "markdown") + 1
+    cell = dict(
+        cell_type="markdown", id=NAVIGATION, metadata={}, source=text.splitlines(keepends=True)
+    )
+    notebook["cells"] = cells[:at] + [cell] + cells[at:]
+
+
+def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
+    """Return the front page's map: a table per part, the core road in bold."""
+    blocks = []
+    for folder in dict.fromkeys(n.folder for n in lessons):
+        held = [n for n in lessons if n.folder == folder]
+        rows = ["| lesson | question | module |", "|---|---|---|"]
+        for n in held:
+            name = f"[{titles[n.path]}]({n.link})"
+            name = f"**{name}**" if n.road == "core" else name
+            exported = modules[n.path]
+            rows.append(f"| {name} | {n.question} | {f'`{exported}`' if exported else ''} |")
+        blocks.append(f"### {held[0].number} {held[0].part}\n\n" + "\n".join(rows))
+    return f"{BEGIN}\n\n" + "\n\n".join(blocks) + f"\n\n{END}"
+
+
+def set_map(notebook: dict, text: str) -> None:
+    """Replace the map on the front page. Raise ValueError where it has no place."""
+    for cell in notebook["cells"]:
+        old = source(cell)
+        if BEGIN in old and END in old:
+            new = old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
+            cell["source"] = new.splitlines(keepends=True)
+            return
+    raise ValueError(f"index.ipynb has no cell with {BEGIN} and {END}")
+
+
+def take_times(path: Path) -> None:
+    """Write the seconds of each notebook into course.toml."""
+    found = dict(
+        re.findall(r"^(?:.*/)?(\w+)\.ipynb: (\d+) secs", path.read_text(encoding="utf-8"), re.M)
+    )
+    text = COURSE.read_text(encoding="utf-8")
+    for name, seconds in found.items():
+        text = re.sub(rf'(name = "{name}", road = "\w+", run = )\d+', rf"\g<1>{seconds}", text)
+    COURSE.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--times", type=Path, help="output of nbdev-test --timing")
+    options = parser.parse_args()
+    if options.times:
+        take_times(options.times)
+    lessons = read_course()
+    notebooks = {n.path: read_notebook(n.path) for n in lessons}
+    titles = {path: title(notebook) for path, notebook in notebooks.items()}
+    for i, lesson in enumerate(lessons):
+        notebook = notebooks[lesson.path]
+        set_navigation(notebook, navigation(lessons, i, titles, reading_minutes(notebook)))
+        write_notebook(lesson.path, notebook)
+    index = read_notebook(ROOT / "index.ipynb")
+    set_map(index, course_map(lessons, titles, {p: module(n) for p, n in notebooks.items()}))
+    write_notebook(ROOT / "index.ipynb", index)
+
+
+if __name__ == "__main__":
+    main()
