@@ -45,9 +45,9 @@ def pytest_collection_modifyitems(config, items):
         "slow": None if config.getoption("--slow") else "takes minutes: run with --slow",
         "cuda": None if torch.cuda.is_available() else "needs a CUDA GPU",
         "triton": None if find_spec("triton") else "needs the triton extra",
-        "ocr": None
-        if find_spec("rapidocr") and find_spec("onnxruntime")
-        else "needs the ocr extra",
+        "ocr": (
+            None if find_spec("rapidocr") and find_spec("onnxruntime") else "needs the ocr extra"
+        ),
     }
     for item in items:
         for name, reason in missing.items():

@@ -1,6 +1,7 @@
 """What test_kernels.py and test_cuda_kernels.py run in processes of their own: `python kernel_jobs.py interpret|compile|cuda` prints one JSON line a case.
 
-A process can interpret kernels or compile them, not both. This file needs torch, triton and ferretlite.vision.conv_kernels, and no pytest."""
+A process can interpret kernels or compile them, not both. This file needs torch, triton and ferretlite.vision.conv_kernels, and no pytest.
+"""
 
 import json
 import os

@@ -75,7 +75,12 @@ def small_stages(every=2):
             found.logging_steps,
             found.dataloader_num_workers,
             found.dataloader_prefetch_factor,
-        ) = every, 1, 0, None
+        ) = (
+            every,
+            1,
+            0,
+            None,
+        )
         return found
 
     trainer.stage_arguments = often

@@ -58,7 +58,10 @@ def run(capsys, *words):
 
 
 def test_help_needs_none_of_the_heavy_libraries():
-    code = "import sys; from ferretlite.app import cli; p = cli.make_parser(); p.format_help(); print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    code = (
+        "import sys; from ferretlite.app import cli; p = cli.make_parser(); p.format_help();"
+        " print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+    )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
         == "[]"

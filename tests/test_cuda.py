@@ -330,9 +330,11 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     )
     trainer.compute_loss(
         model.train(),
-        batch
-        if stage.look
-        else {k: v for k, v in batch.items() if k not in ("names", "writes", "shows")},
+        (
+            batch
+            if stage.look
+            else {k: v for k, v in batch.items() if k not in ("names", "writes", "shows")}
+        ),
     ).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 

@@ -498,7 +498,10 @@ def test_of_boxes_that_overlap_too_much_the_best_stays():
     assert suppressed(boxes, scores, 0.95) == [2, 3, 4, 1, 0]
     assert suppressed(
         torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.1, 0.2]), 0.5
-    ) == [1, 0]  # exactly half stays
+    ) == [
+        1,
+        0,
+    ]  # exactly half stays
     assert suppressed(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
     rng = torch.Generator().manual_seed(0)
     corner = torch.rand(30, 2, generator=rng) * 20

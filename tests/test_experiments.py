@@ -150,7 +150,10 @@ def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
     "The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch for that."
     lock = tmp_path / "work" / f"{key_of(dict(seed=0))}.lock"
     lock.parent.mkdir(parents=True)
-    code = "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print('at work', flush=True); time.sleep(600)"
+    code = (
+        "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]);"
+        " lock.acquire(); print('at work', flush=True); time.sleep(600)"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True
     )
@@ -377,7 +380,8 @@ def test_students_distribution_by_the_table(freedom, share, value):
 def test_a_pair_by_hand():
     """Differences .1, .1, .09: mean .096667, standard deviation .0057735, error .0033333.
 
-    With two degrees of freedom 4.30265 errors each way, and 4.30265 + 1.06066 errors are found four times in five."""
+    With two degrees of freedom 4.30265 errors each way, and 4.30265 + 1.06066 errors are found four times in five.
+    """
     found = dict(
         a=[dict(s=0.6, t=9), dict(s=0.7, t=9), dict(s=0.65, t=9), dict(s=5.0, t=9)],
         b=[dict(s=0.5, t=9), dict(s=0.6, t=9), dict(s=0.56, t=9)],

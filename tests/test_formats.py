@@ -391,9 +391,11 @@ def test_grit_regions_lie_where_they_were_marked(shelf):
                         assert r in [o.mask for o in scene.objects]
                     else:
                         assert any(
-                            (r == o.box)
-                            if isinstance(r, Box)
-                            else (o.box.x1 <= r.x <= o.box.x2 and o.box.y1 <= r.y <= o.box.y2)
+                            (
+                                (r == o.box)
+                                if isinstance(r, Box)
+                                else (o.box.x1 <= r.x <= o.box.x2 and o.box.y1 <= r.y <= o.box.y2)
+                            )
                             for o in scene.objects
                         )
                 for g in parse_groundings(turn.answer, scene.size):

@@ -26,7 +26,8 @@ SIZE = (480, 640)
 ONE = {"ferret": "[62, 125, 187, 333]", "griffon": "[0.062,0.125,0.188,0.333]"}
 
 words = st.sampled_from(
-    "dog red umbrella dice 3 t-shirt x-ray machine man in a the salt & pepper - 7-eleven café and don't (left) A 1,000 3.5 St. [x] there is".split()
+    "dog red umbrella dice 3 t-shirt x-ray machine man in a the salt & pepper - 7-eleven café and"
+    " don't (left) A 1,000 3.5 St. [x] there is".split()
 )
 names = st.lists(words, max_size=4).map(" ".join) | st.text(max_size=8)
 
@@ -248,7 +249,10 @@ def test_reading_ferret(text, expected):
     [
         ("dog-[0.1,0.2,0.3,0.4]&dog-[0.5,0.6,0.7,0.8]", [("dog", 2)]),
         (
-            "salt & pepper-[0.1,0.2,0.3,0.4]&t-shirt-[0.1,0.2,0.3,0.4]&x-ray machine-[0.1,0.2,0.3,0.4]",
+            (
+                "salt & pepper-[0.1,0.2,0.3,0.4]&t-shirt-[0.1,0.2,0.3,0.4]&x-ray"
+                " machine-[0.1,0.2,0.3,0.4]"
+            ),
             [("salt & pepper", 1), ("t-shirt", 1), ("x-ray machine", 1)],
         ),
         ("dog - [0.1, 0.2, 0.3, 0.4] & cat - [0.5, .6, 0.70, 1]", [("dog", 1), ("cat", 1)]),

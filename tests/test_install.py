@@ -81,7 +81,10 @@ def built(tmp_path_factory) -> Path:
     shutil.copytree(
         ROOT / "ferretlite", copy / "ferretlite", ignore=shutil.ignore_patterns("__pycache__")
     )
-    code = f"import setuptools.build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
+    code = (
+        f"import setuptools.build_meta as b; b.build_wheel({str(out)!r});"
+        f" b.build_sdist({str(out)!r})"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=copy, text=True, capture_output=True)
     if run.returncode:
         pytest.fail(f"the build failed:\n{run.stderr[-4000:]}", pytrace=False)

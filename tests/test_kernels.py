@@ -147,7 +147,8 @@ def python(before: str, body: str, **env) -> subprocess.CompletedProcess:
 def test_without_gpu_or_interpreter_the_error_is_a_sentence():
     done = python(
         "",
-        "kernels_module.conv_gelu(torch.zeros(1, 3, 3, 16), torch.zeros(8, 16, 3, 3), torch.zeros(8), impl='triton')",
+        "kernels_module.conv_gelu(torch.zeros(1, 3, 3, 16), torch.zeros(8, 16, 3, 3),"
+        " torch.zeros(8), impl='triton')",
     )
     assert (
         "ValueError: found a map on cpu, expected one on cuda" in done.stderr
@@ -167,7 +168,10 @@ def test_the_interpreter_must_be_chosen_before_the_import():
 
 @triton
 def test_bf16_products_are_upcast_in_the_interpreter_and_only_there():
-    body = "x = torch.zeros(1, dtype=torch.bfloat16); print(kernels._upcast(x), kernels._upcast(x.half()))"
+    body = (
+        "x = torch.zeros(1, dtype=torch.bfloat16); print(kernels._upcast(x),"
+        " kernels._upcast(x.half()))"
+    )
     assert python("", body).stdout.split() == ["False", "False"]
     assert python("", body, TRITON_INTERPRET="1").stdout.split() == ["True", "False"]
 
@@ -196,7 +200,10 @@ def test_tiles_that_spilled_are_not_shipped():
 
 @triton
 def test_the_environment_forces_either():
-    body = "x = torch.zeros(1, 3, 3, 16); print(kernel_choice.use_triton('auto', 'conv', x, False, (4, 16, 8), 'triton', 'eager_nchw'))"
+    body = (
+        "x = torch.zeros(1, 3, 3, 16); print(kernel_choice.use_triton('auto', 'conv', x, False, (4,"
+        " 16, 8), 'triton', 'eager_nchw'))"
+    )
     assert python("", body, TRITON_INTERPRET="1").stdout.split() == ["False"]
     assert python("", body, TRITON_INTERPRET="1", FERRETLITE_TRITON="1").stdout.split() == ["True"]
     assert python(

@@ -225,8 +225,9 @@ def test_a_prompt_is_one_user_turn_without_the_start_token(words):
         and words.decode(ids) == "USER: hi [1]?\nASSISTANT:"
     )
     chat = [dict(role="user", content="a"), dict(role="assistant", content="b")] * 2
-    assert words.apply_chat_template(chat, tokenize=False) == (
-        "<bos>USER: a\nASSISTANT: b<eos>USER: a\nASSISTANT: b<eos>"
+    assert (
+        words.apply_chat_template(chat, tokenize=False)
+        == "<bos>USER: a\nASSISTANT: b<eos>USER: a\nASSISTANT: b<eos>"
     )
 
 

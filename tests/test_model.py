@@ -405,7 +405,11 @@ def test_every_mode_learns_on_the_meta_device(random_model):
         used = [
             n
             for n in ("global_tower", "global_projector", "visual_position", "sampler")
-            + ("local_tower", "local_projector") * (grid != (0, 0))
+            + (
+                "local_tower",
+                "local_projector",
+            )
+            * (grid != (0, 0))
         ]
         assert all(p.grad is not None for n in used for p in model.parts()[n]), change
 

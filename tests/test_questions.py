@@ -209,7 +209,8 @@ def test_constants():
     )
     assert (
         list(TASKS)
-        == "caption grounded_caption dense_referring dense_detection rec phrase choose name count word".split()
+        == "caption grounded_caption dense_referring dense_detection rec phrase choose name count"
+        " word".split()
     )
     assert list(WRITTEN_TASKS) == [
         "rec",
@@ -583,9 +584,10 @@ def test_numbered_answers_in_words():
     scene = photo()
     detection = TASKS["dense_detection"](scene, random.Random(0), 0)
     # 100 wide and 120 high: 5 / 100 is bin 50, 10 / 120 bin 83
-    assert detection.answer == (
-        "The objects are: 1: dog [50, 83, 300, 366], 2: dog [700, 125, 960, 500], 3: cat [400, 166, 600, 233], "
-        "4: person [500, 416, 590, 791], 5: wine glass [200, 500, 330, 750]"
+    assert (
+        detection.answer
+        == "The objects are: 1: dog [50, 83, 300, 366], 2: dog [700, 125, 960, 500], 3: cat [400,"
+        " 166, 600, 233], 4: person [500, 416, 590, 791], 5: wine glass [200, 500, 330, 750]"
     )
     assert detection.meta["objects"] == [0, 2, 1, 4, 3]
     referring = TASKS["dense_referring"](scene, random.Random(1), 0)
@@ -647,7 +649,8 @@ def test_counting_points_from_left_to_right_and_ends_with_the_number():
     assert turn.prompt == "How many stars are there?"
     assert (
         turn.answer
-        == "1: star [50, 600, 150, 700], 2: star [300, 300, 400, 400], 3: star [600, 50, 700, 150]; 3 in all"
+        == "1: star [50, 600, 150, 700], 2: star [300, 300, 400, 400], 3: star [600, 50, 700, 150];"
+        " 3 in all"
     )
     assert (turn.meta["n"], turn.meta["query"]) == (3, "star")
     drawn = [TASKS["count"](SHELF, random.Random(i), 0) for i in range(300)]
@@ -1034,8 +1037,10 @@ def test_absent_phrases_are_answered_by_none():
 
 def test_a_written_caption_has_each_box_behind_its_words():
     turn = WRITTEN_TASKS["grounded_caption"](told(), random.Random(0), 0)
-    assert turn.answer == (
-        "A man [50, 125, 200, 750] walks two dogs [500, 525, 700, 787] [300, 500, 450, 750] past an old tree [750, 25, 990, 875]."
+    assert (
+        turn.answer
+        == "A man [50, 125, 200, 750] walks two dogs [500, 525, 700, 787] [300, 500, 450, 750] past"
+        " an old tree [750, 25, 990, 875]."
     )
     assert turn.prompt == "Describe the image.\n" + SWITCH
     assert [g.name for g in turn.meta["groundings"]] == ["A man", "two dogs", "an old tree"]

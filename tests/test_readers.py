@@ -580,7 +580,10 @@ def test_exported_genome(tmp_path):
 
 
 def test_a_marked_sentence_is_read_as_words_with_places():
-    line = "[/EN#12/people/animals Two dogs] chase [/EN#0/notvisual it] past [/EN#3/scene a red barn] ."
+    line = (
+        "[/EN#12/people/animals Two dogs] chase [/EN#0/notvisual it] past [/EN#3/scene a red"
+        " barn] ."
+    )
     caption, spans = read_sentence(line)
     assert caption == "Two dogs chase it past a red barn ."
     assert spans == [("12", 0, 8), ("0", 15, 17), ("3", 23, 33)]
@@ -647,7 +650,8 @@ def test_exported_flickr(tmp_path):
     first, second = (tmp_path / "Sentences" / "1001.txt").read_text().splitlines()
     assert (
         first
-        == "[/EN#1/other an outlined blue dice 3] , [/EN#2/other a filled red star] , [/EN#3/other a filled green star] ."
+        == "[/EN#1/other an outlined blue dice 3] , [/EN#2/other a filled red star] , [/EN#3/other"
+        " a filled green star] ."
     )
     assert second == "This shows [/EN#100/other every star] and [/EN#0/other nothing else] ."
     root = ET.parse(tmp_path / "Annotations" / "1001.xml").getroot()

@@ -166,7 +166,9 @@ PAIRS = [
 ]
 MARKS = {
     "vicuna": "USER: What? ASSISTANT:",
-    "llama3": "<|start_header_id|>user<|end_header_id|>\n\nWhat?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "llama3": (
+        "<|start_header_id|>user<|end_header_id|>\n\nWhat?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
 }
 CHATML = "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
 

@@ -152,7 +152,8 @@ def mutate(mutant: dict) -> tuple[Path, str, str]:
     changed = plant.generic_visit(target)
     if "nth" not in mutant and plant.seen != 1 or plant.seen <= mutant.get("nth", 0):
         raise ValueError(
-            f"{mutant['id']}: found {plant.seen} places like {mutant['old']!r} in {path}, expected one (or give nth)"
+            f"{mutant['id']}: found {plant.seen} places like {mutant['old']!r} in {path}, expected"
+            " one (or give nth)"
         )
     ast.fix_missing_locations(tree)
     after = ast.unparse(changed)
@@ -351,7 +352,8 @@ def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
                 results[stem][mutant["id"]] = result | dict(mark=mark)
                 write_results(stem, results[stem])
                 print(
-                    f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']}  {result['by']}",
+                    f"{result['status']:9s}{result['seconds']:6.1f} s  {stem}: {mutant['id']} "
+                    f" {result['by']}",
                     flush=True,
                 )
 
@@ -388,7 +390,8 @@ def report(mutants: dict[str, list[dict]]) -> None:
                 missing.append(f"{stem}: {mutant['id']}")
             elif states[mutant["id"]] == "survived":
                 survivors.append(
-                    f"{stem}: {mutant['id']} ({mutant['where']}): {mutant.get('reason', 'no reason given')}"
+                    f"{stem}: {mutant['id']} ({mutant['where']}):"
+                    f" {mutant.get('reason', 'no reason given')}"
                 )
         killed = sum(s in ("killed", "timeout") for s in states.values())
         total, noticed = total + len(entries), noticed + killed

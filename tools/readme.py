@@ -36,7 +36,8 @@ def output_block(output: dict, alt: str, pictures: dict) -> str:
     "Markdown for one output; a picture is added to `pictures` (file name -> bytes)."
     if output["output_type"] == "error":
         raise ValueError(
-            f"index.ipynb holds an error output ({output['ename']}): run it again before making the README."
+            f"index.ipynb holds an error output ({output['ename']}): run it again before making the"
+            " README."
         )
     if output["output_type"] == "stream":
         return fence(text_of(output["text"])) if output["name"] == "stdout" else ""

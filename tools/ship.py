@@ -44,11 +44,15 @@ GRIFFON = LABELS | {
     "count.mae": "count 1–10 by name, mean error in objects",
 }
 ABOUT = {
-    "tiny": """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
-Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works.""",
-    "tiny-griffon": """A Griffon v2 of some five million weights: a DINOv2-style ViT that sees 384 pixels at once (16-pixel patches), a strided convolution that makes 144 tokens of them, a frozen CLIP-style
+    "tiny": (
+        """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
+Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works."""
+    ),
+    "tiny-griffon": (
+        """A Griffon v2 of some five million weights: a DINOv2-style ViT that sees 384 pixels at once (16-pixel patches), a strided convolution that makes 144 tokens of them, a frozen CLIP-style
 encoder whose class token turns each picture in a question into one token, and a small Llama. It answers in Griffon's written form, says `None`, and looks for what it is shown. It knows
-scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works. (The paper's one tower is CLIP's; ours is the shipped local one, which names things best.)""",
+scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works. (The paper's one tower is CLIP's; ours is the shipped local one, which names things best.)"""
+    ),
 }
 
 GRIFFON_LM = """It was taught in Griffon's manner: its questions, its written form, one view of 144 tokens, and vectors for pictures in questions. `ferretlite train --preset tiny-griffon` begins with it.
@@ -60,7 +64,8 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
     "The model card: what it is, how it came to be, what it scores."
     preset = run["settings"]["preset"]
     rows = [
-        f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} | {m['chance']:.2f} | {m['constant']:.2f} |"
+        f"| `{k}` | {label} | {m['value']:.2f} | {m['ci95'][0]:.2f}–{m['ci95'][1]:.2f} | {m['n']} |"
+        f" {m['chance']:.2f} | {m['constant']:.2f} |"
         for k, label in (GRIFFON if preset == "tiny-griffon" else LABELS).items()
         if (m := scores.get(k))
     ]
@@ -140,11 +145,17 @@ def lm_run(run: dict, first: bool) -> str:
         "ferretlite pretrain lm",
         "--style griffon" if run.get("style") == "griffon" else "",
         "" if first else "--from RUN",
-        f"--samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed {run['seed']}",
+        (
+            f"--samples {run['steps'] * run['batch_size']} --batch {run['batch_size']} --seed"
+            f" {run['seed']}"
+        ),
         "" if first else f"--lr {run['lr']:g} --muon {run['muon']:g}",
         "--compile" if run.get("compile") else "",
     ]
-    return f"`{' '.join(p for p in parts if p)}`: {run['steps']:,} steps of {run['batch_size']} scenes{'; ' + run['note'] if 'note' in run else ''}."
+    return (
+        f"`{' '.join(p for p in parts if p)}`: {run['steps']:,} steps of {run['batch_size']}"
+        f" scenes{'; ' + run['note'] if 'note' in run else ''}."
+    )
 
 
 def lm_card(run: dict) -> str:
@@ -232,7 +243,8 @@ def main():
     out = WEIGHTS / settings["preset"]
     if settings.get("lm"):
         raise ValueError(
-            f"{args.run} began with the language model {settings['lm']}: expected the shipped one, which the card names; ship that one first and train without --lm."
+            f"{args.run} began with the language model {settings['lm']}: expected the shipped one,"
+            " which the card names; ship that one first and train without --lm."
         )
     if settings["preset"] == "tiny":
         ship_stages(Path(args.run), settings["seed"])
@@ -240,7 +252,12 @@ def main():
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores, 1)
     write_json(out / "run.json", run, 1)
-    command = f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples {sum(run['steps']) * 16} --seed {settings['seed']}{' --compile' if settings.get('compile') else ''} --out runs/{settings['preset']}"
+    command = (
+        f"ferretlite train --preset {settings['preset']} --stage {settings['stage']} --samples"
+        f" {sum(run['steps']) * 16} --seed"
+        f" {settings['seed']}{' --compile' if settings.get('compile') else ''} --out"
+        f" runs/{settings['preset']}"
+    )
     write_whole(
         out / "README.md",
         lambda p: p.write_text(card(run, scores, command, args.n), encoding="utf-8"),
