@@ -57,14 +57,16 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def parts():
-    "The pieces of a random model with two-layer towers: (global config, local config, LLM config, tokenizer)."
+    """The pieces of a random model with two-layer towers: (global config, local config, LLM config,
+    tokenizer).
+    """
     from ferretlite.model.tokens import corpus, tiny_llama_config, train_tokenizer
-    from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
     tokenizer = train_tokenizer(corpus(24), 400)
     return (
-        tiny_clip_config(32, 2, patch_size=24),
-        tiny_dino_config(32, 2, patch_size=24),
+        make_tiny_clip_config(32, 2, patch_size=24),
+        make_tiny_dino_config(32, 2, patch_size=24),
         tiny_llama_config(tokenizer, 64, 2),
         tokenizer,
     )
@@ -72,7 +74,9 @@ def parts():
 
 @pytest.fixture
 def random_model(parts):
-    "A fresh (model, processor) with random weights, in eval mode: 16 visual tokens a view, up to 4 tiles."
+    """A fresh (model, processor) with random weights, in eval mode: 16 visual tokens a view, up to
+    4 tiles.
+    """
     from ferretlite.model.configuration import FerretConfig
     from ferretlite.model.modeling import FerretForConditionalGeneration
     from ferretlite.model.processing import FerretProcessor
@@ -112,7 +116,9 @@ def begin(parts, tmp_path_factory):
 
 @pytest.fixture
 def griffon_model(parts):
-    "A fresh random (model, processor) of Griffon's kind: one large view, a strided convolution (25 visual tokens), pictures in questions."
+    """A fresh random (model, processor) of Griffon's kind: one large view, a strided convolution
+    (25 visual tokens), pictures in questions.
+    """
     import copy
 
     from ferretlite.model.configuration import FerretConfig

@@ -1,6 +1,8 @@
-"""What test_kernels.py and test_cuda_kernels.py run in processes of their own: `python kernel_jobs.py interpret|compile|cuda` prints one JSON line a case.
+"""What test_kernels.py and test_cuda_kernels.py run in processes of their own: `python
+kernel_jobs.py interpret|compile|cuda` prints one JSON line a case.
 
-A process can interpret kernels or compile them, not both. This file needs torch, triton and ferretlite.vision.conv_kernels, and no pytest.
+A process can interpret kernels or compile them, not both. This file needs torch, triton and
+ferretlite.vision.conv_kernels, and no pytest.
 """
 
 import json
@@ -23,9 +25,9 @@ import torch
 
 from ferretlite.vision import conv_kernels as kernels
 from ferretlite.vision import kernels as kernels_module
-from ferretlite.vision.conv_kernels import DTYPES, FLOAT_TILE, TILES, Tile
+from ferretlite.vision.conv_kernels import FLOAT_TILE, KERNEL_DTYPES, KERNEL_TILES, Tile
 
-FLOAT, HALF, BRAIN = DTYPES
+FLOAT, HALF, BRAIN = KERNEL_DTYPES
 NAMES = {FLOAT: "fp32", HALF: "fp16", BRAIN: "bf16"}
 LIMITS = {
     FLOAT: 1e-5,
@@ -128,12 +130,12 @@ def shuffle_case(shape, k, dtype, behind, device="cpu", impl="triton"):
 
 def small_tiles(case):
     "Run a case with tiles so small that every loop, mask and grid has work."
-    kept = kernels.TILES, kernels.FLOAT_TILE
-    kernels.TILES, kernels.FLOAT_TILE = dict.fromkeys(TILES, (SMALL,)), SMALL
+    kept = kernels.KERNEL_TILES, kernels.FLOAT_TILE
+    kernels.KERNEL_TILES, kernels.FLOAT_TILE = dict.fromkeys(KERNEL_TILES, (SMALL,)), SMALL
     try:
         return case()
     finally:
-        kernels.TILES, kernels.FLOAT_TILE = kept
+        kernels.KERNEL_TILES, kernels.FLOAT_TILE = kept
 
 
 # -- what is only said of the ops
@@ -232,10 +234,10 @@ def expanded_gradients(device="cpu"):
     found = {}
     for gelu in (True, False):
 
-        def ours(*t):
+        def ours(*t, gelu=gelu):
             return kernels_module.conv_gelu(*t, gelu, "triton").sum()
 
-        def theirs(*t):
+        def theirs(*t, gelu=gelu):
             return kernels_module.conv_gelu_torch(*t, gelu).sum()
 
         found |= {f"{name} {gelu}": e for name, e in errors(ours, theirs, (x, w, b)).items()}
@@ -250,7 +252,9 @@ def expanded_gradients(device="cpu"):
 
 
 def no_copy(device="cpu"):
-    "A class-token slice and a channels-last weight reach the op as they are: their memory, not a copy of it."
+    """A class-token slice and a channels-last weight reach the op as they are: their memory, not a
+    copy of it.
+    """
     seen, real = [], kernels.launch_forward
 
     def spy(x, w, *rest):
@@ -301,7 +305,9 @@ def under_autocast(device="cpu"):
 
 
 def module_case(kind, device="cpu"):
-    "Notebook `downsampling`'s projectors, one module with impl='triton' and one with 'torch', equal weights."
+    """Notebook `downsampling`'s projectors, one module with impl='triton' and one with 'torch',
+    equal weights.
+    """
     from ferretlite.vision.downsampling import make_downsampler
 
     torch.manual_seed(0)
@@ -349,7 +355,7 @@ def interpreted_cases():
     }
     cases |= {
         f"forward tile {i}": (LIMITS[HALF], lambda i=i: tile_case(i))
-        for i in range(len(TILES["forward"]))
+        for i in range(len(KERNEL_TILES["forward"]))
     }
     cases |= {
         f"shuffle {name}": (LIMITS[c[2]], lambda c=c: shuffle_case(*c))
@@ -359,13 +365,15 @@ def interpreted_cases():
 
 
 def tile_case(i, device="cpu"):
-    "One shipped way to cut the forward, on a toy: loops over one tap or nine, GELU inside or behind."
-    kept = kernels.TILES
-    kernels.TILES = kept | {"forward": (kept["forward"][i],)}
+    """One shipped way to cut the forward, on a toy: loops over one tap or nine, GELU inside or
+    behind.
+    """
+    kept = kernels.KERNEL_TILES
+    kernels.KERNEL_TILES = kept | {"forward": (kept["forward"][i],)}
     try:
         return conv_case((1, 5, 4, 72), 136, HALF, True, True, device)
     finally:
-        kernels.TILES = kept
+        kernels.KERNEL_TILES = kept
 
 
 # -- compiling for a GPU that is not there
@@ -375,7 +383,7 @@ def compile_cases():
     "Name -> (capability, kernel, types, constants, warps, stages)."
     cases = {}
     for arch in (80, 90):
-        for kernel, tiles in TILES.items():
+        for kernel, tiles in KERNEL_TILES.items():
             for tile in tiles:
                 if arch < tile.since:
                     continue
@@ -394,7 +402,8 @@ def compile_cases():
                         f"sm_{arch} {kernel} {cut} {NAMES[dtype]}" + ("" if save else " inference")
                     ] = (arch, kernel, dtype, tile, save)
         cases |= {
-            f"sm_{arch} {kernel} fp32": (arch, kernel, FLOAT, FLOAT_TILE, True) for kernel in TILES
+            f"sm_{arch} {kernel} fp32": (arch, kernel, FLOAT, FLOAT_TILE, True)
+            for kernel in KERNEL_TILES
         }
         cases |= {
             f"sm_{arch} {kernel} {NAMES[dtype]}": (arch, kernel, dtype, None, True)
@@ -419,7 +428,11 @@ def compile_cases():
 def compile_case(arch, kernel, dtype, tile, save):
     "Registers, spilled bytes, shared memory and the kinds of instructions of one kernel."
     if tile:
-        constants, warps, stages = kernels.constants_of(kernel, tile, save), tile.warps, tile.stages
+        constants, warps, stages = (
+            kernels.list_compile_constants(kernel, tile, save),
+            tile.warps,
+            tile.stages,
+        )
     elif kernel == "gelu":
         constants, warps, stages = dict(ROWS=64, COLS=64), 4, 3
     else:
@@ -440,7 +453,7 @@ def compile_case(arch, kernel, dtype, tile, save):
         if "backward" in kernel
         else kernels_module.shuffle_norm_kernel
     )
-    found = kernels.compiled_resources(f, dtype, constants, warps, stages, arch)
+    found = kernels.measure_compiled_resources(f, dtype, constants, warps, stages, arch)
     ptx = found.pop("ptx")
     return found | dict(
         matrix=bool(re.search(r"wgmma\.mma_async|mma\.sync", ptx)),
@@ -458,7 +471,7 @@ def cuda_cases():
             4 * LIMITS[d],
             lambda c=(shape, N, d, behind, True): conv_case(*c, device="cuda"),
         )
-        for d in DTYPES
+        for d in KERNEL_DTYPES
         for shape, N, behind in (
             ((2, 32, 32, 256), 320, True),
             ((1, 25, 30, 200), 136, True),
@@ -470,7 +483,7 @@ def cuda_cases():
             4 * LIMITS[d],
             lambda c=(shape, k, d, True): shuffle_case(*c, device="cuda"),
         )
-        for d in DTYPES
+        for d in KERNEL_DTYPES
         for shape, k in (((2, 73, 73, 1024), 2), ((2, 31, 32, 200), 3), ((1, 50, 50, 768), 2))
     }
     small = {
@@ -482,7 +495,7 @@ def cuda_cases():
     }
     small |= {
         f"forward tile {i}": (4 * LIMITS[HALF], lambda i=i: tile_case(i, "cuda"))
-        for i, t in enumerate(TILES["forward"])
+        for i, t in enumerate(KERNEL_TILES["forward"])
         if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] * 10 >= t.since
     }
     return (
@@ -523,7 +536,7 @@ def auto_case():
         training=False,
         shape=[512, 256, 256],
         right=True,
-        tiles={"forward": list(TILES["forward"][-1])},
+        tiles={"forward": list(KERNEL_TILES["forward"][-1])},
         ms=dict(triton=1.0, triton_nchw=1.0, eager_nchw=2.0, eager_channels_last=0.5),
         cpu=dict.fromkeys(("triton", "triton_nchw", "eager_nchw", "eager_channels_last"), 0.1),
     )

@@ -1,4 +1,6 @@
-"Runs of the trainer in processes of their own, for tests that kill them or let several of them meet."
+"""Runs of the trainer in processes of their own, for tests that kill them or let several of them
+meet.
+"""
 
 import multiprocessing
 import os
@@ -27,7 +29,10 @@ def within(environment, function, *args):
 
 
 def together(size, function, *args, timeout=240, **more):
-    "Call function(rank, *args) in as many processes, which may meet. Raises AssertionError where one fails."
+    """Call function(rank, *args) in as many processes, which may meet.
+
+    Raises AssertionError where one fails.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -87,7 +92,11 @@ def small_stages(every=2):
 
 
 def run(out, begin, fail=None):
-    "A run of 24 samples, begun or resumed. `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none be made (`blocked`)."
+    """A run of 24 samples, begun or resumed.
+
+    `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none
+    be made (`blocked`).
+    """
     from ferretlite.training import distributed as runs
     from ferretlite.training.run import train
 

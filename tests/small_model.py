@@ -1,4 +1,6 @@
-"A model of half a million random weights, for tests of everything around a model; `Scripted` puts words in its mouth."
+"""A model of half a million random weights, for tests of everything around a model; `Scripted`
+puts words in its mouth.
+"""
 
 import random
 from functools import lru_cache
@@ -13,7 +15,7 @@ from ferretlite.model.tokens import IMAGE, REGION, tiny_llama_config, train_toke
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.world import make_scene
-from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
+from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
 
 @lru_cache
@@ -34,8 +36,8 @@ def small_ferret(seed=0) -> Ferret:
     words = tokenizer()
     image, region = words.convert_tokens_to_ids([IMAGE, REGION])
     config = FerretConfig(
-        global_tower=tiny_clip_config(64, 3).to_dict(),
-        local_tower=tiny_dino_config(64, 2).to_dict(),
+        global_tower=make_tiny_clip_config(64, 3).to_dict(),
+        local_tower=make_tiny_dino_config(64, 2).to_dict(),
         text_config=tiny_llama_config(words, 64, 2).to_dict(),
         image_token_id=image,
         region_token_id=region,

@@ -1,4 +1,6 @@
-"The command: one sentence when something is wrong, JSON alone when JSON was asked for, files that are whole."
+"""The command: one sentence when something is wrong, JSON alone when JSON was asked for, files that
+are whole.
+"""
 
 import html.parser
 import json
@@ -119,7 +121,7 @@ def test_trouble_is_one_sentence(capsys, picture, tmp_path, monkeypatch, words, 
     (tmp_path / "broken.png").write_bytes(open(picture, "rb").read()[:300])
     names = {"PICTURE": picture, "BROKEN": str(tmp_path / "broken.png")}
     code, out, err = run(capsys, *[names.get(w, w) for w in words])
-    lines = [l for l in err.splitlines() if "scene/s" not in l]
+    lines = [line for line in err.splitlines() if "scene/s" not in line]
     assert (
         code == 2
         and out == ""
@@ -511,7 +513,7 @@ def test_bench_resolution_prints_every_way_to_see(capsys, monkeypatch, tmp_path)
 
 def test_bench_projectors_prints_every_projector(capsys, monkeypatch, tmp_path):
     from ferretlite.evaluation.speed import bench_projectors
-    from ferretlite.vision.downsampling import DOWNSAMPLERS
+    from ferretlite.vision.downsampling import DOWNSAMPLER_CLASSES
 
     monkeypatch.setattr(
         "ferretlite.evaluation.speed.bench_projectors",
@@ -520,8 +522,8 @@ def test_bench_projectors_prints_every_projector(capsys, monkeypatch, tmp_path):
     assert cli.main(["bench", "projectors", "--json", str(tmp_path / "b.json")]) == 0
     out, rows = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
     assert [(r["kind"], r["side"]) for r in rows] == [
-        (kind, side) for kind in DOWNSAMPLERS for side in (56, 84)
-    ] and all(kind in out for kind in DOWNSAMPLERS)
+        (kind, side) for kind in DOWNSAMPLER_CLASSES for side in (56, 84)
+    ] and all(kind in out for kind in DOWNSAMPLER_CLASSES)
     assert all(
         set(r) == {"kind", "side", "tokens", "parameters", "gflop", "ms", "mb"}
         and min(r["tokens"], r["parameters"], r["gflop"], r["ms"], r["mb"]) > 0

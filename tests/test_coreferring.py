@@ -6,39 +6,48 @@ import torch
 from PIL import Image
 
 from ferretlite.regions.geometry import Box
-from ferretlite.vision.coreferring import ROOM, VisualTokenizer, crop_window, cut_crop
-from ferretlite.vision.encoders import tiny_clip_config
+from ferretlite.vision.coreferring import (
+    CROP_MARGIN,
+    VisualTokenizer,
+    compute_crop_window,
+    cut_crop,
+)
+from ferretlite.vision.encoders import make_tiny_clip_config
 
 
 def test_the_window_is_a_square_of_four_thirds_of_the_longer_side():
-    assert ROOM == 1 / 3
+    assert CROP_MARGIN == 1 / 3
     # 30 x 60: 80 pixels around (125, 150)
-    window = crop_window(Box(110, 120, 140, 180), (400, 300))
+    window = compute_crop_window(Box(110, 120, 140, 180), (400, 300))
     assert window == pytest.approx((85, 110, 165, 190))
     # 60 x 30: 80 pixels around (130, 135)
-    window = crop_window(Box(100, 120, 160, 150), (400, 300))
+    window = compute_crop_window(Box(100, 120, 160, 150), (400, 300))
     assert window == pytest.approx((90, 95, 170, 175))
     # room of nothing: 60 pixels; of a half: 90
     box = Box(100, 120, 160, 150)
-    assert crop_window(box, (400, 300), 0) == pytest.approx((100, 105, 160, 165))
-    assert crop_window(box, (400, 300), 0.5) == pytest.approx((85, 90, 175, 180))
+    assert compute_crop_window(box, (400, 300), 0) == pytest.approx((100, 105, 160, 165))
+    assert compute_crop_window(box, (400, 300), 0.5) == pytest.approx((85, 90, 175, 180))
 
 
 def test_a_window_moves_into_the_image_on_every_side():
     # 60 x 60 boxes in an image 300 wide and 400 high: windows of 80
-    assert crop_window(Box(0, 120, 60, 180), (400, 300)) == pytest.approx((0, 110, 80, 190))
-    assert crop_window(Box(240, 120, 300, 180), (400, 300)) == pytest.approx((220, 110, 300, 190))
-    assert crop_window(Box(110, 0, 170, 60), (400, 300)) == pytest.approx((100, 0, 180, 80))
-    assert crop_window(Box(110, 340, 170, 400), (400, 300)) == pytest.approx((100, 320, 180, 400))
+    assert compute_crop_window(Box(0, 120, 60, 180), (400, 300)) == pytest.approx((0, 110, 80, 190))
+    assert compute_crop_window(Box(240, 120, 300, 180), (400, 300)) == pytest.approx(
+        (220, 110, 300, 190)
+    )
+    assert compute_crop_window(Box(110, 0, 170, 60), (400, 300)) == pytest.approx((100, 0, 180, 80))
+    assert compute_crop_window(Box(110, 340, 170, 400), (400, 300)) == pytest.approx(
+        (100, 320, 180, 400)
+    )
 
 
 def test_a_window_is_no_larger_than_the_image():
-    assert crop_window(Box(10, 5, 70, 45), (50, 300)) == pytest.approx((0, 0, 80, 50))
-    assert crop_window(Box(5, 10, 45, 70), (300, 50)) == pytest.approx((0, 0, 50, 80))
+    assert compute_crop_window(Box(10, 5, 70, 45), (50, 300)) == pytest.approx((0, 0, 80, 50))
+    assert compute_crop_window(Box(5, 10, 45, 70), (300, 50)) == pytest.approx((0, 0, 50, 80))
 
 
 def test_a_box_without_extent_gets_a_window_of_one_pixel_and_its_room():
-    left, top, right, bottom = crop_window(Box(20.5, 30.5, 20.5, 30.5), (400, 300))
+    left, top, right, bottom = compute_crop_window(Box(20.5, 30.5, 20.5, 30.5), (400, 300))
     assert (right - left, bottom - top) == pytest.approx((4 / 3, 4 / 3))
     assert (left + right, top + bottom) == pytest.approx((41, 61))
 
@@ -106,7 +115,7 @@ def test_scaled_sides_are_rounded_to_the_nearest_pixel_and_one_at_least(height, 
     assert (crop[:, -1] > 250).sum() == rows and (crop[:, 0] < 5).sum() == rows
 
 
-CONFIG = tiny_clip_config(32, 2, 32, 16)
+CONFIG = make_tiny_clip_config(32, 2, 32, 16)
 
 
 def tokenizer_of(**options):

@@ -38,7 +38,9 @@ def homes() -> dict:
 
 
 def our_imports(source: str, package: str = "") -> list:
-    """(module without `ferretlite.`, imported name or '', is it at the top level) of every import of ours."""
+    """(module without `ferretlite.`, imported name or '', is it at the top level) of every import
+    of ours.
+    """
     tree = ast.parse(
         "\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
     )
@@ -100,7 +102,10 @@ def test_a_lesson_imports_only_what_came_before(lesson):
 
 @lessons
 def test_a_link_to_a_later_lesson_says_that_it_is_later(lesson):
-    """Prose builds on what came before. A paragraph that points ahead says so with the word `later` or `next`."""
+    """Prose builds on what came before.
+
+    A paragraph that points ahead says so with the word `later` or `next`.
+    """
     for cell in notebook(lesson.path)["cells"]:
         if cell["cell_type"] != "markdown" or cell.get("id") == course.NAVIGATION:
             continue

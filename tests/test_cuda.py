@@ -1,4 +1,6 @@
-"On a GPU: what the CPU computes is computed there too. `pytest -m cuda`; without a GPU the last tests stand in, on PyTorch's meta device."
+"""On a GPU: what the CPU computes is computed there too. `pytest -m cuda`; without a GPU the last
+tests stand in, on PyTorch's meta device.
+"""
 
 import json
 import math
@@ -40,9 +42,9 @@ from ferretlite.vision.ferret_v1_sampler import FerretSampler
 from ferretlite.vision.sampler import (
     MeanSampler,
     SpatialAwareSampler,
-    farthest_points,
+    compute_square_distances,
     gather_points,
-    square_distances,
+    pick_farthest_points,
 )
 
 cuda = pytest.mark.cuda
@@ -92,11 +94,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr("ferretlite.training.trainer.stage_arguments", often)
-    monkeypatch.setattr(StageTrainer, "training_step", dying)
+    monkeypatch.setattr(StageTrainer, "make_training_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(out=tmp_path / "run", samples=60, progress=False)
     assert newest_checkpoint(tmp_path / "run" / "stage-3" / "checkpoints").endswith("checkpoint-2")
-    monkeypatch.setattr(StageTrainer, "training_step", step)
+    monkeypatch.setattr(StageTrainer, "make_training_step", step)
     train(out=tmp_path / "run", samples=60, progress=False, resume=True)
     assert all(p.isfinite().all() for p in load_model(tmp_path / "run")[0].parameters())
 
@@ -191,7 +193,7 @@ def test_points_ask_neighbours_at_the_same_distances():
     "Who is asked may differ between points that are equally far; how far they are may not."
     points = SpatialAwareSampler(8, 8, 512).eval().draw_points(REGIONS, SIZES)
     here, there = (
-        square_distances(gather_points(p, farthest_points(p, 128)), p)
+        compute_square_distances(gather_points(p, pick_farthest_points(p, 128)), p)
         for p in (points, points.cuda())
     )
     assert torch.equal(here, there.cpu()) and torch.equal(
@@ -260,7 +262,9 @@ def test_answers_that_part_are_judged_by_their_logits():
 
 @pytest.mark.parametrize("preset", ["tiny", "tiny-griffon", "ferret-v2-7b", "griffon-v2-13b"])
 def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkeypatch):
-    "Kept maps, loss, look_loss, backward and optimiser on the meta device, which refuses to add a CPU tensor. What asks for values is replaced by what has the same shapes."
+    """Kept maps, loss, look_loss, backward and optimiser on the meta device, which refuses to add
+    a CPU tensor. What asks for values is replaced by what has the same shapes.
+    """
     paper = preset in PAPER_SIZES
     config = paper_config(preset) if paper else FerretConfig.from_pretrained(WEIGHTS / preset)
     for part in (config.global_tower, config.local_tower, config.text_config, config.crop_tower):

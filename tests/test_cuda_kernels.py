@@ -1,4 +1,6 @@
-"The kernels on a real GPU: `pytest -m cuda`, or `python tests/kernel_jobs.py cuda` where pytest is not installed."
+"""The kernels on a real GPU: `pytest -m cuda`, or `python tests/kernel_jobs.py cuda` where pytest
+is not installed.
+"""
 
 import pytest
 from kernel_jobs import cuda_cases, run

@@ -35,7 +35,10 @@ SCENES = [
 
 
 def listing(numbers, **options):
-    """A reader of nothing but records and names of pictures: 3 is `000000000003.jpg`, "a.jpg" is no picture of COCO's."""
+    """A reader of nothing but records and names of pictures:
+
+    3 is `000000000003.jpg`, "a.jpg" is no picture of COCO's.
+    """
     names = [f"{n:012d}.jpg" if isinstance(n, int) else n for n in numbers]
 
     class Listed(Files):
@@ -268,7 +271,9 @@ def test_what_is_wrong_is_raised_or_counted_and_boxes_are_clipped():
 def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     tmp_path, monkeypatch
 ):
-    """The packed file is named by what it depends on: also by the time of the file, which may change and keep its size."""
+    """The packed file is named by what it depends on: also by the time of the file, which may
+    change and keep its size.
+    """
     monkeypatch.setattr("ferretlite.data.readers.LARGE", 1)
     source, made = tmp_path / "a.txt", []
     source.write_text("one")
@@ -334,7 +339,8 @@ def test_polygons_own_the_pixels_whose_centre_they_hold():
         ".........",
         ".........",
     ]
-    # from .6 to 3.4 and from 1.5 to 3.5: a centre on the upper edge is inside, one on the lower edge is not
+    # from .6 to 3.4 and from 1.5 to 3.5: a centre on the upper edge is inside, one on the lower
+    # edge is not
     assert drawn([0.6, 1.5, 3.4, 1.5, 3.4, 3.5, 0.6, 3.5])[1:4] == [
         ".##......",
         ".##......",

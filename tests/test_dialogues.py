@@ -1,4 +1,6 @@
-"""Dialogues: placeholders, frames, turns and detectors, each on values that can be worked out by hand."""
+"""Dialogues: placeholders, frames, turns and detectors, each on values that can be worked out by
+hand.
+"""
 
 import inspect
 import json

@@ -1,4 +1,6 @@
-"Self-distillation: how scenes are cut, what the teacher says, what the student loses, and how the teacher follows."
+"""Self-distillation: how scenes are cut, what the teacher says, what the student loses, and how the
+teacher follows.
+"""
 
 import inspect
 import json
@@ -84,7 +86,8 @@ def test_cuts_have_the_documented_shares_of_their_places(ramp):
         assert np.mean(found[:, 0] < 0) == pytest.approx(0.5, abs=0.1)  # mirrored or not
         assert (found[:, 1] > 0).all()  # never upside down
         np.testing.assert_allclose(np.abs(found[:, 0]), found[:, 1], rtol=0.05)
-    # places have sides of 110 to 200; a cut has .4 to 1 (small: .1 to .4) of their area; tints change contrast by .15
+    # places have sides of 110 to 200; a cut has .4 to 1 (small: .1 to .4) of their area; tints
+    # change contrast by .15
     across = wide[:, 1]
     assert 110 * math.sqrt(0.4) * 0.85 < across.min() < 80 and 185 < across.max() < 200 * 1.15
     assert across.mean() == pytest.approx(155 * (1 - 0.4**1.5) / 1.5 / 0.6, rel=0.04)
@@ -227,7 +230,9 @@ def toy(**options):
 
 
 def toy_batch():
-    "Three places; two large cuts, two small ones; in one of the large cuts of one place some patches are hidden."
+    """Three places; two large cuts, two small ones; in one of the large cuts of one place some
+    patches are hidden.
+    """
     torch.manual_seed(1)
     hidden = torch.zeros(3, 2, 36, dtype=torch.bool)
     hidden[1, 0, 4:9] = True
@@ -276,7 +281,9 @@ def test_pixels_are_normalised_as_dinov2_expects():
 
 @torch.no_grad()
 def expected_loss(model, batch, cold=0.05, warm=0.1, rounds=3):
-    "Sum by sum: cross-entropy of every pair of different cuts of a place, the first of which is large; then of hidden patches."
+    """Sum by sum: cross-entropy of every pair of different cuts of a place, the first of which is
+    large; then of hidden patches.
+    """
     large, small, hidden = batch
     n = len(large)
     seen = [model.look(model.teacher, large[:, c]) for c in range(2)]

@@ -15,15 +15,15 @@ from ferretlite.evaluation.speed import (
 )
 from ferretlite.vision import kernels as kernels_module
 from ferretlite.vision.downsampling import (
-    DOWNSAMPLERS,
+    DOWNSAMPLER_CLASSES,
     ConvDownsampler,
     PoolDownsampler,
     Resampler,
     ShuffleDownsampler,
     check_impl,
+    compute_sine_positions,
     make_downsampler,
-    may_be_fused,
-    sine_positions,
+    may_use_kernels,
 )
 
 
@@ -33,7 +33,7 @@ def built(kind, hidden=None):
     )
 
 
-@pytest.mark.parametrize("kind", DOWNSAMPLERS)
+@pytest.mark.parametrize("kind", DOWNSAMPLER_CLASSES)
 @pytest.mark.parametrize("cells", [(73, 73), (1, 1), (2, 9), (11, 6), (1, 7)])
 def test_what_comes_out_is_as_large_as_promised(kind, cells):
     torch.manual_seed(0)
@@ -42,7 +42,7 @@ def test_what_comes_out_is_as_large_as_promised(kind, cells):
     assert out.shape == (2, *projector.out_cells(cells), 16) and out.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", DOWNSAMPLERS)
+@pytest.mark.parametrize("kind", DOWNSAMPLER_CLASSES)
 def test_samples_of_a_batch_do_not_meet(kind):
     torch.manual_seed(0)
     projector, maps = built(kind).eval(), torch.randn(3, 9, 8, 8)
@@ -51,7 +51,7 @@ def test_samples_of_a_batch_do_not_meet(kind):
         assert torch.allclose(projector(maps[i : i + 1])[0], together[i], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", DOWNSAMPLERS)
+@pytest.mark.parametrize("kind", DOWNSAMPLER_CLASSES)
 def test_every_weight_learns_and_a_place_is_heard(kind):
     torch.manual_seed(0)
     projector, maps = built(kind, hidden=12), torch.randn(1, 6, 7, 8)
@@ -107,14 +107,14 @@ def test_queries_do_not_begin_as_zeros():
 
 
 def test_half_precision_stays_half():
-    for kind in DOWNSAMPLERS:
+    for kind in DOWNSAMPLER_CLASSES:
         assert built(kind).bfloat16()(torch.randn(1, 5, 5, 8).bfloat16()).dtype == torch.bfloat16
 
 
 def test_the_bench_reports_every_projector_at_every_size():
     rows = bench_projectors((56, 70), 8, 16)
     assert [(r["kind"], r["side"]) for r in rows] == [
-        (k, s) for k in DOWNSAMPLERS for s in (56, 70)
+        (k, s) for k in DOWNSAMPLER_CLASSES for s in (56, 70)
     ]
     assert all(r["ms"] > 0 and r["mb"] > 0 and r["gflop"] > 0 for r in rows)
 
@@ -144,9 +144,9 @@ def test_who_may_use_the_kernels(monkeypatch):
         monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
         if said is not None:
             monkeypatch.setenv("FERRETLITE_TRITON", said)
-        assert may_be_fused("triton", maps) and not may_be_fused("torch", OnGpu)
-        assert not may_be_fused("torch", maps) and may_be_fused("auto", OnGpu)
-        assert may_be_fused("auto", maps) == (said not in (None, "0"))
+        assert may_use_kernels("triton", maps) and not may_use_kernels("torch", OnGpu)
+        assert not may_use_kernels("torch", maps) and may_use_kernels("auto", OnGpu)
+        assert may_use_kernels("auto", maps) == (said not in (None, "0"))
     assert [check_impl(name) for name in ("auto", "triton", "torch")] == ["auto", "triton", "torch"]
 
 
@@ -247,10 +247,10 @@ def test_sine_positions_have_waves_of_four_to_forty_thousand_cells_of_a_hundred_
         [1, math.sin(slow / 4), 0, math.cos(slow / 4), *y],
         [-1, math.sin(slow * 3 / 4), 0, math.cos(slow * 3 / 4), *y],
     ]
-    found = sine_positions((1, 2), 8)
+    found = compute_sine_positions((1, 2), 8)
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
     # dim 12: the frequency in the middle is 100 times as slow; row by row, x innermost
-    found = sine_positions((2, 3), 12)
+    found = compute_sine_positions((2, 3), 12)
     assert found.shape == (6, 12)
     x, y = 5 / 6, 1 / 4
     assert found[2, 1].item() == pytest.approx(math.sin(50 * math.pi / 100 * x), abs=1e-4)
@@ -372,7 +372,9 @@ def test_every_layer_of_a_projector_has_its_weights():
         "linear.weight": (5, 8),
         "linear.bias": (5,),
     }
-    norms = [m for k in DOWNSAMPLERS for m in built(k).modules() if isinstance(m, nn.LayerNorm)]
+    norms = [
+        m for k in DOWNSAMPLER_CLASSES for m in built(k).modules() if isinstance(m, nn.LayerNorm)
+    ]
     assert len(norms) == 4 and {m.eps for m in norms} == {1e-5}
 
 
@@ -442,7 +444,7 @@ def test_kernels_by_name_have_one_size_alone():
 def test_the_bench_of_projectors_hands_on_widths_and_options():
     times = iter(range(100))
     rows = bench_projectors((28,), 8, 16, n=3, clock=lambda: next(times))
-    assert next(times) == 2 * 3 * len(DOWNSAMPLERS)
+    assert next(times) == 2 * 3 * len(DOWNSAMPLER_CLASSES)
     for found in rows:
         alone = count_projector(found["kind"], 28, 8, 16)
         assert found["parameters"] == alone["parameters"] and found["gflop"] == alone["gflop"]

@@ -7,17 +7,17 @@ from transformers import Dinov2WithRegistersConfig, DINOv3ViTConfig, SiglipVisio
 from ferretlite.common.meters import PeakMemory
 from ferretlite.scenes.world import make_scene
 from ferretlite.vision.encoders import (
-    NORMALISATION,
+    PIXEL_STATISTICS,
     build_tower,
+    compute_tower_map,
     embed_patches,
     interpolate_positions,
-    normalised,
-    tiny_clip_config,
-    tiny_dino_config,
-    to_bytes,
-    to_pixels,
-    tower_map,
-    unread_parameters,
+    list_unread_parameters,
+    make_tiny_clip_config,
+    make_tiny_dino_config,
+    normalise_pixels,
+    prepare_pixels,
+    resize_to_bytes,
 )
 
 
@@ -45,8 +45,8 @@ def dino3(**kw):
 
 
 CONFIGS = {
-    "clip": lambda **kw: tiny_clip_config(32, 3, **kw),
-    "dino": lambda **kw: tiny_dino_config(32, 2, **kw),
+    "clip": lambda **kw: make_tiny_clip_config(32, 3, **kw),
+    "dino": lambda **kw: make_tiny_dino_config(32, 2, **kw),
     "registers": registers,
     "siglip": siglip,
     "dino3": dino3,
@@ -84,7 +84,7 @@ def test_features_are_transformers_own(kind, patch, cells):
     tower, (h, w) = tower_of(kind, patch), cells
     pixels = torch.randn(2, 3, h * patch, w * patch)
     with torch.no_grad():
-        found = tower_map(tower, pixels)
+        found = compute_tower_map(tower, pixels)
     assert found.shape == (2, h, w, 32)
     torch.testing.assert_close(found.flatten(1, 2), theirs(tower, pixels), atol=1e-4, rtol=1e-4)
 
@@ -92,8 +92,8 @@ def test_features_are_transformers_own(kind, patch, cells):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_what_is_not_read_gets_no_gradient_and_all_else_does(kind):
     tower = tower_of(kind)
-    unread = set(unread_parameters(tower))
-    tower_map(tower, torch.randn(1, 3, 96, 96)).square().sum().backward()
+    unread = set(list_unread_parameters(tower))
+    compute_tower_map(tower, torch.randn(1, 3, 96, 96)).square().sum().backward()
     assert {n for n, p in tower.named_parameters() if p.grad is None} == unread and len(unread) >= 1
 
 
@@ -113,38 +113,42 @@ def test_a_frozen_tower_leaves_no_graph_and_tiles_go_through_it_in_one_call():
     tower = tower_of("dino").requires_grad_(False)
     calls, forward = [], tower.encoder.forward
     tower.encoder.forward = lambda *a, **kw: calls.append(len(a[0])) or forward(*a, **kw)
-    assert not tower_map(tower, torch.randn(7, 3, 96, 96)).requires_grad and calls == [7]
+    assert not compute_tower_map(tower, torch.randn(7, 3, 96, 96)).requires_grad and calls == [7]
 
 
 def test_bytes_become_what_a_tower_expects():
     image = make_scene(1, (90, 120)).image
-    for _kind, (mean, std) in NORMALISATION.items():
-        raw = to_bytes(image, (64, 96))
+    for _kind, (mean, std) in PIXEL_STATISTICS.items():
+        raw = resize_to_bytes(image, (64, 96))
         plain = (raw.double() / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[
             :, None, None
         ]
         assert raw.dtype == torch.uint8 and raw.shape == (3, 64, 96)
-        torch.testing.assert_close(normalised(raw, mean, std).double(), plain, atol=1e-5, rtol=0)
-        assert torch.equal(to_pixels(image, (64, 96), mean, std), normalised(raw, mean, std))
+        torch.testing.assert_close(
+            normalise_pixels(raw, mean, std).double(), plain, atol=1e-5, rtol=0
+        )
+        assert torch.equal(
+            prepare_pixels(image, (64, 96), mean, std), normalise_pixels(raw, mean, std)
+        )
 
 
 # Numbers from elsewhere
 
 
 def test_tiny_towers_have_the_documented_sizes():
-    clip, dino = tiny_clip_config(), tiny_dino_config()
+    clip, dino = make_tiny_clip_config(), make_tiny_dino_config()
     assert (clip.hidden_size, clip.intermediate_size, clip.num_hidden_layers) == (160, 640, 5)
     assert (clip.num_attention_heads, clip.image_size, clip.patch_size) == (5, 96, 16)
     assert (dino.hidden_size, dino.mlp_ratio, dino.num_hidden_layers) == (160, 4, 4)
     assert (dino.num_attention_heads, dino.image_size, dino.patch_size) == (5, 96, 16)
-    for config in (tiny_clip_config(64, 3, 80, 8), tiny_dino_config(64, 3, 80, 8)):
+    for config in (make_tiny_clip_config(64, 3, 80, 8), make_tiny_dino_config(64, 3, 80, 8)):
         assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (
             64,
             3,
             2,
         )
         assert (config.image_size, config.patch_size) == (80, 8)
-    assert tiny_clip_config(64).intermediate_size == 256
+    assert make_tiny_clip_config(64).intermediate_size == 256
 
 
 def test_normalisation_is_that_of_the_published_processors():
@@ -155,7 +159,7 @@ def test_normalisation_is_that_of_the_published_processors():
     dino = (published.IMAGENET_DEFAULT_MEAN, published.IMAGENET_DEFAULT_STD)
     expected = {"clip_vision_model": clip, "siglip_vision_model": siglip, "dinov2": dino}
     expected |= {"dinov2_with_registers": dino, "dinov3_vit": dino}
-    assert {k: tuple(map(tuple, v)) for k, v in NORMALISATION.items()} == {
+    assert {k: tuple(map(tuple, v)) for k, v in PIXEL_STATISTICS.items()} == {
         k: tuple(map(tuple, v)) for k, v in expected.items()
     }
 
@@ -163,7 +167,7 @@ def test_normalisation_is_that_of_the_published_processors():
 def test_a_byte_is_normalised_by_its_own_channel():
     # red (51/255 - .1) / .5 = .2, green (102/255 - .2) / .25 = .8, blue (255/255 - .6) / .2 = 2
     raw = torch.tensor([51, 102, 255], dtype=torch.uint8)[:, None, None].expand(2, 3, 1, 4)
-    found = normalised(raw, (0.1, 0.2, 0.6), (0.5, 0.25, 0.2))
+    found = normalise_pixels(raw, (0.1, 0.2, 0.6), (0.5, 0.25, 0.2))
     assert found.shape == (2, 3, 1, 4) and found.dtype == torch.float32
     assert found[1, :, 0, 3].tolist() == pytest.approx([0.2, 0.8, 2.0], abs=1e-6)
     assert raw[0, :, 0, 0].tolist() == [51, 102, 255]
@@ -175,13 +179,13 @@ def test_bytes_are_the_images_own_or_bicubic():
 
     raw = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = Image.fromarray(raw)
-    same = to_bytes(image, (5, 7))
+    same = resize_to_bytes(image, (5, 7))
     assert np.array_equal(same.numpy(), raw.transpose(2, 0, 1))
     same.zero_()  # the copy may be written to: the image does not change
     assert np.array_equal(np.array(image), raw)
     other = np.array(image.resize((4, 6), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
-    assert np.array_equal(to_bytes(image, (6, 4)).numpy(), other)
-    assert np.array_equal(to_bytes(image, (7, 5)).numpy().shape, (3, 7, 5))
+    assert np.array_equal(resize_to_bytes(image, (6, 4)).numpy(), other)
+    assert np.array_equal(resize_to_bytes(image, (7, 5)).numpy().shape, (3, 7, 5))
 
 
 def test_positions_are_stretched_by_the_distance_between_centres():
@@ -236,8 +240,8 @@ def test_a_stretched_tower_is_one_whose_position_table_was_stretched_beforehand(
     )
     pixels = torch.randn(2, 3, 72, 72)
     with torch.no_grad():
-        found, expected = tower_map(tower, pixels, mode), tower_map(larger, pixels)
-        default = tower_map(tower, pixels)
+        found, expected = compute_tower_map(tower, pixels, mode), compute_tower_map(larger, pixels)
+        default = compute_tower_map(tower, pixels)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(found, default) == (mode == "bicubic")
 
@@ -245,7 +249,7 @@ def test_a_stretched_tower_is_one_whose_position_table_was_stretched_beforehand(
 @pytest.mark.parametrize("size", [(100, 96), (96, 100)])
 def test_a_view_of_no_whole_number_of_patches_is_refused(size):
     with pytest.raises(ValueError, match="does not divide into 16-pixel patches"):
-        tower_map(tower_of("dino"), torch.zeros(1, 3, *size))
+        compute_tower_map(tower_of("dino"), torch.zeros(1, 3, *size))
 
 
 def test_an_unknown_kind_of_tower_is_refused():
@@ -256,19 +260,22 @@ def test_an_unknown_kind_of_tower_is_refused():
 
 
 def test_a_tower_in_half_precision_reads_pixels_in_full_precision():
-    assert tower_map(tower_of("clip").bfloat16(), torch.randn(1, 3, 96, 96)).dtype == torch.bfloat16
+    assert (
+        compute_tower_map(tower_of("clip").bfloat16(), torch.randn(1, 3, 96, 96)).dtype
+        == torch.bfloat16
+    )
 
 
 def test_which_parameters_are_never_read():
-    assert unread_parameters(tower_of("dino")) == ["embeddings.mask_token"]
-    names = unread_parameters(tower_of("clip"))
+    assert list_unread_parameters(tower_of("dino")) == ["embeddings.mask_token"]
+    names = list_unread_parameters(tower_of("clip"))
     assert {n.rsplit(".", 1)[0].split(".self_attn")[0].split(".mlp")[0] for n in names} == {
         "encoder.layers.2",
         "encoder.layers.2.layer_norm1",
         "encoder.layers.2.layer_norm2",
         "post_layernorm",
     }
-    assert {n.split(".")[0] for n in unread_parameters(tower_of("siglip"))} == {
+    assert {n.split(".")[0] for n in list_unread_parameters(tower_of("siglip"))} == {
         "encoder",
         "post_layernorm",
         "head",

@@ -65,7 +65,7 @@ def answer(text="", *groundings):
 
 
 class Recorder:
-    """Stands for a Ferret: notes what it is asked and answers `answers[prompt]`, or with nothing."""
+    """Stands for a Ferret: notes what it is asked and answers `answers[prompt]`, or nothing."""
 
     def __init__(self, style="ferret", answers=None):
         self.processor = SimpleNamespace(config=SimpleNamespace(style=style))
@@ -536,7 +536,9 @@ def test_other_splits_and_a_griffons_suite(monkeypatch):
 
 
 def test_a_griffons_groups_are_scored_apart():
-    """Two scenes of two and one cups; one box is said for each search, from the same and from another image."""
+    """Two scenes of two and one cups; one box is said for each search, from the same and from
+    another image.
+    """
     places = [scene("count"), scene("count", ("cup",))]
     like = answer("", Grounding("", [A], [0.5]))
     asked_for = answer("", Grounding("cup", [A, B, C], [0.5] * 3))

@@ -147,7 +147,9 @@ def test_claims_are_judged_by_their_own_rule():
 
 
 def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
-    "The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch for that."
+    """The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch
+    for that.
+    """
     lock = tmp_path / "work" / f"{key_of(dict(seed=0))}.lock"
     lock.parent.mkdir(parents=True)
     code = (
@@ -200,7 +202,9 @@ def test_arms_differ_in_what_they_say_and_claims_name_arms_that_exist():
 
 
 def test_every_run_of_the_study_is_kept_and_says_so_itself():
-    "Three seeds of each arm on today's weights and stages, whose shares are those of their own rows; arms that differ in tokens see what their names say."
+    """Three seeds of each arm on today's weights and stages, whose shares are those of their own
+    rows; arms that differ in tokens see what their names say.
+    """
     from ferretlite.evaluation.studies import ARMS, SHARED, shares, start_key
 
     assert SHARED["start"] == start_key(SHARED["tower"])
@@ -380,7 +384,8 @@ def test_students_distribution_by_the_table(freedom, share, value):
 def test_a_pair_by_hand():
     """Differences .1, .1, .09: mean .096667, standard deviation .0057735, error .0033333.
 
-    With two degrees of freedom 4.30265 errors each way, and 4.30265 + 1.06066 errors are found four times in five.
+    With two degrees of freedom 4.30265 errors each way, and 4.30265 + 1.06066 errors are found four
+    times in five.
     """
     found = dict(
         a=[dict(s=0.6, t=9), dict(s=0.7, t=9), dict(s=0.65, t=9), dict(s=5.0, t=9)],

@@ -1,4 +1,6 @@
-"Other people's files: each format written by our scenes and read back, and all the ways in which files are wrong."
+"""Other people's files: each format written by our scenes and read back, and all the ways in which
+files are wrong.
+"""
 
 import json
 import random

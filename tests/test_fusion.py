@@ -8,11 +8,11 @@ import torch
 from ferretlite.vision.fusion import (
     Projector,
     VisualPosition,
-    fourier_features,
+    build_token_sequence,
+    compute_cell_centers,
+    compute_fourier_features,
     fuse_maps,
-    grid_positions,
     join_patches,
-    token_sequence,
     upsample_map,
 )
 
@@ -95,13 +95,13 @@ def test_stretching_keeps_batch_channels_and_dtype_and_returns_a_map_of_the_righ
 
 
 def test_cell_centres_are_x_then_y_in_the_unit_frame():
-    places = grid_positions((2, 4))
+    places = compute_cell_centers((2, 4))
     assert places.dtype == torch.float32
     assert places.tolist() == [
         [[0.125, 0.25], [0.375, 0.25], [0.625, 0.25], [0.875, 0.25]],
         [[0.125, 0.75], [0.375, 0.75], [0.625, 0.75], [0.875, 0.75]],
     ]
-    assert grid_positions((1, 2), "meta").device.type == "meta"
+    assert compute_cell_centers((1, 2), "meta").device.type == "meta"
 
 
 LOCAL = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])[..., None]
@@ -129,14 +129,14 @@ def test_maps_of_different_width_have_no_sum():
 
 def test_the_language_model_reads_views_row_by_row_the_whole_view_first():
     tiles = 10 + LOCAL
-    assert token_sequence([WHOLE, tiles])[:, 0].tolist() == [100, 500, *range(11, 19)]
-    last = token_sequence([WHOLE, tiles], overview="last")
+    assert build_token_sequence([WHOLE, tiles])[:, 0].tolist() == [100, 500, *range(11, 19)]
+    last = build_token_sequence([WHOLE, tiles], overview="last")
     assert last[:, 0].tolist() == [*range(11, 19), 100, 500]
 
 
 def test_a_separator_ends_every_row_and_takes_the_views_dtype():
     mark = torch.tensor([-1.0], dtype=torch.float64)
-    tokens = token_sequence([WHOLE, 10 + LOCAL], mark)
+    tokens = build_token_sequence([WHOLE, 10 + LOCAL], mark)
     assert tokens.dtype == torch.float32
     assert tokens[:, 0].tolist() == [100, 500, -1, 11, 12, 13, 14, -1, 15, 16, 17, 18, -1]
 
@@ -148,11 +148,11 @@ def test_fourier_features_are_the_place_then_sines_then_cosines_of_half_waves():
     expected = [0.25, 1 / 3]
     expected += [root2, 1, 0, root3, root3, -root3]
     expected += [root2, 0, -1, half, -half, -half]
-    torch.testing.assert_close(fourier_features(place, 3), torch.tensor([expected]))
+    torch.testing.assert_close(compute_fourier_features(place, 3), torch.tensor([expected]))
 
 
 def test_fourier_features_have_six_octaves_of_which_the_first_is_half_a_wave_a_side():
-    features = fourier_features(torch.tensor([[[1.0, 0.5], [0.5, 1 / 64]]]))
+    features = compute_fourier_features(torch.tensor([[[1.0, 0.5], [0.5, 1 / 64]]]))
     assert features.shape == (1, 2, 26)
     # x = 1: the cosines of pi, 2 pi, 4 pi, ... 32 pi
     assert features[0, 0, 14:20].tolist() == pytest.approx([-1, 1, 1, 1, 1, 1], abs=1e-4)

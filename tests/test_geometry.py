@@ -1,4 +1,6 @@
-"Geometry: frames, bins, IoU, run lengths and points, on sizes that are not square and places off the diagonal"
+"""Geometry: frames, bins, IoU, run lengths and points, on sizes that are not square and places off
+the diagonal
+"""
 
 import numpy as np
 import pytest
@@ -570,7 +572,8 @@ def test_boxes_whole_pixels_apart_get_the_exact_bin():
         for k in range(min(h, w)):
             x, y = k * w // min(h, w), k * h // min(h, w)
             assert box_bins(Box(x, y, x, y), (h, w))[:2] == [x * 1000 // w, y * 1000 // h]
-    # 22.4 / 640 = .035 and 40.8 / 480 = .085, of which floats make 34.999... and 84.999... thousandths
+    # 22.4 / 640 = .035 and 40.8 / 480 = .085, of which floats make 34.999... and 84.999...
+    # thousandths
     assert box_bins(Box(22.4, 40.8, 163.2, 163.2), (480, 640)) == [35, 85, 255, 340]
 
 
@@ -726,12 +729,15 @@ def test_which_regions_touch_their_image():
 
 
 def test_even_points_by_hand():
-    """Three of seven pixels: the shares are 0-1, 2-3, 4-6, and the golden ratio puts the picks at 0, .618 and .236 of them."""
+    """Three of seven pixels: the shares are 0-1, 2-3, 4-6, and the golden ratio puts the picks at
+    0, .618 and .236 of them.
+    """
     assert pytest.approx(0.6180339887) == GOLDEN
     points = from_unit(sample_points(Box(0, 0, 7, 1), (1, 7), 3), (1, 7))
     assert points.flatten().tolist() == pytest.approx([0.5, 0.5, 3.5, 0.5, 4.5, 0.5])
     # pixels of a box of 3 columns and 4 rows, 12 in all, of which 5: shares begin at 0, 2, 4, 7, 9
-    # golden places 0, .618, .236, .854, .472 of 2, 2, 3, 2, 3 pixels: 0, 3, 4, 8, 10, down the columns
+    # golden places 0, .618, .236, .854, .472 of 2, 2, 3, 2, 3 pixels: 0, 3, 4, 8, 10, down the
+    # columns
     points = from_unit(sample_points(Box(20, 10, 23, 14), (30, 50), 5), (30, 50))
     expected = [[20.5, 10.5], [20.5, 13.5], [21.5, 10.5], [22.5, 10.5], [22.5, 12.5]]
     assert points.flatten().tolist() == pytest.approx(sum(expected, []), abs=1e-4)

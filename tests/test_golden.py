@@ -1,7 +1,9 @@
 """Fixed questions to the shipped models, with the answers they give today.
 
-The answers lie in `tests/golden/MODEL.json`. They change only by `pytest tests/test_golden.py --update-golden`,
-which asks about new scenes until it has found answers whose every token wins clearly, so that another processor
+The answers lie in `tests/golden/MODEL.json`. They change only by `pytest tests/test_golden.py
+--update-golden`,
+which asks about new scenes until it has found answers whose every token wins clearly, so that
+another processor
 writes the same text. Look at the diff of that file before you commit it.
 """
 
@@ -27,12 +29,14 @@ SIZES = (384, (256, 384), (384, 288))  # side, or (height, width)
 # model -> kind of question -> how many; the kinds are tasks of the evaluation and methods of Ferret
 WANTED = {
     "tiny": {
-        "rec": 3, "point": 1, "box": 1, "mask": 1, "choose": 2, "phrase": 2, "word": 1, "dense_detection": 1,
-        "count": 1, "ask ground": 2, "ask refer": 1, "ask describe": 1, "ask detect": 2, "ask count": 1,
+        "rec": 3, "point": 1, "box": 1, "mask": 1, "choose": 2, "phrase": 2, "word": 1,
+        "dense_detection": 1, "count": 1, "ask ground": 2, "ask refer": 1, "ask describe": 1,
+        "ask detect": 2, "ask count": 1,
     },
     "tiny-griffon": {
-        "rec": 3, "find": 2, "find_set": 2, "find_phrases": 1, "tell": 2, "same": 1, "other": 1, "novel": 1,
-        "ask ground": 2, "ask describe": 1, "ask detect": 1, "ask count": 1, "ask find": 2,
+        "rec": 3, "find": 2, "find_set": 2, "find_phrases": 1, "tell": 2, "same": 1, "other": 1,
+        "novel": 1, "ask ground": 2, "ask describe": 1, "ask detect": 1, "ask count": 1,
+        "ask find": 2,
     },
 }  # fmt: skip
 
@@ -110,7 +114,9 @@ def crop_from(held: dict, image):
 
 
 class Margins:
-    """Remembers the smallest lead of a chosen token over the next one, over all answers of a model."""
+    """Remembers the smallest lead of a chosen token over the next one, over all answers of a
+    model.
+    """
 
     def __init__(self, ferret):
         self.ferret, self.generate, self.least = ferret, ferret.model.generate, float("inf")
@@ -191,7 +197,7 @@ def shape_of(options: dict) -> str:
 
 
 def find_questions(ferret, model: str) -> list:
-    """The golden questions and answers of a model. Raise RuntimeError where clear answers run out."""
+    """Find a model's golden questions. Raise RuntimeError where clear answers run out."""
     left, held, used = dict(WANTED[model]), [], set()
     for seed in SEEDS:
         for kind, question in candidates(model, seed):

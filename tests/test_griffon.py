@@ -19,8 +19,8 @@ from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
 from ferretlite.scenes.turns import Crop
 from ferretlite.scenes.world import make_example, make_scene
-from ferretlite.vision.coreferring import VisualTokenizer, crop_window, cut_crop
-from ferretlite.vision.sampler import lookup
+from ferretlite.vision.coreferring import VisualTokenizer, compute_crop_window, cut_crop
+from ferretlite.vision.sampler import interpolate_features
 
 SCENES = [make_scene(s, (120, 140)) for s in range(3)]
 CROPS = [
@@ -73,7 +73,10 @@ def test_one_large_view_becomes_few_tokens(griffon_model):
 
 
 def test_a_large_view_may_keep_the_images_shape(griffon_model):
-    'With fit="pad" the border\'s tokens are dropped, what is left covers the image, and a mixed batch says what each image says alone.'
+    """With fit="pad" the border's tokens are dropped, and what is left covers the image.
+
+    A mixed batch says what each image says alone.
+    """
     config = FerretConfig.from_dict(
         {**griffon_model[0].config.to_dict(), "fit": "pad", "direct_view": (240, 240)}
     )
@@ -113,7 +116,9 @@ def test_a_large_view_may_keep_the_images_shape(griffon_model):
 
 
 def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_model):
-    "The tower's own map has more cells than the tokens behind a projector that joins them: the image's part of it is kept, not the tokens' number of cells."
+    """The tower's own map has more cells than the tokens behind a projector that joins them: the
+    image's part of it is kept, not the tokens' number of cells.
+    """
     config = FerretConfig.from_dict(
         {
             **griffon_model[0].config.to_dict(),
@@ -142,7 +147,9 @@ def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_mod
 @pytest.mark.parametrize("size", [(200, 300), (300, 200), (60, 1200), (200, 200), (37, 101)])
 @pytest.mark.parametrize("side", [(48, 120), (240, 240), (216, 72)])
 def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, side):
-    "A picture whose colours are its places comes back as places, also where a projector joins an odd number of cells: what is filled are whole cells of the map that is kept."
+    """A picture whose colours are its places comes back as places, also where a projector joins an
+    odd number of cells: what is filled are whole cells of the map that is kept.
+    """
     config = FerretConfig.from_dict(
         {
             **griffon_model[0].config.to_dict(),
@@ -177,14 +184,16 @@ def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, sid
         )
     assert kept[0].shape[:2] == config.shown_patches(size)
     for asked in ((0.5, 0.5), (0.3, 0.6)):
-        found = lookup(kept[0], torch.tensor([asked]))[0, :3].tolist()
+        found = interpolate_features(kept[0], torch.tensor([asked]))[0, :3].tolist()
         for a, b, n in zip(asked, found, kept[0].shape[1::-1]):
             assert a == pytest.approx(b, abs=0.01 if n > 2 else 0.25)
         assert found[2] < 0.01  # no border comes into it: it is grey, and the picture has no blue
 
 
 def test_questions_that_mix_everything_are_answered_as_they_would_be_alone(griffon_model):
-    "Crops of this and other images, several in one prompt, between regions, beside questions without any: a batch says what each says alone."
+    """Crops of this and other images, several in one prompt, between regions, beside questions
+    without any: a batch says what each says alone.
+    """
     model, processor = griffon_model
     together = logits(model, ask(processor, MIXED))
     for i, row in enumerate(MIXED):
@@ -207,7 +216,9 @@ FIVE = [
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_none_one_and_five_crops_in_one_batch_answer_as_they_do_alone(griffon_model, order):
-    "What is written, word for word, and the logits behind it: no question reads its neighbour's pictures, wherever it stands."
+    """What is written, word for word, and the logits behind it: no question reads its neighbour's
+    pictures, wherever it stands.
+    """
     model, processor = griffon_model
     with (
         torch.no_grad()
@@ -416,7 +427,7 @@ def test_windows_are_squares_inside_the_image():
         h, w = dice.randint(20, 200), dice.randint(20, 200)
         x1, y1 = dice.uniform(0, w - 2), dice.uniform(0, h - 2)
         box = Box(x1, y1, dice.uniform(x1 + 1, w), dice.uniform(y1 + 1, h))
-        left, top, right, bottom = crop_window(box, (h, w))
+        left, top, right, bottom = compute_crop_window(box, (h, w))
         assert (
             -1e-6 <= left <= box.x1 + 1e-6
             and -1e-6 <= top <= box.y1 + 1e-6

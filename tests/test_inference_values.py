@@ -1,4 +1,6 @@
-"Inference by hand: probabilities, batches, questions in words, drawings, and where models are found."
+"""Inference by hand: probabilities, batches, questions in words, drawings, and where models are
+found.
+"""
 
 import inspect
 import math
@@ -205,7 +207,9 @@ def test_limits_of_asking(wrong):
 
 
 def test_tokens_and_probabilities_come_from_the_model_as_it_was_asked(monkeypatch):
-    "Its words are what it chose behind the prompt, each with the probability of its step; the end counts for nothing."
+    """Its words are what it chose behind the prompt, each with the probability of its step; the
+    end counts for nothing.
+    """
     ferret, asked = small_ferret(), []
     words = ferret.processor.tokenizer
     ids = words(" star [1, 2, 3, 4]", add_special_tokens=False).input_ids + [words.eos_token_id]

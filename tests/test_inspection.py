@@ -195,7 +195,9 @@ def test_a_check_looks_at_so_many_records_and_keeps_four_examples():
 
 
 def dialogues(folder, name, kinds):
-    """A file of LLaVA's form: good records, records without a question, and records that are too long."""
+    """A file of LLaVA's form: good records, records without a question, and records that are too
+    long.
+    """
     said = dict(
         good=["Why?", "So."], silent=["Why?"], long=["Why? " * 200, "So."], picture=["Why?", "So."]
     )
@@ -324,7 +326,8 @@ def test_lines_of_a_check():
         lines[2].split()
         == "part format records held out share tokens too long shortened lost silent broken".split()
     )
-    # of the turns 3 / 40 and 10 / 40, of the records 5 / 20, 1 / 20 and 2 / 20; 9 is the third of four counts of tokens
+    # of the turns 3 / 40 and 10 / 40, of the records 5 / 20, 1 / 20 and 2 / 20; 9 is the third of
+    # four counts of tokens
     assert (
         lines[3].split()
         == "part one coco 50 7 25.0% 9 (max 30) 7.5% 25.0% 25.0% 5.0% 10.0%".split()
@@ -418,7 +421,8 @@ def test_a_picture_is_a_jpeg_in_the_page():
 
 
 def test_bars_of_a_histogram():
-    # the top is 99, so that 100 counts share 10 bars; 0 to 9 fall into the first, 50 to 59 into the sixth
+    # the top is 99, so that 100 counts share 10 bars; 0 to 9 fall into the first, 50 to 59 into the
+    # sixth
     text = bars([0, 5, 9, 50, 99], 20, 10)
     rects = re.findall(r'<rect x="(\d+)" y="([\d.]+)" width="9" height="([\d.]+)"', text)
     assert rects == [("0", "2.0", "48.0"), ("50", "34.0", "16.0"), ("90", "34.0", "16.0")]

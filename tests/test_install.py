@@ -43,14 +43,17 @@ class Without:
     def __getattr__(self, name): return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        return None if top in {EXTRAS!r} or top.startswith("jupyter_") else self.finder.find_spec(name, path, target)
+        if top in {EXTRAS!r} or top.startswith("jupyter_"): return None
+        return self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 
 
 def python(code: str, folder: Path, **env) -> str:
-    "The standard output of a fresh Python in which the extras are missing; a failure shows its error output."
+    """The standard output of a fresh Python in which the extras are missing; a failure shows its
+    error output.
+    """
     run = subprocess.run(
         [sys.executable, "-c", BARE + code],
         cwd=folder,
@@ -65,7 +68,9 @@ def python(code: str, folder: Path, **env) -> str:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
-    "A folder with the wheel and the sdist, built from a copy of the tree by the build backend itself (no network)."
+    """A folder with the wheel and the sdist, built from a copy of the tree by the build backend
+    itself (no network).
+    """
     copy, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
     for name in (
         "settings.ini",
@@ -149,7 +154,9 @@ def test_weights_are_stored_in_half_precision():
 
 
 def test_a_trained_model_says_the_same_when_stored_in_half_precision(tmp_path):
-    "All weights of the shipped model off by a thousandth or so, so that they are no 16-bit numbers, as they were when training ended."
+    """All weights of the shipped model off by a thousandth or so, so that they are no 16-bit
+    numbers, as they were when training ended.
+    """
     import torch
 
     from ferretlite.data.batches import Collator
@@ -254,7 +261,7 @@ def test_shipped_model_answers_without_extras(installed):
         """
 from ferretlite import Ferret, make_scene
 scene = make_scene(0, split="test")
-answer = Ferret.load("tiny").ask(scene.image, "What is in this region?", regions=[scene.objects[0].box])
+answer = Ferret.load("tiny").ask(scene.image, "What is in this region?", scene.objects[0].box)
 print(answer.text)
 """,
         installed,

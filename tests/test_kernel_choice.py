@@ -10,13 +10,24 @@ from torch import nn
 from ferretlite.vision import conv_kernels as kernels
 from ferretlite.vision import kernel_choice
 from ferretlite.vision import kernels as kernels_module
-from ferretlite.vision.conv_kernels import FLOAT_TILE, TILES, Tile, constants_of, conv_cells
-from ferretlite.vision.kernel_choice import choose_tile, forced, nearest_row, use_triton
+from ferretlite.vision.conv_kernels import (
+    FLOAT_TILE,
+    KERNEL_TILES,
+    Tile,
+    compute_conv_cells,
+    list_compile_constants,
+)
+from ferretlite.vision.kernel_choice import (
+    choose_tile,
+    find_nearest_row,
+    resolve_implementation,
+    should_use_triton,
+)
 from ferretlite.vision.kernels import (
     check_conv,
+    compute_shuffle_cells,
     conv_gelu,
     conv_gelu_torch,
-    shuffle_cells,
     shuffle_norm,
     shuffle_norm_torch,
 )
@@ -58,15 +69,19 @@ def recorded(monkeypatch, tmp_path):
 
 
 def test_constants_of_the_kernels():
-    assert kernels_module.MOST == 4096 and kernel_choice.IMPLS == ("auto", "triton", "torch")
-    assert kernels.DTYPES == (torch.float32, torch.float16, torch.bfloat16)
+    assert kernels_module.MAX_PROGRAM_NUMBERS == 4096 and kernel_choice.IMPLEMENTATIONS == (
+        "auto",
+        "triton",
+        "torch",
+    )
+    assert kernels.KERNEL_DTYPES == (torch.float32, torch.float16, torch.bfloat16)
     assert FLOAT_TILE == (128, 64, 16, 8, 2, 1, True, 80)
     assert Tile(1, 2, 3, 4, 5) == (1, 2, 3, 4, 5, 1, True, 80)
     assert Tile._fields == ("rows", "cols", "depth", "warps", "stages", "span", "fused", "since")
 
 
 def test_the_tiles_that_were_measured():
-    assert TILES == {
+    assert KERNEL_TILES == {
         "forward": (
             (128, 128, 64, 8, 3, 9, True, 80),
             (128, 128, 64, 8, 3, 1, True, 80),
@@ -90,18 +105,18 @@ def test_the_tiles_that_were_measured():
 
 
 def test_what_is_fixed_when_a_kernel_is_compiled():
-    fixed = constants_of("forward", Tile(16, 32, 64, 4, 3, 9))
+    fixed = list_compile_constants("forward", Tile(16, 32, 64, 4, 3, 9))
     assert fixed == dict(
         ROWS=16, COLS=32, DEPTH=64, SPAN=9, EVEN=True, GELU=True, SAVE=True, UPCAST=False
     )
-    apart = constants_of("forward", Tile(16, 32, 64, 4, 3, 1, fused=False))
+    apart = list_compile_constants("forward", Tile(16, 32, 64, 4, 3, 1, fused=False))
     assert not apart["GELU"] and not apart["SAVE"] and apart["SPAN"] == 1
-    assert constants_of("forward", Tile(16, 32, 64, 4, 3), False)["SAVE"] is False
+    assert list_compile_constants("forward", Tile(16, 32, 64, 4, 3), False)["SAVE"] is False
 
 
 def test_sizes_of_what_comes_out():
-    assert conv_cells((73, 4)) == (37, 2) and conv_cells((1, 6)) == (1, 3)
-    assert shuffle_cells((7, 9), 2) == (4, 5) and shuffle_cells((7, 9), 3) == (3, 3)
+    assert compute_conv_cells((73, 4)) == (37, 2) and compute_conv_cells((1, 6)) == (1, 3)
+    assert compute_shuffle_cells((7, 9), 2) == (4, 5) and compute_shuffle_cells((7, 9), 3) == (3, 3)
 
 
 # -- records
@@ -110,21 +125,21 @@ def test_sizes_of_what_comes_out():
 def test_the_record_is_that_of_the_gpu_by_number_unless_the_environment_names_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"NVIDIA L{i} (test)")
     monkeypatch.delenv("FERRETLITE_KERNELS", raising=False)
-    found = kernel_choice.record_of(torch.device("cuda:7"))
-    assert found == kernel_choice.RECORDS / "nvidia-l7-test.json"
-    assert kernel_choice.record_of(torch.device("cuda:8")).name == "nvidia-l8-test.json"
-    assert kernel_choice.record_of(torch.device("cpu")) is None
+    found = kernel_choice.find_record(torch.device("cuda:7"))
+    assert found == kernel_choice.KERNEL_RECORDS / "nvidia-l7-test.json"
+    assert kernel_choice.find_record(torch.device("cuda:8")).name == "nvidia-l8-test.json"
+    assert kernel_choice.find_record(torch.device("cpu")) is None
     monkeypatch.setenv("FERRETLITE_KERNELS", "mine.json")
-    assert kernel_choice.record_of(torch.device("cuda:7")) == "mine.json"
-    assert kernel_choice.record_of(torch.device("cpu")) is None
-    assert kernel_choice.RECORDS.parts[-3:] == ("ferretlite", "records", "kernels")
+    assert kernel_choice.find_record(torch.device("cuda:7")) == "mine.json"
+    assert kernel_choice.find_record(torch.device("cpu")) is None
+    assert kernel_choice.KERNEL_RECORDS.parts[-3:] == ("ferretlite", "records", "kernels")
 
 
 def test_a_measurement_counts_up_to_a_factor_of_two_in_each_size():
     record = dict(rows=[row()])
 
     def find(*shape):
-        return nearest_row(record, "conv", BRAIN, False, shape) is not None
+        return find_nearest_row(record, "conv", BRAIN, False, shape) is not None
 
     assert find(800, 64, 128) and find(200, 64, 128) and find(800, 32, 256)
     assert not find(801, 64, 128) and not find(199, 64, 128)
@@ -135,7 +150,7 @@ def test_the_nearest_measurement_is_that_of_the_smallest_largest_factor():
     # factors 1.5 in each of three sizes, and 1.9 in one: the largest decides, not the sum
     all_sizes, one_size = row(shape=(600, 96, 192)), row(shape=(760, 64, 128))
     for rows in ([all_sizes, one_size], [one_size, all_sizes]):
-        assert nearest_row(dict(rows=rows), "conv", BRAIN, False, (400, 64, 128)) is all_sizes
+        assert find_nearest_row(dict(rows=rows), "conv", BRAIN, False, (400, 64, 128)) is all_sizes
 
 
 def test_a_measurement_of_other_work_does_not_count():
@@ -146,10 +161,10 @@ def test_a_measurement_of_other_work_does_not_count():
         row(training=True),
         row(right=False),
     ):
-        assert nearest_row(dict(rows=[other]), "conv", BRAIN, False, shape) is None
+        assert find_nearest_row(dict(rows=[other]), "conv", BRAIN, False, shape) is None
         mine = row()
-        assert nearest_row(dict(rows=[other, mine]), "conv", BRAIN, False, shape) is mine
-    assert nearest_row({}, "conv", BRAIN, False, shape) is None
+        assert find_nearest_row(dict(rows=[other, mine]), "conv", BRAIN, False, shape) is mine
+    assert find_nearest_row({}, "conv", BRAIN, False, shape) is None
 
 
 # -- the choice
@@ -160,17 +175,23 @@ def test_what_the_environment_forces(monkeypatch):
         monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
         if said is not None:
             monkeypatch.setenv("FERRETLITE_TRITON", said)
-        assert [forced(i) for i in ("auto", "triton", "torch")] == [auto, "triton", "torch"]
+        assert [resolve_implementation(i) for i in ("auto", "triton", "torch")] == [
+            auto,
+            "triton",
+            "torch",
+        ]
     monkeypatch.setenv("FERRETLITE_TRITON", "2")
-    assert forced("triton") == "triton"
+    assert resolve_implementation("triton") == "triton"
     with pytest.raises(ValueError, match="expected 0 or 1"):
-        forced("auto")
+        resolve_implementation("auto")
     with pytest.raises(ValueError, match="expected one of auto, triton, torch"):
-        forced("")
+        resolve_implementation("")
 
 
 def chosen(x=None, impl="auto", op="conv", training=False, shape=(400, 64, 128)):
-    return use_triton(impl, op, OnGpu() if x is None else x, training, shape, "ours", "theirs")
+    return should_use_triton(
+        impl, op, OnGpu() if x is None else x, training, shape, "ours", "theirs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,14 +229,14 @@ def test_auto_stays_with_pytorch_where_our_kernels_do_not_run(recorded, monkeypa
 
 def test_what_our_kernels_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr(kernel_choice, "triton", object())
-    monkeypatch.setattr(kernel_choice, "interpreted", lambda: False)
-    for dtype in kernels.DTYPES:
+    monkeypatch.setattr(kernel_choice, "is_interpreted", lambda: False)
+    for dtype in kernels.KERNEL_DTYPES:
         assert chosen(OnGpu(dtype), "triton") and chosen(torch.zeros(1, device="meta"), "triton")
     with pytest.raises(ValueError, match="expected float32, float16 or bfloat16"):
         chosen(OnGpu(torch.float64), "triton")
     with pytest.raises(ValueError, match="found a map on cpu"):
         chosen(torch.zeros(1), "triton")
-    monkeypatch.setattr(kernel_choice, "interpreted", lambda: True)
+    monkeypatch.setattr(kernel_choice, "is_interpreted", lambda: True)
     assert chosen(torch.zeros(1), "triton")
 
 
@@ -230,28 +251,30 @@ def test_a_tile_is_what_was_just_tried_or_measured_or_the_first(recorded):
 
     assert pick("dx", True) == Tile(1, 2, 3, 4, 5)
     assert pick("forward", False) == Tile(9, 8, 7, 6, 5, 4, False, 90)
-    assert pick("dw", True) == TILES["dw"][0] and pick("dx", False) == TILES["dx"][0]
-    assert pick("dx", True, OnGpu(torch.float16)) == TILES["dx"][0]
+    assert pick("dw", True) == KERNEL_TILES["dw"][0] and pick("dx", False) == KERNEL_TILES["dx"][0]
+    assert pick("dx", True, OnGpu(torch.float16)) == KERNEL_TILES["dx"][0]
     assert pick("dx", True, OnGpu(torch.float32)) == FLOAT_TILE
-    assert choose_tile("dx", OnGpu(), True, (4000, 64, 128)) == TILES["dx"][0]
-    kernel_choice.TRIED["dx", True, 400, 64, 128, BRAIN] = Tile(6, 6, 6, 6, 6)
+    assert choose_tile("dx", OnGpu(), True, (4000, 64, 128)) == KERNEL_TILES["dx"][0]
+    kernel_choice.TRIED_TILES["dx", True, 400, 64, 128, BRAIN] = Tile(6, 6, 6, 6, 6)
     try:
         assert pick("dx", True) == Tile(6, 6, 6, 6, 6)
-        assert pick("dx", False) == TILES["dx"][0] and pick("dw", True) == TILES["dw"][0]
+        assert (
+            pick("dx", False) == KERNEL_TILES["dx"][0] and pick("dw", True) == KERNEL_TILES["dw"][0]
+        )
     finally:
-        kernel_choice.TRIED.clear()
+        kernel_choice.TRIED_TILES.clear()
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    "What `use_triton` was asked, one tuple a call; it answers no."
+    "What `should_use_triton` was asked, one tuple a call; it answers no."
     calls = []
 
     def spy(impl, op, x, training, shape, ours, theirs):
         calls.append((impl, op, training, tuple(shape), ours, theirs))
         return False
 
-    monkeypatch.setattr(kernels_module, "use_triton", spy)
+    monkeypatch.setattr(kernels_module, "should_use_triton", spy)
     return calls
 
 
@@ -301,7 +324,7 @@ def test_a_program_holds_4096_numbers_each_side_rounded_up_to_a_power_of_two(
     shuffle_norm(*tensors, k, impl="triton")
     assert [call[0] for call in asked] == ["auto" if fits else "torch", "triton"]
     if not fits:
-        monkeypatch.setattr(kernels_module, "use_triton", lambda *_: True)
+        monkeypatch.setattr(kernels_module, "should_use_triton", lambda *_: True)
         with pytest.raises(ValueError, match="expected at most 4096 numbers"):
             shuffle_norm(*tensors, k, impl="triton")
 

@@ -9,23 +9,23 @@ from ferretlite.evaluation.kernel_speed import (
     bench_conv,
     bench_kernels,
     bench_shuffle,
-    conv_work,
-    errors_of,
-    example_of,
-    kernel_lines,
-    peak_of,
-    pick_tile,
-    pick_tiles,
-    roof_ms,
-    runner,
-    shuffle_work,
+    compute_roof_ms,
+    compute_worst_error,
+    count_conv_work,
+    count_shuffle_work,
+    find_gpu_peak,
+    format_kernel_table,
+    make_example_maps,
+    make_runner,
+    make_training_step,
+    measure_errors,
+    measure_ms,
+    pick_fastest_tile,
+    pick_fastest_tiles,
     time_compiled,
-    time_ms,
-    training_step,
-    worst_error,
 )
-from ferretlite.vision.conv_kernels import TILES, Tile
-from ferretlite.vision.kernel_choice import TRIED
+from ferretlite.vision.conv_kernels import KERNEL_TILES, Tile
+from ferretlite.vision.kernel_choice import TRIED_TILES
 from ferretlite.vision.kernels import conv_gelu_torch, shuffle_norm_torch
 
 
@@ -43,7 +43,7 @@ class OnCpu(TorchFunctionMode):
 
 
 def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
-    assert kernel_speed.PEAKS == {
+    assert kernel_speed.GPU_PEAKS == {
         "GH200": (989, 4000),
         "H200": (989, 4800),
         "H100 PCIe": (756, 2000),
@@ -60,7 +60,7 @@ def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
     }
     assert kernel_speed.BENCH_SIDES == (448, 700, 1022)
     assert kernel_speed.BENCH_BATCHES == (1, 8, 32) and kernel_speed.BENCH_WIDTHS == (4096, 5120)
-    assert kernel_speed.COMPILED == (
+    assert kernel_speed.COMPILED_SIZES == (
         ("conv", 1022, 1, 5120, False),
         ("conv", 448, 1, 5120, False),
         ("shuffle", 1022, 1, 4096, False),
@@ -88,35 +88,35 @@ def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
     ],
 )
 def test_the_longer_name_of_a_gpu_is_found_first(device, peak):
-    assert peak_of(device) == peak
+    assert find_gpu_peak(device) == peak
 
 
 def test_the_roof_is_the_later_of_computing_and_moving():
     # 2e12 operations at 1 TFLOP/s take 2 s; 6e9 bytes at 2 GB/s take 3 s
-    assert roof_ms(dict(flop=2e12, bytes=6e9), (1, 2)) == pytest.approx(3000)
-    assert roof_ms(dict(flop=4e12, bytes=6e9), (1, 2)) == pytest.approx(4000)
+    assert compute_roof_ms(dict(flop=2e12, bytes=6e9), (1, 2)) == pytest.approx(3000)
+    assert compute_roof_ms(dict(flop=4e12, bytes=6e9), (1, 2)) == pytest.approx(4000)
 
 
 def test_the_work_of_the_convolution_by_hand():
     # 70 pixels: 5 x 5 cells, 3 x 3 tokens; batch 2, 10 channels in, 7 out
     maps, weight, out = 2 * 25 * 10, 9 * 10 * 7, 2 * 9 * 7
-    forward = conv_work(70, 2, 7, 10)
+    forward = count_conv_work(70, 2, 7, 10)
     assert forward == dict(flop=2 * out * 90, bytes=2 * (maps + weight + out))
     # backward: the kept z; dy, z -> dz; dz, weight -> dx; dz, maps -> dw
     more = out + 3 * out + (out + weight + maps) + (out + maps + weight)
-    training = conv_work(70, 2, 7, 10, True)
+    training = count_conv_work(70, 2, 7, 10, True)
     assert training == dict(flop=6 * out * 90, bytes=2 * (maps + weight + out + more))
-    assert conv_work(1022, 1, 5) == conv_work(1022, 1, 5, 1024, False)
+    assert count_conv_work(1022, 1, 5) == count_conv_work(1022, 1, 5, 1024, False)
 
 
 def test_the_work_of_the_shuffle_by_hand():
     # 70 pixels: 5 x 5 cells, 3 x 3 tokens of four cells; batch 2, 10 channels
     maps, out = 2 * 25 * 10, 2 * 9 * 4 * 10
-    assert shuffle_work(70, 2, 10) == dict(flop=0, bytes=2 * (maps + out))
+    assert count_shuffle_work(70, 2, 10) == dict(flop=0, bytes=2 * (maps + out))
     # backward reads dy and the maps and writes dx
-    training = shuffle_work(70, 2, 10, True)
+    training = count_shuffle_work(70, 2, 10, True)
     assert training == dict(flop=0, bytes=2 * (maps + out + 2 * maps + out))
-    assert shuffle_work(448, 3) == shuffle_work(448, 3, 1024, False)
+    assert count_shuffle_work(448, 3) == count_shuffle_work(448, 3, 1024, False)
 
 
 # -- the clock
@@ -170,7 +170,7 @@ def test_times_are_medians_behind_a_wiped_cache(clock):
     # two runs to warm up, five for the CPU's clock (median .1 ms), five for the GPU's (median 3)
     cpu = [9, 9, 0.01, 0.5, 0.1, 0.4, 0.05] + [1] * 5
     work = work_of([c / 1000 for c in cpu], [99] * 7 + [5, 1, 4, 2, 3])
-    gpu, cpu = time_ms(work, 0)
+    gpu, cpu = measure_ms(work, 0)
     assert gpu == pytest.approx(3) and cpu == pytest.approx(0.1)
     assert happened[:2] == ["work", "work"] and happened[2:12] == ["wait", "work"] * 5
     # four wipes and one for each whole .03 ms that the CPU needs
@@ -185,7 +185,7 @@ def test_times_are_medians_behind_a_wiped_cache(clock):
 def test_more_runs_are_timed_of_quick_work(clock, seconds, took, n):
     happened, work_of = clock
     took *= 0.999  # so that the division does not fall just short
-    time_ms(work_of([took] * 60, [1] * 60), seconds)
+    measure_ms(work_of([took] * 60, [1] * 60), seconds)
     assert happened.count("mark") == 2 * n
 
 
@@ -195,17 +195,17 @@ def test_more_runs_are_timed_of_quick_work(clock, seconds, took, n):
 def test_the_worst_error_is_the_largest_relative_to_the_largest_number():
     true = [torch.tensor([10.0, -20.0]), torch.tensor([1.0, 2.0])]
     found = [torch.tensor([11.0, -20.0]), torch.tensor([1.0, 1.8]).bfloat16()]
-    assert worst_error(found, true) == pytest.approx(0.1, abs=3e-3)
-    assert worst_error(found[:1], true[:1]) == pytest.approx(0.05)
+    assert compute_worst_error(found, true) == pytest.approx(0.1, abs=3e-3)
+    assert compute_worst_error(found[:1], true[:1]) == pytest.approx(0.05)
 
 
 def test_a_step_of_training_runs_forward_and_backward():
     a, b = torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0])
     leaves = [t.clone().requires_grad_() for t in (a, b)]
-    step = training_step(lambda x, y: x * y, leaves, torch.tensor([1.0, 10.0]))
+    step = make_training_step(lambda x, y: x * y, leaves, torch.tensor([1.0, 10.0]))
     assert [g.tolist() for g in step()] == [[5, 70], [2, 30]]
-    assert runner(lambda x, y: x + y, (a, b))().tolist() == [7, 10]
-    found = runner(lambda x, y: x * y, (a, b), torch.tensor([1.0, 10.0]))()
+    assert make_runner(lambda x, y: x + y, (a, b))().tolist() == [7, 10]
+    found = make_runner(lambda x, y: x * y, (a, b), torch.tensor([1.0, 10.0]))()
     assert [g.tolist() for g in found] == [[5, 70], [2, 30]]
 
 
@@ -230,7 +230,7 @@ def test_errors_are_those_of_the_result_and_of_the_gradients():
         slope=Wrong.apply,
     )
     kept = torch.backends.cudnn.allow_tf32
-    found = errors_of(ways, (a, b), torch.tensor([1.0, 1.0]), lambda x, y: x * y)
+    found = measure_errors(ways, (a, b), torch.tensor([1.0, 1.0]), lambda x, y: x * y)
     assert found["right"] == [0, 0]
     assert found["shifted"] == pytest.approx([0.1, 0])
     assert found["slope"] == pytest.approx([0, 0.1])
@@ -239,12 +239,12 @@ def test_errors_are_those_of_the_result_and_of_the_gradients():
 
 def test_maps_lie_behind_a_class_token():
     with OnCpu():
-        maps = example_of(70, 2, 3, torch.bfloat16)
+        maps = make_example_maps(70, 2, 3, torch.bfloat16)
     assert maps.shape == (2, 5, 5, 3) and maps.dtype == torch.bfloat16
     # strides: an image has 26 tokens of three channels, and the first is not shown
     assert maps.stride() == (78, 15, 3, 1) and maps.storage_offset() == 3
     with OnCpu():
-        assert torch.equal(maps, example_of(70, 2, 3, torch.bfloat16))
+        assert torch.equal(maps, make_example_maps(70, 2, 3, torch.bfloat16))
 
 
 # -- tiles
@@ -260,10 +260,10 @@ def test_the_fastest_tile_that_fits_is_picked(monkeypatch):
         work()
         return times[launched[-1].rows], 77
 
-    monkeypatch.setattr(kernel_speed, "time_ms", stopwatch)
+    monkeypatch.setattr(kernel_speed, "measure_ms", stopwatch)
     for capability, best in (((8, 0), 2), ((9, 0), 4)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
-        tile, tried = pick_tile("dx", launched.append, tiles)
+        tile, tried = pick_fastest_tile("dx", launched.append, tiles)
         assert tile == tiles[best - 1]
         assert tried == {
             f"{n} 0 0 0 0 1 True {90 if n == 4 else 80}": ms
@@ -278,11 +278,11 @@ def test_each_kernels_tile_is_tried_with_its_own_work_and_remembered(monkeypatch
     b, dy, calls = torch.zeros(7), torch.zeros(1, 3, 3, 7), []
 
     def pick(kernel, launch, tiles):
-        assert tiles is TILES[kernel]
+        assert tiles is KERNEL_TILES[kernel]
         launch(tiles[1])
         return tiles[-1], {kernel: 1.0}
 
-    monkeypatch.setattr(kernel_speed, "pick_tile", pick)
+    monkeypatch.setattr(kernel_speed, "pick_fastest_tile", pick)
     for name in ("launch_forward", "launch_dx", "launch_dw"):
 
         def spy(*args, name=name):
@@ -290,24 +290,24 @@ def test_each_kernels_tile_is_tried_with_its_own_work_and_remembered(monkeypatch
 
         monkeypatch.setattr(kernel_speed, name, spy)
     try:
-        tried = pick_tiles(x, taps, b, dy, (9, 3, 7))
-        remembered = dict(TRIED)
+        tried = pick_fastest_tiles(x, taps, b, dy, (9, 3, 7))
+        remembered = dict(TRIED_TILES)
     finally:
-        TRIED.clear()
+        TRIED_TILES.clear()
     size = (9, 3, 7, torch.bfloat16)
     assert remembered == {
-        ("forward", False, *size): TILES["forward"][-1],
-        ("forward", True, *size): TILES["forward"][-1],
-        ("dx", True, *size): TILES["dx"][-1],
-        ("dw", True, *size): TILES["dw"][-1],
+        ("forward", False, *size): KERNEL_TILES["forward"][-1],
+        ("forward", True, *size): KERNEL_TILES["forward"][-1],
+        ("dx", True, *size): KERNEL_TILES["dx"][-1],
+        ("dw", True, *size): KERNEL_TILES["dw"][-1],
     }
     assert list(tried) == ["forward False", "forward True", "dx", "dw"]
     assert tried["dw"] == {"dw": 1.0} and tried["forward True"] == {"forward": 1.0}
     expected = [
-        ("launch_forward", x, taps, b, True, False, TILES["forward"][1]),
-        ("launch_forward", x, taps, b, True, True, TILES["forward"][1]),
-        ("launch_dx", dy, taps, x, TILES["dx"][1]),
-        ("launch_dw", dy, x, TILES["dw"][1]),
+        ("launch_forward", x, taps, b, True, False, KERNEL_TILES["forward"][1]),
+        ("launch_forward", x, taps, b, True, True, KERNEL_TILES["forward"][1]),
+        ("launch_dx", dy, taps, x, KERNEL_TILES["dx"][1]),
+        ("launch_dw", dy, x, KERNEL_TILES["dw"][1]),
     ]
     assert len(calls) == 4
     for found, wanted in zip(calls, expected):
@@ -339,16 +339,16 @@ def bench(monkeypatch):
     def pick(x, taps, b, dy, shape):
         assert taps.shape == (7, 3, 3, 4) and taps.is_contiguous() and dy.shape == (2, 3, 3, 7)
         for kernel, training in (("forward", 0), ("forward", 1), ("dx", 1), ("dw", 1)):
-            TRIED[kernel, bool(training), *shape, x.dtype] = TILES[kernel][training]
+            TRIED_TILES[kernel, bool(training), *shape, x.dtype] = KERNEL_TILES[kernel][training]
         return {"forward False": 1, "forward True": 2, "dx": 3, "dw": 4}
 
-    monkeypatch.setattr(kernel_speed, "time_ms", stopwatch)
+    monkeypatch.setattr(kernel_speed, "measure_ms", stopwatch)
     monkeypatch.setattr(kernel_speed, "conv_gelu", conv)
     monkeypatch.setattr(kernel_speed, "shuffle_norm", shuffle)
-    monkeypatch.setattr(kernel_speed, "pick_tiles", pick)
+    monkeypatch.setattr(kernel_speed, "pick_fastest_tiles", pick)
     with OnCpu():
         yield seen
-    TRIED.clear()
+    TRIED_TILES.clear()
 
 
 def test_a_row_of_the_convolution_says_what_was_measured(bench):
@@ -358,7 +358,7 @@ def test_a_row_of_the_convolution_says_what_was_measured(bench):
         assert found["op"] == "conv" and found["dtype"] == "float32" and found["right"] is True
         assert (found["side"], found["batch"], found["N"], found["C"]) == (70, 2, 7, 4)
         assert found["training"] is bool(i) and found["shape"] == [18, 4, 7]
-        assert found["work"] == conv_work(70, 2, 7, 4, bool(i))
+        assert found["work"] == count_conv_work(70, 2, 7, 4, bool(i))
         assert list(found["ms"]) == names
         assert list(found["ms"].values()) == [1.0 + 5 * i + n for n in range(5)]
         assert found["cpu"]["triton"] == pytest.approx(found["ms"]["triton"] / 100)
@@ -366,8 +366,8 @@ def test_a_row_of_the_convolution_says_what_was_measured(bench):
     assert [b[0] for b in bench] == [False] * 5 + [True] * 5 == [b[1] for b in bench]
     # while a piece of work runs, cuDNN's search is on for one way alone; it is off again behind it
     assert not any(b[2] for b in bench)
-    assert forward["tiles"] == {"forward": list(TILES["forward"][0])}
-    assert training["tiles"] == {k: list(TILES[k][1]) for k in ("forward", "dx", "dw")}
+    assert forward["tiles"] == {"forward": list(KERNEL_TILES["forward"][0])}
+    assert training["tiles"] == {k: list(KERNEL_TILES[k][1]) for k in ("forward", "dx", "dw")}
     assert forward["tried"] == {"forward": 1} and training["tried"] == dict(forward=2, dx=3, dw=4)
 
 
@@ -425,7 +425,7 @@ def test_a_row_of_the_shuffle_says_what_was_measured(bench):
         assert found["op"] == "shuffle" and found["dtype"] == "float32" and found["right"]
         assert (found["side"], found["batch"], found["N"], found["C"]) == (70, 2, 16, 4)
         assert found["training"] is bool(i) and found["shape"] == [18, 4, 16]
-        assert found["work"] == shuffle_work(70, 2, 4, bool(i))
+        assert found["work"] == count_shuffle_work(70, 2, 4, bool(i))
         assert found["ms"] == {"eager": 1.0 + 2 * i, "triton": 2.0 + 2 * i}
     assert [b[:2] for b in bench] == [(False, False)] * 2 + [(True, True)] * 2
 
@@ -558,7 +558,7 @@ def test_the_table_of_kernels_puts_each_number_under_its_name():
     two = row_of("shuffle", 700, 32, 4096, True, tflops=1.0, gbps=2.0, right=False)
     two["ms"] = dict(eager=6.5, compile=7.5, triton=8.5)
     del two["cpu"]
-    head, first, second = kernel_lines(dict(rows=[one, two])).splitlines()
+    head, first, second = format_kernel_table(dict(rows=[one, two])).splitlines()
     names = "image batch N pass eager_nchw eager_cl eager_tuned eager compile triton triton_nchw"
     assert head.split()[: len(names.split())] == names.split()
     assert head.split()[-7:] == "TFLOP/s GB/s of roof CPU ms error".split()
@@ -587,7 +587,7 @@ def test_the_picture_shows_how_many_times_as_fast_as_eager_each_way_is():
     one = row_of(ms=dict(eager_channels_last=6.0, eager_nchw=12.0, triton=2.0))
     two = row_of("shuffle", 700, 8, ms=dict(eager=8.0, compile=4.0, triton=16.0))
     three = row_of(training=True, ms=dict(eager_channels_last=9.0, triton=3.0))
-    fig = kernel_speed.draw_kernels(dict(rows=[one, two, three]))
+    fig = kernel_speed.draw_kernel_times(dict(rows=[one, two, three]))
     left, right = fig.axes
     assert [left.get_title(), right.get_title()] == ["forward", "training"]
     points = {

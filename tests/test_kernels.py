@@ -1,4 +1,6 @@
-"The kernels without a GPU: interpreted against fp64, compiled for GPUs that are not there, and the fallback beside them."
+"""The kernels without a GPU: interpreted against fp64, compiled for GPUs that are not there, and
+the fallback beside them.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ triton = pytest.mark.triton
 
 
 class Job:
-    "A process that prints a JSON line per case; its output goes to a file, so that it never waits for a reader."
+    """A process that prints a JSON line per case; its output goes to a file, so that it never
+    waits for a reader.
+    """
 
     def __init__(self, mode, folder):
         self.folder, self.lines = folder, {}
@@ -106,7 +110,7 @@ def test_compiled_for_a_gpu_nothing_is_spilled(jobs, name):
 def test_there_are_enough_cases():  # one per kernel x dtype x shape and per compiled configuration
     assert len(INTERPRETED) >= 20 and len(COMPILED) >= 40
     for arch in (80, 90):
-        for kernel, tiles in kernels.TILES.items():
+        for kernel, tiles in kernels.KERNEL_TILES.items():
             for tile in tiles:
                 assert arch < tile.since or any(
                     c[:2] == (arch, kernel) and c[3] == tile for c in COMPILED.values()
@@ -120,6 +124,7 @@ import os, sys
 {before}
 import torch, triton, triton.language as tl
 from ferretlite.vision import conv_kernels as kernels
+from ferretlite.vision import kernel_choice
 from ferretlite.vision import kernels as kernels_module
 {body}
 """
@@ -181,15 +186,19 @@ def test_a_foreign_channel_stride_is_copied_and_not_misread():
     body = """
 torch.manual_seed(0)
 x, w, b = torch.randn(1, 16, 5, 4).movedim(1, -1), torch.randn(8, 16, 3, 3), torch.randn(8)
-print(x.stride(-1), torch.allclose(kernels_module.conv_gelu(x, w, b, impl="triton"), kernels_module.conv_gelu_torch(x, w, b), atol=1e-4))
+ours = kernels_module.conv_gelu(x, w, b, impl="triton")
+theirs = kernels_module.conv_gelu_torch(x, w, b)
+print(x.stride(-1), torch.allclose(ours, theirs, atol=1e-4))
 g = torch.randn(2, 64)
-print(torch.allclose(kernels_module.shuffle_norm(x, *g, impl="triton"), kernels_module.shuffle_norm_torch(x, *g), atol=1e-4))"""
+ours = kernels_module.shuffle_norm(x, *g, impl="triton")
+theirs = kernels_module.shuffle_norm_torch(x, *g)
+print(torch.allclose(ours, theirs, atol=1e-4))"""
     assert python("", body, TRITON_INTERPRET="1").stdout.split() == ["20", "True", "True"]
 
 
 @triton
 def test_tiles_that_spilled_are_not_shipped():
-    for tile in kernels.TILES["forward"]:
+    for tile in kernels.KERNEL_TILES["forward"]:
         assert not (tile.fused and tile.rows * tile.cols > 128 * 128), (
             "GELU does not fit beside a 128 x 256 sum"
         )
@@ -201,8 +210,9 @@ def test_tiles_that_spilled_are_not_shipped():
 @triton
 def test_the_environment_forces_either():
     body = (
-        "x = torch.zeros(1, 3, 3, 16); print(kernel_choice.use_triton('auto', 'conv', x, False, (4,"
-        " 16, 8), 'triton', 'eager_nchw'))"
+        "x = torch.zeros(1, 3, 3, 16); "
+        "print(kernel_choice.should_use_triton('auto', 'conv', x, False, (4, 16, 8), "
+        "'triton', 'eager_nchw'))"
     )
     assert python("", body, TRITON_INTERPRET="1").stdout.split() == ["False"]
     assert python("", body, TRITON_INTERPRET="1", FERRETLITE_TRITON="1").stdout.split() == ["True"]
@@ -268,9 +278,9 @@ def test_meta_tensors_tell_shapes(cells):
         y.sum().backward()
         z = kernels_module.shuffle_norm(x, norm.weight, norm.bias, impl="triton")
         z.sum().backward()
-    assert y.shape == (2, *kernels.conv_cells(cells), 8) and z.shape == (
+    assert y.shape == (2, *kernels.compute_conv_cells(cells), 8) and z.shape == (
         2,
-        *kernels.conv_cells(cells),
+        *kernels.compute_conv_cells(cells),
         64,
     )
     assert (
@@ -305,7 +315,7 @@ def test_the_nearest_measurement_speaks_within_a_factor_of_two():
     near, far = row(triton=1.0), row(shape=(40000, 1024, 5120), triton=2.0)
 
     def find(shape, dtype=torch.bfloat16, training=False, rows=(near, far)):
-        return kernel_choice.nearest_row(dict(rows=rows), "conv", dtype, training, shape)
+        return kernel_choice.find_nearest_row(dict(rows=rows), "conv", dtype, training, shape)
 
     assert find((1200, 1024, 4096)) is near and find((30000, 1024, 4096)) is far
     assert find((1369, 256, 5120)) is None and find((300, 1024, 5120)) is None
@@ -317,8 +327,8 @@ def test_the_nearest_measurement_speaks_within_a_factor_of_two():
         "a kernel that was wrong there is never chosen"
     )
     assert (
-        kernel_choice.nearest_row(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
-        and kernel_choice.measured(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
+        kernel_choice.find_nearest_row(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
+        and kernel_choice.find_measurement(None, "conv", torch.bfloat16, False, (1, 1, 1)) is None
     )
 
 
@@ -340,42 +350,42 @@ class OnGpu:
 )
 def test_auto_follows_the_record(monkeypatch, ms, chosen):
     monkeypatch.delenv("FERRETLITE_TRITON", raising=False)
-    monkeypatch.setattr(kernels, "triton", object())
-    monkeypatch.setattr(kernel_choice, "record_of", lambda device: "a file")
+    monkeypatch.setattr(kernel_choice, "triton", object())
+    monkeypatch.setattr(kernel_choice, "find_record", lambda device: "a file")
     monkeypatch.setattr(kernel_choice, "read_record", lambda path: ms and dict(rows=[row(**ms)]))
-    kernel_choice.measured.cache_clear()
+    kernel_choice.find_measurement.cache_clear()
 
     def use(x=OnGpu):
-        return kernel_choice.use_triton(
+        return kernel_choice.should_use_triton(
             "auto", "conv", x, False, (1369, 1024, 5120), "triton", "eager"
         )
 
     assert use() == chosen and not use(torch.zeros(1, dtype=torch.bfloat16)), "never on a CPU"
-    monkeypatch.setattr(kernels, "triton", None)
+    monkeypatch.setattr(kernel_choice, "triton", None)
     assert not use(), "never without Triton"
 
 
 def test_records_are_named_by_the_gpu_and_found(tmp_path, monkeypatch):
-    assert kernel_choice.record_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
+    assert kernel_choice.format_record_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
     assert (
         kernel_choice.read_record(tmp_path / "none.json") is None
-        and kernel_choice.record_of(torch.device("cpu")) is None
+        and kernel_choice.find_record(torch.device("cpu")) is None
     )
     (tmp_path / "mine.json").write_text('{"rows": []}')
     monkeypatch.setenv("FERRETLITE_KERNELS", str(tmp_path / "mine.json"))
-    assert kernel_choice.read_record(kernel_choice.record_of(torch.device("cuda:0"))) == {
+    assert kernel_choice.read_record(kernel_choice.find_record(torch.device("cuda:0"))) == {
         "rows": []
     }
 
 
 def test_shipped_records_are_whole():
-    for path in kernel_choice.RECORDS.glob("*.json"):
+    for path in kernel_choice.KERNEL_RECORDS.glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        assert path.name == kernel_choice.record_name(record["device"]) and record["rows"]
+        assert path.name == kernel_choice.format_record_name(record["device"]) and record["rows"]
         for r in record["rows"]:
             assert r["right"] and r["error"]["triton"] < 0.02 and min(r["ms"].values()) > 0
             for kernel, tile in r.get("tiles", {}).items():
-                assert kernels.Tile(*tile) in kernels.TILES[kernel]
+                assert kernels.Tile(*tile) in kernels.KERNEL_TILES[kernel]
             assert r["roof"] <= 1, "faster than the roof: the count of work or the peak is wrong"
 
 
@@ -428,16 +438,22 @@ def test_bench_kernels_says_what_it_needs(capsys, tmp_path):
 
 
 def test_work_is_counted_by_hand():
-    work = kernel_speed.conv_work(1022, 1, 5120)
+    work = kernel_speed.count_conv_work(1022, 1, 5120)
     assert work["flop"] == 2 * 37 * 37 * 9 * 1024 * 5120 and abs(work["bytes"] - 119.3e6) < 1e5
-    assert abs(kernel_speed.roof_ms(work, (989, 3350)) - 0.1306) < 1e-3  # bound by the matrix units
     assert (
-        abs(kernel_speed.roof_ms(kernel_speed.conv_work(448, 1, 5120), (989, 3350)) - 0.0297) < 1e-3
+        abs(kernel_speed.compute_roof_ms(work, (989, 3350)) - 0.1306) < 1e-3
+    )  # bound by the matrix units
+    assert (
+        abs(
+            kernel_speed.compute_roof_ms(kernel_speed.count_conv_work(448, 1, 5120), (989, 3350))
+            - 0.0297
+        )
+        < 1e-3
     )  # bound by memory
     assert (
-        kernel_speed.peak_of("NVIDIA H100 80GB HBM3") == (989, 3350)
-        and kernel_speed.peak_of("NVIDIA H100 PCIe") == (756, 2000)
-        and kernel_speed.peak_of("Iris") is None
+        kernel_speed.find_gpu_peak("NVIDIA H100 80GB HBM3") == (989, 3350)
+        and kernel_speed.find_gpu_peak("NVIDIA H100 PCIe") == (756, 2000)
+        and kernel_speed.find_gpu_peak("Iris") is None
     )
 
 
@@ -451,5 +467,7 @@ def test_the_table_shows_wrong_kernels():
         tflops=1.0,
         gbps=1.0,
     )
-    lines = kernel_speed.kernel_lines(dict(rows=[good, {**good, "right": False}])).splitlines()
+    lines = kernel_speed.format_kernel_table(
+        dict(rows=[good, {**good, "right": False}])
+    ).splitlines()
     assert len(lines) == 3 and "WRONG" not in lines[1] and lines[2].endswith("WRONG")

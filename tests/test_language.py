@@ -188,7 +188,8 @@ def test_the_crop_token_comes_behind_all_others_once(words):
 
 def test_a_scene_in_words_names_every_thing_with_its_bins_in_an_order_drawn():
     scene = Scene(None, (384, 768), things())
-    # x in thousandths of 768, y of 384: 38.4/768 = .05, 76.8/384 = .2, 192/768 = .25, 115.2/384 = .3
+    # x in thousandths of 768, y of 384: 38.4/768 = .05, 76.8/384 = .2, 192/768 = .25, 115.2/384 =
+    # .3
     star = "filled red star [50, 200, 250, 300]"
     word = "outlined blue word ABC [260, 26, 494, 781]"
     told = {scene_in_words(scene, random.Random(i)) for i in range(8)}
@@ -471,7 +472,9 @@ def test_numbers_of_visual_tokens():
 
 
 def test_patches_that_show_a_thing():
-    "Of 6 x 6 cells the box covers x 0.6 to 3.6 and y 0.3 to 1.8, of 12 x 12 twice that; above .3 of a cell is enough."
+    """Of 6 x 6 cells the box covers x 0.6 to 3.6 and y 0.3 to 1.8, of 12 x 12 twice that; above .3
+    of a cell is enough.
+    """
     rank, who, cut = patch_places(np.array([[0.1, 0.05, 0.6, 0.3]]))
     whole = [1, 2, 3, 6, 7, 8, 9]  # the corner cell has .4 * .7 = .28
     tiles = [36 + 12 * y + x for y in range(4) for x in range(1, 7)]  # column 7 has .2

@@ -1,4 +1,6 @@
-"Metrics: numbers a person can check, cross-checks against pycocotools, and one test per defect of the public evaluation scripts."
+"""Metrics: numbers a person can check, cross-checks against pycocotools, and one test per defect of
+the public evaluation scripts.
+"""
 
 import builtins
 import json
@@ -334,7 +336,9 @@ def test_our_average_precision_equals_pycocotools(seed):
 
 
 def imperfect(scene, rng):
-    "What a middling detector would say of a scene: boxes moved, missed, doubled, misnamed and invented, with coarse scores."
+    """What a middling detector would say of a scene: boxes moved, missed, doubled, misnamed and
+    invented, with coarse scores.
+    """
     h, w = scene.size
     score, found = (lambda: float(rng.integers(1, 8)) / 8), []
     for o in scene.objects:
@@ -360,7 +364,9 @@ def imperfect(scene, rng):
 def test_our_average_precision_of_exported_scenes_is_what_pycocotools_reads_from_their_file(
     tmp_path,
 ):
-    "The truth comes from annotations.json on both sides: pycocotools reads it by itself, we through our reader."
+    """The truth comes from annotations.json on both sides: pycocotools reads it by itself, we
+    through our reader.
+    """
     coco, cocoeval = (
         pytest.importorskip("pycocotools.coco"),
         pytest.importorskip("pycocotools.cocoeval"),
@@ -464,7 +470,9 @@ def test_no_detections_at_all_score_zero():
 
 
 def test_scores_travel_with_their_boxes():
-    "Griffon's public parser skips a malformed box and shifts every later score; here a box without a score is refused."
+    """Griffon's public parser skips a malformed box and shifts every later score; here a box
+    without a score is refused.
+    """
     with pytest.raises(ValueError, match="finite score"):
         DetectionResult(SIZE, [], [("owl", A, None)])
     with pytest.raises(ValueError, match="finite score"):
@@ -573,7 +581,9 @@ def test_strange_records_are_named():
 
 
 def test_a_phrases_truth_is_clipped_before_it_is_compared():
-    "The public script compares a clipped answer to an unclipped truth, and a right answer is wrong."
+    """The public script compares a clipped answer to an unclipped truth, and a right answer is
+    wrong.
+    """
     [result] = [
         PhraseResult(
             [Grounding("cup", [Box(-100, 0, 40, 40)])],

@@ -1,4 +1,6 @@
-"""Every metric on numbers that a person can check: formulas, constants, defaults, borders and orders."""
+"""Every metric on numbers that a person can check: formulas, constants, defaults, borders and
+orders.
+"""
 
 import math
 import re
@@ -87,7 +89,9 @@ def test_wilson_solves_its_equation():
 
 
 def test_the_bootstrap_is_centred_on_the_samples_own_value():
-    "The standard deviation of a resample is too small on average: the interval is shifted by that much."
+    """The standard deviation of a resample is too small on average: the interval is shifted by that
+    much.
+    """
     values = np.array([1.0, 2, 4, 8, 16, 32])
     rng = np.random.default_rng(5)
     drawn = [values[rng.integers(0, 6, 6)].std() for _ in range(40)]
@@ -429,7 +433,9 @@ def test_phrases_by_hand():
 
 
 def test_the_constant_of_phrases_is_the_best_box_for_their_image_sizes():
-    "The lower right quarter is right for two of three phrases; in pixels the three have nothing in common."
+    """The lower right quarter is right for two of three phrases; in pixels the three have nothing
+    in common.
+    """
     boxes, sizes = (
         [Box(50, 30, 100, 60), Box(20, 90, 40, 180), A],
         [(60, 100), (180, 40), (60, 100)],
@@ -443,7 +449,9 @@ def test_the_constant_of_phrases_is_the_best_box_for_their_image_sizes():
 
 
 def test_average_precision_with_weights_by_hand():
-    "Weights 2, 1, 3: right 2, 2, 5 of 10; precision 1, 2/3, 5/6, at best 1, 5/6, 5/6 from there on."
+    """Weights 2, 1, 3: right 2, 2, 5 of 10; precision 1, 2/3, 5/6, at best 1, 5/6, 5/6 from there
+    on.
+    """
     # recalls 0 to .2 (21 of 101) at precision 1, .21 to .5 (30) at 5/6, nothing above
     found = average_precision(np.array([1, 0, 1]), np.array([2.0, 1, 3]), 10)
     assert found == pytest.approx((21 + 30 * 5 / 6) / 101)
@@ -472,7 +480,9 @@ def both(results):
 
 
 def test_of_truths_that_fit_equally_the_last_is_taken():
-    "The surer box fits both truths by 9/11, the other one fits only the first (8/12): it must be left for it."
+    """The surer box fits both truths by 9/11, the other one fits only the first (8/12): it must be
+    left for it.
+    """
     truth = [("cup", Box(0, 0, 10, 10)), ("cup", Box(2, 0, 12, 10))]
     answer = [("cup", Box(1, 0, 11, 10), 0.9), ("cup", Box(-2, 0, 8, 10), 0.8)]
     value, at_half = both([DetectionResult(SIZE, truth, answer)])
@@ -503,7 +513,8 @@ def test_an_iou_at_the_threshold_counts_and_scores_order_boxes_over_images():
         DetectionResult(SIZE, [("owl", B)], [("gear", B, 0.9), ("owl", B, 0.1)]),
     ]
     value, at_half = both(results)
-    # cups from the surest: wrong, right, right: precision 1/2 to recall 1/2, 2/3 after: 2/3 everywhere
+    # cups from the surest: wrong, right, right: precision 1/2 to recall 1/2, 2/3 after: 2/3
+    # everywhere
     # from .55 on: wrong, right, wrong: 1/2 up to recall 1/2; owls: 1 always; gears are in no truth
     assert at_half == pytest.approx((2 / 3 + 1) / 2)
     assert value == pytest.approx((0.1 * 2 / 3 + 0.9 * 51 / 2 / 101 + 1) / 2)

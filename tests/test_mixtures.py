@@ -1,4 +1,6 @@
-"Mixtures: the same sample for the same index, nothing held out comes in, what does not fit is left out whole, and the check says so."
+"""Mixtures: the same sample for the same index, nothing held out comes in, what does not fit is
+left out whole, and the check says so.
+"""
 
 import json
 import random

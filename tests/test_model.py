@@ -1,4 +1,6 @@
-"The model as a whole: what it stores, what it sees, and that every shortcut gives the long way's answer."
+"""The model as a whole: what it stores, what it sees, and that every shortcut gives the long way's
+answer.
+"""
 
 import copy
 
@@ -16,10 +18,10 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.towers import PAPER_SIZES, paper_config
 from ferretlite.regions.geometry import Box, Mask, Point, sample_points
 from ferretlite.scenes.world import make_scene
-from ferretlite.vision.encoders import tower_map
+from ferretlite.vision.encoders import compute_tower_map
 from ferretlite.vision.fusion import fuse_maps
 from ferretlite.vision.resolution import merge_tiles
-from ferretlite.vision.sampler import MeanSampler, lookup
+from ferretlite.vision.sampler import MeanSampler, interpolate_features
 
 SCENES = [
     make_scene(s, size) for s, size in enumerate([(192, 192), (96, 192), (96, 96), (192, 96)])
@@ -199,7 +201,10 @@ def test_the_ablations_sampler_is_a_word_of_the_configuration(random_model, tmp_
         model.sampler.dim_projector.weight, torch.eye(64) / 4
     )  # maps and language model have one width
     torch.testing.assert_close(
-        vector[0], lookup(maps[0], sample_points(box, size, 16)).mean(0) / 4, atol=1e-5, rtol=0
+        vector[0],
+        interpolate_features(maps[0], sample_points(box, size, 16)).mean(0) / 4,
+        atol=1e-5,
+        rtol=0,
     )
     assert len(again.parts()["sampler"]) == 2
     with pytest.raises(
@@ -233,7 +238,9 @@ WHOLE_STRIPS = [(8, 8), (1, 8), (8, 1), (1, 8), (8, 1), (8, 8)]
     ],
 )
 def test_extreme_shapes_go_through_processor_and_model(random_model, change, cells):
-    "Tokens, maps and regions of images of one pixel, of one row and of 20:1; none changes what another says."
+    """Tokens, maps and regions of images of one pixel, of one row and of 20:1; none changes what
+    another says.
+    """
     model, processor = changed(random_model, **change)
     images = [
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -262,7 +269,9 @@ def test_extreme_shapes_go_through_processor_and_model(random_model, change, cel
 
 
 def test_the_towers_views_may_differ(random_model):
-    "Tiles of 48 x 72 pixels beside a whole view of 96 x 96: grids, tokens and places follow the tile, and each tile's tokens lie where the tile does."
+    """Tiles of 48 x 72 pixels beside a whole view of 96 x 96: grids, tokens and places follow the
+    tile, and each tile's tokens lie where the tile does.
+    """
     model, processor = changed(random_model, local_view=(48, 72))
     assert processor.config.views()["local"][3] == (2, 3) and [
         processor.config.grid_for(s) for s in ((96, 144), (48, 144), (96, 72), (48, 72))
@@ -292,7 +301,9 @@ def test_the_towers_views_may_differ(random_model):
 
 
 def test_positions_are_stretched_as_the_configuration_says(random_model):
-    "With the same weights a larger view has other features by either rule, the tower's own size the same; and a tower alone says what the model says."
+    """With the same weights a larger view has other features by either rule, the tower's own size
+    the same; and a tower alone says what the model says.
+    """
     models = {
         mode: changed(random_model, resolution="direct", position_mode=mode)[0]
         for mode in SWITCHES["position_mode"]
@@ -307,7 +318,9 @@ def test_positions_are_stretched_as_the_configuration_says(random_model):
         )
         assert torch.equal(*(models[mode].look(own, None)[0] for mode in models))
         for mode, found in (("bicubic", bicubic), ("bilinear", bilinear)):
-            assert torch.equal(found, tower_map(models["bicubic"].global_tower, large, mode))
+            assert torch.equal(
+                found, compute_tower_map(models["bicubic"].global_tower, large, mode)
+            )
 
 
 def test_number_of_tokens_is_what_the_config_says(random_model):
@@ -517,7 +530,9 @@ def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
 
 
 def test_switches_together_are_read_where_regions_lie(random_model):
-    "Tiles, padding, separators, an overview behind, two sizes of view and a budget: tokens are as many as the configuration says, and a batch says what each image says alone."
+    """Tiles, padding, separators, an overview behind, two sizes of view and a budget: tokens are as
+    many as the configuration says, and a batch says what each image says alone.
+    """
     config = FerretConfig.from_dict(
         {
             **random_model[0].config.to_dict(),
@@ -640,7 +655,9 @@ def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(rando
 
 
 def test_padded_tiles_leave_their_border_out(random_model):
-    "Tokens, their places and the map that regions look up are those of the image alone; a mixed batch says what each image says alone."
+    """Tokens, their places and the map that regions look up are those of the image alone; a mixed
+    batch says what each image says alone.
+    """
     config = FerretConfig.from_dict(
         {**random_model[0].config.to_dict(), "fit": "pad", "row_separators": True}
     )
@@ -700,7 +717,9 @@ def test_padded_tiles_leave_their_border_out(random_model):
 
 
 def test_joined_patches_stay_where_they_are(random_model):
-    "What changes in one corner of a tile changes the token that covers it most, in the tile's own map, and `visual_boxes` says where that is."
+    """What changes in one corner of a tile changes the token that covers it most, in the tile's
+    own map, and `visual_boxes` says where that is.
+    """
     config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "merge": 2})
     model, (whole, tiles) = (
         FerretForConditionalGeneration(config).eval(),
@@ -899,7 +918,9 @@ def test_parts_share_no_parameter(random_model):
 
 
 def test_large_configuration_runs_on_the_meta_device(monkeypatch):
-    "No stray CPU tensor on the way forward and back: a cheap guard for what nobody here can run on a GPU."
+    """No stray CPU tensor on the way forward and back: a cheap guard for what nobody here can run
+    on a GPU.
+    """
     from transformers import CLIPVisionConfig, Dinov2Config, LlamaConfig
 
     config = FerretConfig(
@@ -955,7 +976,8 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
     assert all(p.grad is not None for params in model.parts().values() for p in params)
 
 
-IN_TOKENS = {  # preset -> how many tokens it makes of a 480 x 640 photograph: fixed, direct, anyres (2 x 2 tiles)
+# preset -> how many tokens it makes of a 480 x 640 photograph: fixed, direct, anyres (2 x 2 tiles)
+IN_TOKENS = {
     "small": (14**2, 28**2, 14**2 + 4 * 16**2),
     **dict.fromkeys(("ferret-v2-7b", "ferret-v2-13b"), (256, 1024, 1280)),
     **dict.fromkeys(("ferret-v2-7b-336", "ferret-v2-13b-336"), (576, 2304, 2880)),
@@ -968,7 +990,9 @@ IN_TOKENS = {  # preset -> how many tokens it makes of a 480 x 640 photograph: f
 @pytest.mark.parametrize("name", IN_TOKENS)
 @pytest.mark.parametrize("way", SWITCHES["resolution"])
 def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypatch, name, way):
-    "Published numbers, and no stray CPU tensor on the way forward and back; two layers of each tower and language model stand for all."
+    """Published numbers, and no stray CPU tensor on the way forward and back; two layers of each
+    tower and language model stand for all.
+    """
     config, griffon, tiny = (
         paper_config(name) if name in PAPER_SIZES else FerretConfig.from_pretrained(WEIGHTS / name),
         "griffon" in name,

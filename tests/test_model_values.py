@@ -1,4 +1,6 @@
-"The model's numbers, by hand: what a configuration means, where tokens lie, what is filled in where, and the papers' sizes."
+"""The model's numbers, by hand: what a configuration means, where tokens lie, what is filled in
+where, and the papers' sizes.
+"""
 
 import numpy as np
 import pytest
@@ -663,7 +665,9 @@ def test_regions_read_the_projected_or_the_raw_maps():
 
 
 def images_and_rows(model):
-    "Two images, the second one of two tiles; three rows that ask about the second, the first, the second."
+    """Two images, the second one of two tiles; three rows that ask about the second, the first,
+    the second.
+    """
     torch.manual_seed(2)
     vision = dict(
         global_pixels=torch.rand(2, 3, 96, 96),
@@ -1003,7 +1007,10 @@ CHAT = [
     dict(role="assistant", content="A"),
     dict(role="user", content="R"),
 ]
-LLAMA3 = "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+LLAMA3 = (
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n"
+)
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 WRITTEN = {
     "vicuna": "<s>USER: Q ASSISTANT: A</s>USER: R ASSISTANT:",

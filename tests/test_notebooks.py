@@ -36,9 +36,9 @@ def litter() -> set:
 
 
 WORKERS, LIMIT = (
-    2,
-    120,
-)  # notebooks at a time; seconds for one with one core: a reader with two quiet ones should wait for 60 at most
+    2,  # notebooks at a time
+    120,  # seconds for one with one core: a reader with two quiet ones waits for 60 at most
+)
 
 
 def seconds_of(output: str) -> dict:  # notebook -> seconds
@@ -50,7 +50,9 @@ def seconds_of(output: str) -> dict:  # notebook -> seconds
 
 
 def too_slow(times: dict, share: float = 1.0) -> dict:  # notebook -> seconds
-    "Those over the limit, counting the share of their time in which the machine worked for us and for nobody else."
+    """Those over the limit, counting the share of their time in which the machine worked for us
+    and for nobody else.
+    """
     return {name: round(t * share) for name, t in times.items() if t * share > LIMIT}
 
 

@@ -1,4 +1,6 @@
-"Plans agree with what can be measured at tiny size; public checkpoints become ours and compute the same."
+"""Plans agree with what can be measured at tiny size; public checkpoints become ours and compute
+the same.
+"""
 
 import json
 
@@ -124,7 +126,9 @@ WIDTH, VIEW = 32, 56
 
 @pytest.fixture(scope="module", params=["one layer", "two layers, tiles"])
 def public(request, tmp_path_factory):
-    "A checkpoint as the public code writes it, small and random: its folder, its tower's, its language model, and all weights by their public names."
+    """A checkpoint as the public code writes it, small and random: its folder, its tower's, its
+    language model, and all weights by their public names.
+    """
     folder, tiles = tmp_path_factory.mktemp("public"), "tiles" in request.param
     torch.manual_seed(2)
     words = test_towers.tokenizer_of("vicuna")

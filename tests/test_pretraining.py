@@ -1,4 +1,6 @@
-"Towers taught by captions and by themselves: runs that can be resumed, towers that load elsewhere, and the two known ways to fool oneself."
+"""Towers taught by captions and by themselves: runs that can be resumed, towers that load
+elsewhere, and the two known ways to fool oneself.
+"""
 
 import json
 import math
@@ -38,7 +40,7 @@ from ferretlite.pretraining.dino import (
 from ferretlite.pretraining.loop import train_plainly
 from ferretlite.pretraining.objects import ThingScenes
 from ferretlite.scenes.world import SPLITS, make_scene
-from ferretlite.vision.encoders import tower_map
+from ferretlite.vision.encoders import compute_tower_map
 
 
 @pytest.fixture
@@ -107,7 +109,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         and "scores" in record
     )
     assert torch.isfinite(
-        tower_map(one.eval(), torch.rand(1, 3, one.config.image_size, one.config.image_size))
+        compute_tower_map(
+            one.eval(), torch.rand(1, 3, one.config.image_size, one.config.image_size)
+        )
     ).all()
 
 
@@ -122,7 +126,9 @@ class Clock:
 
 @pytest.mark.parametrize("minutes, steps", [(2, 104), (0.5, 16), (0.01, 16)])
 def test_minutes_become_the_steps_that_fill_them(minutes, steps, tmp_path, monkeypatch):
-    "Eight slow steps of 3 s, then 1 s each: of two minutes 120 - 24 - 8 = 88 s are left after sixteen. Where too few are given, the sixteen done are what is told."
+    """Eight slow steps of 3 s, then 1 s each: of two minutes 120 - 24 - 8 = 88 s are left after
+    sixteen. Where too few are given, the sixteen done are what is told.
+    """
     clock = Clock()
     monkeypatch.setattr("ferretlite.pretraining.loop.time", clock)
     line, done = torch.nn.Linear(1, 1), []
@@ -176,7 +182,9 @@ def test_a_run_by_minutes_that_goes_on_keeps_its_steps(tmp_path, monkeypatch):
 
 @pytest.fixture
 def brief(small, monkeypatch):
-    "`ferretlite pretrain` with small towers, a small language model and two scenes a step; gives the seconds that the loop took."
+    """`ferretlite pretrain` with small towers, a small language model and two scenes a step; gives
+    the seconds that the loop took.
+    """
     took = []
 
     def timed(*args, **kw):
@@ -227,7 +235,7 @@ def test_pretraining_by_minutes_ends_in_time_with_a_model(brief, what, place, fa
         ).input_ids and model.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path))
     else:
         assert torch.isfinite(
-            tower_map(
+            compute_tower_map(
                 model.eval(), torch.rand(1, 3, model.config.image_size, model.config.image_size)
             )
         ).all()
@@ -349,7 +357,9 @@ def test_the_teacher_sees_what_the_student_does_not():
 
 
 def test_no_cut_is_compared_with_itself():
-    "With one word per place, agreement between *other* cuts is what counts: a student that knows only the cut it is shown pays."
+    """With one word per place, agreement between *other* cuts is what counts: a student that knows
+    only the cut it is shown pays.
+    """
     torch.manual_seed(0)
     model = SelfDistiller(32, 4, hide=0, momentum=1.0, rounds=0)
 

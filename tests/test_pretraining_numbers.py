@@ -1,4 +1,6 @@
-"Towers taught by captions: every rule of the views, the losses, the schedule and the loop in numbers."
+"""Towers taught by captions: every rule of the views, the losses, the schedule and the loop in
+numbers.
+"""
 
 import json
 import math
@@ -32,7 +34,7 @@ from ferretlite.pretraining.clip import (
 from ferretlite.pretraining.loop import learning_rate, stream, train_plainly
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.world import SceneObject, draw_scene
-from ferretlite.vision.encoders import tower_map
+from ferretlite.vision.encoders import compute_tower_map
 
 # Views
 
@@ -256,7 +258,7 @@ def test_a_thing_is_the_mean_of_its_patches(pair):
     pixels = torch.rand(2, 3, side, side)
     with torch.no_grad():
         found, phrases = pair.see_regions(pixels, [[star, speck], [star, cup]])
-        maps = tower_map(pair.vision, normalise(pixels, "clip_vision_model"))
+        maps = compute_tower_map(pair.vision, normalise(pixels, "clip_vision_model"))
     assert phrases == ["filled pink gear", "filled red star", "filled blue cup"]
     means = [maps[0, 0, 1], maps[1, 0, 1], (maps[1, 1, 0] + maps[1, 2, 0]) / 2]
     expected = torch.stack(means) @ pair.region_embed.weight.T

@@ -27,7 +27,7 @@ from ferretlite.pretraining.dense import (
 )
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
-from ferretlite.vision.encoders import tower_map
+from ferretlite.vision.encoders import compute_tower_map
 
 # Probes
 
@@ -408,7 +408,7 @@ def test_each_tower_answers_for_its_own_views(towers):
         for side in ("global", "local"):
             middle, spread = (torch.tensor(v)[:, None, None] for v in mean[side])
             pixels, truth = batch[side]
-            maps = tower_map(towers[side], (pixels - middle) / spread)
+            maps = compute_tower_map(towers[side], (pixels - middle) / spread)
             expected = dense_loss(towers[side + "_head"](maps), truth)
             assert found[side][0].item() == pytest.approx(expected[0].item(), rel=1e-4)
         pixels, truth = batch["crop"]

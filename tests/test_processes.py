@@ -82,7 +82,9 @@ def test_a_disk_without_room_costs_no_earlier_checkpoint(begin, finished, tmp_pa
 
 
 def five_steps(rank, folder, begin, **options):
-    "Five SGD steps on the batches of one stage: the gradients of the first, and the weights after all."
+    """Five SGD steps on the batches of one stage: the gradients of the first, and the weights after
+    all.
+    """
     small_stages(every=100)
     join_world()
     model, processor = start_model(begin["towers"], begin["lm"], 0)
@@ -120,7 +122,10 @@ def five_steps(rank, folder, begin, **options):
 
 
 def test_two_processes_take_the_steps_of_one(begin, tmp_path):
-    "Answers of different length, regions with random points and attention that is watched: a step is the same step, divided among processes, taken in parts, or with activations computed again."
+    """Answers of different length, regions with random points and attention that is watched: a step
+    is the same step, divided among processes, taken in parts, or with activations computed
+    again.
+    """
     for name, size, options in (
         ("one", 1, {}),
         ("two", 2, {}),
@@ -149,7 +154,9 @@ def test_two_processes_take_the_steps_of_one(begin, tmp_path):
 
 
 def whole_run(rank, folder, begin):
-    "A run of two processes; the second one counts what it writes, and both what they are told of a second run into the same folder."
+    """A run of two processes; the second one counts what it writes, and both what they are told of
+    a second run into the same folder.
+    """
     small_stages()
     written = []
     for place, name in (
@@ -157,8 +164,9 @@ def whole_run(rank, folder, begin):
         (training, "write_whole"),
         (FerretForConditionalGeneration, "save_pretrained"),
     ):
+        real = getattr(place, name)
 
-        def note(*args, original=getattr(place, name), **kwargs):
+        def note(*args, original=real, **kwargs):
             written.append(1)
             return original(*args, **kwargs)
 

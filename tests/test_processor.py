@@ -19,7 +19,7 @@ from ferretlite.model.tokens import IMAGE, REGION, prompt_ids
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.turns import Conversation, Turn
 from ferretlite.scenes.world import make_scene
-from ferretlite.vision.resolution import LLAVA_NEXT_GRIDS, canvas_size
+from ferretlite.vision.resolution import LLAVA_NEXT_GRIDS, compute_canvas_size
 
 # Pictures
 
@@ -325,7 +325,7 @@ def encode(processor, text):
 
 
 def probabilities(processor, ids, parts):
-    "The probability of each token by the part of the text it lies in: (text, probability) pairs in order."
+    "Each token's probability by the part of the text it lies in: (text, probability) pairs."
     each, place, text = [], 0, "".join(t for t, _ in parts)
     bounds = np.cumsum([len(t) for t, _ in parts])
     for n in range(1, len(ids) + 1):
@@ -431,7 +431,7 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
     theirs = LlavaNextImageProcessorPil(
         size=dict(shortest_edge=336),
         crop_size=dict(height=336, width=336),
-        image_grid_pinpoints=[list(canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
+        image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
     config = FerretConfig(
         global_tower=CLIPVisionConfig(image_size=336, patch_size=14),
@@ -441,7 +441,7 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
         grids=LLAVA_NEXT_GRIDS,
     )
     for scale in (1, 2):
-        h, w = (scale * s for s in canvas_size(336, grid))
+        h, w = (scale * s for s in compute_canvas_size(336, grid))
         image = Image.fromarray(
             np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8)
         )
@@ -453,7 +453,10 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
 
 
 def test_a_padded_tile_differs_from_llava_nexts_on_purpose():
-    "They put the image into the middle of the canvas; ours fills whole cells from the upper left corner, so that no token is half border."
+    """They put the image into the middle of the canvas.
+
+    Ours fills whole cells from the upper left corner, so that no token is half border.
+    """
     from transformers import CLIPVisionConfig, LlamaConfig
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
@@ -462,7 +465,7 @@ def test_a_padded_tile_differs_from_llava_nexts_on_purpose():
     theirs = LlavaNextImageProcessorPil(
         size=dict(shortest_edge=336),
         crop_size=dict(height=336, width=336),
-        image_grid_pinpoints=[list(canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
+        image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
     config = FerretConfig(
         global_tower=CLIPVisionConfig(image_size=336, patch_size=14),

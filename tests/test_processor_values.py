@@ -1,4 +1,6 @@
-"The processor by hand: pictures as numbers, prompts, batches, where boxes are read, scores, and what seeing costs."
+"""The processor by hand: pictures as numbers, prompts, batches, where boxes are read, scores, and
+what seeing costs.
+"""
 
 import inspect
 import math
@@ -473,7 +475,9 @@ def test_the_quickest_of_a_few_runs_counts(monkeypatch):
 
 
 def test_the_cost_of_seeing_counts_what_the_towers_multiply(random_model, monkeypatch):
-    "CLIP reads all layers but the last (here one), DINOv2 two; 17 tokens of a 4 x 4 map, widths 32 and 128."
+    """CLIP reads all layers but the last (here one), DINOv2 two; 17 tokens of a 4 x 4 map, widths
+    32 and 128.
+    """
     monkeypatch.setattr(speed, "quickest", lambda work: work() is None or 0.25)
     found = cost_of_seeing(random_model[0].config, noise(96, 192))
     patches = 16 * 32 * 3 * 24 * 24

@@ -180,7 +180,10 @@ def test_no_path_of_a_machine(path):
 
 
 def imports(tree) -> list:  # (name of the module, is it at the top level)
-    "Everything that a module imports; relative names are written out. `if TYPE_CHECKING` and functions count as not at the top."
+    """Everything that a module imports; relative names are written out.
+
+    `if TYPE_CHECKING` and functions count as not at the top.
+    """
     found, top = [], {id(node) for node in tree.body}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -14,17 +14,17 @@ from ferretlite.vision.encoders import interpolate_positions
 from ferretlite.vision.resolution import (
     FERRET_GRIDS,
     LLAVA_NEXT_GRIDS,
-    allowed_grids,
-    canvas_size,
     check_grids,
     choose_grid,
-    grid_fit,
-    kept_cells,
+    compute_canvas_size,
+    count_kept_cells,
+    count_visual_tokens,
+    filter_grids,
+    measure_grid_fit,
+    measure_shape_mismatch,
     merge_tiles,
-    resize,
-    shape_mismatch,
+    resize_image,
     split_tiles,
-    visual_tokens,
 )
 
 
@@ -43,7 +43,9 @@ def test_same_choice_as_the_public_code(size, grid):
 
 
 def test_a_wide_image_never_gets_a_portrait_grid_by_a_tie():
-    "The public code gives 300 x 100 (wide) a 336 x 672 canvas (tall), because the first of equals wins."
+    """The public code gives 300 x 100 (wide) a 336 x 672 canvas (tall), because the first of
+    equals wins.
+    """
     assert choose_grid((100, 300), 336, LLAVA_NEXT_GRIDS) == (1, 2)
     assert choose_grid((300, 100), 336, LLAVA_NEXT_GRIDS) == (2, 1)
     for grids in (LLAVA_NEXT_GRIDS, LLAVA_NEXT_GRIDS[::-1]):
@@ -78,23 +80,28 @@ def test_chosen_grids_of_the_paper():
 
 def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
     def cost(tokens):
-        return lambda grid: visual_tokens(grid, tokens, tokens)
+        return lambda grid: count_visual_tokens(grid, tokens, tokens)
 
-    fits = allowed_grids(FERRET_GRIDS, max_visual_tokens=1280, cost=cost(256))
+    fits = filter_grids(FERRET_GRIDS, max_visual_tokens=1280, cost=cost(256))
     assert len(fits) == 8 and max(r * c for r, c in fits) == 4
-    assert fits == allowed_grids(FERRET_GRIDS, max_tiles=4)
-    assert visual_tokens((2, 2), 256, 256) == 1280 and visual_tokens((2, 3), 256, 256) == 1792
-    assert visual_tokens((2, 2), 576, 576) == 2880
+    assert fits == filter_grids(FERRET_GRIDS, max_tiles=4)
+    assert (
+        count_visual_tokens((2, 2), 256, 256) == 1280
+        and count_visual_tokens((2, 3), 256, 256) == 1792
+    )
+    assert count_visual_tokens((2, 2), 576, 576) == 2880
     with pytest.raises(ValueError, match="to be 1152 at least"):
-        allowed_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
+        filter_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
     with pytest.raises(ValueError, match="max_tiles to be 4 at least"):
-        allowed_grids([(2, 2), (2, 3)], max_tiles=3)
+        filter_grids([(2, 2), (2, 3)], max_tiles=3)
     with pytest.raises(ValueError, match="without cost"):
-        allowed_grids(FERRET_GRIDS, max_visual_tokens=1280)
+        filter_grids(FERRET_GRIDS, max_visual_tokens=1280)
 
 
 def test_an_unpadded_map_is_as_large_as_llava_nexts():
-    "transformers drops equally many rows above and below, hence an even number; ours is the nearest whole number of cells."
+    """transformers drops equally many rows above and below, hence an even number; ours is the
+    nearest whole number of cells.
+    """
     from transformers.models.llava_next.modeling_llava_next import unpad_image
 
     dice = random.Random(0)
@@ -103,7 +110,10 @@ def test_an_unpadded_map_is_as_large_as_llava_nexts():
             (dice.randint(1, 1500), dice.randint(1, 1500)),
             (dice.choice((12, 24, 48)), dice.choice((12, 24, 48))),
         )
-        theirs, kept = unpad_image(torch.zeros(1, *cells), size).shape[1:], kept_cells(size, cells)
+        theirs, kept = (
+            unpad_image(torch.zeros(1, *cells), size).shape[1:],
+            count_kept_cells(size, cells),
+        )
         assert (
             1 <= min(kept)
             and all(k <= c for k, c in zip(kept, cells))
@@ -115,7 +125,7 @@ def test_an_unpadded_map_is_as_large_as_llava_nexts():
             kept,
             theirs,
         )
-        assert kept_cells(size[::-1], cells[::-1]) == kept[::-1]
+        assert count_kept_cells(size[::-1], cells[::-1]) == kept[::-1]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,7 @@ def test_an_unpadded_map_is_as_large_as_llava_nexts():
 )
 def test_extreme_shapes_and_sizes(size, grid):
     assert choose_grid(size, 224, FERRET_GRIDS) == grid
-    effective, wasted = grid_fit(size, 224, grid)
+    effective, wasted = measure_grid_fit(size, 224, grid)
     assert 0 < effective <= size[0] * size[1] and wasted >= 0
 
 
@@ -150,7 +160,7 @@ def test_an_empty_image_or_no_grids_gets_one_sentence():
         with pytest.raises(ValueError, match=says):
             choose_grid((5, 5), 224, grids)
         with pytest.raises(ValueError, match=says):
-            allowed_grids(grids, max_tiles=4)
+            filter_grids(grids, max_tiles=4)
     with pytest.raises(ValueError, match="tiles of 0 pixels"):
         choose_grid((5, 5), 0)
     assert (
@@ -180,9 +190,9 @@ def test_tiles_come_in_raster_order():
 
 
 def test_resize_takes_height_first_and_stretches():
-    image = resize(Image.new("RGB", (30, 10)), (20, 40))
+    image = resize_image(Image.new("RGB", (30, 10)), (20, 40))
     assert image.size == (40, 20)
-    assert resize(image, (20, 40)) is image
+    assert resize_image(image, (20, 40)) is image
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -199,9 +209,11 @@ def test_interpolated_positions_keep_their_place(mode):
 
 
 def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides():
-    "Elsewhere, on exact ties and where truncation to whole pixels reorders its numbers, ours is never the worse choice."
+    """Elsewhere, on exact ties and where truncation to whole pixels reorders its numbers, ours is
+    never the worse choice.
+    """
     dice, decided = random.Random(0), 0
-    canvases = [canvas_size(336, g) for g in LLAVA_NEXT_GRIDS]
+    canvases = [compute_canvas_size(336, g) for g in LLAVA_NEXT_GRIDS]
     for n in range(10_000):
         size = (
             (dice.randint(50, 3000), dice.randint(50, 3000))
@@ -212,7 +224,7 @@ def test_the_grid_is_llava_nexts_on_ten_thousand_sizes_wherever_its_rule_decides
             choose_grid(size, 336, LLAVA_NEXT_GRIDS),
             LLAVA_NEXT_GRIDS[canvases.index(tuple(select_best_resolution(size, canvases)))],
         )
-        exact = {g: (-(fit := grid_fit(size, 336, g))[0], fit[1]) for g in LLAVA_NEXT_GRIDS}
+        exact = {g: (-(fit := measure_grid_fit(size, 336, g))[0], fit[1]) for g in LLAVA_NEXT_GRIDS}
         truncated = {}
         for g, (h, w) in zip(LLAVA_NEXT_GRIDS, canvases):
             scale = min(w / size[1], h / size[0])
@@ -237,18 +249,18 @@ def test_the_lists_of_grids_are_those_of_the_paper_and_of_llava_next():
 
 
 def test_a_canvas_is_as_many_tiles_as_the_grid_has_places():
-    assert canvas_size(50, (2, 3)) == (100, 150)
-    assert canvas_size((30, 40), (2, 3)) == (60, 120)
-    assert canvas_size([30, 40], (3, 2)) == (90, 80)
+    assert compute_canvas_size(50, (2, 3)) == (100, 150)
+    assert compute_canvas_size((30, 40), (2, 3)) == (60, 120)
+    assert compute_canvas_size([30, 40], (3, 2)) == (90, 80)
 
 
 def test_an_image_keeps_its_scaled_pixels_and_wastes_the_rest_of_the_canvas():
     # 100 x 200 into 50 x 50: a quarter of each side, 25 x 50
-    assert grid_fit((100, 200), 50, (1, 1)) == (1250, 1250)
+    assert measure_grid_fit((100, 200), 50, (1, 1)) == (1250, 1250)
     # 100 x 200 into 60 x 150: limited by the height, .6 of each side, 60 x 120 = 7200
-    assert grid_fit((100, 200), (60, 50), (1, 3)) == (7200, 1800)
+    assert measure_grid_fit((100, 200), (60, 50), (1, 3)) == (7200, 1800)
     # 10 x 20 into 80 x 50: it would have to grow, so that no pixel is added
-    assert grid_fit((10, 20), (40, 50), (2, 1)) == (200, 3800)
+    assert measure_grid_fit((10, 20), (40, 50), (2, 1)) == (200, 3800)
 
 
 def test_a_grid_is_chosen_by_what_is_kept_then_by_waste_then_by_shape():
@@ -282,55 +294,55 @@ def test_one_pixel_and_one_place_are_enough():
 
 
 def test_shapes_differ_by_the_logarithm_of_their_ratio():
-    assert shape_mismatch((100, 200), (100, 100)) == pytest.approx(math.log(2), abs=1e-8)
-    assert shape_mismatch((100, 100), (100, 200)) == pytest.approx(math.log(2), abs=1e-8)
-    assert shape_mismatch((300, 100), (100, 100)) == pytest.approx(math.log(3), abs=1e-8)
-    assert shape_mismatch((30, 70), (90, 210)) == 0
+    assert measure_shape_mismatch((100, 200), (100, 100)) == pytest.approx(math.log(2), abs=1e-8)
+    assert measure_shape_mismatch((100, 100), (100, 200)) == pytest.approx(math.log(2), abs=1e-8)
+    assert measure_shape_mismatch((300, 100), (100, 100)) == pytest.approx(math.log(3), abs=1e-8)
+    assert measure_shape_mismatch((30, 70), (90, 210)) == 0
 
 
 def test_tokens_are_those_of_the_tiles_and_of_the_whole_view():
-    assert visual_tokens((2, 3), 10) == 60
-    assert visual_tokens((2, 3), 10, 7) == 67
+    assert count_visual_tokens((2, 3), 10) == 60
+    assert count_visual_tokens((2, 3), 10, 7) == 67
 
 
 def test_budgets_include_their_limit_and_keep_the_order():
     grids = [(2, 2), (1, 3), [1, 1], (2, 3)]
-    assert allowed_grids(grids) == ((2, 2), (1, 3), (1, 1), (2, 3))
-    assert allowed_grids(grids, 4) == ((2, 2), (1, 3), (1, 1))
-    assert allowed_grids(grids, 3) == ((1, 3), (1, 1))
+    assert filter_grids(grids) == ((2, 2), (1, 3), (1, 1), (2, 3))
+    assert filter_grids(grids, 4) == ((2, 2), (1, 3), (1, 1))
+    assert filter_grids(grids, 3) == ((1, 3), (1, 1))
 
     def cost(g):
         return 10 * g[0] + g[1]
 
-    assert allowed_grids(grids, None, 13, cost) == ((1, 3), (1, 1))
-    assert allowed_grids(grids, 1, 22, cost) == ((1, 1),)
-    assert allowed_grids(grids, 1, 11, cost) == ((1, 1),)
+    assert filter_grids(grids, None, 13, cost) == ((1, 3), (1, 1))
+    assert filter_grids(grids, 1, 22, cost) == ((1, 1),)
+    assert filter_grids(grids, 1, 11, cost) == ((1, 1),)
     with pytest.raises(ValueError, match="expected max_visual_tokens to be 11 at least"):
-        allowed_grids(grids, None, 10, cost)
+        filter_grids(grids, None, 10, cost)
     with pytest.raises(ValueError, match="expected max_tiles to be 1 at least"):
-        allowed_grids(grids, 0)
+        filter_grids(grids, 0)
 
 
 def test_kept_cells_are_rounded_to_the_nearest_and_halves_up():
     # the image's rows and columns times the scale at which the longer side fills the canvas
-    assert kept_cells((480, 640), (24, 24)) == (18, 24)  # 24 * 3/4
-    assert kept_cells((640, 480), (24, 24)) == (24, 18)
-    assert kept_cells((5, 8), (4, 4)) == (3, 4)  # 2.5 -> 3
-    assert kept_cells((11, 16), (4, 4)) == (3, 4)  # 2.75 -> 3
-    assert kept_cells((16, 9), (4, 4)) == (4, 2)  # 2.25 -> 2
-    assert kept_cells((100, 300), (10, 20)) == (7, 20)  # scale 1/15: 6.67 -> 7
-    assert kept_cells((300, 100), (10, 20)) == (10, 3)  # scale 1/30: 3.33 -> 3
-    assert kept_cells((2, 3), (20, 60)) == (20, 30)  # small images grow: scale 10
-    assert kept_cells((1, 1000), (12, 16)) == (1, 16)  # at least one cell
+    assert count_kept_cells((480, 640), (24, 24)) == (18, 24)  # 24 * 3/4
+    assert count_kept_cells((640, 480), (24, 24)) == (24, 18)
+    assert count_kept_cells((5, 8), (4, 4)) == (3, 4)  # 2.5 -> 3
+    assert count_kept_cells((11, 16), (4, 4)) == (3, 4)  # 2.75 -> 3
+    assert count_kept_cells((16, 9), (4, 4)) == (4, 2)  # 2.25 -> 2
+    assert count_kept_cells((100, 300), (10, 20)) == (7, 20)  # scale 1/15: 6.67 -> 7
+    assert count_kept_cells((300, 100), (10, 20)) == (10, 3)  # scale 1/30: 3.33 -> 3
+    assert count_kept_cells((2, 3), (20, 60)) == (20, 30)  # small images grow: scale 10
+    assert count_kept_cells((1, 1000), (12, 16)) == (1, 16)  # at least one cell
 
 
 def test_resizing_is_bicubic_and_keeps_places():
     raw = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     image = Image.fromarray(raw)
-    found = np.array(resize(image, (12, 5)))
+    found = np.array(resize_image(image, (12, 5)))
     assert np.array_equal(found, np.array(image.resize((5, 12), Image.Resampling.BICUBIC)))
-    assert resize(image, (9, 6)).size == (6, 9)
-    assert resize(image, (6, 9)) is image
+    assert resize_image(image, (9, 6)).size == (6, 9)
+    assert resize_image(image, (6, 9)) is image
 
 
 def test_tiles_and_merged_maps_by_hand():

@@ -9,21 +9,21 @@ import ferretlite.vision.sampler as sampler_module
 from ferretlite.common.meters import PeakMemory
 from ferretlite.evaluation.speed import PlainSampler, bench_sampler
 from ferretlite.regions.geometry import Box, Mask, Point, sample_points
-from ferretlite.vision.ferret_v1_sampler import FerretSampler, ferret_pixels
-from ferretlite.vision.fusion import fuse_maps, grid_positions
+from ferretlite.vision.ferret_v1_sampler import FerretSampler, list_ferret_pixels
+from ferretlite.vision.fusion import compute_cell_centers, fuse_maps
 from ferretlite.vision.resolution import merge_tiles
 from ferretlite.vision.sampler import (
     MeanSampler,
     SpatialAwareSampler,
-    farthest_points,
-    fold,
+    compute_square_distances,
+    find_nearest_points,
+    fold_linear_layers,
     gather_points,
-    lookup,
-    lookup_regions,
+    interpolate_features,
+    interpolate_region_features,
     make_sampler,
-    nearest_points,
-    project,
-    square_distances,
+    pick_farthest_points,
+    project_points,
 )
 
 GRIDS = [(24, 24), (12, 36), (40, 10), (7, 5)]
@@ -46,7 +46,7 @@ def small(**kw):
 
 def ramp(grid):
     "A map whose features are its cells' own places, counted in cells."
-    return grid_positions(grid) * torch.tensor([grid[1], grid[0]])
+    return compute_cell_centers(grid) * torch.tensor([grid[1], grid[0]])
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -57,9 +57,9 @@ def test_coordinate_ramp_comes_back_as_the_regions_coordinates(kind, grid):
     half = torch.tensor([0.5, 0.5])
     inside = ((expected >= half) & (expected <= torch.tensor([grid[1], grid[0]]) - half)).all(1)
     assert inside.float().mean() > 0.5
-    found = lookup(ramp(grid), points)
+    found = interpolate_features(ramp(grid), points)
     assert (found - expected)[inside].abs().max() < 1e-3
-    batched = lookup_regions(
+    batched = interpolate_region_features(
         [torch.zeros(3, 4, 2), ramp(grid)], torch.stack([points, points]), [1, 1]
     )[1]
     assert (batched - expected)[inside].abs().max() < 1e-3
@@ -68,7 +68,10 @@ def test_coordinate_ramp_comes_back_as_the_regions_coordinates(kind, grid):
 @pytest.mark.parametrize("kind", REGIONS)
 def test_a_transposed_lookup_would_be_seen(kind):
     points = sample_points(REGIONS[kind], SIZE, 64)
-    found, transposed = lookup(ramp((24, 24)), points), lookup(ramp((24, 24)), points.flip(-1))
+    found, transposed = (
+        interpolate_features(ramp((24, 24)), points),
+        interpolate_features(ramp((24, 24)), points.flip(-1)),
+    )
     assert found[:, 0].mean() > 14 and found[:, 1].mean() < 8  # right, up
     assert (transposed - 24 * points).abs().max() > 5
 
@@ -76,12 +79,12 @@ def test_a_transposed_lookup_would_be_seen(kind):
 def test_ramp_survives_tiling_and_fusion():
     "Local tiles merged, plus the upsampled global map: the sum of two ramps is twice the ramp."
     grid, tile = (2, 3), 8
-    whole = grid_positions((2 * tile, 3 * tile))
+    whole = compute_cell_centers((2 * tile, 3 * tile))
     tiles = whole.reshape(2, tile, 3, tile, 2).permute(0, 2, 1, 3, 4).reshape(6, tile, tile, 2)
-    fused = fuse_maps(merge_tiles(tiles, grid), grid_positions((tile, tile)))
+    fused = fuse_maps(merge_tiles(tiles, grid), compute_cell_centers((tile, tile)))
     for region in REGIONS.values():
         points = sample_points(region, SIZE, 64)
-        assert (lookup(fused, points) / 2 - points).abs().max() < 1e-3
+        assert (interpolate_features(fused, points) / 2 - points).abs().max() < 1e-3
 
 
 def test_lookup_equals_grid_sample_also_beyond_the_border():
@@ -90,7 +93,9 @@ def test_lookup_equals_grid_sample_also_beyond_the_border():
     reference = F.grid_sample(
         m.permute(2, 0, 1)[None], 2 * xy[None, None] - 1, padding_mode="border", align_corners=False
     )
-    torch.testing.assert_close(lookup(m, xy), reference[0, :, 0].T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        interpolate_features(m, xy), reference[0, :, 0].T, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_every_vector_comes_from_its_own_image_and_region():
@@ -169,7 +174,9 @@ def test_parameters_are_those_of_the_public_checkpoint():
 
 
 def test_forward_and_backward_stay_on_their_device():
-    "The meta device raises on a stray CPU tensor and on .item(): what would break on CUDA breaks here."
+    """The meta device raises on a stray CPU tensor and on .item(): what would break on CUDA breaks
+    here.
+    """
     with torch.device("meta"):
         sampler = small()
     maps = [torch.empty(8, 8, 12, device="meta"), torch.empty(4, 8, 12, device="meta")]
@@ -180,16 +187,18 @@ def test_forward_and_backward_stay_on_their_device():
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
 def test_folded_stage_equals_the_published_algorithm(pool):
-    "Two linear layers per (centre, neighbour) pair, spelled out as Ferret's paper and code have them."
+    """Two linear layers per (centre, neighbour) pair, spelled out as Ferret's paper and code have
+    them.
+    """
     sampler = small(pool=pool)
     for p in sampler.parameters():
         torch.nn.init.normal_(p, std=0.3)
     points, features = torch.rand(3, 48, 2), torch.randn(3, 48, 12)
     centers, found = sampler.stage(0, points, features)
-    kept = farthest_points(points, 16)
+    kept = pick_farthest_points(points, 16)
     z = torch.cat([features, points], -1)
     a = gather_points(z, kept)[:, :, None]
-    z = gather_points(z, nearest_points(centers, points, 8))
+    z = gather_points(z, find_nearest_points(centers, points, 8))
     rows = torch.cat([sampler.diff_projector_list[0](z - a), a.expand_as(z)], -1)
     rows = sampler.agg_projector_list[0].net(rows.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
     rows = sampler.agg_projector_list[0].norm(rows).unflatten(1, (16, 8))
@@ -216,7 +225,7 @@ def test_plain_and_fast_are_one_function(grid, pool, dtype, close, monkeypatch):
     plain.load_state_dict(fast.state_dict())
     m, found = torch.randn(*grid, 12, dtype=dtype), []
     for sampler, most in ((plain, 2**24), (fast, 2**24), (fast, 1)):
-        monkeypatch.setattr(sampler_module, "MOST_NUMBERS", most)
+        monkeypatch.setattr(sampler_module, "MAX_ROW_NUMBERS", most)
         sampler.zero_grad()
         leaf = m.clone().requires_grad_()
         (vectors,) = sampler([leaf], [list(REGIONS.values())], [SIZE])
@@ -241,7 +250,9 @@ def test_memory_is_counted_once_per_storage_and_given_back():
 
 @pytest.mark.slow
 def test_the_fast_form_is_fast_at_ferrets_size():
-    "Four times on any machine, with half of the command's regions; the whole is measured by the command."
+    """Four times on any machine, with half of the command's regions; the whole is measured by the
+    command.
+    """
     found = bench_sampler(n=16, backward=False, runs=1)
     assert (
         found["forward_speedup"] >= 4
@@ -261,7 +272,8 @@ def test_the_fast_form_is_fast_in_training_too():
 
 
 def as_published(sampler, maps, masks, seed):
-    """Ferret's region sampler restated from its description, step by step: masks are bool [W, H], everything comes from torch's global dice.
+    """Ferret's region sampler restated from its description, step by step: masks are bool [W, H],
+    everything comes from torch's global dice.
 
     Nothing is shared with the module under test but the parameters."""
     torch.manual_seed(seed)
@@ -321,7 +333,9 @@ def as_published(sampler, maps, masks, seed):
 
 @pytest.mark.parametrize("pool", ["max", "mean"])
 def test_compat_equals_the_public_code_with_its_dice(pool):
-    "Three images, one without regions; a corner point, a box, a blob, a whole image; a square map and two that are not."
+    """Three images, one without regions; a corner point, a box, a blob, a whole image; a square
+    map and two that are not.
+    """
     sampler = small(compat="ferret", pool=pool).train()
     for p in sampler.parameters():
         torch.nn.init.normal_(p, std=0.3)
@@ -354,10 +368,12 @@ def test_compat_equals_the_public_code_with_its_dice(pool):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_compat_chooses_in_the_models_own_precision(dtype):
-    "Farthest points and neighbours as the public code picks them from points in half precision, where many distances tie."
+    """Farthest points and neighbours as the public code picks them from points in half precision,
+    where many distances tie.
+    """
     sampler = small(compat="ferret").eval()
     torch.manual_seed(0)
-    exact = ferret_pixels(Box(250, 100, 349, 199), SIZE)[torch.randint(10_000, (2, 48))]
+    exact = list_ferret_pixels(Box(250, 100, 349, 199), SIZE)[torch.randint(10_000, (2, 48))]
     points = exact.to(dtype)
     kept, near = sampler.choose(0, points)
     current, least, picked, rows = kept[:, 0], torch.full((2, 48), 1e10), [], torch.arange(2)
@@ -368,7 +384,7 @@ def test_compat_chooses_in_the_models_own_precision(dtype):
         )
         current = least.max(-1)[1]
     assert torch.equal(kept, torch.stack(picked, 1)) and not torch.equal(
-        kept, farthest_points(exact, 16, kept[:, 0])
+        kept, pick_farthest_points(exact, 16, kept[:, 0])
     )
     seen = sampler.points_and_cells([torch.zeros(4, 4, 12, dtype=dtype)], [[Point(9, 9)]], [SIZE])[
         0
@@ -413,14 +429,16 @@ def test_official_weights_load_by_name_and_bad_ones_are_named():
 
 def test_ferrets_pixels():
     assert (
-        len(ferret_pixels(Point(50, 50), (100, 100))) == 121
-        and len(ferret_pixels(Point(0, 99), (100, 100))) == 36
+        len(list_ferret_pixels(Point(50, 50), (100, 100))) == 121
+        and len(list_ferret_pixels(Point(0, 99), (100, 100))) == 36
     )
-    assert ferret_pixels(Box(1, 2, 2, 2), (4, 5)).mul(torch.tensor([5, 4])).round().tolist() == [
+    assert list_ferret_pixels(Box(1, 2, 2, 2), (4, 5)).mul(
+        torch.tensor([5, 4])
+    ).round().tolist() == [
         [1, 2],
         [2, 2],
     ]  # x first, the last column belongs
-    assert len(ferret_pixels(Box(0, 0, 4, 3), (4, 5))) == 20  # clipped
+    assert len(list_ferret_pixels(Box(0, 0, 4, 3), (4, 5))) == 20  # clipped
 
 
 @pytest.mark.parametrize(
@@ -451,7 +469,7 @@ def test_degenerate_regions_read_where_they_lie():
     with torch.no_grad():
         sampler.dim_projector.weight.copy_(torch.eye(12))
         sampler.dim_projector.bias.zero_()
-    m, pixel = F.pad(grid_positions((30, 42)), (0, 10)), np.zeros(SIZE, bool)
+    m, pixel = F.pad(compute_cell_centers((30, 42)), (0, 10)), np.zeros(SIZE, bool)
     pixel[50, 100] = True
     expected = {
         Box(100, 50, 101, 51): (100.5, 50.5),
@@ -472,13 +490,15 @@ def test_degenerate_regions_read_where_they_lie():
 def test_coordinates_never_go_through_bfloat16():
     weight, points, none = torch.randn(5, 8), torch.rand(2, 9, 2), torch.zeros(2, 9, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        found = project(none, points, weight)
+        found = project_points(none, points, weight)
     assert found.dtype == torch.float32 and torch.equal(found, points @ weight[:, -2:].T)
 
 
 @pytest.mark.parametrize("regions", [["box"], ["box"] * 5])
 def test_a_map_of_another_dtype_is_read_all_the_same(regions):
-    "With few regions features are looked up first, with many the map is projected first: both go into the sampler's own numbers."
+    """With few regions features are looked up first, with many the map is projected first: both go
+    into the sampler's own numbers.
+    """
     sampler, m = small().eval(), torch.randn(12, 12, 12)
     asked = [[REGIONS[name] for name in regions]]
     (expected,) = sampler([m], asked, [SIZE])
@@ -508,10 +528,12 @@ def test_geometry_stays_float32_under_bfloat16_autocast():
     assert points.dtype == features.dtype == torch.float32
     assert len(points[0].unique(dim=0)) == len(sample_points(box, SIZE, 48).unique(dim=0))
     with torch.autocast("cpu", torch.bfloat16):
-        assert square_distances(points, points).dtype == torch.float32
-        picked = farthest_points(points, 16)
-        P, R, c = fold(sampler.diff_projector_list[0], sampler.agg_projector_list[0].net[0])
-    assert torch.equal(picked, farthest_points(points, 16))
+        assert compute_square_distances(points, points).dtype == torch.float32
+        picked = pick_farthest_points(points, 16)
+        P, R, c = fold_linear_layers(
+            sampler.diff_projector_list[0], sampler.agg_projector_list[0].net[0]
+        )
+    assert torch.equal(picked, pick_farthest_points(points, 16))
     assert {P.dtype, R.dtype, c.dtype} == {torch.float32}
     (high,) = sampler([m.bfloat16()], [[box]], [SIZE])
     assert (low.float() - high).norm() / high.norm() < 0.05

@@ -10,28 +10,28 @@ from torch import nn
 import ferretlite.vision.sampler as sampler_module
 from ferretlite.evaluation.speed import PlainSampler, bench_sampler, sampler_lines
 from ferretlite.regions.geometry import Box, Mask, Point, sample_points
-from ferretlite.vision.ferret_v1_sampler import FerretSampler, ferret_pixels
+from ferretlite.vision.ferret_v1_sampler import FerretSampler, list_ferret_pixels
 from ferretlite.vision.sampler import (
-    Aggregate,
+    Aggregator,
+    MapFeatures,
     MeanSampler,
-    OnMap,
     RegionSampler,
     SpatialAwareSampler,
-    ask_plainly,
-    cell_corners,
-    central_point,
     check_stages,
-    expanded_distances,
-    farthest_points,
-    fold,
+    compute_expanded_distances,
+    compute_pair_rows,
+    compute_square_distances,
+    find_cell_corners,
+    find_central_point,
+    find_nearest_points,
+    fold_linear_layers,
     gather_points,
-    lookup,
-    lookup_regions,
+    interpolate_features,
+    interpolate_region_features,
     make_sampler,
-    map_cells,
-    nearest_points,
-    project,
-    square_distances,
+    pick_farthest_points,
+    project_points,
+    stack_map_cells,
 )
 
 # -- looking features up
@@ -39,14 +39,14 @@ from ferretlite.vision.sampler import (
 
 def test_a_place_reads_the_four_cells_around_it_by_their_nearness():
     # 4 rows of 10: x = .33 * 10 - .5 = 2.8, y = .6 * 4 - .5 = 1.9
-    index, weights = cell_corners(torch.tensor([0.33, 0.6]), 4, 10)
+    index, weights = find_cell_corners(torch.tensor([0.33, 0.6]), 4, 10)
     assert index.tolist() == [12, 13, 22, 23]
     assert weights.tolist() == pytest.approx([0.02, 0.08, 0.18, 0.72], abs=1e-5)
 
 
 def test_aligned_places_span_the_centres_of_the_outermost_cells():
     # x = .33 * 9 = 2.97, y = .6 * 3 = 1.8
-    index, weights = cell_corners(torch.tensor([[0.33, 0.6]]), 4, 10, aligned=True)
+    index, weights = find_cell_corners(torch.tensor([[0.33, 0.6]]), 4, 10, aligned=True)
     assert index.tolist() == [[12, 13, 22, 23]]
     expected = [0.2 * 0.03, 0.2 * 0.97, 0.8 * 0.03, 0.8 * 0.97]
     assert weights[0].tolist() == pytest.approx(expected, abs=1e-5)
@@ -56,14 +56,14 @@ def test_aligned_places_span_the_centres_of_the_outermost_cells():
 def test_places_beyond_the_outermost_centres_read_the_border(aligned):
     places = torch.tensor([[-0.5, 1.5], [1.5, -0.5], [0.0, 1.0], [1.0, 0.0]])
     for height, width in ((4, 10), (torch.tensor([4] * 4), torch.tensor([10] * 4))):
-        index, weights = cell_corners(places, height, width, aligned)
+        index, weights = find_cell_corners(places, height, width, aligned)
         assert index.tolist() == [[30] * 4, [9] * 4] * 2
         assert weights.sum(-1).tolist() == [1] * 4
 
 
 def test_each_place_may_have_a_map_of_its_own_size():
     places = torch.tensor([[[0.33, 0.6]], [[0.5, 0.45]]])
-    index, weights = cell_corners(places, torch.tensor([[4], [20]]), torch.tensor([[10], [3]]))
+    index, weights = find_cell_corners(places, torch.tensor([[4], [20]]), torch.tensor([[10], [3]]))
     assert index[0, 0].tolist() == [12, 13, 22, 23]
     # 20 rows of 3: x = 1, y = 8.5
     assert index[1, 0].tolist() == [25, 25, 28, 28]
@@ -73,7 +73,7 @@ def test_each_place_may_have_a_map_of_its_own_size():
 def test_a_feature_is_the_weighted_sum_of_its_cells():
     # cell (row, column) of 4 x 10 holds row*100 + column, and its square root
     cells = torch.arange(4)[:, None] * 100.0 + torch.arange(10)
-    found = lookup(torch.stack([cells, cells.sqrt()], -1), torch.tensor([0.33, 0.6]))
+    found = interpolate_features(torch.stack([cells, cells.sqrt()], -1), torch.tensor([0.33, 0.6]))
     assert found[0].item() == pytest.approx(190 + 2.8, abs=1e-3)
     roots = [102**0.5, 103**0.5, 202**0.5, 203**0.5]
     expected = sum(w * r for w, r in zip([0.02, 0.08, 0.18, 0.72], roots))
@@ -82,7 +82,7 @@ def test_a_feature_is_the_weighted_sum_of_its_cells():
 
 @pytest.mark.parametrize("dtype, out", [("float16", "float32"), ("float64", "float64")])
 def test_looked_up_features_are_float32_or_wider(dtype, out):
-    found = lookup(torch.ones(2, 3, 4, dtype=getattr(torch, dtype)), torch.rand(5, 2))
+    found = interpolate_features(torch.ones(2, 3, 4, dtype=getattr(torch, dtype)), torch.rand(5, 2))
     assert found.dtype == getattr(torch, out) and found.shape == (5, 4)
 
 
@@ -92,14 +92,21 @@ def test_the_maps_of_a_batch_are_one_table_and_regions_read_their_own():
     counts = [1, 3, 2]
     points = [[0.5, 0.25], [0.75, 0.625], [0.5, 0.875], [0.5, 0.125], [0.75, 0.5], [0.25, 0.5]]
     points = torch.tensor(points)[:, None]
-    cells, index, weights = map_cells(maps, points, counts)
+    cells, index, weights = stack_map_cells(maps, points, counts)
     assert cells[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 20, 21]
     # (.5, .25) is the centre of cell 1; of four rows .625, .875 and .125 are rows 2, 3 and 0
     assert [i[0] for i in index[:, 0].tolist()] == [1, 8, 9, 6, 11, 10]
     assert weights[:, 0, 0].tolist() == pytest.approx([1] * 6)
-    assert lookup_regions(maps, points, counts)[:, 0, 0].tolist() == [1, 12, 13, 10, 21, 20]
+    assert interpolate_region_features(maps, points, counts)[:, 0, 0].tolist() == [
+        1,
+        12,
+        13,
+        10,
+        21,
+        20,
+    ]
     # aligned, (.5, .25) is the centre of column 1 and a quarter of the way from row 0 to row 1
-    _, index, weights = map_cells(maps, points, counts, True)
+    _, index, weights = stack_map_cells(maps, points, counts, True)
     assert index[0, 0].tolist() == [1, 1, 4, 4]
     assert weights[0, 0].tolist() == [0.75, 0, 0.25, 0]
 
@@ -118,10 +125,10 @@ def test_each_region_gathers_its_own_values():
 
 def test_squared_distances_by_hand_and_in_float32():
     a, b = torch.tensor([[[0.0, 0], [1, 2]]]), torch.tensor([[[3.0, 4], [1, 0], [0, 2]]])
-    assert square_distances(a, b).tolist() == [[[25, 1, 4], [8, 4, 1]]]
-    assert square_distances(a.bfloat16(), b.bfloat16()).dtype == torch.float32
-    assert expanded_distances(a, b).tolist() == [[[25, 1, 4], [8, 4, 1]]]
-    assert expanded_distances(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
+    assert compute_square_distances(a, b).tolist() == [[[25, 1, 4], [8, 4, 1]]]
+    assert compute_square_distances(a.bfloat16(), b.bfloat16()).dtype == torch.float32
+    assert compute_expanded_distances(a, b).tolist() == [[[25, 1, 4], [8, 4, 1]]]
+    assert compute_expanded_distances(a.bfloat16(), b.bfloat16()).dtype == torch.bfloat16
 
 
 # a row of points that is bent: (0, 0), (1, 0), (2.2, 1), (10, 2); and another, upright
@@ -130,18 +137,18 @@ POINTS = torch.tensor([[[0.0, 0], [1, 0], [2.2, 1], [10, 2]], [[0, 9.0], [0, 0],
 
 def test_the_central_point_is_the_one_nearest_to_the_mean():
     # means (3.3, .75) and (.5, 3.375)
-    assert central_point(POINTS).tolist() == [2, 2]
-    assert central_point(POINTS[:, [2, 0, 1, 3]]).tolist() == [0, 0]
+    assert find_central_point(POINTS).tolist() == [2, 2]
+    assert find_central_point(POINTS[:, [2, 0, 1, 3]]).tolist() == [0, 0]
 
 
 def test_farthest_points_are_picked_one_after_the_other():
     # from (2.2, 1): squares 5.84, 2.44, 0, 61.84 -> 3; then 5.84 -> 0; then (1, 0)
     # from (1, 4): squares 26, 17, 0, 12.25 -> 0; then 17 -> 1; then (1, .5)
-    assert farthest_points(POINTS, 4).tolist() == [[2, 3, 0, 1], [2, 0, 1, 3]]
-    assert farthest_points(POINTS, 2).tolist() == [[2, 3], [2, 0]]
+    assert pick_farthest_points(POINTS, 4).tolist() == [[2, 3, 0, 1], [2, 0, 1, 3]]
+    assert pick_farthest_points(POINTS, 2).tolist() == [[2, 3], [2, 0]]
     # from (0, 0): the last is farthest, then (2.2, 1); from (1, .5): (0, 9), then (1, 4)
     first = torch.tensor([0, 3])
-    assert farthest_points(POINTS, 3, first).tolist() == [[0, 3, 2], [3, 0, 2]]
+    assert pick_farthest_points(POINTS, 3, first).tolist() == [[0, 3, 2], [3, 0, 2]]
 
 
 def test_farthest_points_obey_another_distance():
@@ -149,12 +156,12 @@ def test_farthest_points_obey_another_distance():
         return (a[..., 1:2] - b[..., 1].unsqueeze(1)).abs()
 
     # from (2.2, 1), distances of y alone: 1, 1, 0, 1 -> the first of equals
-    assert farthest_points(POINTS, 2, None, by_y).tolist() == [[2, 0], [2, 0]]
+    assert pick_farthest_points(POINTS, 2, None, by_y).tolist() == [[2, 0], [2, 0]]
 
 
 def test_nearest_points_are_the_k_closest_and_the_centre_itself():
     centers = gather_points(POINTS, torch.tensor([[2, 3], [0, 1]]))
-    near = nearest_points(centers, POINTS, 2).sort(-1).values
+    near = find_nearest_points(centers, POINTS, 2).sort(-1).values
     # of (2.2, 1): itself and (1, 0); of (10, 2): itself and (2.2, 1)
     # of (0, 9): itself and (1, 4); of (0, 0): itself and (1, .5)
     assert near.tolist() == [[[1, 2], [2, 3]], [[0, 2], [1, 3]]]
@@ -166,7 +173,7 @@ def test_nearest_points_are_the_k_closest_and_the_centre_itself():
 def test_a_row_is_told_the_difference_first_and_then_the_centre():
     "C = 1: the row of centre (f, x, y) = (7, 1, 0) and neighbour (5, 2.2, 1)."
     points, features = POINTS[:1], torch.tensor([[3.0, 7, 5, 4]])[..., None]
-    difference, aggregate = nn.Linear(3, 3), Aggregate(1)
+    difference, aggregate = nn.Linear(3, 3), Aggregator(1)
     net = aggregate.net[0]
     with torch.no_grad():
         difference.weight.copy_(torch.diag(torch.tensor([1.0, 10, 100])))
@@ -174,19 +181,19 @@ def test_a_row_is_told_the_difference_first_and_then_the_centre():
         net.weight.copy_(torch.tensor([[1.0, 2, 4, 8, 16, 32]])[..., None])
         net.bias.fill_(0.5)
     # D: (-2, 12, 101); A: -2 + 24 + 404 + 56 + 16 + 0 + .5 = 498.5
-    P, R, c = fold(difference, net)
+    P, R, c = fold_linear_layers(difference, net)
     z, a = torch.tensor([5, 2.2, 1]), torch.tensor([7.0, 1, 0])
     assert (P @ z + R @ a + c).item() == pytest.approx(498.5, rel=1e-5)
     aggregate.norm = nn.Identity()
     kept, near = torch.tensor([[1]]), torch.tensor([[[2, 1]]])
-    rows = ask_plainly(points, features, kept, near, difference, aggregate)
+    rows = compute_pair_rows(points, features, kept, near, difference, aggregate)
     # of the centre itself: D (0, 0, 1); A: 4 + 56 + 16 + .5
     assert rows.shape == (1, 1, 2, 1)
     assert rows.flatten().tolist() == pytest.approx([498.5, 76.5], rel=1e-5)
 
 
 def test_rows_are_rectified_and_then_normed():
-    aggregate = Aggregate(3)
+    aggregate = Aggregator(3)
     with torch.no_grad():
         aggregate.norm.weight.copy_(torch.tensor([1.0, 2, 3]))
         aggregate.norm.bias.copy_(torch.tensor([0.0, 10, 20]))
@@ -200,17 +207,17 @@ def test_a_projection_reads_features_and_then_x_and_y():
     weight = torch.tensor([[1.0, 10, 100, 1000]])  # features 2, then x, y
     features = torch.arange(8.0).reshape(1, 4, 2)
     # point 3: 6 + 70 + 1000 + 2000
-    assert project(features, POINTS[:1], weight)[0, 3].item() == pytest.approx(3076)
+    assert project_points(features, POINTS[:1], weight)[0, 3].item() == pytest.approx(3076)
     at = torch.tensor([[3, 1]])
     # point 1: 2 + 30 + 100 + 0
-    found = project(features, POINTS[:1], weight, at)
+    found = project_points(features, POINTS[:1], weight, at)
     assert found[0, :, 0].tolist() == pytest.approx([3076, 132])
     # on a map: points 3 and 1 read the cells 3 and 1 alone
     index = torch.arange(4)[None, :, None].expand(1, 4, 4)
-    on_map = OnMap(features[0], index, torch.tensor([1.0, 0, 0, 0]).expand(1, 4, 4))
+    on_map = MapFeatures(features[0], index, torch.tensor([1.0, 0, 0, 0]).expand(1, 4, 4))
     assert torch.equal(on_map.lookup(), features)
-    assert torch.allclose(project(on_map, POINTS[:1], weight, at), found)
-    assert torch.allclose(project(on_map, POINTS[:1], weight)[0, [3, 1]], found[0])
+    assert torch.allclose(project_points(on_map, POINTS[:1], weight, at), found)
+    assert torch.allclose(project_points(on_map, POINTS[:1], weight)[0, [3, 1]], found[0])
 
 
 REGIONS = [[Box(10, 20, 90, 60), Point(150, 40)], [], [Box(3, 100, 30, 190)]]
@@ -269,7 +276,7 @@ def test_sizes_that_a_sampler_has_unless_told():
         assert MeanSampler(4, 6).n_points == 512
     assert sampler.n_points == 512 and sampler.pool == "max"
     assert (sampler.n_centers, sampler.n_neighbors) == ((128, 32), (24, 24))
-    assert sampler_module.MOST_NUMBERS == 2**24
+    assert sampler_module.MAX_ROW_NUMBERS == 2**24
     assert type(make_sampler(4, 6, n_points=40, n_centers=(4,), n_neighbors=(2,))) is (
         SpatialAwareSampler
     )
@@ -354,7 +361,7 @@ def test_the_mean_sampler_averages_its_points_and_reads_the_mean_linearly():
     found = sampler(maps, REGIONS, SIZES)
     assert [tuple(v.shape) for v in found] == [(2, 6), (0, 6), (1, 6)]
     points = sample_points(REGIONS[2][0], SIZES[2], 9)
-    mean = lookup(maps[2], points).mean(0)
+    mean = interpolate_features(maps[2], points).mean(0)
     expected = sampler.dim_projector.weight @ mean + sampler.dim_projector.bias
     torch.testing.assert_close(found[2][0], expected)
 
@@ -377,17 +384,17 @@ def test_there_is_one_map_list_of_regions_and_size_for_each_image(maps, sizes):
 def test_ferrets_pixels_by_hand():
     size, scale = (30, 40), torch.tensor([40, 30])
     # a point at pixel (20, 10): 11 x 11 around it, column by column
-    pixels = (ferret_pixels(Point(20.9, 10.2), size) * scale).round().int()
+    pixels = (list_ferret_pixels(Point(20.9, 10.2), size) * scale).round().int()
     assert pixels.tolist() == [[x, y] for x in range(15, 26) for y in range(5, 16)]
     # a box from pixel (3, 5) to (6, 6), both included; edges are cut to whole pixels
-    pixels = (ferret_pixels(Box(3.8, 5.1, 6.2, 6.9), size) * scale).round().int()
+    pixels = (list_ferret_pixels(Box(3.8, 5.1, 6.2, 6.9), size) * scale).round().int()
     assert pixels.tolist() == [[x, y] for x in range(3, 7) for y in (5, 6)]
     # a mask as it is
     mask = np.zeros(size, bool)
     mask[7, 11] = mask[29, 2] = True
-    pixels = (ferret_pixels(Mask(mask), size) * scale).round().int()
+    pixels = (list_ferret_pixels(Mask(mask), size) * scale).round().int()
     assert pixels.tolist() == [[2, 29], [11, 7]]
-    assert ferret_pixels(Box(3, 5, 6, 6), size).max() < 1
+    assert list_ferret_pixels(Box(3, 5, 6, 6), size).max() < 1
 
 
 def test_compat_draws_every_pixel_and_some_again_or_a_choice_of_them():
@@ -397,10 +404,10 @@ def test_compat_draws_every_pixel_and_some_again_or_a_choice_of_them():
     points = sampler.draw_points([[few], [many]], [(30, 40)] * 2)
     dice = torch.Generator().manual_seed(0)
     again = torch.randint(0, 8, (12,), generator=dice)
-    own = ferret_pixels(few, (30, 40))
+    own = list_ferret_pixels(few, (30, 40))
     assert torch.equal(points[0], torch.cat([own, own[again]]))
     dice = torch.Generator().manual_seed(0)
-    own = ferret_pixels(many, (30, 40))
+    own = list_ferret_pixels(many, (30, 40))
     assert torch.equal(points[1], own[torch.randperm(1200, generator=dice)[:20]])
     assert sampler.draw_points([[]], [(30, 40)]).shape == (0, 20, 2)
 

@@ -281,7 +281,9 @@ def test_articles_and_captions():
 
 
 def test_no_two_splits_and_seeds_share_a_scene():
-    """The dice of (split, seed) must not be those of (split + 1, seed - 1), or of a seed that is as large as a split."""
+    """The dice of (split, seed) must not be those of (split + 1, seed - 1), or of a seed that is
+    as large as a split.
+    """
     pictures = [
         make_scene(seed, (24, 40), split).image.tobytes()
         for split in SPLITS
@@ -331,7 +333,8 @@ def test_longer_sides_stay_within_those_of_the_split(split, low, high):
     for seed in range(12):
         scene = make_scene(seed, (120, 180), split)
         sides += [max(o.box.width, o.box.height) / 120 for o in scene.objects if not o.text]
-    # the smallest and the largest are found near their bounds, give or take two pixels and an outline's line
+    # the smallest and the largest are found near their bounds, give or take two pixels and an
+    # outline's line
     assert low - 3 / 120 < np.quantile(sides, 0.03) and max(sides) < 1.05 * high + 2 / 120
     assert max(sides) > 0.85 * high
 

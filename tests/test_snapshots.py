@@ -1,8 +1,10 @@
 """What the model is asked and trained on, as it is today.
 
 `tests/golden/prompts.json` holds the words of every task, style and evaluation suite, and
-`tests/golden/batches.json` one training batch of each stage of the shipped models. Both change only by
-`pytest tests/test_snapshots.py --update-golden`. Look at the diff of those files before you commit it: a
+`tests/golden/batches.json` one training batch of each stage of the shipped models. Both change only
+by
+`pytest tests/test_snapshots.py --update-golden`. Look at the diff of those files before you commit
+it: a
 model that was trained on other words than it is asked answers worse, and nothing fails.
 """
 
@@ -130,7 +132,9 @@ def runs(values) -> str:
 
 
 def checksum(tensor: torch.Tensor) -> dict:
-    """Mean, mean square, and per axis the mean under weights that rise from -1 to 1 along that axis."""
+    """Mean, mean square, and per axis the mean under weights that rise from -1 to 1 along that
+    axis.
+    """
     values, found = tensor.double(), []
     if tensor.numel():
         found = [values.mean(), (values**2).mean()]
@@ -141,7 +145,9 @@ def checksum(tensor: torch.Tensor) -> dict:
 
 
 def entry_as_json(value):
-    """One entry of a batch: integers in full, floats as checksums, everything else by its own JSON form."""
+    """One entry of a batch: integers in full, floats as checksums, everything else by its own JSON
+    form.
+    """
     if not torch.is_tensor(value):
         return json.loads(json.dumps(value, default=lambda r: f"{form_of(r)} {r.box().list()}"))
     if value.is_floating_point():
@@ -154,7 +160,9 @@ def entry_as_json(value):
 
 
 def stage_batch(model: str, number: int) -> dict:
-    """Three conversations of a stage, from its first part and from its end, as the trainer collates them."""
+    """Three conversations of a stage, from its first part and from its end, as the trainer
+    collates them.
+    """
     stage = STAGES[model][number]
     data = stage_data(stage, 600, seed=0, number=number + 1)
     collate = Collator(stage_processor(processor_of(model), stage), 288, look=stage.look > 0)

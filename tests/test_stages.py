@@ -1,4 +1,6 @@
-"Stages: rates, parts and mixtures as literals, models that are put together, and projectors that are aligned."
+"""Stages: rates, parts and mixtures as literals, models that are put together, and projectors that
+are aligned.
+"""
 
 import copy
 import json
@@ -133,7 +135,9 @@ def test_tiny_griffon_differs_from_griffons_stages_in_these_values_alone():
 
 
 def test_full_size_takes_rates_and_batches_of_the_public_recipes():
-    "LLaVA-1.5: 1e-3 and 256, then 2e-5 and 128; Griffon v2 section 3.4: 1e-3/256, 2e-5/128, 2e-5/128."
+    """LLaVA-1.5: 1e-3 and 256, then 2e-5 and 128; Griffon v2 section 3.4: 1e-3/256, 2e-5/128,
+    2e-5/128.
+    """
     assert [(s.lr, s.batch_size) for s in PAPER_FERRET] == [(1e-3, 256), (1e-4, 128), (2e-5, 128)]
     assert [(s.lr, s.batch_size) for s in PAPER_GRIFFON] == [(1e-3, 256), (2e-5, 128), (2e-5, 128)]
     assert [s.slow for s in PAPER_FERRET] == [{}, {}, dict(global_tower=0.1, local_tower=0.1)]
@@ -172,13 +176,13 @@ def test_a_stages_first_part_ends_with_its_share():
 
 
 def test_tiny_configuration_follows_its_towers(parts):
-    from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
     _, _, llm, tokenizer = copy.deepcopy(parts)
     image, region = tokenizer.convert_tokens_to_ids(["<image>", "<region_fea>"])
     assert image != region
-    clip = tiny_clip_config(32, 2, image_size=192, patch_size=16)
-    dino = tiny_dino_config(64, 2, image_size=96, patch_size=8)
+    clip = make_tiny_clip_config(32, 2, image_size=192, patch_size=16)
+    dino = make_tiny_dino_config(64, 2, image_size=96, patch_size=8)
     config = tiny_config(clip, dino, llm, tokenizer)
     assert config.merge == 2  # 192 pixels of 16: 12 patches a side become 6 tokens
     assert tuple(config.global_view) == tuple(config.local_view) == (192, 192)
@@ -190,19 +194,19 @@ def test_tiny_configuration_follows_its_towers(parts):
         "dinov2",
     )
     assert config.text_config.hidden_size == 64
-    small = tiny_clip_config(32, 2, image_size=64, patch_size=16)
+    small = make_tiny_clip_config(32, 2, image_size=64, patch_size=16)
     assert tiny_config(small, dino, llm, tokenizer).merge == 1  # 4 patches stay 4
     changed = tiny_config(clip, dino, llm, tokenizer, dict(merge=3, fusion="sum"))
     assert (changed.merge, changed.fusion) == (3, "sum")
 
 
 def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
-    from ferretlite.vision.encoders import tiny_clip_config, tiny_dino_config
+    from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
     _, _, llm, tokenizer = copy.deepcopy(parts)
     before = len(tokenizer)
-    clip = tiny_clip_config(64, 2, image_size=192, patch_size=16)
-    dino = tiny_dino_config(32, 2, image_size=96, patch_size=16)
+    clip = make_tiny_clip_config(64, 2, image_size=192, patch_size=16)
+    dino = make_tiny_dino_config(32, 2, image_size=96, patch_size=16)
     config = tiny_griffon_config(clip, dino, llm, tokenizer)
     assert tuple(config.direct_view) == (192, 192) and tuple(config.global_view) == (96, 96)
     assert config.resolution == "direct" and config.projector == "conv"
@@ -513,7 +517,9 @@ def two_kinds_of_cells(monkeypatch, vocabulary, zero_channel=None):
 
 
 def test_alignments_loss_in_numbers(placeless, monkeypatch):
-    "(|told - wanted|² / 10 - .3 · Σ share · log softmax(5 told · table)) + .3 · |told of nothing|² / 10."
+    """(|told - wanted|² / 10 - .3 · Σ share · log softmax(5 told · table)) + .3 · |told of
+    nothing|² / 10.
+    """
     words = placeless.get_input_embeddings().weight.detach()
     full, empty, shares, edges = two_kinds_of_cells(monkeypatch, len(words))
     wanted = thing_vectors(shares, edges, torch.zeros_like(edges), words)[1]

@@ -109,7 +109,9 @@ def questions(n, split="test"):
 
 
 def test_rows_of_right_and_wrong_answers():
-    """Scene 0 is answered right, by a box that overlaps by .6; scene 1 by one of .49 and part of the name; scene 2 not at all."""
+    """Scene 0 is answered right, by a box that overlaps by .6; scene 1 by one of .49 and part of
+    the name; scene 2 not at all.
+    """
     asked, known = questions(3), {}
     for number, q in enumerate(asked):
         box, phrase = q.turn.meta["box"], q.turn.meta.get("phrase", "")

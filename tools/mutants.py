@@ -9,15 +9,18 @@ A mutant is an entry of a TOML file in tools/mutants/:
 
     [[mutant]]
     id = "fourier-octave-higher"            # a name that no other mutant has
-    where = "fusion.fourier_features"       # module and qualified name (a patched method is Class.method)
+    where = "fusion.compute_fourier_features"       # module and qualified name (a patched method is
+    Class.method)
     old = "2.0 ** torch.arange(octaves, device=xy.device)"   # an expression or statement in there
     new = "2.0 ** torch.arange(1, octaves + 1, device=xy.device)"
     tests = ["test_fusion.py"]              # the files in tests/ that should notice
     nth = 0                                 # which of several equal places, from 0 (optional)
     reason = "..."                          # why a survivor may live (optional)
 
-`old` is compared with the syntax tree, so formatting and comments do not matter, and a module may move as
-long as the qualified name stays. The results lie beside the TOML file, in a JSON file of the same name. The
+`old` is compared with the syntax tree, so formatting and comments do not matter, and a module may
+move as
+long as the qualified name stays. The results lie beside the TOML file, in a JSON file of the same
+name. The
 run can be stopped at any time: the next one goes on where it stopped.
 """
 
@@ -93,7 +96,10 @@ def names_in(path: Path) -> frozenset[str]:
 
 
 def locate(where: str) -> tuple[Path, str]:
-    """Return the module and the qualified name inside it. Raise ValueError unless exactly one fits."""
+    """Return the module and the qualified name inside it.
+
+    Raise ValueError unless exactly one fits.
+    """
     module, _, name = where.partition(".")
     homes = [p for p in modules() if name in names_in(p)]
     named = [p for p in homes if p.stem == module]
@@ -143,7 +149,9 @@ def as_statement(node: ast.AST) -> ast.stmt:
 
 
 def mutate(mutant: dict) -> tuple[Path, str, str]:
-    """Return the module, its source with the bug planted, and a fingerprint of the changed definition."""
+    """Return the module, its source with the bug planted, and a fingerprint of the changed
+    definition.
+    """
     path, name = locate(mutant["where"])
     tree = parse(path)
     target = definitions(tree)[name]
@@ -163,7 +171,7 @@ def mutate(mutant: dict) -> tuple[Path, str, str]:
 
 
 def read_mutants(only: list[str]) -> dict[str, list[dict]]:
-    """Read the mutants of each TOML file. Raise ValueError for missing keys and names used twice."""
+    """Read the mutants of each TOML file. Raise ValueError for missing keys and repeated names."""
     found, ids = {}, set()
     for path in sorted(MUTANTS.glob("*.toml")):
         entries = tomllib.loads(path.read_text(encoding="utf-8")).get("mutant", [])
@@ -184,7 +192,10 @@ def read_mutants(only: list[str]) -> dict[str, list[dict]]:
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what git knows of the project. Modules are written as they look after parsing, as mutants are."""
+    """Copy what git knows of the project.
+
+    Modules are written as they look after parsing, as mutants are.
+    """
     names = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT,
@@ -206,7 +217,10 @@ def copy_project(folder: Path) -> None:
 
 
 class Tests:
-    """Runs test files in a copy of the project. A process with torch and transformers loaded forks for every run."""
+    """Runs test files in a copy of the project.
+
+    A process with torch and transformers loaded forks for every run.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.process = folder, None
@@ -225,7 +239,9 @@ class Tests:
         )
 
     def run(self, tests: list[str]) -> tuple[str, str]:
-        """Return ("killed" | "survived" | "timeout", first failure) for test files or single tests."""
+        """Return ("killed" | "survived" | "timeout", first failure) for test files or single
+        tests.
+        """
         if self.process is None:
             self.start()
         self.process.stdin.write(json.dumps(tests) + "\n")
@@ -235,7 +251,7 @@ class Tests:
             return "timeout", ""
         if code == 0:
             return "survived", ""
-        failure = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.M)
+        failure = re.search(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", output, re.M)
         if code not in (1, 2) or failure is None and "Error" not in output:
             raise RuntimeError(f"pytest ended with {code}:\n{output[-4000:]}")
         return "killed", failure[1] if failure else "import"
@@ -247,7 +263,7 @@ class Tests:
 
 
 def work() -> None:
-    """The loop of a worker: read the names of tests, run them in a fork, write (exit code, output)."""
+    """Read names of tests, run them in a fork, write (exit code, output), again and again."""
     import datasets  # noqa: F401 (loaded here once, for all forks)
     import hypothesis  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
@@ -364,7 +380,7 @@ def run(mutants: dict[str, list[dict]], again: bool, jobs: int) -> None:
 
 
 def check_baseline(runner: Tests, tests: list[str]) -> None:
-    """Raise RuntimeError where a test fails without any bug planted: it would notice every mutant."""
+    """Raise RuntimeError where a test fails without a bug: it would notice every mutant."""
     print(f"without a bug: {', '.join(tests)}", flush=True)
     status, by = runner.run(tests)
     if status != "survived":
@@ -375,7 +391,9 @@ def check_baseline(runner: Tests, tests: list[str]) -> None:
 
 
 def report(mutants: dict[str, list[dict]]) -> None:
-    """Print the share of mutants noticed, per file and in all, and the survivors with their reasons."""
+    """Print the share of mutants noticed, per file and in all, and the survivors with their
+    reasons.
+    """
     total = noticed = 0
     survivors, missing = [], []
     print(f"{'file':20s}{'mutants':>9s}{'noticed':>9s}")

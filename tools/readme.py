@@ -1,6 +1,8 @@
-"""README.md from the committed `index.ipynb`: prose, code and stored outputs, pictures in `index_files/`. Standard library only.
+"""README.md from the committed `index.ipynb`: prose, code and stored outputs, pictures in
+`index_files/`. Standard library only.
 
-Nothing is executed, so the same notebook always gives the same README. Cells marked `#| hide` are left out; `#| echo: false` keeps only a
+Nothing is executed, so the same notebook always gives the same README. Cells marked `#| hide` are
+left out; `#| echo: false` keeps only a
 cell's output; `#| fig-alt: words` describes its picture.
 """
 

@@ -1,6 +1,8 @@
-"""Turn a finished run into the weights that the package carries: `python tools/ship.py RUN [--n 1000]`.
+"""Turn a finished run into the weights that the package carries: `python tools/ship.py RUN [--n
+1000]`.
 
-A run of `ferretlite train` becomes ferretlite/weights/PRESET/: the model in half precision, the run's record, its scores, and a card made from both;
+A run of `ferretlite train` becomes ferretlite/weights/PRESET/: the model in half precision, the
+run's record, its scores, and a card made from both;
 a run of `tiny` also tiny-stages/: what the first two stages changed, with a card.
 A run of `ferretlite pretrain` becomes tiny-towers/, tiny-lm/ or tiny-griffon-lm/, with a card."""
 
@@ -193,7 +195,7 @@ def ship_stages(folder: Path, seed: int):
         }
         write_whole(
             out / f"stage-{number}.safetensors",
-            lambda p: save_file(learned, p, metadata=dict(format="pt")),
+            lambda p, learned=learned: save_file(learned, p, metadata=dict(format="pt")),
         )
     write_whole(
         out / "README.md",
@@ -212,7 +214,9 @@ Licence: Apache-2.0, as the code.
 
 
 def ship_pretrained(folder: Path, run: dict):
-    "Towers or a language model: what `pretrain` wrote, but for the state it goes on from, and a card."
+    """Towers or a language model: what `pretrain` wrote, but for the state it goes on from, and a
+    card.
+    """
     towers = "legs" in run
     out = WEIGHTS / (
         "tiny-towers"

@@ -98,7 +98,10 @@ def _options_scenes(parser):
         "--format",
         default="coco",
         choices=DATA_FORMATS,
-        help="file format (default coco: instances with RLE masks; all: a folder for each, and mixtures of them)",
+        help=(
+            "file format (default coco: instances with RLE masks; all: a folder for each, and "
+            "mixtures of them)"
+        ),
     )
     parser.add_argument(
         "--split", default="train", help="train, val, test, unseen, count or large (default train)"
@@ -173,7 +176,10 @@ def _options_data(parser):
     parser.add_argument(
         "what",
         choices=("check", "preset"),
-        help="check: what is missing, malformed, overlapping or too long; preset: print a mixture of the papers",
+        help=(
+            "check: what is missing, malformed, overlapping or too long; preset: print a "
+            "mixture of the papers"
+        ),
     )
     parser.add_argument(
         "config", metavar="CONFIG", help="a mixture in JSON, or ferret-v2 or griffon-v2"
@@ -192,7 +198,10 @@ def _options_data(parser):
     )
     parser.add_argument(
         "--model",
-        help="whose tokens are counted: a shipped name, a folder or a hub id (default: the tiny model of the same written form)",
+        help=(
+            "whose tokens are counted: a shipped name, a folder or a hub id (default: the tiny "
+            "model of the same written form)"
+        ),
     )
     parser.add_argument("--seed", type=seed_text, default=0, help="other records (default 0)")
 
@@ -250,12 +259,15 @@ def run_selftest() -> int:  # exit code
 
 # %% ../../nbs/tools/command_line.ipynb #18eb6bfe
 def run_doctor(args):
-    "What is installed, and whether the shipped model answers; an exit code other than 0 if it does not."
+    """What is installed, and whether the shipped model answers; an exit code other than 0 if it
+    does not.
+    """
     import platform
     import time
 
     print(
-        f"ferretlite {__version__}, python {platform.python_version()} on {platform.system()} {platform.machine()}"
+        f"ferretlite {__version__}, python {platform.python_version()} on "
+        f"{platform.system()} {platform.machine()}"
     )
     for name, version in versions().items():
         print(f"  {name:14}{version or 'not installed'}")
@@ -274,7 +286,8 @@ def run_doctor(args):
     )
     if "tiny" not in shipped:
         raise ValueError(
-            "The shipped model tiny is missing from this installation: install the package again, or train it with `ferretlite train`."
+            "The shipped model tiny is missing from this installation: install the package "
+            "again, or train it with `ferretlite train`."
         )
     began = time.perf_counter()
     with quiet():
@@ -289,7 +302,10 @@ def _options_doctor(parser):
     parser.add_argument(
         "--selftest",
         action="store_true",
-        help="also hold the GPU's numbers against the CPU's, part by part: a minute, and a report for a bug report",
+        help=(
+            "also hold the GPU's numbers against the CPU's, part by part: a minute, and a "
+            "report for a bug report"
+        ),
     )
 
 # %% ../../nbs/tools/command_line.ipynb #84c15954
@@ -334,7 +350,10 @@ def _options_plan(parser):
         "--sharding",
         default="full",
         choices=("none", "grads", "full"),
-        help="what is spread over the GPUs: nothing, gradients and moments (ZeRO-2), or weights too (FSDP, ZeRO-3; default)",
+        help=(
+            "what is spread over the GPUs: nothing, gradients and moments (ZeRO-2), or weights "
+            "too (FSDP, ZeRO-3; default)"
+        ),
     )
     parser.add_argument(
         "--keep-activations", action="store_true", help="do not compute them again on the way back"
@@ -359,7 +378,8 @@ def run_convert(args):
 
         out = convert(args.checkpoint, args.out, args.tower)
     print(
-        f'{out} now loads as a model: ferretlite ask IMAGE "What is in <region>?" --region x1,y1,x2,y2 --model {out}'
+        f'{out} now loads as a model: ferretlite ask IMAGE "What is in <region>?" --region '
+        f"x1,y1,x2,y2 --model {out}"
     )
 
 
@@ -441,7 +461,10 @@ COMMANDS = {  # name -> (function, help, adds options)
     ),
     "experiment": (
         run_experiment,
-        "compare ways to build the model over several seeds; hours of work that may be stopped and resumed",
+        (
+            "compare ways to build the model over several seeds; hours of work that may be "
+            "stopped and resumed"
+        ),
         _options_experiment,
     ),
     "bench": (

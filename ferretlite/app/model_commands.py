@@ -101,7 +101,10 @@ def _options_ask(parser):
         action="append",
         type=crop_text,
         metavar="FILE|x1,y1,x2,y2",
-        help="show a picture, or a part of the image, where the question says <crop> (may be repeated; for models such as tiny-griffon)",
+        help=(
+            "show a picture, or a part of the image, where the question says <crop> (may be "
+            "repeated; for models such as tiny-griffon)"
+        ),
     )
     parser.add_argument(
         "--save", metavar="FILE", help="write the picture with the answer drawn on it"
@@ -131,7 +134,9 @@ def _budget(parser):
         "--minutes",
         type=minutes,
         metavar="M",
-        help="about how long to train, in all: speed is measured, then the number of steps is fixed",
+        help=(
+            "about how long to train, in all: speed is measured, then the number of steps is fixed"
+        ),
     )
     parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     parser.add_argument(
@@ -176,7 +181,10 @@ def _options_machine(parser):
     parser.add_argument(
         "--data",
         metavar="CONFIG",
-        help="a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see `data check`)",
+        help=(
+            "a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 "
+            "(see `data check`)"
+        ),
     )
     how = parser.add_argument_group(
         "how it is carried out",
@@ -191,14 +199,20 @@ def _options_machine(parser):
     how.add_argument(
         "--checkpointing",
         action="store_true",
-        help="compute activations again on the way back instead of keeping them: less memory, a third more time",
+        help=(
+            "compute activations again on the way back instead of keeping them: less memory, a "
+            "third more time"
+        ),
     )
     how.add_argument(
         "--lora",
         type=whole,
         default=0,
         metavar="RANK",
-        help="the language model learns through low-rank adapters, which become part of it in the end (extra `train`)",
+        help=(
+            "the language model learns through low-rank adapters, which become part of it in "
+            "the end (extra `train`)"
+        ),
     )
     how.add_argument(
         "--slow",
@@ -321,13 +335,19 @@ def _options_pretrain(parser):
     parser.add_argument(
         "what",
         choices=tuple(PRETRAININGS),
-        help="clip: a tower by captions; dino: a tower by itself; dense: both towers, told every patch; lm: the language model",
+        help=(
+            "clip: a tower by captions; dino: a tower by itself; dense: both towers, told "
+            "every patch; lm: the language model"
+        ),
     )
     parser.add_argument(
         "--from",
         dest="start",
         metavar="RUN",
-        help="dense: go on from the towers of a finished run, with another seed; lm: from this language model",
+        help=(
+            "dense: go on from the towers of a finished run, with another seed; lm: from this "
+            "language model"
+        ),
     )
     parser.add_argument(
         "--style",
@@ -396,7 +416,7 @@ def run_bench(args):
 def run_bench_kernels(args):
     "The kernels of notebook `triton` against PyTorch; beside the JSON goes a figure."
     from ferretlite.common.files import write_json
-    from ferretlite.evaluation.kernel_speed import bench_kernels, draw_kernels, kernel_lines
+    from ferretlite.evaluation.kernel_speed import bench_kernels, draw_kernel_times, format_kernel_table
 
     with contextlib.redirect_stdout(sys.stderr):
         found = bench_kernels(
@@ -407,14 +427,15 @@ def run_bench_kernels(args):
         )
         if args.json:
             try:
-                draw_kernels(found).savefig(Path(args.json).with_suffix(".png"), dpi=150)
+                draw_kernel_times(found).savefig(Path(args.json).with_suffix(".png"), dpi=150)
             except ImportError:
                 print("ferretlite: no figure, since matplotlib is not installed.")
-    print(kernel_lines(found))
+    print(format_kernel_table(found))
     wrong = sum(not row["right"] for row in found["rows"])
     if wrong:
         raise ValueError(
-            f"The kernels were wrong at {wrong} of {len(found['rows'])} sizes: found the errors above, expected less than 0.02."
+            f"The kernels were wrong at {wrong} of {len(found['rows'])} sizes: found the "
+            "errors above, expected less than 0.02."
         )
 
 
@@ -422,8 +443,12 @@ def _options_bench(parser):
     parser.add_argument(
         "what",
         choices=(*BENCHES, "kernels"),
-        help="train: samples a second of the tiny model's last stage, and where a step's time goes; "
-        "sampler: the region sampler at Ferret's size, against its plain form (minutes); resolution: what fixed, direct and anyres cost; projectors: what it costs to make few tokens of one large view, at Griffon v2's size; kernels: our Triton kernels against PyTorch's, on an NVIDIA GPU",
+        help="train: samples a second of the tiny model's last stage, and where a step's time "
+        "goes; "
+        "sampler: the region sampler at Ferret's size, against its plain form (minutes); "
+        "resolution: what fixed, direct and anyres cost; projectors: what it costs to make "
+        "few tokens of one large view, at Griffon v2's size; kernels: our Triton kernels "
+        "against PyTorch's, on an NVIDIA GPU",
     )
     parser.add_argument("--quick", action="store_true", help="kernels: one image of each size only")
     parser.add_argument(
@@ -476,7 +501,9 @@ def _options_eval(parser):
 
 # %% ../../nbs/tools/model_commands.ipynb #95e75c81
 def run_experiment(args):
-    "A study of notebook `resolution_study`: its runs are made, or read where they were made before, and its claims judged."
+    """A study of notebook `resolution_study`: its runs are made, or read where they were made
+    before, and its claims judged.
+    """
     with quiet():
         from ferretlite.evaluation.experiments import claim_lines, judge_claims, run_study
         from ferretlite.evaluation.studies import STUDIES
@@ -524,5 +551,7 @@ def _options_experiment(parser):
         "--out",
         default="runs/experiment",
         metavar="DIR",
-        help="where runs are written, and read where they were made before (default runs/experiment)",
+        help=(
+            "where runs are written, and read where they were made before (default runs/experiment)"
+        ),
     )

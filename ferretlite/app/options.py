@@ -47,11 +47,16 @@ def sentence(error: BaseException) -> str:
         return f"There is too little memory ({text}): ask for less at once, or for a smaller model."
     if isinstance(error, EXPECTED):
         return text
-    return f"{type(error).__name__}: {text} (this is a mistake of ours: FERRETLITE_TRACEBACK=1 shows where)"
+    return (
+        f"{type(error).__name__}: {text} (this is a mistake of ours: FERRETLITE_TRACEBACK=1 "
+        "shows where)"
+    )
 
 # %% ../../nbs/tools/options.ipynb #5d137da7
 def hung_up() -> int:  # exit code
-    "The reader of our output went away, as in `ferretlite … | head`: what is still in the buffer goes nowhere."
+    """The reader of our output went away, as in `ferretlite … | head`: what is still in the buffer
+    goes nowhere.
+    """
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
@@ -171,13 +176,17 @@ def read_mask(path):  # -> geometry.Mask
     marked = layer > layer.max() / 2
     if not marked.any():
         raise ValueError(
-            f"The mask {path} marks no pixel: expected bright (or opaque) pixels where the region is."
+            f"The mask {path} marks no pixel: expected bright (or opaque) pixels where the "
+            "region is."
         )
     return Mask(marked)
 
 # %% ../../nbs/tools/options.ipynb #012cec5d
 def read_regions(given, size) -> list:  # of Point, Box or Mask
-    "Typed regions as regions of an image of this (height, width). Raises ValueError for one that lies outside."
+    """Typed regions as regions of an image of this (height, width).
+
+    Raises ValueError for one that lies outside.
+    """
     from ferretlite.regions.geometry import Box, Point, check_region
 
     make = dict(box=lambda v: Box(*v), point=lambda v: Point(*v), mask=read_mask)
@@ -204,7 +213,8 @@ def check_owners(
     for flag, attribute, whose in owners:
         if getattr(args, attribute) and args.what not in whose:
             raise ValueError(
-                f"{flag} is for `{command} {' or '.join(whose)}`: leave it out with `{command} {args.what}`."
+                f"{flag} is for `{command} {' or '.join(whose)}`: leave it out with "
+                f"`{command} {args.what}`."
             )
 
 # %% ../../nbs/tools/options.ipynb #a03fddf9
@@ -216,7 +226,9 @@ def check_json_name(path):  # None: nothing will be written
 # %% ../../nbs/tools/options.ipynb #a84343ad
 @contextlib.contextmanager
 def quiet():
-    "Whatever is printed inside goes to stderr, and transformers keeps its bars and hints to itself."
+    """Whatever is printed inside goes to stderr, and transformers keeps its bars and hints to
+    itself.
+    """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with contextlib.redirect_stdout(sys.stderr):
         from transformers.utils import logging

@@ -23,23 +23,31 @@ from ..common.files import write_json
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #95607612
 def key_of(settings: dict) -> str:
-    "A name for settings: twelve hexadecimal digits, the same for the same values in any order. Raises ValueError for what JSON cannot hold."
+    """A name for settings: twelve hexadecimal digits, the same for the same values in any order.
+
+    Raises ValueError for what JSON cannot hold.
+    """
     try:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"These settings cannot be written down ({error}): expected names, numbers, lists and dictionaries."
+            f"These settings cannot be written down ({error}): expected names, numbers, "
+            "lists and dictionaries."
         ) from None
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def run_once(
     settings: dict,  # what is asked for: all that the result depends on
-    work,  # function (settings, folder) -> dict of numbers; the folder is its own, and is kept. None: only read
+    # function (settings, folder) -> dict of numbers; the folder is its own, and is kept. None: only
+    # read
+    work,
     out,  # folder of the study
 ) -> (
     dict | None
-):  # what `work` gave; None where nothing was made and nothing may be, or another process is making it
+    # what `work` gave; None where nothing was made and nothing may be, or another process is making
+    # it
+):
     "The result of a run: read where it was made before, else made and written whole."
     key = key_of(settings)
     path, folder = Path(out) / f"{key}.json", Path(out) / "work" / key
@@ -87,7 +95,11 @@ def run_study(
     name_arm: str | None = None,  # also put the arm's name into its settings, under this key
     done=None,  # called with (arm, seed, result) after each run
 ) -> dict:  # arm -> list of results, by seed
-    "Every arm with every seed, seed by seed; runs that were made before are read. An arm's list ends before its first missing run: one that another process is making, or any with `work=None`."
+    """Every arm with every seed, seed by seed; runs that were made before are read.
+
+    An arm's list ends before its first missing run: one that another process is making, or any with
+    `work=None`.
+    """
     found = {arm: [] for arm in arms}
     for seed in range(seeds):
         for arm, changes in arms.items():
@@ -127,7 +139,11 @@ def paired(
     metric: str,
     beyond: str | None = None,  # another metric: by how much more the arms differ in the first
 ) -> dict:  # difference, low, high (95 %), detectable, n
-    "The mean difference between two arms over seeds, with Student's interval, and the smallest true difference that four such studies in five would find. Raises ValueError below two seeds."
+    """The mean difference between two arms over seeds, with Student's interval, and the smallest
+    true difference that four such studies in five would find.
+
+    Raises ValueError below two seeds.
+    """
     a, b = (
         [run[metric] - (run[beyond] if beyond else 0) for run in found[name]]
         for name in (arm, against)
@@ -164,7 +180,9 @@ def verdict(
 # %% ../../nbs/8_evaluation/experiments.ipynb #e0c10019
 @dataclass(frozen=True)
 class Claim:
-    "What somebody says, as a rule: `arm` beats `against` in `metric`, by more than `at_least`; with `beyond`, by so much more than in that other metric."
+    """What somebody says, as a rule: `arm` beats `against` in `metric`, by more than `at_least`;
+    with `beyond`, by so much more than in that other metric.
+    """
 
     text: str
     arm: str
@@ -190,6 +208,9 @@ def judge_claims(
 def claim_lines(judged: list) -> str:  # of judge_claims
     "Claims, differences, the smallest effect that would have shown, and verdicts, as a table."
     return "\n".join(
-        f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} pairs, {p['detectable']:.3f} would show: {said}"
+        (
+            f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} "
+            f"pairs, {p['detectable']:.3f} would show: {said}"
+        )
         for c, p, said in judged
     )

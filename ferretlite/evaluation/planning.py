@@ -29,7 +29,8 @@ def planned_config(preset: str) -> FerretConfig:
         return paper_config(preset)
     if not (WEIGHTS / preset / "config.json").is_file():
         raise ValueError(
-            f"Unknown preset {preset!r}: expected one of {', '.join(PAPER_SIZES)}, tiny, tiny-griffon."
+            f"Unknown preset {preset!r}: expected one of {', '.join(PAPER_SIZES)}, tiny, "
+            "tiny-griffon."
         )
     return FerretConfig.from_pretrained(WEIGHTS / preset)
 
@@ -152,7 +153,10 @@ def forward_flop(
 
 
 def sampler_flop(config: FerretConfig, cells: int, regions: int) -> float:
-    "What it costs to read regions from a map of so many cells: two matrices per cell, folded (notebook `sampler`), those of the later stages and the wide last ones per region; of a mean the very last alone."
+    """What it costs to read regions from a map of so many cells: two matrices per cell, folded
+    (notebook `sampler`), those of the later stages and the wide last ones per region; of a mean
+    the very last alone.
+    """
     llm, width, given = (
         config.text_config.hidden_size,
         config.region_width(),
@@ -188,7 +192,9 @@ ORDER = (
 
 
 def training_flop(forward: dict, trains: tuple, again: bool = False) -> dict:  # part -> operations
-    "… and forward and backward, for the parts that a stage trains; `again`: activations of layers are computed twice."
+    """… and forward and backward, for the parts that a stage trains; `again`: activations of layers
+    are computed twice.
+    """
     found = {}
     for part, flop in forward.items():
         before = [
@@ -212,7 +218,9 @@ def training_flop(forward: dict, trains: tuple, again: bool = False) -> dict:  #
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #bfe09b8e
 def shard(model, mesh):
-    "Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers and language model by itself, then what is left."
+    """Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers
+    and language model by itself, then what is left.
+    """
     from torch.distributed.fsdp import fully_shard
 
     for module in list(model.modules()):
@@ -222,7 +230,9 @@ def shard(model, mesh):
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #30e520d4
 def layer_numbers(config) -> tuple:  # (in bfloat16 under autocast, always in float32), per token
-    "How many numbers a layer of a language model or tower leaves behind for the backward pass, attention maps aside."
+    """How many numbers a layer of a language model or tower leaves behind for the backward pass,
+    attention maps aside.
+    """
     h, i = (
         config.hidden_size,
         getattr(config, "intermediate_size", None)
@@ -239,7 +249,9 @@ def layer_numbers(config) -> tuple:  # (in bfloat16 under autocast, always in fl
 def activation_bytes(
     config, tokens: float, again: bool = False, maps: bool = False, half: int = 2
 ) -> float:
-    "… all layers together; `again`: with activation checkpointing; `maps`: attention keeps its maps (eager); `half`: bytes of a number under autocast."
+    """… all layers together; `again`: with activation checkpointing; `maps`: attention keeps its
+    maps (eager); `half`: bytes of a number under autocast.
+    """
     short, long = layer_numbers(config)
     full = tokens * (short * half + long * 4) + maps * config.num_attention_heads * tokens**2 * (
         4 if half == 4 else 6
@@ -407,14 +419,20 @@ def plan_lines(found: dict) -> str:
     lines = [
         f"{found['preset']}: {total / 1e9:.2f} billion weights: "
         + ", ".join(f"{k.replace('_', ' ')} {v / 1e6:,.1f} M" for k, v in weights.items()),
-        f"on {found['gpus']} x {found['gpu']} of {found['gpu_memory']:g} GB, sharding: {found['sharding']}"
+        (
+            f"on {found['gpus']} x {found['gpu']} of {found['gpu_memory']:g} GB, sharding: "
+            f"{found['sharding']}"
+        )
         + (", activations computed again" if found["checkpointing"] else "")
         + (f", adapters of rank {found['lora']}" if found["lora"] else "")
         + f"; assumed utilisation {found['utilisation']:.0%}",
     ]
     for s in found["stages"]:
         lines += [
-            f"stage {s['stage']}: {s['tokens']} tokens a sample ({s['visual_tokens']} visual), {s['tflop']:.1f} TFLOP a sample",
+            (
+                f"stage {s['stage']}: {s['tokens']} tokens a sample ({s['visual_tokens']} "
+                f"visual), {s['tflop']:.1f} TFLOP a sample"
+            ),
             "   GB on each GPU: "
             + ", ".join(f"{k} {v:.1f}" for k, v in s["memory"].items())
             + f" = {sum(s['memory'].values()):.1f} with {max(1, s['at_once'])} at once",
@@ -425,7 +443,10 @@ def plan_lines(found: dict) -> str:
         lines.append(
             f"   --at-once {s['at_once']}"
             + (f" and {s['accumulate']} such parts to a step" if s["accumulate"] > 1 else "")
-            + f"; {s['samples_per_second']:.1f} samples ({s['tokens_per_second']:,.0f} tokens) a second: {s['hours']:.1f} hours for {s['samples']:,} samples"
+            + (
+                f"; {s['samples_per_second']:.1f} samples ({s['tokens_per_second']:,.0f} "
+                f"tokens) a second: {s['hours']:.1f} hours for {s['samples']:,} samples"
+            )
         )
     fitting = [s["hours"] for s in found["stages"] if s["at_once"]]
     return "\n".join(

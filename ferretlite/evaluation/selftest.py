@@ -39,13 +39,17 @@ def convert(
     tower=None,  # folder or hub id of its CLIP tower; None: where its configuration says
     dtype=None,  # to store; None: as it is
 ) -> Path:
-    "A public Ferret checkpoint as one of ours. Raises ValueError or FileNotFoundError in a sentence for what is not there."
+    """A public Ferret checkpoint as one of ours.
+
+    Raises ValueError or FileNotFoundError in a sentence for what is not there.
+    """
     checkpoint, out = Path(checkpoint), Path(out)
     if (out / "config.json").exists():
         raise ValueError(f"{out} already holds a model: choose another folder.")
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(
-            f"There is no config.json in {checkpoint}: expected the folder of a public Ferret checkpoint."
+            f"There is no config.json in {checkpoint}: expected the folder of a public "
+            "Ferret checkpoint."
         )
     theirs, weights = (
         json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
@@ -54,7 +58,8 @@ def convert(
     for name in ("global_projector.", "sampler.flatten_projector.", "language_model.model.layers."):
         if not any(k.startswith(name) for k in weights):
             raise ValueError(
-                f"{checkpoint} holds no weights for {name.rstrip('.')}: expected a Ferret checkpoint with its projector and its region sampler."
+                f"{checkpoint} holds no weights for {name.rstrip('.')}: expected a Ferret "
+                "checkpoint with its projector and its region sampler."
             )
     seeing, words = (
         load_tower(tower or theirs.get("mm_vision_tower")),
@@ -113,7 +118,9 @@ def convert(
 # %% ../../nbs/9_scale/selftest.ipynb #13a58b28
 @contextlib.contextmanager
 def exact_products():
-    "float32 means float32 inside: no TensorFloat-32, which GPUs use for convolutions unless told otherwise."
+    """float32 means float32 inside: no TensorFloat-32, which GPUs use for convolutions unless told
+    otherwise.
+    """
     switches = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [s.allow_tf32 for s in switches]
     for s in switches:
@@ -146,7 +153,9 @@ def apart(here, there) -> float:
 def same_neighbours(
     sampler, chosen: list, replay: bool
 ):  # SpatialAwareSampler, or one without neighbours
-    "Note whom a sampler's points ask in `chosen`, or let them ask whom another's asked: points at equal distance are taken in an order of each device's own."
+    """Note whom a sampler's points ask in `chosen`, or let them ask whom another's asked: points at
+    equal distance are taken in an order of each device's own.
+    """
     if not hasattr(sampler, "choose"):
         yield
         return
@@ -167,7 +176,9 @@ def same_neighbours(
 
 # %% ../../nbs/9_scale/selftest.ipynb #0503d49e
 def all_steps(model, batch: dict) -> dict:  # name -> list of tensors
-    "What each part of a model makes of a training batch, on the way forward and back; nothing of it is random."
+    """What each part of a model makes of a training batch, on the way forward and back; nothing of
+    it is random.
+    """
     model.eval()
     model.zero_grad()
     maps = [m for m in model.look(batch["global_pixels"], batch["local_pixels"]) if m is not None]
@@ -249,7 +260,9 @@ def answer_all(
 def answers_apart(
     here: tuple, there: tuple
 ) -> tuple:  # (share of rows that are equal, the largest gap)
-    "How many answers are equal; and where one begins to differ, how far apart the first side's logits of the two tokens were."
+    """How many answers are equal; and where one begins to differ, how far apart the first side's
+    logits of the two tokens were.
+    """
     (a, logits), (b, _), gaps = here, there, []
     for row in range(len(a)):
         different = (a[row, : b.shape[1]] != b[row, : a.shape[1]]).nonzero()[:, 0]
@@ -260,7 +273,9 @@ def answers_apart(
 
 # %% ../../nbs/9_scale/selftest.ipynb #0b931bf5
 def some_steps(preset: str, number: int, steps: int = 5) -> list:  # of losses
-    "The losses of a few training steps of a preset's stage, in this machine's own precision; nothing is kept."
+    """The losses of a few training steps of a preset's stage, in this machine's own precision;
+    nothing is kept.
+    """
     model, processor = start_model(preset=preset)
     model.to(training_device())
     stage = replace(
@@ -278,7 +293,10 @@ def selftest(
     device=None,  # None: the GPU if there is one
     n: int = 6,
 ) -> list:  # questions a model; -> of (what, found, allowed, whether it is well)
-    "Does this machine's GPU compute what its CPU computes? Without a GPU: the CPU in float64, and its own bfloat16."
+    """Does this machine's GPU compute what its CPU computes?
+
+    Without a GPU: the CPU in float64, and its own bfloat16.
+    """
     device, rows = torch.device(device or training_device()), []
 
     def row(what, found, allowed):
@@ -318,7 +336,10 @@ def selftest_lines(rows: list, device=None) -> str:
     compared = (
         f"CPU against {torch.cuda.get_device_name(device)}"
         if device.type == "cuda"
-        else "no CUDA here: this processor's float32 against its float64, which says whether the code is right, not whether a GPU is"
+        else (
+            "no CUDA here: this processor's float32 against its float64, which says whether "
+            "the code is right, not whether a GPU is"
+        )
     )
     table = [
         f"{'ok ' if well else 'BAD'}  {what:54s}{found:10.2g}  (at most {allowed:g})"

@@ -23,10 +23,10 @@ from ..model.configuration import SWITCHES, FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import image_inputs
 from ..regions.geometry import Box
-from ..vision.downsampling import DOWNSAMPLERS, make_downsampler
-from ..vision.encoders import tiny_clip_config, tiny_dino_config
-from ..vision.resolution import LLAVA_NEXT_GRIDS, canvas_size
-from ..vision.sampler import OnMap, SpatialAwareSampler, ask_plainly, gather_points
+from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
+from ..vision.encoders import make_tiny_clip_config, make_tiny_dino_config
+from ..vision.resolution import LLAVA_NEXT_GRIDS, compute_canvas_size
+from ..vision.sampler import MapFeatures, SpatialAwareSampler, compute_pair_rows, gather_points
 
 # %% ../../nbs/8_evaluation/speed.ipynb #f5f323e9
 BENCH_SIDES = (448, 700, 1022)
@@ -59,7 +59,9 @@ def time_projector(
     in_dim: int = 1024,
     out_dim: int = 5120,
     n: int = 2,  # runs, of which the best counts
-    clock=time.perf_counter,  # function -> seconds; with one thread on a busy machine `time.process_time` counts the work alone
+    # function -> seconds; with one thread on a busy machine `time.process_time` counts the work
+    # alone
+    clock=time.perf_counter,
 ) -> dict:  # ms, mb: beside the weights
     "How long a projector takes on this machine's CPU, and how much memory its work needs."
     torch.manual_seed(0)
@@ -86,7 +88,7 @@ def bench_projectors(
     "Every projector at every resolution, in one run."
     return [
         count_projector(k, s, in_dim, out_dim) | time_projector(k, s, in_dim, out_dim, **options)
-        for k in DOWNSAMPLERS
+        for k in DOWNSAMPLER_CLASSES
         for s in sides
     ]
 
@@ -94,27 +96,36 @@ def bench_projectors(
 def projector_lines(rows: list) -> str:  # of bench_projectors
     "What `bench_projectors` found, as a table."
     lines = [
-        f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}{'time':>11s}{'memory':>10s}"
+        (
+            f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}"
+            f"{'time':>11s}{'memory':>10s}"
+        )
     ]
     return "\n".join(
         lines
         + [
-            f"{r['kind']:11s}{r['side']:6d}{r['tokens']:8d}{r['parameters'] / 1e6:8.1f} M{r['gflop']:8.1f}{r['ms']:8.0f} ms{r['mb']:7.0f} MB"
+            (
+                f"{r['kind']:11s}{r['side']:6d}{r['tokens']:8d}{r['parameters'] / 1e6:8.1f} "
+                f"M{r['gflop']:8.1f}{r['ms']:8.0f} ms{r['mb']:7.0f} MB"
+            )
             for r in rows
         ]
     )
 
 # %% ../../nbs/8_evaluation/speed.ipynb #c318bf54
 class PlainSampler(SpatialAwareSampler):
-    "The same sampler computed as it is told: two linear layers per (centre, neighbour). For reading and for comparing."
+    """The same sampler computed as it is told: two linear layers per (centre, neighbour).
+
+    For reading and for comparing.
+    """
 
     def stage(self, i, points, features):  # as SpatialAwareSampler.stage
         "Keep S well-spread points; let each gather what its neighbours know."
-        if isinstance(features, OnMap):
+        if isinstance(features, MapFeatures):
             features = features.lookup()
         with torch.no_grad():
             kept, near = self.choose(i, points)
-        rows = ask_plainly(
+        rows = compute_pair_rows(
             points, features, kept, near, self.diff_projector_list[i], self.agg_projector_list[i]
         )
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
@@ -149,8 +160,12 @@ def bench_sampler(
     seed: int = 0,
     runs: int = 2,  # of which the quickest counts, after one that counts memory
     **sizes,  # n_points, n_centers, n_neighbors: Ferret's where not given
-) -> dict:  # forward_speedup, backward_speedup (forward and backward), memory_ratio, seconds and bytes of both, and how far their results differ
-    "The plain form of the sampler against the fast one, on the same points in the same run, in float32."
+    # forward_speedup, backward_speedup (forward and backward), memory_ratio, seconds and bytes of
+    # both, and how far their results differ
+) -> dict:
+    """The plain form of the sampler against the fast one, on the same points in the same run, in
+    float32.
+    """
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast, plain = (
@@ -214,7 +229,11 @@ def sampler_lines(found: dict) -> str:
     return "\n".join(
         rows
         + [
-            f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results differ by {found['difference']:.0e} of their spread ({found.get('device', 'cpu')}, {found['threads']} threads)"
+            (
+                f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results "
+                f"differ by {found['difference']:.0e} of their spread "
+                f"({found.get('device', 'cpu')}, {found['threads']} threads)"
+            )
         ]
     )
 
@@ -223,10 +242,12 @@ RESOLUTION_SIDES = (192, 384, 768)
 
 
 def bench_config(way: str, side: int) -> FerretConfig:
-    "Two tiny towers behind 192-pixel views, four patches to a token; `direct` shows them a square of this side."
+    """Two tiny towers behind 192-pixel views, four patches to a token; `direct` shows them a square
+    of this side.
+    """
     return FerretConfig(
-        global_tower=tiny_clip_config(image_size=192),
-        local_tower=tiny_dino_config(image_size=192),
+        global_tower=make_tiny_clip_config(image_size=192),
+        local_tower=make_tiny_dino_config(image_size=192),
         global_view=(192, 192),
         local_view=(192, 192),
         merge=2,
@@ -285,7 +306,9 @@ def bench_resolution(
     n: int = 8,  # images that both processors prepare
     seed: int = 0,
 ) -> dict:  # rows: cost_of_seeing by way and side; ours_per_second, llava_next_per_second, speedup
-    "What each way of seeing costs by the size of the image, and how fast images are prepared beside transformers' LLaVA-NeXT, in the same run."
+    """What each way of seeing costs by the size of the image, and how fast images are prepared
+    beside transformers' LLaVA-NeXT, in the same run.
+    """
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
     )  # it needs no torchvision
@@ -311,7 +334,7 @@ def bench_resolution(
     theirs = LlavaNextImageProcessorPil(
         size=dict(shortest_edge=336),
         crop_size=dict(height=336, width=336),
-        image_grid_pinpoints=[list(canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
+        image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
     ours = n / quickest(lambda: image_inputs(SimpleNamespace(config=config), photos[:n]))
     other = n / quickest(lambda: theirs(photos[:n], return_tensors="pt"))
@@ -327,16 +350,27 @@ def bench_resolution(
 def resolution_lines(found: dict) -> str:
     "What `bench_resolution` found, as a table."
     lines = [
-        f"{'image':>9s}  {'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}{'see':>10s}{'memory':>10s}"
+        (
+            f"{'image':>9s}  "
+            f"{'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}{'see':>10s}"
+            f"{'memory':>10s}"
+        )
     ]
     for r in found["rows"]:
         cut = "x".join(map(str, r["grid"])) if r["grid"][0] else "–"
         lines.append(
-            f"{r['side']:4d}x{r['side']:<4d}  {r['way']:7s}{cut:>6s}{r['tokens']:8d}{r['gflop']:8.2f}{r['prepare_ms']:7.1f} ms{r['see_ms']:7.1f} ms{r['mb']:7.1f} MB"
+            f"{r['side']:4d}x{r['side']:<4d}  "
+            f"{r['way']:7s}{cut:>6s}{r['tokens']:8d}{r['gflop']:8.2f}{r['prepare_ms']:7.1f}"
+            f" ms{r['see_ms']:7.1f} ms{r['mb']:7.1f} MB"
         )
     return "\n".join(
         lines
         + [
-            f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a second, transformers' LLaVA-NeXT processor (Pillow) {found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast ({found['threads']} threads)"
+            (
+                f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a "
+                "second, transformers' LLaVA-NeXT processor (Pillow) "
+                f"{found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast "
+                f"({found['threads']} threads)"
+            )
         ]
     )

@@ -28,9 +28,8 @@ from ..training.stages import STAGES
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #757a2ce9
 def _seen(way, **more):
-    return dict(
-        local_tower=None, resolution=way, fusion="sum", **more
-    )  # one tower for views and tiles, and one map of both for regions, as in the paper's comparison
+    # one tower for views and tiles, and one map of both for regions, as in the paper's comparison
+    return dict(local_tower=None, resolution=way, fusion="sum", **more)
 
 
 ARMS = {  # name -> what it changes
@@ -50,7 +49,11 @@ SHARED = dict(
 
 
 def start_key(tower: str) -> str:
-    "Which weights the package carries of this tower and of the language model, and what the stages are: twelve hexadecimal digits. A run that began elsewhere, or was taught otherwise, is another run."
+    """Which weights the package carries of this tower and of the language model, and what the
+    stages are: twelve hexadecimal digits.
+
+    A run that began elsewhere, or was taught otherwise, is another run.
+    """
     files = (WEIGHTS / part / "model.safetensors" for part in ("tiny-lm", f"tiny-towers/{tower}"))
     return hashlib.sha256(
         b"".join(f.read_bytes() for f in files)
@@ -86,9 +89,14 @@ def ask_by_size(
     ferret,
     split: str,  # see world.SPLITS
     n: int,  # scenes
-    blur: int = 1,  # the pictures are shrunk so many times and enlarged again: as large as before, with less to see
-) -> list:  # of [split, task, height of the object in pixels, size class, 0 or 1]; split is `blurred` for such
-    "One REC question and one name for each of `n` scenes, always the same ones, and whether the answers were right."
+    # the pictures are shrunk so many times and enlarged again: as large as before, with less to see
+    blur: int = 1,
+    # of [split, task, height of the object in pixels, size class, 0 or 1]; split is `blurred` for
+    # such
+) -> list:
+    """One REC question and one name for each of `n` scenes, always the same ones, and whether the
+    answers were right.
+    """
     scenes = [make_scene(i, 384, split) for i in range(n)]
     if blur > 1:
         scenes = [
@@ -138,12 +146,17 @@ def train_and_ask(
     settings: dict,  # of ARMS and SHARED, with a seed
     folder,
 ) -> dict:
-    """Train one arm in `folder`, going on where it was stopped, and ask it: shares, costs, and every answer's row.
+    """Train one arm in `folder`, going on where it was stopped, and ask it: shares, costs, and
+    every answer's row.
 
-    Raises ValueError where the settings name another start than the package's weights and stages give."""
+    Raises ValueError where the settings name another start than the package's weights and stages
+    give.
+    """
     if settings["start"] != (ours := start_key(settings["tower"])):
         raise ValueError(
-            f"The study starts from {settings['start']}, and this package's weights and stages give {ours}: expected the same; put the new key into SHARED and make all runs again."
+            f"The study starts from {settings['start']}, and this package's weights and "
+            f"stages give {ours}: expected the same; put the new key into SHARED and make "
+            "all runs again."
         )
     folder, resume = Path(folder), (Path(folder) / "run.json").exists()
     with tempfile.TemporaryDirectory() as towers:

@@ -51,7 +51,9 @@ class Question:
 
     scene: Scene
     turn: Turn
-    group: str = ""  # how the keys of its scores begin, where they are not the kind's own: `count.same` for `count.same.mae`
+    # how the keys of its scores begin, where they are not the kind's own: `count.same` for
+    # `count.same.mae`
+    group: str = ""
 
 
 def questions_about(
@@ -81,7 +83,9 @@ def griffon_rec(scene, rng):  # -> Turn or None
 
 
 def griffon_count(scene, kind: str) -> Turn:
-    "Ferret's counting question in Griffon's words: all of a kind are asked for, and their boxes are counted."
+    """Ferret's counting question in Griffon's words: all of a kind are asked for, and their boxes
+    are counted.
+    """
     found = [o.box for o in scene.objects if o.name == kind]
     answer, groundings = answer_boxes([(kind, box) for box in found], scene.size)
     return Turn(
@@ -223,7 +227,8 @@ def record_of(question: Question, answer):  # -> a result of ferretlite.evaluati
     "What the metrics need to know of one answer. Raises ValueError for a task without a rule."
     if question.turn.task not in RECORDS:
         raise ValueError(
-            f"There is no rule for the task {question.turn.task!r}: expected one of {', '.join(RECORDS)}."
+            f"There is no rule for the task {question.turn.task!r}: expected one of "
+            f"{', '.join(RECORDS)}."
         )
     return RECORDS[question.turn.task](question.scene, question.turn.meta, answer)
 
@@ -287,7 +292,10 @@ PORTION = 128  # scenes held in memory at once
 def suite_scenes(
     n: int, seed: int = 0, split: str = "test", size=384, others=("count",)
 ):  # yields (key, Scene)
-    "`n` scenes of a split, then `n` of each other split (for counting); drawn one by one. No two seeds share a scene."
+    """`n` scenes of a split, then `n` of each other split (for counting); drawn one by one.
+
+    No two seeds share a scene.
+    """
     for kind in dict.fromkeys((split, *others)):
         for i in range(n):
             yield f"{seed} {kind} {i}", make_scene(seed * 1_000_000 + i, size, kind)
@@ -314,10 +322,14 @@ def evaluate(
     progress: bool = True,  # a bar with the time left, on stderr
     split: str = "test",  # see world.SPLITS
 ) -> dict:  # name -> dict(value, n, ci95, chance, constant)
-    "All metrics over a suite's scenes. Raises ValueError for an unknown suite, ImportError at once where the extra `eval` is missing."
+    """All metrics over a suite's scenes.
+
+    Raises ValueError for an unknown suite, ImportError at once where the extra `eval` is missing.
+    """
     if find_spec("pycocotools") is None:
         raise ImportError(
-            "Evaluation scores detection with pycocotools, which is not installed: run pip install 'ferretlite[eval]'."
+            "Evaluation scores detection with pycocotools, which is not installed: run pip "
+            "install 'ferretlite[eval]'."
         )
     if isinstance(suite, str) and suite != "scenes":
         raise ValueError(f"Unknown suite {suite!r}: expected scenes.")

@@ -12,15 +12,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from ..regions.grammar import STYLES
-from ..vision.downsampling import DOWNSAMPLERS, make_downsampler
-from ..vision.encoders import NORMALISATION
-from ..vision.fusion import token_sequence
+from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
+from ..vision.encoders import PIXEL_STATISTICS
+from ..vision.fusion import build_token_sequence
 from ferretlite.vision.resolution import (
     FERRET_GRIDS,
-    allowed_grids,
+    filter_grids,
     check_grids,
     choose_grid,
-    kept_cells,
+    count_kept_cells,
 )
 
 # %% ../../nbs/4_model/configuration.ipynb #e0643d7f
@@ -33,7 +33,7 @@ SWITCHES = dict(
     fusion=("sum", "concat", "local"),
     fusion_mode=("bilinear", "nearest"),
     fusion_of=("projected", "towers"),
-    projector=(*DOWNSAMPLERS, "linear"),
+    projector=(*DOWNSAMPLER_CLASSES, "linear"),
     style=STYLES,
 )
 
@@ -90,7 +90,7 @@ class FerretConfig(PreTrainedConfig):
     fusion: str = "sum"  # or "concat", or "local": how global and local map become the one that regions are read from
     fusion_mode: str = "bilinear"  # or "nearest": how the global map is stretched for it
     fusion_of: str = "projected"  # or "towers": the maps behind the projectors (paper), or before them (public code)
-    projector: str = "mlp"  # a key of downsampling.DOWNSAMPLERS, or "linear" (Ferret v1): what the whole view goes through
+    projector: str = "mlp"  # a key of downsampling.DOWNSAMPLER_CLASSES, or "linear" (Ferret v1): what the whole view goes through
     projector_options: dict | None = None  # of its class
     style: str = "ferret"  # or "griffon": the written form of boxes
     crop_tower: dict | PreTrainedConfig | None = (
@@ -173,7 +173,7 @@ def views(self: FerretConfig) -> dict:  # "global", "local" -> (size, mean, std,
     return {
         n: (
             tuple(v),
-            *NORMALISATION[t.model_type],
+            *PIXEL_STATISTICS[t.model_type],
             tuple(s // (t.patch_size * self.merge) for s in v),
         )
         for n, (t, v) in towers.items()
@@ -199,7 +199,7 @@ def tile_cells(
     "How many cells of this grid's merged map show an image of this (height, width); with `fit=\"pad\"` the others are border. None: one of the grid's own shape."
     h, w = self.views()["local"][3]
     cells = grid[0] * h, grid[1] * w
-    return kept_cells(size, cells) if self.fit == "pad" and size and grid[0] else cells
+    return count_kept_cells(size, cells) if self.fit == "pad" and size and grid[0] else cells
 
 
 @patch
@@ -207,7 +207,7 @@ def shown_cells(self: FerretConfig, size: tuple | None = None) -> tuple:  # (row
     "How many of `whole_cells` show an image of this (height, width): all, but for a padded direct view."
     cells = self.whole_cells()
     return (
-        kept_cells(size, cells)
+        count_kept_cells(size, cells)
         if self.fit == "pad" and self.resolution == "direct" and size
         else cells
     )
@@ -244,7 +244,7 @@ def usable_grids(self: FerretConfig) -> list:  # of (rows, columns)
     def cost(grid):
         return self.count_visual_tokens(self.cut_as(grid))
 
-    return list(allowed_grids(self.grids, self.max_tiles, self.max_visual_tokens, cost))
+    return list(filter_grids(self.grids, self.max_tiles, self.max_visual_tokens, cost))
 
 
 @patch
@@ -277,4 +277,4 @@ def visual_boxes(
     for h, w in (self.shown_cells(size), self.tile_cells(grid, size)):
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         found.append(torch.stack([x, y, x + 1, y + 1], -1) / torch.tensor([w, h] * 2).clamp(min=1))
-    return token_sequence(found, torch.zeros(4) if self.row_separators else None, self.overview)
+    return build_token_sequence(found, torch.zeros(4) if self.row_separators else None, self.overview)

@@ -17,7 +17,10 @@ from ..vision.resolution import LLAVA_NEXT_GRIDS
 
 # %% ../../nbs/9_scale/conversion.ipynb #49afdd0a
 def read_weights(folder) -> dict:  # name -> tensor
-    "All weights of a checkpoint: safetensors, or PyTorch files read as nothing but tensors. Raises FileNotFoundError where there are none."
+    """All weights of a checkpoint: safetensors, or PyTorch files read as nothing but tensors.
+
+    Raises FileNotFoundError where there are none.
+    """
     folder, found = Path(folder), {}
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -54,7 +57,9 @@ def renamed(weights: dict) -> dict:
 
 # %% ../../nbs/9_scale/conversion.ipynb #36f673f1
 def public_config(theirs: dict, tower, weights: dict, ids: tuple, vocabulary: int) -> FerretConfig:
-    "Our configuration of a public checkpoint with these settings (its config.json), this tower and these weights by our names."
+    """Our configuration of a public checkpoint with these settings (its config.json), this tower
+    and these weights by our names.
+    """
     tiles = theirs.get("image_aspect_ratio") == "anyres" or theirs.get(
         "mm_patch_merge_type", ""
     ).startswith("spatial")

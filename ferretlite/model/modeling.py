@@ -18,8 +18,8 @@ from .configuration import FerretConfig
 from .tokens import next_token_loss, turn_mask
 from ..vision.coreferring import VisualTokenizer
 from ..vision.downsampling import MlpProjector, make_downsampler
-from ..vision.encoders import build_tower, tower_map, unread_parameters
-from ..vision.fusion import VisualPosition, fuse_maps, join_patches, token_sequence
+from ..vision.encoders import build_tower, compute_tower_map, list_unread_parameters
+from ..vision.fusion import VisualPosition, fuse_maps, join_patches, build_token_sequence
 from ..vision.resolution import merge_tiles, split_tiles
 from ..vision.sampler import make_sampler
 
@@ -189,7 +189,7 @@ def parts(self: FerretForConditionalGeneration) -> dict:  # name -> list of para
     for name, module in modules.items():
         if module is None:
             continue
-        unread = set(unread_parameters(module)) if name.endswith("tower") else ()
+        unread = set(list_unread_parameters(module)) if name.endswith("tower") else ()
         found[name] = [p for n, p in module.named_parameters() if n not in unread]
     if self.sampler is not None:
         found["sampler"] += list(self.bottleneck.parameters())
@@ -206,7 +206,7 @@ def look(
     "The two towers' maps, patches joined: all that the rest of the model knows of the pixels."
 
     def maps(tower, pixels):
-        return join_patches(tower_map(tower, pixels, self.config.position_mode), self.config.merge)
+        return join_patches(compute_tower_map(tower, pixels, self.config.position_mode), self.config.merge)
 
     tiles = local_pixels is not None and len(local_pixels)
     return maps(self.global_tower, global_pixels), maps(
@@ -333,7 +333,7 @@ def see(
             )
 
         views = of_image(whole, tiles, *shown[i])
-        tokens.append(token_sequence(views, self.row_separator, config.overview))
+        tokens.append(build_token_sequence(views, self.row_separator, config.overview))
         maps.append(
             self._region_map(of_image(*raw, *patches[i]) if config.fusion_of == "towers" else views)
         )

@@ -33,7 +33,7 @@ from ..regions.geometry import check_region
 from ..regions.grammar import Grounding, find_groundings, format_region, parse_groundings
 from ..scenes.turns import Crop
 from ..vision.coreferring import cut_crop
-from ..vision.encoders import normalised, to_bytes
+from ..vision.encoders import normalise_pixels, resize_to_bytes
 from ..vision.resolution import split_tiles
 
 # %% ../../nbs/4_model/processor.ipynb #59bf3885
@@ -175,7 +175,7 @@ def image_inputs(self, images: list) -> dict:  # of upright RGB PIL images
         ):  # the image on a canvas in pixels: all over it, unless only some of its cells are to be filled
             shown = [side * k // n for side, k, n in zip(canvas, kept, cells)]
             return torch.nn.functional.pad(
-                to_bytes(image, shown), (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
+                resize_to_bytes(image, shown), (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
             )
 
         whole = laid(views["global"][0], self.config.shown_patches(size), views["global"][3])
@@ -201,7 +201,7 @@ def image_inputs(self, images: list) -> dict:  # of upright RGB PIL images
         name, held
     ):  # bytes are moved about, which is cheap; numbers are made of them once, at the end
         size, mean, std, _ = views[name]
-        return normalised(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
+        return normalise_pixels(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
 
     return dict(
         global_pixels=pixels("global", [whole for _, _, whole, _ in seen]),
@@ -274,8 +274,8 @@ def crop_inputs(self, crops: list) -> dict:  # of turns.Crop, path, PIL image, a
     crops = [c if isinstance(c, Crop) else Crop(c) for c in crops]
     pictures = [cut_crop(load_image(c.image), c.box, side) for c in crops]
     return dict(
-        crop_pixels=normalised(
-            torch.stack([to_bytes(p, (side, side)) for p in pictures]), mean, std
+        crop_pixels=normalise_pixels(
+            torch.stack([resize_to_bytes(p, (side, side)) for p in pictures]), mean, std
         )
         if pictures
         else torch.zeros(0, 3, side, side)

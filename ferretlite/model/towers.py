@@ -23,7 +23,7 @@ from transformers import (
 from .configuration import FerretConfig
 from .modeling import FerretForConditionalGeneration
 from .tokens import CROP, IMAGE, REGION
-from ..vision.encoders import TOWERS, unread_parameters
+from ..vision.encoders import TOWER_CLASSES, list_unread_parameters
 
 # %% ../../nbs/4_model/real_towers.ipynb #a5986d47
 PAPER_SIZES = (
@@ -214,15 +214,15 @@ WHOLE = {
 def load_tower(name, dtype=torch.float32) -> nn.Module:  # name: folder or hub id
     "A vision tower with its weights, read from safetensors. Raises ValueError for a kind that we cannot read features from."
     kind = AutoConfig.from_pretrained(name).model_type
-    if (kind := WHOLE.get(kind, kind)) not in TOWERS:
+    if (kind := WHOLE.get(kind, kind)) not in TOWER_CLASSES:
         raise ValueError(
-            f"{name} holds a model of type {kind!r}: expected a vision tower among {', '.join(TOWERS)}."
+            f"{name} holds a model of type {kind!r}: expected a vision tower among {', '.join(TOWER_CLASSES)}."
         )
-    tower, found = TOWERS[kind].from_pretrained(
+    tower, found = TOWER_CLASSES[kind].from_pretrained(
         name, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
     lacking = sorted(
-        set(found["missing_keys"]) - set(unread_parameters(tower))
+        set(found["missing_keys"]) - set(list_unread_parameters(tower))
     )  # those would be random, without a word
     if lacking:
         raise ValueError(

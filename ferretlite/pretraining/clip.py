@@ -32,7 +32,7 @@ from ferretlite.scenes.world import (
     draw_scene,
     with_article,
 )
-from ..vision.encoders import NORMALISATION, build_tower, tiny_clip_config, tower_map
+from ..vision.encoders import PIXEL_STATISTICS, build_tower, make_tiny_clip_config, compute_tower_map
 
 # %% ../../nbs/5_pretraining/clip.ipynb #1727e6f1
 def cut_box(
@@ -184,7 +184,7 @@ def normalise(
 ) -> torch.Tensor:  # [N, 3, H, W]
     "Pixels as a kind of tower expects them."
     mean, std = (
-        torch.tensor(v, device=pixels.device)[:, None, None] for v in NORMALISATION[model_type]
+        torch.tensor(v, device=pixels.device)[:, None, None] for v in PIXEL_STATISTICS[model_type]
     )
     return (pixels - mean) / std
 
@@ -198,7 +198,7 @@ class CaptionPair(nn.Module):
         dim: int = 128,
     ):  # of the common space
         super().__init__()
-        self.vision = build_tower(tiny_clip_config(width))
+        self.vision = build_tower(make_tiny_clip_config(width))
         self.text = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(WORDS),
@@ -283,7 +283,7 @@ def see_regions(
     self: CaptionPair, pixels, things
 ):  # -> (unit vectors [R, dim], phrases of the R things)
     "The mean of the map over each thing's patches: the middle path between a caption per view and an answer per patch."
-    maps = tower_map(self.vision, normalise(pixels, "clip_vision_model"))
+    maps = compute_tower_map(self.vision, normalise(pixels, "clip_vision_model"))
     cells = pixels.shape[-1] / maps.shape[1]
     owners = torch.from_numpy(
         np.stack(

@@ -22,7 +22,7 @@ from .clip import cut_box, normalise, patch_owners
 from .loop import stream, train_plainly
 from ..regions.geometry import Box
 from ..scenes.world import COLORS, FILLS, KINDS, LETTERS, SceneObject, draw_scene
-from ..vision.encoders import build_tower, tiny_clip_config, tiny_dino_config, tower_map
+from ..vision.encoders import build_tower, make_tiny_clip_config, make_tiny_dino_config, compute_tower_map
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #b4e22153
 def linear_probe(
@@ -311,12 +311,12 @@ class DenseTowers(nn.ModuleDict):
     ):  # side in pixels
         super().__init__(
             dict(
-                local=build_tower(tiny_dino_config(width, image_size=view, patch_size=patch)),
+                local=build_tower(make_tiny_dino_config(width, image_size=view, patch_size=patch)),
                 local_head=DenseHead(width, patch),
             )
         )
         self["global"], self["global_head"] = (
-            build_tower(tiny_clip_config(width, image_size=view, patch_size=patch)),
+            build_tower(make_tiny_clip_config(width, image_size=view, patch_size=patch)),
             DenseHead(width, patch),
         )
         self["crop_head"] = nn.ModuleDict(
@@ -329,7 +329,7 @@ class DenseTowers(nn.ModuleDict):
         found = {
             s: dense_loss(
                 self[s + "_head"](
-                    tower_map(self[s], normalise(batch[s][0], self[s].config.model_type))
+                    compute_tower_map(self[s], normalise(batch[s][0], self[s].config.model_type))
                 ),
                 batch[s][1],
             )

@@ -22,7 +22,7 @@ from ..common.files import write_json
 from .clip import normalise
 from .loop import stream, train_plainly
 from ..scenes.world import draw_scene
-from ..vision.encoders import build_tower, tiny_dino_config
+from ..vision.encoders import build_tower, make_tiny_dino_config
 
 # %% ../../nbs/5_pretraining/dino.ipynb #bd397f65
 class Crops(torch.utils.data.Dataset):
@@ -156,7 +156,7 @@ class SelfDistiller(nn.Module):
     ):  # weight of the hidden patches
         super().__init__()
         parts = dict(
-            tower=build_tower(tiny_dino_config(width)),
+            tower=build_tower(make_tiny_dino_config(width)),
             whole=PrototypeHead(width, words),
             patch=PrototypeHead(width, words),
         )

@@ -20,7 +20,9 @@ from ..vision.resolution import split_tiles
 
 # %% ../../nbs/7_training/alignment.ipynb #988e994c
 class PatchScenes(torch.utils.data.Dataset):
-    "Scenes to align with, two of three crowded: boxes in the unit frame, names, and what the towers are shown."
+    """Scenes to align with, two of three crowded: boxes in the unit frame, names, and what the
+    towers are shown.
+    """
 
     def __init__(self, processor: FerretProcessor, n: int, seed: int):
         self.processor, self.n, self.seed = processor, n, seed
@@ -47,7 +49,9 @@ def patch_things(
     sides: tuple,  # of "global", "local"
     n: int,
     seed: int,
-):  # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares [k, V], edges [k, 4]); thing 0 is none
+    # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares
+    # [k, V], edges [k, 4]); thing 0 is none
+):
     "What the towers say of each patch of `n` scenes, and what lies there."
     maps, owners, words, edges, device = (
         {s: [] for s in sides},
@@ -149,9 +153,12 @@ def align_projectors(
     seed: int = 0,
     steps: int = 1000,
 ) -> list:  # of (step, loss)
-    """Fit projectors and `visual_position` so that each patch becomes the thing vector (`language.thing_vectors`) of what lies there, and an empty one nothing.
+    """Fit projectors and `visual_position` so that each patch becomes the thing vector
+    (`language.thing_vectors`) of what lies there, and an empty one nothing.
 
-    No language model runs. What a patch cannot know fades by itself: the best guess of an unsure wave is small."""
+    No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
+    wave is small.
+    """
     seen, shares, edges = patch_things(
         model, processor, tuple(name.removesuffix("_projector") for name in names), n, seed
     )

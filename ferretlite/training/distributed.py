@@ -23,11 +23,14 @@ from transformers import Trainer
 
 # %% ../../nbs/7_training/distributed.ipynb #74659352
 class ByLength(torch.utils.data.Dataset):
-    "Another dataset's items, those of similar length together: sorted inside windows of so many batches, and the batches of a window in random order."
+    """Another dataset's items, those of similar length together: sorted inside windows of so many
+    batches, and the batches of a window in random order.
+    """
 
     def __init__(
         self,
-        dataset,  # of Conversation; its `length(i)` says how long an item is, or the words of the item do
+        # of Conversation; its `length(i)` says how long an item is, or the words of the item do
+        dataset,
         batch_size: int,
         batches: int = 8,  # of a window
         seed: int = 0,
@@ -69,7 +72,9 @@ class ByLength(torch.utils.data.Dataset):
 
 # %% ../../nbs/7_training/distributed.ipynb #af6f3c29
 def data_workers() -> int:
-    "How many processes prepare batches for this one: for a CPU half its cores, two at most; for a GPU, which is far quicker than they are, up to a dozen."
+    """How many processes prepare batches for this one: for a CPU half its cores, two at most; for a
+    GPU, which is far quicker than they are, up to a dozen.
+    """
     cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if not torch.cuda.is_available():
         return min(2, max(1, cores // 2))
@@ -88,13 +93,17 @@ def world() -> tuple:  # (rank, size)
 
 
 def join_world() -> tuple:  # (rank, size)
-    "Meet the processes that were started together. Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one folder."
+    """Meet the processes that were started together.
+
+    Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one folder.
+    """
     expected = int(os.environ.get("WORLD_SIZE") or 1)
     if expected > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
         PartialState(cpu=not torch.cuda.is_available())
     if (found := world()[1]) != expected:
         raise ValueError(
-            f"Found {found} process{'es' * (found > 1)} where WORLD_SIZE says {expected}: expected all of them, started by torchrun or accelerate launch."
+            f"Found {found} process{'es' * (found > 1)} where WORLD_SIZE says {expected}: "
+            "expected all of them, started by torchrun or accelerate launch."
         )
     return world()
 
@@ -125,13 +134,19 @@ def agree(decide):  # function without arguments -> what it gives to the first p
 # %% ../../nbs/7_training/distributed.ipynb #18a1531f
 @dataclass(frozen=True)
 class Options:
-    "How a run is carried out. All but `lora`, `slow` and `group` leave its result as it is, up to rounding."
+    """How a run is carried out.
+
+    All but `lora`, `slow` and `group` leave its result as it is, up to rounding.
+    """
 
     at_once: int | None = (
-        None  # samples that a process computes at once; a step's others follow before the optimiser moves. None: all of its own
+        # samples that a process computes at once; a step's others follow before the optimiser
+        # moves. None: all of its own
+        None
     )
     checkpointing: bool = False  # activations are computed again on the way back instead of kept
-    lora: int = 0  # rank of adapters through which the language model learns; 0: it learns itself (extra `train`)
+    # rank of adapters through which the language model learns; 0: it learns itself (extra `train`)
+    lora: int = 0
     slow: dict = field(
         default_factory=dict
     )  # part -> factor on its learning rate in every stage, over the stages' own
@@ -151,7 +166,8 @@ class Options:
         for file in filter(None, (self.fsdp, self.deepspeed)):
             if not Path(file).is_file():
                 raise ValueError(
-                    f"There is no file {file}: expected a JSON file such as configs/{'fsdp' if self.fsdp else 'zero2'}.json."
+                    f"There is no file {file}: expected a JSON file such as "
+                    f"configs/{'fsdp' if self.fsdp else 'zero2'}.json."
                 )
 
     def learned(self) -> dict:  # what a resumed run must have in common with the one that began
@@ -159,12 +175,18 @@ class Options:
 
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
 def adapters(model) -> list:  # of parameters
-    "The weights of low-rank adapters in the language model (see `Options`); none where there are no adapters."
+    """The weights of low-rank adapters in the language model (see `Options`); none where there are
+    no adapters.
+    """
     return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
 
 
 def add_adapters(model, rank: int, seed: int = 0):
-    "Low-rank adapters beside every matrix in the language model's layers; at first they change nothing. Raises ImportError without the package peft."
+    """Low-rank adapters beside every matrix in the language model's layers; at first they change
+    nothing.
+
+    Raises ImportError without the package peft.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -197,7 +219,9 @@ def newest_checkpoint(folder):  # -> str or None
 
 
 def keep_checkpoint(place: Path, name: str, limit: int | None):
-    "The checkpoint that was written into `part` takes its place; of those that are whole, the newest `limit` stay."
+    """The checkpoint that was written into `part` takes its place; of those that are whole, the
+    newest `limit` stay.
+    """
     (place / "part" / name / "COMPLETE").touch()
     shutil.rmtree(place / name, ignore_errors=True)
     os.rename(place / "part" / name, place / name)
@@ -211,7 +235,9 @@ def keep_checkpoint(place: Path, name: str, limit: int | None):
 
 # %% ../../nbs/7_training/distributed.ipynb #54e13423
 class _WholeCheckpoints(Trainer):
-    "transformers' Trainer with checkpoints that are written beside, marked and renamed, by the names that weights have in memory."
+    """transformers' Trainer with checkpoints that are written beside, marked and renamed, by the
+    names that weights have in memory.
+    """
 
     writing = False  # is a checkpoint being written?
 
@@ -241,7 +267,10 @@ class _WholeCheckpoints(Trainer):
         )
 
     def _save_checkpoint(self, model, trial):
-        "Written beside, marked, renamed; then older ones go. Raises OSError where there is no room: what was there before still is."
+        """Written beside, marked, renamed; then older ones go.
+
+        Raises OSError where there is no room: what was there before still is.
+        """
         place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(place / "part", ignore_errors=True)
@@ -252,7 +281,10 @@ class _WholeCheckpoints(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(place / "part", ignore_errors=True)
             raise OSError(
-                f"{place / name} could not be written ({' '.join(str(error).split())[:200]}): make room and add --resume, which goes on from {newest_checkpoint(place) or 'the beginning of the stage'}."
+                f"{place / name} could not be written "
+                f"({' '.join(str(error).split())[:200]}): make room and add --resume, "
+                "which goes on from "
+                f"{newest_checkpoint(place) or 'the beginning of the stage'}."
             ) from error
         finally:
             self.writing = False
@@ -263,7 +295,9 @@ class _WholeCheckpoints(Trainer):
 
 # %% ../../nbs/7_training/distributed.ipynb #314c712a
 class SteadyTrainer(_WholeCheckpoints):
-    "transformers' Trainer with samples in order, randomness that depends on the step alone, whole checkpoints, and no silence about what goes wrong."
+    """transformers' Trainer with samples in order, randomness that depends on the step alone, whole
+    checkpoints, and no silence about what goes wrong.
+    """
 
     def _get_train_sampler(self, *args):
         return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -276,6 +310,7 @@ class SteadyTrainer(_WholeCheckpoints):
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
             raise ValueError(
-                f"The loss became {loss.item()} at step {self.state.global_step}, in the batch of {', '.join(ids)}: expected a finite number."
+                f"The loss became {loss.item()} at step {self.state.global_step}, in the "
+                f"batch of {', '.join(ids)}: expected a finite number."
             )
         return loss

@@ -55,16 +55,21 @@ def chosen_stages(preset: str, stage: str) -> list:  # of indices
 
 # %% ../../nbs/7_training/training.ipynb #e8fdbd11
 def open_run(record: Path, settings: dict, resume: bool):  # -> dict, or None where no run began yet
-    "The record of the run that a folder holds. Raises ValueError where it must not go on, or where nothing says how long a new one shall be."
+    """The record of the run that a folder holds.
+
+    Raises ValueError where it must not go on, or where nothing says how long a new one shall be.
+    """
     if not record.exists():
         if settings["samples"] is None and settings["minutes"] is None:
             raise ValueError(
-                "Neither samples nor minutes were given: expected one of them, such as --minutes 10."
+                "Neither samples nor minutes were given: expected one of them, such as "
+                "--minutes 10."
             )
         return None
     if not resume:
         raise ValueError(
-            f"{record.parent} already holds a run: choose another folder, or add --resume to go on with it."
+            f"{record.parent} already holds a run: choose another folder, or add --resume "
+            "to go on with it."
         )
     run = json.loads(record.read_text())
     changed = [
@@ -80,7 +85,8 @@ def open_run(record: Path, settings: dict, resume: bool):  # -> dict, or None wh
     ]
     if changed:
         raise ValueError(
-            f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: resume it with the same, or choose another folder."
+            f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: "
+            "resume it with the same, or choose another folder."
         )
     return run
 
@@ -139,7 +145,11 @@ def save_record(path, run: dict):
 def save_model(
     model, processor: FerretProcessor, folder, half: bool = False, weights: dict | None = None
 ):
-    "Weights (the model's, or gathered ones), configuration, tokenizer and chat template, as `from_pretrained` reads them; `half` stores 16-bit numbers. Of many processes the first one writes."
+    """Weights (the model's, or gathered ones), configuration, tokenizer and chat template, as
+    `from_pretrained` reads them; `half` stores 16-bit numbers.
+
+    Of many processes the first one writes.
+    """
     if world()[0] == 0:
         (copy.deepcopy(model).half() if half else model).save_pretrained(folder, state_dict=weights)
         processor.tokenizer.save_pretrained(folder)
@@ -247,19 +257,27 @@ def train(
     seed: int = 0,
     towers=None,
     lm=None,  # folders to start from instead of the shipped ones
-    compile: bool = False,  # the language model, by torch.compile: faster after a minute's wait; needs a C++ compiler
+    # the language model, by torch.compile: faster after a minute's wait; needs a C++ compiler
+    compile: bool = False,
     config: dict
-    | None = None,  # fields of FerretConfig that differ from the preset's; not with `from_model`, which has its own
+    # fields of FerretConfig that differ from the preset's; not with `from_model`, which has its own
+    | None = None,
     options: Options = Options(),  # how it is carried out
     data=None,  # a mixture, see recipes.read_recipe: a JSON file or a preset's name; None: scenes
     progress: bool = True,
 ) -> Path:
-    """Train a model through the paper's stages, in one process or in all that were started together. A run of given samples that is stopped and resumed ends with the weights of one that was not.
+    """Train a model through the paper's stages, in one process or in all that were started
+    together.
 
-    Raises ValueError for an unknown preset or stage, a folder that holds another run, neither samples nor minutes, or a configuration beside `from_model`."""
+    A run of given samples that is stopped and resumed ends with the weights of one that was not.
+
+    Raises ValueError for an unknown preset or stage, a folder that holds another run, neither
+    samples nor minutes, or a configuration beside `from_model`.
+    """
     if config and from_model:
         raise ValueError(
-            "Found config beside from_model: expected one of them, since the folder has a configuration of its own."
+            "Found config beside from_model: expected one of them, since the folder has a "
+            "configuration of its own."
         )
     known = dict.fromkeys(PARTS + GRIFFON_PARTS)
     for part in options.slow:

@@ -40,7 +40,9 @@ def finished() -> float:  # seconds
 
 
 class Meter:
-    "A stopwatch with a hand for each part of a step; it can count floating-point operations as well, which takes time itself."
+    """A stopwatch with a hand for each part of a step; it can count floating-point operations as
+    well, which takes time itself.
+    """
 
     def __init__(self, counting: bool = False):
         self.counting, self.seconds, self.flop = counting, Counter(), Counter()
@@ -70,7 +72,9 @@ def carry_gradients(tensors, leaves):
 
 # %% ../../nbs/7_training/training_speed.ipynb #30f0c257
 def measured_step(trainer, optimizer, batch: dict, meter: Meter):
-    "A training step whose graph is cut between the parts, so that each part's way there and back can be timed by itself."
+    """A training step whose graph is cut between the parts, so that each part's way there and back
+    can be timed by itself.
+    """
     batch = trainer._prepare_inputs(batch)
     model, vision = trainer.model, {k: batch.pop(k, None) for k in VISION_INPUTS}
     with meter("towers"), autocast():
@@ -153,7 +157,9 @@ def measured_steps(
 def matmul_peak(
     dtype: torch.dtype, side: int | None = None, n: int = 8
 ) -> float:  # floating-point operations a second
-    "How fast this machine multiplies two large matrices (1024 x 1024, on a GPU 8192 x 8192), at its best: what a training step could reach if it were nothing else."
+    """How fast this machine multiplies two large matrices (1024 x 1024, on a GPU 8192 x 8192), at
+    its best: what a training step could reach if it were nothing else.
+    """
     device = training_device()
     side = side or (1024 if device.type == "cpu" else 8192)
     a, b, best = *(torch.randn(side, side, device=device).to(dtype) for _ in range(2)), float("inf")
@@ -168,9 +174,12 @@ def bench_train(
     steps: int = 4,  # timed steps, and as many whose operations are counted
     seed: int = 0,
 ) -> dict:
-    """Samples a second of the tiny model's last stage, and for each part its seconds a step, its operations, and its share of float32's matmul peak, measured in the same run.
+    """Samples a second of the tiny model's last stage, and for each part its seconds a step, its
+    operations, and its share of float32's matmul peak, measured in the same run.
 
-    The language model's operations on padding are not counted. Towers and data are charged once per visit of a picture, as in training; there other processes draw the data meanwhile."""
+    The language model's operations on padding are not counted. Towers and data are charged once per
+    visit of a picture, as in training; there other processes draw the data meanwhile.
+    """
     keep_buffers()
     stage, (model, processor) = STAGES["tiny"][-1], start_model(seed=seed)
     model.to(training_device())
@@ -203,15 +212,25 @@ def bench_lines(found: dict) -> str:
     "What `bench_train` found, as a table."
     rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
     rows += [
-        f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}"
+        (
+            f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}"
+            f"{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}"
+        )
         for name, p in found["parts"].items()
     ]
     peaks = ", ".join(f"{name} {v:.0f}" for name, v in found["peak_gflops"].items())
     return "\n".join(
         [
             *rows,
-            f"{found['samples_per_second']:.1f} samples a second, {found['share_of_peak']:.0%} of float32's matmul peak; {found['tokens_used']:.0%} of the tokens are not padding",
-            f"this machine's matmul peak in GFLOP/s: {peaks} ({found.get('device', 'cpu')}, {found['threads']} threads)",
+            (
+                f"{found['samples_per_second']:.1f} samples a second, "
+                f"{found['share_of_peak']:.0%} of float32's matmul peak; "
+                f"{found['tokens_used']:.0%} of the tokens are not padding"
+            ),
+            (
+                f"this machine's matmul peak in GFLOP/s: {peaks} "
+                f"({found.get('device', 'cpu')}, {found['threads']} threads)"
+            ),
         ]
     )
 
@@ -225,7 +244,9 @@ def seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) ->
 
 
 def seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
-    "How long a scene takes here when the stage's projectors are aligned, its share of the steps included: a few on a copy, thrown away."
+    """How long a scene takes here when the stage's projectors are aligned, its share of the steps
+    included: a few on a copy, thrown away.
+    """
     if not stage.align:
         return 0.0
     model, began = copy.deepcopy(model), time.perf_counter()

@@ -44,10 +44,11 @@ class Stage:
     )  # tasks of the stage's first part, if it begins with others
     first_share: float = 0.0  # how long that part is, as a share of the stage
     n_turns: int = 4  # questions per image, at most
-    others: dict = field(
-        default_factory=dict
-    )  # split -> share of the pictures: `practice` holds things without names, to look for by example, `count` one to ten of a kind
-    visits: int = 1  # how often a picture comes back, with other questions; more than once only behind frozen towers
+    # split -> share of the pictures: `practice` holds things without names, to look for by example,
+    # `count` one to ten of a kind
+    others: dict = field(default_factory=dict)
+    # how often a picture comes back, with other questions; more than once only behind frozen towers
+    visits: int = 1
     look: float = 0.0  # weight of objects.look_loss: who writes a box listens to the patches in it
     resolution: str | None = None  # None: the model's own
     batch_size: int = 16
@@ -68,7 +69,8 @@ PARTS = (
 )
 
 # %% ../../nbs/7_training/stages.ipynb #2bf18c10
-FERRET_STAGES = (  # arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
+# arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
+FERRET_STAGES = (
     Stage(
         "I image-caption alignment",
         ("global_projector", "visual_position"),
@@ -107,7 +109,9 @@ FERRET_STAGES = (  # arXiv 2404.07973, section 3.4; `visual_position` learns whe
     ),
 )
 
-TINY_STAGES = (  # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are, and names come before places
+# projectors begin aligned; in stage III towers that were taught patch by patch stay as they are,
+# and names come before places
+TINY_STAGES = (
     replace(FERRET_STAGES[0], align=("global_projector",)),
     replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=2000),
     replace(
@@ -169,7 +173,9 @@ TINY_GRIFFON_STAGES = (  # the projector begins aligned, and the tower stays as 
 
 # %% ../../nbs/7_training/stages.ipynb #a01e5b02
 def at_full_size(stages: tuple, rates: tuple, slow: dict) -> tuple:
-    "Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and these learning rates; Ferret-v2's paper gives none."
+    """Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and
+    these learning rates; Ferret-v2's paper gives none.
+    """
     return tuple(
         replace(s, lr=lr, batch_size=256 if n == 0 else 128, slow=slow if n == 2 else {})
         for n, (s, lr) in enumerate(zip(stages, rates))
@@ -194,7 +200,9 @@ STAGES = {
 def tiny_config(
     global_tower, local_tower, text_config, tokenizer, changes: dict | None = None
 ) -> FerretConfig:
-    "The configuration of the `tiny` preset around given towers and language model; `changes` has the last word on any field."
+    """The configuration of the `tiny` preset around given towers and language model; `changes` has
+    the last word on any field.
+    """
     image, region = tokenizer.convert_tokens_to_ids([IMAGE, REGION])
     view = global_tower.image_size
     merge = max(1, view // (6 * global_tower.patch_size))  # at most 6 x 6 tokens a view
@@ -219,7 +227,9 @@ def tiny_config(
 def tiny_griffon_config(
     global_tower, local_tower, text_config, tokenizer, changes: dict | None = None
 ) -> FerretConfig:
-    "The configuration of the `tiny-griffon` preset around the same parts; `changes` has the last word on any field."
+    """The configuration of the `tiny-griffon` preset around the same parts; `changes` has the last
+    word on any field.
+    """
     image, region, crop = with_crop_token(tokenizer).convert_tokens_to_ids([IMAGE, REGION, CROP])
     text_config.vocab_size = len(tokenizer)
     view = 2 * local_tower.image_size
@@ -255,7 +265,9 @@ STARTS = {  # name -> its configuration, and which shipped tower becomes what
 def put_together(
     preset: str, towers=None, lm=None, config: dict | None = None
 ):  # -> (model, processor)
-    "A preset of full size: its towers and language model come from the hub, or from folders given instead."
+    """A preset of full size: its towers and language model come from the hub, or from folders given
+    instead.
+    """
     wanted = {**HUB[preset], **(config or {})}
     for name, side in (
         ("global_tower", "global"),
@@ -292,7 +304,9 @@ def start_model(
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
     preset: str = "tiny",  # a key of STARTS; what is none begins as `tiny` does
 ):  # -> (model, processor)
-    "The untrained model of a preset: towers and language model know their trade, what lies between them is random."
+    """The untrained model of a preset: towers and language model know their trade, what lies
+    between them is random.
+    """
     torch.manual_seed(seed)
     if preset in HUB:
         return put_together(preset, towers, lm, config)
@@ -325,12 +339,18 @@ def load_model(folder):  # -> (model, processor)
     "A saved model in float32 with its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     for p in model.parameters():
-        p.data = p.data.clone()  # out of the file's memory map, where products round otherwise: a resumed run is the same run
+        # out of the file's memory map, where products round otherwise: a resumed run is the same
+        # run
+        p.data = p.data.clone()
     return model, FerretProcessor.from_pretrained(folder)
 
 # %% ../../nbs/7_training/stages.ipynb #b0353ab5
 def stage_model(number: int):  # -> (model, processor)
-    "`tiny` as it was after stage 0 (the beginning), 1, 2 or 3. Of the stages between, the package carries what they changed. Raises ValueError for another number."
+    """`tiny` as it was after stage 0 (the beginning), 1, 2 or 3.
+
+    Of the stages between, the package carries what they changed. Raises ValueError for another
+    number.
+    """
     if number not in range(4):
         raise ValueError(f"There is no stage {number!r}: expected 0 (the beginning), 1, 2 or 3.")
     if number == 3:
@@ -345,13 +365,16 @@ def stage_model(number: int):  # -> (model, processor)
         ).unexpected_keys
         if unknown:
             raise ValueError(
-                f"The weights after stage {number} hold {unknown[0]!r}: expected names of the model's parameters."
+                f"The weights after stage {number} hold {unknown[0]!r}: expected names of "
+                "the model's parameters."
             )
     return model, processor
 
 # %% ../../nbs/7_training/stages.ipynb #19fa8ded
 def prepare_stage(model, stage: Stage):
-    "Freeze everything but the stage's parts; parts that this model was built without are passed over."
+    """Freeze everything but the stage's parts; parts that this model was built without are passed
+    over.
+    """
     known, parts = dict.fromkeys(PARTS + GRIFFON_PARTS), model.parts()
     unknown = [p for p in stage.trains if p not in known]
     if unknown:
@@ -360,7 +383,8 @@ def prepare_stage(model, stage: Stage):
         )
     if stage.visits > 1 and any(p.endswith("tower") for p in stage.trains):
         raise ValueError(
-            f"Stage {stage.name} shows pictures {stage.visits} times and trains a tower: kept maps would be out of date, expected visits=1."
+            f"Stage {stage.name} shows pictures {stage.visits} times and trains a tower: "
+            "kept maps would be out of date, expected visits=1."
         )
     model.requires_grad_(False)
     for name in stage.trains:
@@ -369,7 +393,9 @@ def prepare_stage(model, stage: Stage):
 
 # %% ../../nbs/7_training/stages.ipynb #0ac57493
 def copy_projector(model):
-    "Start the local projector as a copy of the global one (paper section 3.4); where their shapes differ it stays as it is."
+    """Start the local projector as a copy of the global one (paper section 3.4); where their shapes
+    differ it stays as it is.
+    """
     if model.local_projector is None:
         return
     source, target = (

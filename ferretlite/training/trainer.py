@@ -34,11 +34,15 @@ from ferretlite.training.distributed import (
 from .stages import Stage, parameter_groups, prepare_stage, stage_processor
 
 # %% ../../nbs/7_training/trainer.ipynb #4253b9c5
-MOST_PICTURES = 4992  # whose maps are kept at a time: a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own pictures again
+# whose maps are kept at a time: a gigabyte; whole dozens of batches, so that each of a dozen
+# processes meets its own pictures again
+MOST_PICTURES = 4992
 
 
 def stage_data(stage: Stage, samples: int, seed: int, number: int):  # -> dataset of Conversation
-    "The stage's conversations: scenes that no other stage, split or seed shows, each `visits` times; first the questions of `first`, then all."
+    """The stage's conversations: scenes that no other stage, split or seed shows, each `visits`
+    times; first the questions of `first`, then all.
+    """
     scenes = SceneStream(samples, (seed * 10 + number) * 10**7, others=stage.others)
     if stage.visits > 1:
         sets = max(
@@ -54,12 +58,17 @@ def stage_data(stage: Stage, samples: int, seed: int, number: int):  # -> datase
 def stage_arguments(
     stage: Stage, out, steps: int, seed: int, options: Options = Options()
 ) -> TrainingArguments:
-    "transformers' settings for one stage. Raises ValueError where the stage's batch cannot be divided among the processes."
+    """transformers' settings for one stage.
+
+    Raises ValueError where the stage's batch cannot be divided among the processes.
+    """
     fast, size = autocast(), world()[1]
     at_once = options.at_once or max(1, stage.batch_size // size)
     if stage.batch_size % (at_once * size):
         raise ValueError(
-            f"Stage {stage.name} takes {stage.batch_size} samples a step: expected a multiple of {at_once * size}, since {size} process{'es' * (size > 1)} compute{'s' * (size == 1)} {at_once} at once."
+            f"Stage {stage.name} takes {stage.batch_size} samples a step: expected a "
+            f"multiple of {at_once * size}, since {size} process{'es' * (size > 1)} "
+            f"compute{'s' * (size == 1)} {at_once} at once."
         )
     found = TrainingArguments(
         output_dir=str(out),
@@ -95,9 +104,13 @@ def stage_arguments(
 
 # %% ../../nbs/7_training/trainer.ipynb #8bce3c04
 class StageTrainer(SteadyTrainer):
-    "A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of pictures that come back."
+    """A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of
+    pictures that come back.
+    """
 
-    written = {}  # how many tokens of names and boxes a step writes in all: noted where a process sees only a part of it
+    # how many tokens of names and boxes a step writes in all: noted where a process sees only a
+    # part of it
+    written = {}
 
     def __init__(self, *args, stage: Stage, **kwargs):
         self.stage, self.kept = stage, {}  # kept: id of a picture -> its towers' maps
@@ -117,7 +130,9 @@ class StageTrainer(SteadyTrainer):
 # %% ../../nbs/7_training/trainer.ipynb #5d217ee9
 @patch
 def get_batch_samples(self: StageTrainer, *args):
-    "A step's batches; also notes how many tokens of names and boxes all processes together write in it."
+    """A step's batches; also notes how many tokens of names and boxes all processes together write
+    in it.
+    """
     batches, count = super(StageTrainer, self).get_batch_samples(*args)
     if self.stage.look and self.args.world_size * self.args.gradient_accumulation_steps > 1:
         self.written = {
@@ -131,7 +146,9 @@ def get_batch_samples(self: StageTrainer, *args):
 
 @patch
 def fair_share(self: StageTrainer, name, written):
-    "What a mean over these tokens counts in the mean over all that the step writes. (Gradients are averaged over processes, and added up over a step's parts.)"
+    """What a mean over these tokens counts in the mean over all that the step writes. (Gradients
+    are averaged over processes, and added up over a step's parts.)
+    """
     return (
         self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1)
         if self.written
@@ -156,7 +173,9 @@ def compute_loss(self: StageTrainer, model, inputs, return_outputs=False, **kwar
 # %% ../../nbs/7_training/trainer.ipynb #0ad42c05
 @patch
 def keep_maps(self: StageTrainer, inputs, ids):
-    "Look at each picture once and keep what the towers say; on a CPU each by itself, so that it says the same in any company."
+    """Look at each picture once and keep what the towers say; on a CPU each by itself, so that it
+    says the same in any company.
+    """
     fresh, counts = (
         list(inputs.pop("fresh", range(len(ids)))),
         (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist(),
@@ -209,7 +228,9 @@ class Watch(TrainerCallback):
 
 # %% ../../nbs/7_training/trainer.ipynb #814ca371
 def choose_attention(model, stage: Stage):
-    "Plain attention can tell who looked where; on a CPU every stage computes with it, so that all compute alike."
+    """Plain attention can tell who looked where; on a CPU every stage computes with it, so that all
+    compute alike.
+    """
     if stage.look or not torch.cuda.is_available():
         model.language_model.set_attn_implementation("eager")
 
@@ -219,7 +240,9 @@ def fitting_steps(scenes: int) -> int:
 
 
 def used_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
-    "Those of the stage's `align` that this model's way of seeing uses: without tiles the local one says nothing."
+    """Those of the stage's `align` that this model's way of seeing uses: without tiles the local
+    one says nothing.
+    """
     return tuple(
         name
         for name in stage.align
@@ -228,7 +251,9 @@ def used_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
 
 
 def carried_out(stage: Stage, options: Options, from_files: bool = False) -> Stage:
-    "The stage under these options: slower parts, and each picture once where its maps cannot be kept."
+    """The stage under these options: slower parts, and each picture once where its maps cannot be
+    kept.
+    """
     once = options.fsdp or options.deepspeed or options.group or from_files
     return replace(stage, slow={**stage.slow, **options.slow}, visits=1 if once else stage.visits)
 
@@ -294,7 +319,9 @@ def run_stage(
     options: Options = Options(),
     data=None,
 ):  # -> (log of (step, loss), the trainer)
-    "Train one stage for `steps` steps, on its own scenes or on what is given as `data`: conversations from files, which are told whole."
+    """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
+    conversations from files, which are told whole.
+    """
     stage = carried_out(stage, options, data is not None)
     checkpoint = newest_checkpoint(out) if resume else None
     if stage.align and not checkpoint:
