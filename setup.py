@@ -24,7 +24,7 @@ def requirements(key):
 
 extras = {
     name: requirements(f"requirements_{name}")
-    for name in ("notebooks", "triton", "train", "eval", "ocr")
+    for name in ("notebooks", "triton", "train", "eval", "ocr", "docs")
 }
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 

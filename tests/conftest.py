@@ -60,10 +60,10 @@ def parts():
     """The pieces of a random model with two-layer towers: (global config, local config, LLM config,
     tokenizer).
     """
-    from ferretlite.model.tokens import corpus, tiny_llama_config, train_tokenizer
+    from ferretlite.model.tokens import make_corpus, tiny_llama_config, train_tokenizer
     from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
-    tokenizer = train_tokenizer(corpus(24), 400)
+    tokenizer = train_tokenizer(make_corpus(24), 400)
     return (
         make_tiny_clip_config(32, 2, patch_size=24),
         make_tiny_dino_config(32, 2, patch_size=24),
@@ -124,10 +124,10 @@ def griffon_model(parts):
     from ferretlite.model.configuration import FerretConfig
     from ferretlite.model.modeling import FerretForConditionalGeneration
     from ferretlite.model.processing import FerretProcessor
-    from ferretlite.model.tokens import with_crop_token
+    from ferretlite.model.tokens import add_crop_token
 
     tower, _, llm, tokenizer = copy.deepcopy(parts)
-    llm.vocab_size = len(with_crop_token(tokenizer))
+    llm.vocab_size = len(add_crop_token(tokenizer))
     torch.manual_seed(0)
     config = FerretConfig(
         global_tower=tower.to_dict(),

@@ -71,7 +71,7 @@ def small_stages(every=2):
         replace(s, batch_size=2, share=1 / 3, n_turns=2, scenes=6) for s in stages.TINY_STAGES
     )
     stages.autocast = trainer.autocast = lambda: torch.autocast("cpu", enabled=False)
-    arguments = trainer.stage_arguments
+    arguments = trainer.make_training_arguments
 
     def often(*args):
         found = arguments(*args)
@@ -88,7 +88,7 @@ def small_stages(every=2):
         )
         return found
 
-    trainer.stage_arguments = often
+    trainer.make_training_arguments = often
 
 
 def run(out, begin, fail=None):

@@ -11,7 +11,7 @@ from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.inference import Ferret
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.model.tokens import IMAGE, REGION, tiny_llama_config, train_tokenizer
+from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, tiny_llama_config, train_tokenizer
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.world import make_scene
@@ -34,7 +34,7 @@ def tokenizer():
 
 def small_ferret(seed=0) -> Ferret:
     words = tokenizer()
-    image, region = words.convert_tokens_to_ids([IMAGE, REGION])
+    image, region = words.convert_tokens_to_ids([IMAGE_TOKEN, REGION_TOKEN])
     config = FerretConfig(
         global_tower=make_tiny_clip_config(64, 3).to_dict(),
         local_tower=make_tiny_dino_config(64, 2).to_dict(),

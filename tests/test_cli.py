@@ -302,7 +302,7 @@ KEYS = {
 
 def test_eval_writes_flat_json_with_five_fields_each(capsys, scripted, monkeypatch, tmp_path):
     scripted()
-    monkeypatch.setattr(evaluation, "answer_all", oracle)
+    monkeypatch.setattr(evaluation, "answer_questions", oracle)
     code, out, _ = run(capsys, "eval", "tiny", "--n", 14, "--json", tmp_path / "new" / "e.json")
     metrics = json.loads((tmp_path / "new" / "e.json").read_text())
     assert code == 0 and set(metrics) == KEYS
@@ -312,7 +312,9 @@ def test_eval_writes_flat_json_with_five_fields_each(capsys, scripted, monkeypat
 
 
 def test_eval_of_a_model_in_a_folder_is_the_same_twice(capsys, model, monkeypatch, tmp_path):
-    monkeypatch.setattr(evaluation, "CAPS", dict.fromkeys(evaluation.CAPS, 3))
+    monkeypatch.setattr(
+        evaluation, "ANSWER_TOKEN_LIMITS", dict.fromkeys(evaluation.ANSWER_TOKEN_LIMITS, 3)
+    )
     for name, batch in (("a", 4), ("b", 32)):
         assert (
             run(capsys, "eval", model, "--n", 2, "--batch", batch, "--json", tmp_path / name)[0]
@@ -358,7 +360,7 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(
             for i, q in enumerate(questions)
         ]
 
-    monkeypatch.setattr(demo, "answer_all", half)
+    monkeypatch.setattr(demo, "answer_questions", half)
     code, out, _ = run(capsys, "demo")
     path = tmp_path / "ferretlite-demo" / "index.html"
     assert code == 0 and out.strip().splitlines()[-1] == str(path)
@@ -393,18 +395,21 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(
 def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
     capsys, scripted, monkeypatch, tmp_path
 ):
-    cards = demo.demo_cards(tmp_path / "scenes", size=192)
+    cards = demo.make_demo_cards(tmp_path / "scenes", size=192)
     for card in cards:
         card.answer = truth_of(evaluation.Question(card.scene, card.turn))
-        demo.judge(card)
+        demo.judge_card(card)
     assert all(card.right for card in cards)
     for card in (
         cards
     ):  # boxes are written in pixels, as a person would type them, and drawn where the truth is
-        shown, words = [b for g in demo.shown_truth(card) for b in g.boxes], demo.true_words(card)
+        shown, words = (
+            [b for g in demo.list_true_groundings(card) for b in g.boxes],
+            demo.format_truth(card),
+        )
         assert (
             shown
-            and "&lt;region&gt;" not in demo.card_html(card, "tiny", tmp_path).split("<code>")[0]
+            and "&lt;region&gt;" not in demo.format_card(card, "tiny", tmp_path).split("<code>")[0]
         )
         if card.turn.task == "count":
             assert len(shown) == card.turn.meta["n"]
@@ -423,7 +428,7 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
 
     for card in cards:
         args = cli.make_parser().parse_args(
-            shlex.split(demo.command_of(card, "tiny", tmp_path))[1:]
+            shlex.split(demo.format_command(card, "tiny", tmp_path))[1:]
         )
         regions = options_module.read_regions(args.regions, card.scene.size)
         assert (
@@ -437,11 +442,11 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
 def test_doctor_reports_and_fails_where_the_weights_are_missing(capsys, monkeypatch, model):
     import ferretlite.model.inference as inference
 
-    monkeypatch.setattr(inference, "shipped_models", lambda: {"tiny": model})
+    monkeypatch.setattr(inference, "list_shipped_models", lambda: {"tiny": model})
     monkeypatch.setattr(cli, "quick_check", lambda: ("red star", "red star", False))
     code, out, _ = run(capsys, "doctor")
     assert code == 0 and "torch" in out and "CUDA" in out and "tiny (" in out
-    monkeypatch.setattr(inference, "shipped_models", dict)
+    monkeypatch.setattr(inference, "list_shipped_models", dict)
     code, out, err = run(capsys, "doctor")
     assert code == 2 and "missing" in err and "python" in out
 
@@ -613,7 +618,7 @@ def test_griffons_language_model_is_taught_from_the_command_line(capsys, monkeyp
 def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypatch):
     import shlex
 
-    cards = demo.griffon_cards(tmp_path / "by-example", size=192)
+    cards = demo.make_griffon_cards(tmp_path / "by-example", size=192)
     assert [c.turn.task for c in cards] == ["search", "search", "search", "find", "find_set"] and {
         c.model for c in cards
     } == {"tiny-griffon"}
@@ -633,17 +638,17 @@ def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypat
             ],
             image=card.scene.image,
         )
-        demo.judge(card)
+        demo.judge_card(card)
         assert (
             card.right
-            and len(demo.card_pictures(card)) == 2 + len(card.turn.crops)
-            and "crop&gt;" not in demo.card_html(card, card.model, tmp_path).split("<code>")[0]
+            and len(demo.draw_card(card)) == 2 + len(card.turn.crops)
+            and "crop&gt;" not in demo.format_card(card, card.model, tmp_path).split("<code>")[0]
         )
-    assert demo.true_words(cards[3]) == "None" and "[" in demo.true_words(cards[0])
+    assert demo.format_truth(cards[3]) == "None" and "[" in demo.format_truth(cards[0])
     monkeypatch.chdir(tmp_path)
     for card in cards:
         args = cli.make_parser().parse_args(
-            shlex.split(demo.command_of(card, card.model, tmp_path))[1:]
+            shlex.split(demo.format_command(card, card.model, tmp_path))[1:]
         )
         again = options_module.read_crops(args.crops, load_image(card.scene.image))
         assert (
@@ -659,4 +664,4 @@ def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypat
     "text, kind", [("1,2,3,4", "box"), ("star.png", "file"), ("1,2,3", "file"), ("a,b,c,d", "file")]
 )
 def test_a_crop_is_a_box_or_a_file(text, kind):
-    assert options_module.crop_text(text)[0] == kind
+    assert options_module.parse_crop(text)[0] == kind

@@ -18,7 +18,7 @@ from ferretlite.common.files import WEIGHTS
 from ferretlite.model.inference import Answer, Ferret
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.world import make_scene
-from ferretlite.training.distributed import Options
+from ferretlite.training.distributed import RunOptions
 
 
 def parsed(*words):
@@ -56,50 +56,50 @@ def noted(monkeypatch):
 
 @pytest.mark.parametrize("text, value", [("1", 1), ("007", 7), ("12", 12)])
 def test_whole_numbers(text, value):
-    assert options_module.whole(text) == value and options_module.seed_text(text) == value
+    assert options_module.parse_whole(text) == value and options_module.parse_seed(text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.0", "", "x", "²", "1e3", " 1"])
 def test_what_is_no_whole_number(text):
     with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
-        options_module.whole(text)
+        options_module.parse_whole(text)
 
 
 def test_a_seed_may_be_zero():
-    assert options_module.seed_text("0") == 0
+    assert options_module.parse_seed("0") == 0
     with pytest.raises(argparse.ArgumentTypeError, match="at least 0"):
-        options_module.seed_text("-1")
+        options_module.parse_seed("-1")
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "inf", "nan", "x", ""])
 def test_what_is_no_positive_number(text):
     for read, says in (
-        (options_module.positive, "positive number"),
-        (options_module.minutes, "number of minutes"),
+        (options_module.parse_positive, "positive number"),
+        (options_module.parse_minutes, "number of minutes"),
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=says):
             read(text)
     with pytest.raises(argparse.ArgumentTypeError):
-        options_module.share(text)
+        options_module.parse_share(text)
 
 
 def test_positive_numbers_and_shares():
     assert (
-        options_module.positive("0.25"),
-        options_module.minutes("2.5"),
-        options_module.positive("1e3"),
+        options_module.parse_positive("0.25"),
+        options_module.parse_minutes("2.5"),
+        options_module.parse_positive("1e3"),
     ) == (0.25, 2.5, 1000.0)
-    assert (options_module.share("1"), options_module.share("0.01")) == (1.0, 0.01)
+    assert (options_module.parse_share("1"), options_module.parse_share("0.01")) == (1.0, 0.01)
     with pytest.raises(argparse.ArgumentTypeError, match="more than 1"):
-        options_module.share("1.01")
+        options_module.parse_share("1.01")
 
 
 def test_sizes_are_a_side_or_height_and_width():
-    assert options_module.size_text("384") == 384 and options_module.size_text("288x384") == (
+    assert options_module.parse_size("384") == 384 and options_module.parse_size("288x384") == (
         288,
         384,
     )
-    assert options_module.size_text("32X40") == (32, 40)
+    assert options_module.parse_size("32X40") == (32, 40)
     for text, says in (
         ("31", "too small"),
         ("64x31", "too small"),
@@ -107,19 +107,19 @@ def test_sizes_are_a_side_or_height_and_width():
         ("ax32", "whole"),
     ):
         with pytest.raises(argparse.ArgumentTypeError, match=says):
-            options_module.size_text(text)
+            options_module.parse_size(text)
 
 
 def test_regions_as_they_are_typed():
-    assert options_module.box_text("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
-    assert options_module.point_text("5,-6") == ("point", [5.0, -6.0])
-    assert options_module.mask_text("m.png") == ("mask", "m.png")
-    assert options_module.crop_text("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
+    assert options_module.parse_box("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
+    assert options_module.parse_point("5,-6") == ("point", [5.0, -6.0])
+    assert options_module.parse_mask_name("m.png") == ("mask", "m.png")
+    assert options_module.parse_crop("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
     for text in ("1,2,3", "1,2,3,4,5", "1,2,3,nan", "a,2,3,4"):
         with pytest.raises(argparse.ArgumentTypeError, match="x1,y1,x2,y2"):
-            options_module.box_text(text)
+            options_module.parse_box(text)
     with pytest.raises(argparse.ArgumentTypeError, match="x,y"):
-        options_module.point_text("1,2,3")
+        options_module.parse_point("1,2,3")
 
 
 def test_typed_regions_become_regions_of_the_image(tmp_path):
@@ -138,10 +138,12 @@ def test_a_masks_pixels_are_the_bright_ones(tmp_path):
     "More than half of the brightest: of 200 those above 100."
     path = tmp_path / "m.png"
     Image.fromarray(np.array([[0, 100, 101, 200]], np.uint8)).save(path)
-    assert options_module.read_mask(path).to_mask(1, 4).tolist() == [[False, False, True, True]]
+    assert options_module.read_mask_file(path).to_mask(1, 4).tolist() == [
+        [False, False, True, True]
+    ]
     Image.new("L", (4, 1)).save(path)
     with pytest.raises(ValueError, match="marks no pixel"):
-        options_module.read_mask(path)
+        options_module.read_mask_file(path)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_a_masks_pixels_are_the_opaque_ones_where_some_are_not(tmp_path, lowest,
     "Transparency counts where one pixel is less than half opaque; else brightness."
     pixels = np.array([[[250, 250, 250, lowest], [9, 9, 9, 255], [9, 9, 9, 255]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "m.png")
-    assert options_module.read_mask(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
+    assert options_module.read_mask_file(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
 
 
 def test_a_mask_is_read_upright(tmp_path):
@@ -160,7 +162,7 @@ def test_a_mask_is_read_upright(tmp_path):
     drawn = np.zeros((3, 5), np.uint8)
     drawn[0, 4] = 255
     Image.fromarray(drawn).save(tmp_path / "m.png", exif=exif)
-    found = options_module.read_mask(tmp_path / "m.png").to_mask(5, 3)
+    found = options_module.read_mask_file(tmp_path / "m.png").to_mask(5, 3)
     assert np.argwhere(found).tolist() == [[4, 2]]
 
 
@@ -182,14 +184,14 @@ def test_typed_crops_are_boxes_of_the_image_or_files(tmp_path):
 
 def test_errors_become_one_line():
     assert (
-        options_module.sentence(ValueError("a\n  b")) == "a b"
-        and options_module.sentence(OSError()) == "OSError"
+        options_module.format_error(ValueError("a\n  b")) == "a b"
+        and options_module.format_error(OSError()) == "OSError"
     )
     assert (
-        options_module.sentence(ImportError("x")) == "x"
-        and options_module.sentence(TypeError("y")) == "y"
+        options_module.format_error(ImportError("x")) == "x"
+        and options_module.format_error(TypeError("y")) == "y"
     )
-    assert options_module.sentence(KeyError("z")).startswith(
+    assert options_module.format_error(KeyError("z")).startswith(
         "KeyError: 'z' (this is a mistake of ours"
     )
     for error in (
@@ -197,12 +199,12 @@ def test_errors_become_one_line():
         RuntimeError("CUDA out of memory"),
         RuntimeError("can't allocate memory: 9"),
     ):
-        assert options_module.no_memory(error) and "too little memory" in options_module.sentence(
+        assert options_module.is_out_of_memory(
             error
-        )
-    assert not options_module.no_memory(RuntimeError("shapes")) and not options_module.no_memory(
-        ValueError("out of memory")
-    )
+        ) and "too little memory" in options_module.format_error(error)
+    assert not options_module.is_out_of_memory(
+        RuntimeError("shapes")
+    ) and not options_module.is_out_of_memory(ValueError("out of memory"))
 
 
 def raising(error):
@@ -215,18 +217,18 @@ def raising(error):
 def test_exit_codes(monkeypatch, capsys):
     monkeypatch.delenv("FERRETLITE_TRACEBACK", raising=False)
     assert (
-        options_module.guarded(lambda args: None, None) == 0
-        and options_module.guarded(lambda args: args, 3) == 3
+        options_module.run_guarded(lambda args: None, None) == 0
+        and options_module.run_guarded(lambda args: args, 3) == 3
     )
-    assert options_module.guarded(raising(KeyboardInterrupt()), None) == 130
+    assert options_module.run_guarded(raising(KeyboardInterrupt()), None) == 130
     assert "stopped" in capsys.readouterr().err
-    assert options_module.guarded(raising(ValueError("no")), None) == 2
+    assert options_module.run_guarded(raising(ValueError("no")), None) == 2
     out, err = capsys.readouterr()
     assert err == "ferretlite: no\n" and out == ""
     gone = []
     monkeypatch.setattr(os, "dup2", lambda new, old: gone.append(old))
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: 77, flush=lambda: None))
-    assert options_module.guarded(raising(BrokenPipeError()), None) == 141 and gone == [77]
+    assert options_module.run_guarded(raising(BrokenPipeError()), None) == 141 and gone == [77]
 
 
 def test_flags_that_belong_to_another_word():
@@ -247,7 +249,7 @@ def test_a_folder_is_no_json_file(tmp_path):
 
 def test_noise_goes_to_the_other_stream(capsys, monkeypatch):
     monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
-    with options_module.quiet():
+    with options_module.redirect_output():
         print("noise")
         assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     print("said")
@@ -386,7 +388,7 @@ def test_options_of_the_machine_reach_their_fields(tmp_path):
     plain = ["train", "--out", "x", *words.split(), "--group", "--tensorboard"]
     args = cli.make_parser().parse_args([*plain, "--fsdp", str(file)])
     slow = dict(sampler=0.5, language_model=0.1)
-    assert model_commands.machine_options(args) == Options(
+    assert model_commands.make_run_options(args) == RunOptions(
         at_once=3,
         checkpointing=True,
         lora=5,
@@ -397,13 +399,13 @@ def test_options_of_the_machine_reach_their_fields(tmp_path):
     )
     for flag in ("checkpointing", "group", "tensorboard"):  # each one by itself
         args = cli.make_parser().parse_args(["train", "--out", "x", f"--{flag}"])
-        assert model_commands.machine_options(args) == Options(**{flag: True})
+        assert model_commands.make_run_options(args) == RunOptions(**{flag: True})
     args = cli.make_parser().parse_args(["train", "--out", "x", "--deepspeed", str(file)])
-    assert model_commands.machine_options(args) == Options(deepspeed=str(file))
-    assert model_commands.rate_text("a=0.5") == ("a", 0.5)
+    assert model_commands.make_run_options(args) == RunOptions(deepspeed=str(file))
+    assert model_commands.parse_rate("a=0.5") == ("a", 0.5)
     for text in ("a", "=0.5", "a=0", "a=x", "a=-1"):
         with pytest.raises(argparse.ArgumentTypeError, match="PART=FACTOR"):
-            model_commands.rate_text(text)
+            model_commands.parse_rate(text)
 
 
 def test_train_hands_on_what_was_typed(capsys, noted):
@@ -415,10 +417,10 @@ def test_train_hands_on_what_was_typed(capsys, noted):
     folder = WEIGHTS / "tiny"
     assert args[:6] == ("small", "2", "here", 48, None, True) and args[7] == 5
     assert Path(args[6]) == folder
-    assert options == dict(lm="words", compile=True, options=Options(lora=4), data="m.json")
+    assert options == dict(lm="words", compile=True, options=RunOptions(lora=4), data="m.json")
     assert code == 0 and said.startswith("the/run now loads as a model")
     ran(capsys, "train", "--minutes", "2.5", "--out", "here")
-    assert asked[1][1] == dict(lm=None, compile=False, options=Options(), data=None)
+    assert asked[1][1] == dict(lm=None, compile=False, options=RunOptions(), data=None)
     assert asked[1][0] == ("tiny", "all", "here", None, 2.5, False, None, 0)
 
 
@@ -478,7 +480,7 @@ def test_whose_flags_of_pretraining_are(capsys, noted, flag, owners):
 
 def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
     asked = noted("training.speed", "bench_train", dict(a=1))
-    noted("training.speed", "bench_lines", "a table")
+    noted("training.speed", "format_training_bench", "a table")
     assert ran(capsys, "bench", "train")[:2] == (0, "a table\n")
     assert ran(capsys, "bench", "train", "--steps", "9", "--json", tmp_path / "b.json")[0] == 0
     assert asked == [((), {}), ((), dict(steps=9))]
@@ -496,10 +498,10 @@ def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
 def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
     rows = dict(rows=[dict(right=r) for r in right])
     asked = noted("evaluation.kernel_speed", "bench_kernels", rows)
-    noted("evaluation.kernel_speed", "kernel_lines", "a table")
+    noted("evaluation.kernel_speed", "format_kernel_table", "a table")
     drawn = noted(
         "evaluation.kernel_speed",
-        "draw_kernels",
+        "draw_kernel_times",
         SimpleNamespace(savefig=lambda *a, **k: drawn.append((a, k))),
     )
     found, out, err = ran(capsys, "bench", "kernels", "--quick", "--json", tmp_path / "k.json")
@@ -546,7 +548,7 @@ def test_scenes_are_numbered_from_the_seed(capsys, monkeypatch, noted, tmp_path)
     assert ran(capsys, "scenes", tmp_path / "b", "--format", "all")[1] == "a tree\n"
     assert asked[0][0][1] == tmp_path / "b" and callable(asked[0][0][0])
     monkeypatch.setattr(
-        "ferretlite.data.recipes.EXPORTS", dict(grit=lambda scenes, out: len(list(scenes)))
+        "ferretlite.data.recipes.FORMAT_EXPORTERS", dict(grit=lambda scenes, out: len(list(scenes)))
     )
     assert ran(capsys, "scenes", tmp_path / "c", "--format", "grit", "--n", "2")[1] == "2\n"
 
@@ -562,23 +564,23 @@ def test_scenes_are_numbered_from_the_seed(capsys, monkeypatch, noted, tmp_path)
     ],
 )
 def test_nothing_is_written_over_other_files(tmp_path, format, file, taken):
-    cli.check_free(tmp_path, format)
-    cli.check_free(tmp_path / "new", format)
+    cli.check_unused(tmp_path, format)
+    cli.check_unused(tmp_path / "new", format)
     (tmp_path / file).touch()
     if taken:
         with pytest.raises(ValueError, match="already holds"):
-            cli.check_free(tmp_path, format)
+            cli.check_unused(tmp_path, format)
     else:
-        cli.check_free(tmp_path, format)
+        cli.check_unused(tmp_path, format)
     with pytest.raises(ValueError, match="is a file"):
-        cli.check_free(tmp_path / file, format)
+        cli.check_unused(tmp_path / file, format)
 
 
 def test_a_preset_mixture_is_printed(capsys):
-    from ferretlite.data.recipes import PRESETS
+    from ferretlite.data.recipes import PAPER_RECIPES
 
     code, said, _ = ran(capsys, "data", "preset", "ferret-v2")
-    assert code == 0 and json.loads(said) == PRESETS["ferret-v2"]
+    assert code == 0 and json.loads(said) == PAPER_RECIPES["ferret-v2"]
     assert ran(capsys, "data", "preset", "ferret-v3")[0] == 2
     for flag in ("--root a", "--stage 1", "--out b", "--model c"):
         code, _, err = ran(capsys, "data", "preset", "ferret-v2", *flag.split())
@@ -626,7 +628,7 @@ def test_megabytes_are_millions_of_bytes(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"0" * 1_500_000)
     (tmp_path / "y").write_bytes(b"0" * 500_000)
-    assert cli.megabytes(tmp_path) == 2.0
+    assert cli.measure_megabytes(tmp_path) == 2.0
 
 
 def test_versions_of_what_is_installed(monkeypatch):
@@ -638,7 +640,7 @@ def test_versions_of_what_is_installed(monkeypatch):
         return "v " + name
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = cli.versions()
+    found = cli.list_versions()
     assert found["torch"] == "v torch" and found["triton"] is None and "pycocotools" in found
 
 
@@ -671,7 +673,7 @@ def test_the_quick_check_names_the_largest_thing(monkeypatch):
 def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows, code):
     monkeypatch.setattr(cli, "quick_check", lambda: ("said", "true", empty))
     asked = noted("evaluation.selftest", "selftest", rows)
-    noted("evaluation.selftest", "selftest_lines", "lines")
+    noted("evaluation.selftest", "format_selftest", "lines")
     found, said, _ = ran(capsys, "doctor", *["--selftest"] * selftest)
     assert found == code and len(asked) == (rows is not None)
     assert "'said' where the truth is 'true'" in said and ("lines" in said) == (rows is not None)
@@ -682,8 +684,8 @@ def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows
 
 
 def test_plan_hands_on_what_was_typed(capsys, noted):
-    asked = noted("evaluation.planning", "plan", dict(a=1))
-    noted("evaluation.planning", "plan_lines", "lines")
+    asked = noted("evaluation.planning", "plan_training", dict(a=1))
+    noted("evaluation.planning", "format_plan", "lines")
     words = "--gpus 3 --gpu-memory 24.5 --gpu a100 --utilisation 0.3 --sharding none --lora 6"
     code, said, _ = ran(
         capsys, "plan", "small", *words.split(), "--text", "77", "--keep-activations"
@@ -695,7 +697,7 @@ def test_plan_hands_on_what_was_typed(capsys, noted):
 
 
 def test_convert_and_demo_hand_on_what_was_typed(capsys, noted, tmp_path):
-    asked = noted("evaluation.selftest", "convert", "there")
+    asked = noted("model.conversion", "convert_checkpoint", "there")
     code, said, _ = ran(capsys, "convert", "a", "b", "--tower", "c")
     assert asked == [(("a", "b", "c"), {})] and said.startswith("there now loads as a model")
     cards = [SimpleNamespace(right=r) for r in (True, False, True)]
@@ -712,7 +714,7 @@ def test_an_experiment_hands_on_what_was_typed(capsys, noted, monkeypatch):
     found = dict(a=[1, 2])
     asked = noted("evaluation.experiments", "run_study", found)
     noted("evaluation.experiments", "judge_claims", [])
-    noted("evaluation.experiments", "claim_lines", "claims")
+    noted("evaluation.experiments", "format_claims", "claims")
     code, said, err = ran(
         capsys, "experiment", "resolution", "--seeds", "2", "--samples", "5", "--out", "o"
     )

@@ -12,14 +12,14 @@ import torch
 from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
 from ferretlite.evaluation.selftest import (
-    answer_all,
-    answers_apart,
-    apart,
-    exact_products,
-    parity,
-    same_neighbours,
+    answer_scenes,
+    compare_answers,
+    compare_devices,
+    force_float32_products,
+    format_selftest,
+    measure_distance,
+    replay_neighbours,
     selftest,
-    selftest_lines,
 )
 from ferretlite.model import modeling as model_module
 from ferretlite.model.configuration import FerretConfig
@@ -31,13 +31,13 @@ from ferretlite.scenes.world import make_scene
 from ferretlite.training.distributed import SteadyTrainer, newest_checkpoint
 from ferretlite.training.run import train
 from ferretlite.training.speed import (
-    bench_lines,
     bench_train,
-    seconds_per_sample,
-    seconds_per_scene,
+    format_training_bench,
+    measure_seconds_per_sample,
+    measure_seconds_per_scene,
 )
-from ferretlite.training.stages import PARTS, STAGES, load_model, prepare_stage, start_model
-from ferretlite.training.trainer import StageTrainer, stage_arguments
+from ferretlite.training.stages import FERRET_PARTS, STAGES, load_model, prepare_stage, start_model
+from ferretlite.training.trainer import StageTrainer, make_training_arguments
 from ferretlite.vision.ferret_v1_sampler import FerretSampler
 from ferretlite.vision.sampler import (
     MeanSampler,
@@ -81,7 +81,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         "tiny",
         tuple(replace(s, batch_size=4, share=1 / 3, scenes=8) for s in STAGES["tiny"]),
     )
-    step, arguments = StageTrainer.training_step, stage_arguments
+    step, arguments = StageTrainer.training_step, make_training_arguments
 
     def often(*args):
         found = arguments(*args)
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr("ferretlite.training.trainer.stage_arguments", often)
+    monkeypatch.setattr("ferretlite.training.trainer.make_training_arguments", often)
     monkeypatch.setattr(StageTrainer, "make_training_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(out=tmp_path / "run", samples=60, progress=False)
@@ -107,14 +107,14 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 def test_minutes_are_planned_on_the_gpu(tmp_path):
     model, processor = start_model()
     model.to("cuda")
-    assert 0 < seconds_per_sample(model, processor, STAGES["tiny"][2], 0, n=2) < 1
-    assert 0 < seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=2) < 10
+    assert 0 < measure_seconds_per_sample(model, processor, STAGES["tiny"][2], 0, n=2) < 1
+    assert 0 < measure_seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=2) < 10
 
 
 @cuda
 def test_the_bench_counts_on_the_gpu():
     found = bench_train(steps=2)
-    print(bench_lines(found))
+    print(format_training_bench(found))
     assert (
         found["device"] == "cuda"
         and 0 < found["share_of_peak"] < 1
@@ -125,7 +125,7 @@ def test_the_bench_counts_on_the_gpu():
 @cuda
 @presets
 def test_every_part_computes_what_the_cpu_computes(preset):
-    for what, far in parity(preset, "cuda"):
+    for what, far in compare_devices(preset, "cuda"):
         assert far < (1e-3 if "gradients" in what else 1e-4), what
 
 
@@ -133,12 +133,12 @@ def test_every_part_computes_what_the_cpu_computes(preset):
 @presets
 def test_generated_answers_are_the_cpus(preset):
     chosen = []
-    with exact_products():
+    with force_float32_products():
         here, there = (
-            answer_all(Ferret.load(preset, device, torch.float32), 12, chosen, replay=k > 0)
+            answer_scenes(Ferret.load(preset, device, torch.float32), 12, chosen, replay=k > 0)
             for k, device in enumerate(("cpu", "cuda"))
         )
-    equal, gap = answers_apart(here, there)
+    equal, gap = compare_answers(here, there)
     assert gap < 1e-3 and equal >= 0.75
 
 
@@ -176,7 +176,7 @@ def test_the_sampler_reads_the_same_vectors_and_sends_back_the_same_gradients(ki
             sampler.to(device),
         )
         sampler.zero_grad()
-        with exact_products(), same_neighbours(sampler, chosen, replay=k > 0):
+        with force_float32_products(), replay_neighbours(sampler, chosen, replay=k > 0):
             vectors = sampler(held, REGIONS, SIZES)
         sum(v.square().sum() for v in vectors).backward()
         found[device] = (
@@ -185,7 +185,7 @@ def test_the_sampler_reads_the_same_vectors_and_sends_back_the_same_gradients(ki
             [p.grad.clone() for p in sampler.parameters()],
         )
     for here, there in zip(found["cpu"], found["cuda"]):
-        assert apart(here, there) < 1e-4
+        assert measure_distance(here, there) < 1e-4
 
 
 @cuda
@@ -218,7 +218,7 @@ def test_dice_of_either_device_drive_the_sampler():
 @cuda
 def test_the_selftest_finds_nothing_wrong():
     rows = selftest()
-    print(selftest_lines(rows))
+    print(format_selftest(rows))
     assert all(row[-1] for row in rows)
 
 
@@ -227,7 +227,7 @@ def test_the_selftest_finds_nothing_wrong():
 
 def test_the_selftest_tells_right_from_wrong(monkeypatch):
     "It compares float64 here; a part that computes something else is found."
-    rows = parity("tiny", "cpu", torch.float64)
+    rows = compare_devices("tiny", "cpu", torch.float64)
     assert {
         "towers",
         "projectors",
@@ -244,19 +244,21 @@ def test_the_selftest_tells_right_from_wrong(monkeypatch):
         return maps if self.dtype == torch.float32 else [m * 1.01 for m in maps]
 
     monkeypatch.setattr(FerretForConditionalGeneration, "look", wrong)
-    assert dict(parity("tiny", "cpu", torch.float64))["towers"] == pytest.approx(0.01, rel=0.01)
+    assert dict(compare_devices("tiny", "cpu", torch.float64))["towers"] == pytest.approx(
+        0.01, rel=0.01
+    )
 
 
 def test_answers_that_part_are_judged_by_their_logits():
     logits = [torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.0005, 0.0]])] * 2
     here = torch.tensor([[2, 2], [1, 1]]), logits
-    assert answers_apart(here, here) == (1.0, 0.0)
-    assert answers_apart(here, (torch.tensor([[2, 2], [1, 0]]), logits)) == (
+    assert compare_answers(here, here) == (1.0, 0.0)
+    assert compare_answers(here, (torch.tensor([[2, 2], [1, 0]]), logits)) == (
         0.5,
         pytest.approx(0.0005, abs=1e-6),
     )
-    assert answers_apart(here, (torch.tensor([[2, 1], [1, 1]]), logits))[1] == pytest.approx(4)
-    report = selftest_lines([("a", 1e-5, 1e-4, True), ("b", float("nan"), 1e-4, False)], "cpu")
+    assert compare_answers(here, (torch.tensor([[2, 1], [1, 1]]), logits))[1] == pytest.approx(4)
+    report = format_selftest([("a", 1e-5, 1e-4, True), ("b", float("nan"), 1e-4, False)], "cpu")
     assert "no CUDA here" in report and "BAD  b" in report and "1 of 2 as they should be" in report
 
 
@@ -275,7 +277,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     model.language_model.set_attn_implementation("eager")
     stage = replace(
         STAGES["tiny-griffon" if "griffon" in preset else "tiny"][-1],
-        trains=PARTS[2:] + ("crop_projector",),
+        trains=FERRET_PARTS[2:] + ("crop_projector",),
         look=0 if paper else 0.3,
     )
     prepare_stage(model, stage)

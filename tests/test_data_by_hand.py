@@ -10,17 +10,17 @@ from PIL import Image
 
 from ferretlite.data import readers
 from ferretlite.data.batches import Collator, ConversationDataset, Revisited, SceneStream
-from ferretlite.data.coco import CocoScenes, polygon_mask, read_mask
+from ferretlite.data.coco import CocoScenes, fill_polygons, read_coco_mask
 from ferretlite.data.readers import (
-    Files,
+    AnnotationReader,
     cache_folder,
-    coco_id,
-    inside,
-    mapped,
-    need,
-    pack,
-    typed,
-    unpack,
+    check_types,
+    map_packed_file,
+    pack_records,
+    read_coco_id,
+    require_keys,
+    resolve_inside,
+    split_head,
     walk_json,
 )
 from ferretlite.regions.geometry import Box
@@ -41,12 +41,14 @@ def listing(numbers, **options):
     """
     names = [f"{n:012d}.jpg" if isinstance(n, int) else n for n in numbers]
 
-    class Listed(Files):
+    class Listed(AnnotationReader):
         def sources(self):
             return []
 
         def rows(self):
-            return dict(told=1), ((dict(k=k), name, coco_id(name)) for k, name in enumerate(names))
+            return dict(told=1), (
+                (dict(k=k), name, read_coco_id(name)) for k, name in enumerate(names)
+            )
 
         def make(self, i, record):
             return record["k"]
@@ -169,38 +171,38 @@ def test_json_that_is_no_file_or_no_text_is_named(tmp_path):
 def test_packed_records_come_back_in_their_order(tmp_path, n):
     rows = [(dict(k=k, text="ü"), f"{k}.jpg", 7 * k - 1) for k in range(n)]
     for path in (None, tmp_path / "a.arrow"):
-        head, table = unpack(pack(iter(rows), path, dict(names=[1, 2])))
+        head, table = split_head(pack_records(iter(rows), path, dict(names=[1, 2])))
         assert head == dict(names=[1, 2]) and len(table) == n
         assert table.data.column("coco").to_pylist() == [7 * k - 1 for k in range(n)]
         assert table.data.column("picture").to_pylist() == [f"{k}.jpg" for k in range(n)]
         assert [json.loads(table[k]["record"])["k"] for k in range(0, n, 333)] == list(
             range(0, n, 333)
         )
-    assert unpack(pack([]))[0] == {}
-    assert unpack(mapped(tmp_path / "a.arrow"))[0] == dict(names=[1, 2])
+    assert split_head(pack_records([]))[0] == {}
+    assert split_head(map_packed_file(tmp_path / "a.arrow"))[0] == dict(names=[1, 2])
 
 
 def test_what_a_record_lacks_or_holds_wrongly():
-    need(dict(a=1, b=None), ("a", "b"), "it")
+    require_keys(dict(a=1, b=None), ("a", "b"), "it")
     for record in (dict(a=1), ["a", "b"], "ab", None):
         with pytest.raises(ValueError, match="it has no '[ab]': expected a, b"):
-            need(record, ("a", "b"), "it")
-    typed(
+            require_keys(record, ("a", "b"), "it")
+    check_types(
         dict(a=1, b="x"),
         dict(a=(int, "a number"), b=((int, str), "either"), c=(int, "a number")),
         "it",
     )
     for value in (True, "1", 1.0, None):
         with pytest.raises(ValueError, match="it has the a .*: expected a number"):
-            typed(dict(a=value), dict(a=(int, "a number")), "it")
+            check_types(dict(a=value), dict(a=(int, "a number")), "it")
 
 
 def test_names_inside_a_folder_and_outside_of_it(tmp_path):
-    assert inside(tmp_path, "a/b.jpg", "x") == tmp_path / "a" / "b.jpg"
-    assert inside(tmp_path, "a/../b.jpg", "x") == tmp_path / "b.jpg"
+    assert resolve_inside(tmp_path, "a/b.jpg", "x") == tmp_path / "a" / "b.jpg"
+    assert resolve_inside(tmp_path, "a/../b.jpg", "x") == tmp_path / "b.jpg"
     for name in ("../b.jpg", f"../{tmp_path.name}x/b.jpg", "/b.jpg", None, "a\0b"):
         with pytest.raises(ValueError, match="x: its file name leads out of"):
-            inside(tmp_path, name, "x")
+            resolve_inside(tmp_path, name, "x")
 
 
 def test_numbers_of_coco_pictures():
@@ -216,7 +218,7 @@ def test_numbers_of_coco_pictures():
         "000000000012.jpg.txt": -1,
         "": -1,
     }
-    assert {name: coco_id(name) for name in known} == known
+    assert {name: read_coco_id(name) for name in known} == known
 
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
@@ -225,7 +227,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("FERRETLITE_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "ferretlite"
-    assert readers.LARGE == 64 * 1024 * 1024
+    assert readers.MIN_PACKED_BYTES == 64 * 1024 * 1024
 
 
 def test_rows_are_left_out_by_number_and_by_name():
@@ -274,11 +276,11 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     """The packed file is named by what it depends on: also by the time of the file, which may
     change and keep its size.
     """
-    monkeypatch.setattr("ferretlite.data.readers.LARGE", 1)
+    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 1)
     source, made = tmp_path / "a.txt", []
     source.write_text("one")
 
-    class Packed(Files):
+    class Packed(AnnotationReader):
         options = ("kind",)
 
         def __init__(self, kind, cache):
@@ -313,11 +315,11 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     Other("x", tmp_path / "c")
     assert len(made) == 5
     monkeypatch.setattr(
-        "ferretlite.data.readers.LARGE", 6
+        "ferretlite.data.readers.MIN_PACKED_BYTES", 6
     )  # five bytes are few: nothing is packed into a file
     Packed("z", tmp_path / "d")
     assert not (tmp_path / "d").exists()
-    monkeypatch.setattr("ferretlite.data.readers.LARGE", 5)
+    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 5)
     monkeypatch.setenv("FERRETLITE_CACHE", str(tmp_path / "d"))
     Packed("z", None)
     assert len(list((tmp_path / "d").iterdir())) == 1
@@ -327,7 +329,9 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
 
 
 def drawn(*polygons, size=(6, 9)):
-    return ["".join(".#"[v] for v in row) for row in polygon_mask(list(polygons), size).astype(int)]
+    return [
+        "".join(".#"[v] for v in row) for row in fill_polygons(list(polygons), size).astype(int)
+    ]
 
 
 def test_polygons_own_the_pixels_whose_centre_they_hold():
@@ -398,19 +402,21 @@ def test_two_polygons_are_joined_and_one_that_crosses_itself_has_a_hole():
 )
 def test_what_is_no_polygon_is_refused(polygon):
     with pytest.raises(ValueError):
-        polygon_mask([polygon], (6, 9))
+        fill_polygons([polygon], (6, 9))
 
 
 def test_masks_of_annotations():
     size = (6, 9)
-    triangle = read_mask([[1, 2, 5, 2, 5, 4, 1, 4]], size)
+    triangle = read_coco_mask([[1, 2, 5, 2, 5, 4, 1, 4]], size)
     assert triangle.area == 8 and triangle.size == size and triangle.box() == Box(1, 2, 5, 4)
     # column by column: 14 pixels, then 2 of the third column, and the rest
-    assert read_mask(dict(size=[6, 9], counts=[14, 2, 38]), size).box() == Box(2, 2, 3, 4)
-    assert read_mask(None, size) is read_mask([], size) is read_mask({}, size) is None
-    assert read_mask([[0, 0, 0.4, 0, 0.4, 0.4]], size) is None
+    assert read_coco_mask(dict(size=[6, 9], counts=[14, 2, 38]), size).box() == Box(2, 2, 3, 4)
+    assert (
+        read_coco_mask(None, size) is read_coco_mask([], size) is read_coco_mask({}, size) is None
+    )
+    assert read_coco_mask([[0, 0, 0.4, 0, 0.4, 0.4]], size) is None
     with pytest.raises(ValueError, match="size"):
-        read_mask(dict(size=[9, 6], counts=[14, 2, 38]), size)
+        read_coco_mask(dict(size=[9, 6], counts=[14, 2, 38]), size)
 
 
 # -- COCO

@@ -14,30 +14,30 @@ import torch
 from PIL import Image
 
 from ferretlite.data.dialogues import (
-    BLANK,
-    FRACTIONS,
-    PLACE,
+    BLANK_IMAGE,
+    FRACTION_BOX_PATTERN,
+    PLACEHOLDER_PATTERN,
     GritDialogues,
     LlavaDialogues,
+    convert_from_square,
     export_grit,
     export_llava,
-    from_square,
-    placed_text,
-    words,
+    fill_placeholders,
+    strip_turn_marks,
 )
 from ferretlite.data.pseudo_boxes import (
     GroundingDino,
     NameFinder,
     WordFinder,
     WordReader,
-    named_in,
-    suppressed,
-    unify,
-    with_places,
+    add_placeholders,
+    add_pseudo_boxes,
+    find_names,
+    suppress_overlaps,
 )
 from ferretlite.regions.geometry import Box, Mask, box_iou
 from ferretlite.regions.grammar import Grounding
-from ferretlite.scenes.turns import SWITCH
+from ferretlite.scenes.turns import GROUNDING_SWITCH
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 HEIGHT, WIDTH = 80, 200
@@ -54,27 +54,27 @@ def test_the_kth_placeholder_gets_the_kth_place_in_the_order_they_are_written():
         return place.upper()
 
     text = "Is <bbox_location1> on<bbox_location0>, and <bbox_location1>?"
-    assert placed_text(text, ["a", "b"], write) == "Is B on A, and B?"
+    assert fill_placeholders(text, ["a", "b"], write) == "Is B on A, and B?"
     assert seen == ["b", "a", "b"]
-    assert placed_text("<bbox_location0> is red", ["a"], write) == "A is red"
-    assert placed_text("nothing", [], write) == "nothing"
+    assert fill_placeholders("<bbox_location0> is red", ["a"], write) == "A is red"
+    assert fill_placeholders("nothing", [], write) == "nothing"
     with pytest.raises(ValueError, match="found <bbox_location2> with 2 boxes"):
-        placed_text("<bbox_location2>", ["a", "b"], write)
-    assert PLACE.sub("", "a dog <bbox_location12>.") == "a dog."
+        fill_placeholders("<bbox_location2>", ["a", "b"], write)
+    assert PLACEHOLDER_PATTERN.sub("", "a dog <bbox_location12>.") == "a dog."
 
 
 def test_marks_of_ours_are_no_words():
-    assert words("<image>\nWhat is   this?") == "What is this?"
-    assert words("What is <region> and\t<crop>?\nTell me.") == "What is and ?\nTell me."
-    assert words("Look.\n<image>") == "Look."
-    assert words("a <image> b\nc") == "a b\nc"
+    assert strip_turn_marks("<image>\nWhat is   this?") == "What is this?"
+    assert strip_turn_marks("What is <region> and\t<crop>?\nTell me.") == "What is and ?\nTell me."
+    assert strip_turn_marks("Look.\n<image>") == "Look."
+    assert strip_turn_marks("a <image> b\nc") == "a b\nc"
 
 
 def test_a_conversation_without_an_image_looks_at_a_white_square():
     assert (
-        BLANK.size == (64, 64)
-        and BLANK.getpixel((5, 60)) == (255, 255, 255)
-        and BLANK.mode == "RGB"
+        BLANK_IMAGE.size == (64, 64)
+        and BLANK_IMAGE.getpixel((5, 60)) == (255, 255, 255)
+        and BLANK_IMAGE.mode == "RGB"
     )
 
 
@@ -238,7 +238,7 @@ def test_coordinates_are_asked_for_by_the_switch_or_left_out(tmp_path):
     ]
     always = grit(tmp_path, turns, [[], [A]], switch=1.0)
     assert [(t.prompt, t.answer) for t in always[0].turns] == [
-        ("What is left?\n" + SWITCH, written),
+        ("What is left?\n" + GROUNDING_SWITCH, written),
         ("Is it big?", "Yes."),
     ]
     never = grit(tmp_path, turns, [[], [A]], switch=0.0)
@@ -247,7 +247,9 @@ def test_coordinates_are_asked_for_by_the_switch_or_left_out(tmp_path):
         ("Is it big?", "Yes."),
     ]
     some = grit(tmp_path, turns, [[], [A]], switch=0.25)
-    asked = sum(SWITCH in some.converse(0, random.Random(k)).turns[0].prompt for k in range(200))
+    asked = sum(
+        GROUNDING_SWITCH in some.converse(0, random.Random(k)).turns[0].prompt for k in range(200)
+    )
     assert 0.17 < asked / 200 < 0.34
 
 
@@ -337,7 +339,9 @@ def test_exported_llava_records(tmp_path):
 
 
 def test_fractions_are_four_numbers_from_zero_to_one():
-    assert [m.group() for m in FRACTIONS.finditer("a [0.25, 1, 0,.5] b [0.1,0.2,0.3,0.4]")] == [
+    assert [
+        m.group() for m in FRACTION_BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [0.1,0.2,0.3,0.4]")
+    ] == [
         "[0.25, 1, 0,.5]",
         "[0.1,0.2,0.3,0.4]",
     ]
@@ -348,16 +352,20 @@ def test_fractions_are_four_numbers_from_zero_to_one():
         "[0.1, 0.2, 0.3, 0.4, 0.5]",
         "0.1, 0.2, 0.3, 0.4",
     ):
-        assert not FRACTIONS.search(text)
+        assert not FRACTION_BOX_PATTERN.search(text)
 
 
 def test_fractions_of_a_padded_square():
     # 80 high, 200 wide: 60 above and below the image
-    assert from_square([0.1, 0.4, 0.3, 0.65], (80, 200)).list() == pytest.approx([20, 20, 60, 70])
-    assert from_square([0.4, 0.1, 0.65, 0.3], (200, 80)).list() == pytest.approx([20, 20, 70, 60])
-    assert from_square([0, 0, 1, 0.5], (80, 200)).list() == pytest.approx([0, 0, 200, 40])
+    assert convert_from_square([0.1, 0.4, 0.3, 0.65], (80, 200)).list() == pytest.approx(
+        [20, 20, 60, 70]
+    )
+    assert convert_from_square([0.4, 0.1, 0.65, 0.3], (200, 80)).list() == pytest.approx(
+        [20, 20, 70, 60]
+    )
+    assert convert_from_square([0, 0, 1, 0.5], (80, 200)).list() == pytest.approx([0, 0, 200, 40])
     with pytest.raises(ValueError, match="outside"):
-        from_square([0, 0, 1, 0.2], (80, 200))
+        convert_from_square([0, 0, 1, 0.2], (80, 200))
 
 
 def llava(tmp_path, turns, **options):
@@ -407,11 +415,11 @@ def test_places_stand_behind_their_words_and_the_longest_of_those_that_overlap_s
     text = "A hot dog, a cat and a dog."
     one, two, three = Box(1, 2, 3, 4), Box(5, 6, 7, 8), Box(9, 9, 10, 12)
     found = [(23, 26, [three]), (6, 9, [two]), (2, 9, [one, two]), (2, 5, [three]), (13, 16, [])]
-    told, boxes = with_places(text, found)
+    told, boxes = add_placeholders(text, found)
     assert told == "A hot dog <bbox_location0> <bbox_location1>, a cat and a dog <bbox_location2>."
     assert boxes == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 10, 12]]
     assert (
-        with_places("abcd", [(0, 2, [one]), (2, 4, [two])])[0]
+        add_placeholders("abcd", [(0, 2, [one]), (2, 4, [two])])[0]
         == "ab <bbox_location0>cd <bbox_location1>"
     )
 
@@ -437,7 +445,9 @@ def test_unified_records_by_hand(tmp_path):
             if (k := text.find(w)) >= 0
         ]
 
-    assert unify(reader, find, tmp_path / "out.json", 3) == dict(records=3, grounded=1, boxes=4)
+    assert add_pseudo_boxes(reader, find, tmp_path / "out.json", 3) == dict(
+        records=3, grounded=1, boxes=4
+    )
     first, second, third = json.loads((tmp_path / "out.json").read_text())
     assert asked == [((WIDTH, HEIGHT), t) for t in ("A cat.", "A dog and a cat.", "A cow.")]
     answers = [
@@ -449,22 +459,24 @@ def test_unified_records_by_hand(tmp_path):
     assert (first["image_h"], first["image_w"], first["id"]) == (HEIGHT, WIDTH, 1)
     assert second == dict(id=2, conversations=records[1]["conversations"], box_x1y1x2y2=[[], []])
     assert third["conversations"] == records[2]["conversations"]
-    assert unify(reader, find, tmp_path / "out.json") == dict(records=4, grounded=2, boxes=5)
-    assert unify(reader, find, tmp_path / "out.json", 9)["records"] == 4
+    assert add_pseudo_boxes(reader, find, tmp_path / "out.json") == dict(
+        records=4, grounded=2, boxes=5
+    )
+    assert add_pseudo_boxes(reader, find, tmp_path / "out.json", 9)["records"] == 4
 
 
 def test_names_in_a_text_are_singular_or_plural_in_any_case():
     text = "Mice, a MOUSE; two wine glasses. Mousetrap, glass"
-    found = named_in(text, ["mouse", "glass", "wine glass"])
+    found = find_names(text, ["mouse", "glass", "wine glass"])
     assert [(text[a:b], n) for a, b, n in found] == [
         ("Mice", "mouse"),
         ("MOUSE", "mouse"),
         ("wine glasses", "wine glass"),
         ("glass", "glass"),
     ]
-    assert named_in("a c++ book", ["c++"]) == [(2, 5, "c++")]
-    assert named_in("anything", []) == []
-    assert named_in("sheepdog un-sheep", ["sheep"]) == [(12, 17, "sheep")]
+    assert find_names("a c++ book", ["c++"]) == [(2, 5, "c++")]
+    assert find_names("anything", []) == []
+    assert find_names("sheepdog un-sheep", ["sheep"]) == [(12, 17, "sheep")]
 
 
 def test_a_name_that_stands_for_more_than_five_boxes_is_left_alone():
@@ -495,16 +507,16 @@ def test_of_boxes_that_overlap_too_much_the_best_stays():
     )
     scores = torch.tensor([0.5, 0.6, 0.9, 0.8, 0.7])
     # of number 3 number 0 takes .9 and number 1 5/9; of number 2 number 4 takes 9/11
-    assert suppressed(boxes, scores, 0.7) == [2, 3, 1]
-    assert suppressed(boxes, scores, 0.55) == [2, 3]
-    assert suppressed(boxes, scores, 0.95) == [2, 3, 4, 1, 0]
-    assert suppressed(
+    assert suppress_overlaps(boxes, scores, 0.7) == [2, 3, 1]
+    assert suppress_overlaps(boxes, scores, 0.55) == [2, 3]
+    assert suppress_overlaps(boxes, scores, 0.95) == [2, 3, 4, 1, 0]
+    assert suppress_overlaps(
         torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.1, 0.2]), 0.5
     ) == [
         1,
         0,
     ]  # exactly half stays
-    assert suppressed(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
+    assert suppress_overlaps(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
     rng = torch.Generator().manual_seed(0)
     corner = torch.rand(30, 2, generator=rng) * 20
     many, sure = (
@@ -516,7 +528,7 @@ def test_of_boxes_that_overlap_too_much_the_best_stays():
         best, *left = left
         wanted.append(best)
         left = [k for k in left if box_iou(many[best][None], many[k][None]).item() <= 0.4]
-    assert suppressed(many, sure, 0.4) == wanted
+    assert suppress_overlaps(many, sure, 0.4) == wanted
 
 
 class Spelling:

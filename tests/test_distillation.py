@@ -14,14 +14,14 @@ from PIL import Image
 
 from ferretlite.pretraining import dino as distillation
 from ferretlite.pretraining.dino import (
-    Crops,
+    MultiCropViews,
     PrototypeHead,
     SelfDistiller,
+    balance_shares,
     collate_crops,
-    distilled_scores,
+    count_used_words,
     pretrain_dino,
-    share_out,
-    words_used,
+    score_distillation,
 )
 
 
@@ -32,12 +32,12 @@ def defaults(function):
 
 def test_defaults_are_the_documented_ones():
     cuts = dict(seed=0, view=96, small=48, n_small=4, places=4, patch=16)
-    assert defaults(Crops) == cuts
+    assert defaults(MultiCropViews) == cuts
     assert defaults(PrototypeHead) == dict(hidden=256, neck=64)
-    assert defaults(share_out) == dict(rounds=3)
+    assert defaults(balance_shares) == dict(rounds=3)
     learning = dict(words=256, rounds=3, momentum=0.99, warm=0.1, cold=0.05, hide=1.0)
     assert defaults(SelfDistiller) == dict(width=160, **learning)
-    assert defaults(distilled_scores) == dict(n=100)
+    assert defaults(score_distillation) == dict(n=100)
     run = dict(samples=None, minutes=None, resume=False, seed=0, batch_size=8, lr=1e-3, muon=0.02)
     assert defaults(pretrain_dino) == run
 
@@ -71,7 +71,7 @@ def sides(cut):
 
 
 def test_cuts_have_the_documented_shares_of_their_places(ramp):
-    data = Crops(50, 7)
+    data = MultiCropViews(50, 7)
     items = [data[i] for i in range(40)]
     large = np.concatenate([item[0] for item in items])
     small = np.concatenate([item[1] for item in items])
@@ -100,7 +100,7 @@ def test_cuts_have_the_documented_shares_of_their_places(ramp):
 
 
 def test_cuts_of_a_place_lie_within_it_and_places_differ(ramp):
-    large, small, _ = Crops(50, 7)[0]
+    large, small, _ = MultiCropViews(50, 7)[0]
 
     def middles(cuts):
         return (cuts[..., :2, :, :].mean((-1, -2)) * 255 - 20) / 200 * 384
@@ -111,14 +111,14 @@ def test_cuts_of_a_place_lie_within_it_and_places_differ(ramp):
         )  # tints move them by 70
         assert not np.allclose(both[0], both[1], atol=1)
         assert np.abs(others - both.mean(0)).max() < 200
-    spread = np.concatenate([middles(Crops(50, i)[0][0])[:, 0] for i in range(20)])
+    spread = np.concatenate([middles(MultiCropViews(50, i)[0][0])[:, 0] for i in range(20)])
     assert spread.min() < 110 and spread.max() > 270  # all over the scene
     assert abs(np.corrcoef(spread.T)[0, 1]) < 0.3  # x and y are drawn apart
 
 
 def test_tints_change_contrast_and_each_colour(ramp):
     cuts = np.concatenate(
-        [Crops(50, 7, small=8, n_small=1)[i][0].reshape(-1, 3, 96, 96) for i in range(40)]
+        [MultiCropViews(50, 7, small=8, n_small=1)[i][0].reshape(-1, 3, 96, 96) for i in range(40)]
     )
     blue = cuts[:, 2].mean((1, 2))  # 128 / 255 times .85 to 1.15, plus -.06 to .06
     assert 0.5 * 0.85 - 0.06 < blue.min() < 0.41 and 0.6 < blue.max() < 0.502 * 1.15 + 0.06
@@ -129,24 +129,26 @@ def test_tints_change_contrast_and_each_colour(ramp):
 def test_each_colour_has_its_own_tint(monkeypatch):
     grey = Image.new("RGB", (384, 384), (128, 128, 128))
     monkeypatch.setattr(distillation, "draw_scene", lambda *_: (grey, [], None))
-    cuts = np.concatenate([Crops(50, 7)[i][0].reshape(-1, 3, 96, 96) for i in range(8)])[..., 0, 0]
+    cuts = np.concatenate([MultiCropViews(50, 7)[i][0].reshape(-1, 3, 96, 96) for i in range(8)])[
+        ..., 0, 0
+    ]
     for one, other in ((0, 1), (1, 2), (0, 2)):  # the difference of two draws from -.06 to .06
         found = (cuts[:, one] - cuts[:, other]).std()
         assert found == pytest.approx(0.12 / math.sqrt(6), rel=0.25)
 
 
 def test_every_second_large_cut_loses_up_to_half_of_its_patches(ramp):
-    hidden = np.concatenate([Crops(90, 7, small=8, n_small=1)[i][2] for i in range(60)])
+    hidden = np.concatenate([MultiCropViews(90, 7, small=8, n_small=1)[i][2] for i in range(60)])
     assert hidden.shape == (240, 2, 36) and hidden.dtype == bool
     share = hidden.mean(2)
     assert np.mean(share == 0) == pytest.approx(0.5 + 0.5 * 0.055, abs=0.07)
     assert 0.5 < share.max() < 0.75
     assert share[share > 0].mean() == pytest.approx(0.25, abs=0.04)
-    assert Crops(9, 0, view=64, patch=16)[0][2].shape == (4, 2, 16)
+    assert MultiCropViews(9, 0, view=64, patch=16)[0][2].shape == (4, 2, 16)
 
 
 def test_items_are_numbered_scenes_one_in_three_from_the_training_split(ramp):
-    data = Crops(50, 10**7, view=64, small=32, n_small=3, places=2)
+    data = MultiCropViews(50, 10**7, view=64, small=32, n_small=3, places=2)
     items = [data[i] for i in range(4)]
     assert ramp == [
         (10**7, (384, 384), "train"),
@@ -155,7 +157,7 @@ def test_items_are_numbered_scenes_one_in_three_from_the_training_split(ramp):
         (10**7 + 3, (384, 384), "train"),
     ]
     assert items[0][0].shape == (2, 2, 3, 64, 64) and items[0][1].shape == (2, 3, 3, 32, 32)
-    again = Crops(50, 10**7 + 1, view=64, small=32, n_small=3, places=2)[0]
+    again = MultiCropViews(50, 10**7 + 1, view=64, small=32, n_small=3, places=2)[0]
     assert all(np.array_equal(a, b) for a, b in zip(items[1], again))
     assert not np.array_equal(items[0][0], items[1][0])
 
@@ -188,30 +190,30 @@ def test_a_head_gives_cosines_with_its_directions():
 def test_shares_are_evened_out_by_columns_then_rows():
     # softmax at temperature .5 of differences log 3 / 2: shares 3 : 1
     similar = torch.tensor([[math.log(3) / 2, 0.0], [math.log(9) / 2, 0.0], [0.0, 0.0]])
-    shares = share_out(similar, 0.5, 0)
+    shares = balance_shares(similar, 0.5, 0)
     torch.testing.assert_close(shares, torch.tensor([[0.75, 0.25], [0.9, 0.1], [0.5, 0.5]]))
     # columns sum to 2.15 and .85; then each row is brought to 1
     once = torch.tensor(
         [[0.75 / 2.15, 0.25 / 0.85], [0.9 / 2.15, 0.1 / 0.85], [0.5 / 2.15, 0.5 / 0.85]]
     )
     once = once / once.sum(1, keepdim=True)
-    torch.testing.assert_close(share_out(similar, 0.5, 1), once)
+    torch.testing.assert_close(balance_shares(similar, 0.5, 1), once)
     twice = once / once.sum(0)
     thrice = twice / twice.sum(1, keepdim=True)
     thrice = thrice / thrice.sum(0)
-    torch.testing.assert_close(share_out(similar, 0.5), thrice / thrice.sum(1, keepdim=True))
-    never = share_out(
+    torch.testing.assert_close(balance_shares(similar, 0.5), thrice / thrice.sum(1, keepdim=True))
+    never = balance_shares(
         torch.tensor([[1.0, -1.0]] * 2), 0.001
     )  # one word never used: no division by nothing
     assert never.tolist() == [[1, 0], [1, 0]]
 
 
 def test_words_in_use_are_counted_by_entropy():
-    assert words_used(torch.eye(7)[:5]) == pytest.approx(5)
-    assert words_used(torch.tensor([[1.0, 0, 0]] * 3)) == pytest.approx(1)
+    assert count_used_words(torch.eye(7)[:5]) == pytest.approx(5)
+    assert count_used_words(torch.tensor([[1.0, 0, 0]] * 3)) == pytest.approx(1)
     mean = [0.5, 0.3, 0.2]  # of two rows that differ
     entropy = -sum(p * math.log(p) for p in mean)
-    assert words_used(torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])) == pytest.approx(
+    assert count_used_words(torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.5, 0.4]])) == pytest.approx(
         math.exp(entropy)
     )
 
@@ -288,7 +290,7 @@ def expected_loss(model, batch, cold=0.05, warm=0.1, rounds=3):
     n = len(large)
     seen = [model.look(model.teacher, large[:, c]) for c in range(2)]
     # the teacher evens out over all its large views together
-    told = share_out(model.teacher["whole"](torch.cat([s[:, 0] for s in seen])), cold, rounds)
+    told = balance_shares(model.teacher["whole"](torch.cat([s[:, 0] for s in seen])), cold, rounds)
     holed = [model.look(model.student, large[:, c], hidden[:, c]) for c in range(2)]
     cuts = [h[:, 0] for h in holed] + [
         model.look(model.student, small[:, c])[:, 0] for c in range(small.shape[1])
@@ -302,7 +304,7 @@ def expected_loss(model, batch, cold=0.05, warm=0.1, rounds=3):
             losses += [-(told[t * n + i] * said[i]).sum().item() for i in range(n)]
     truth = torch.cat([s[:, 1:][hidden[:, c]] for c, s in enumerate(seen)])
     guess = torch.cat([h[:, 1:][hidden[:, c]] for c, h in enumerate(holed)])
-    shares = share_out(model.teacher["patch"](truth), cold, rounds)
+    shares = balance_shares(model.teacher["patch"](truth), cold, rounds)
     said = F.log_softmax(model.student["patch"](guess) / warm, -1)
     return np.mean(losses), -(shares * said).sum(1).mean().item()
 
@@ -346,7 +348,7 @@ def test_scores_are_read_off_the_teacher(monkeypatch):
             (s, np.zeros((2, 1, 3, 1, 1), np.float32), np.zeros((2, 2, 36), bool)) for s in scenes
         ]
 
-    monkeypatch.setattr(distillation, "Crops", cuts)
+    monkeypatch.setattr(distillation, "MultiCropViews", cuts)
     model = SelfDistiller(32, 4)
     first = torch.tensor([[10.0, 13, 10], [10, 9, 9], [11, 8, 8], [8, 10, 11]])
     second = torch.tensor([[10.0, 15, 7], [10, 10, 6], [9, 6, 11], [5, 11, 10]])
@@ -362,7 +364,7 @@ def test_scores_are_read_off_the_teacher(monkeypatch):
 
     model.look = look
     model.teacher["whole"] = Told()
-    found = distilled_scores(model, 2)
+    found = score_distillation(model, 2)
     assert asked == [(2, 10**6, 1)] and calls == [[0, 1, 2, 3]] * 2
     assert found["retrieval"] == 0.75 and found["n"] == 4
     # shares .5 and three times 1/6 in every place
@@ -387,8 +389,8 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, monkeypatch):
         return [(12, 0.5)]
 
     monkeypatch.setattr(distillation, "SelfDistiller", lambda: SelfDistiller(32, 6))
-    monkeypatch.setattr(distillation, "distilled_scores", lambda model: next(scores))
-    monkeypatch.setattr(distillation, "train_plainly", train)
+    monkeypatch.setattr(distillation, "score_distillation", lambda model: next(scores))
+    monkeypatch.setattr(distillation, "run_training_loop", train)
     monkeypatch.setattr(
         distillation,
         "stream",

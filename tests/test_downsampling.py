@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from ferretlite.evaluation.speed import (
-    BENCH_SIDES,
+    PROJECTOR_SIDES,
     bench_projectors,
     count_projector,
-    projector_lines,
+    format_projector_bench,
     time_projector,
 )
 from ferretlite.vision import kernels as kernels_module
@@ -316,7 +316,7 @@ def test_projectors_are_counted_by_hand():
         assert found["gflop"] == pytest.approx(gflop)
     assert count_projector("mlp", 70, 3, 8)["parameters"] == 3 * 8 + 8 + 8 * 8 + 8
     assert count_projector("mlp", 83, 3, 8)["tokens"] == 25
-    assert BENCH_SIDES == (448, 700, 1022)
+    assert PROJECTOR_SIDES == (448, 700, 1022)
 
 
 def test_a_projector_is_timed_by_its_best_run_and_by_the_memory_of_its_work():
@@ -331,7 +331,7 @@ def test_a_projector_is_timed_by_its_best_run_and_by_the_memory_of_its_work():
 
 def test_the_table_of_projectors_names_its_columns_and_units():
     row = dict(kind="conv", side=448, tokens=256, parameters=73_400_000, gflop=37.58, ms=123, mb=45)
-    head, line = projector_lines([row]).splitlines()
+    head, line = format_projector_bench([row]).splitlines()
     assert head.split() == "projector image tokens weights GFLOP time memory".split()
     assert line.split() == "conv 448 256 73.4 M 37.6 123 ms 45 MB".split()
 

@@ -21,22 +21,22 @@ from ferretlite.evaluation.metrics import (
     WordResult,
 )
 from ferretlite.evaluation.suites import (
-    ASKED,
-    CAPS,
-    RECORDS,
+    ANSWER_RULES,
+    ANSWER_TOKEN_LIMITS,
+    ASKED_TASKS,
     Question,
-    answer_all,
-    batches_of,
+    answer_questions,
+    batch_by_length,
     evaluate,
-    first_box,
-    griffon_count,
-    griffon_questions,
-    griffon_rec,
-    kind_of,
-    portions,
-    questions_about,
-    record_of,
-    suite_scenes,
+    make_griffon_count,
+    make_griffon_questions,
+    make_griffon_rec,
+    make_questions,
+    make_suite_scenes,
+    read_kind,
+    score_answer,
+    split_into_portions,
+    take_first_box,
 )
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.regions.grammar import Grounding
@@ -89,13 +89,13 @@ class Recorder:
 
 
 def test_constants():
-    assert ASKED == ("rec", "name", "choose", "phrase", "word", "dense_detection")
+    assert ASKED_TASKS == ("rec", "name", "choose", "phrase", "word", "dense_detection")
     assert (
         evaluation.N_NAMES == (40 * 2 + 1) * 8
     )  # kinds, filled or outlined, and words; in eight colours
     assert evaluation.N_WORDS == 17576 + 456976  # three and four capitals
-    assert evaluation.PORTION == 128
-    assert CAPS == {
+    assert evaluation.SCENES_PER_PORTION == 128
+    assert ANSWER_TOKEN_LIMITS == {
         "rec": 64,
         "name": 32,
         "choose": 32,
@@ -112,7 +112,7 @@ def test_constants():
         "dense_detection": 448,
     }
     asked = {"rec", "name", "choose", "phrase", "word", "count", "dense_detection"}
-    assert set(RECORDS) == asked | {"find_set", "find", "find_phrases", "tell", "search"}
+    assert set(ANSWER_RULES) == asked | {"find_set", "find", "find_phrases", "tell", "search"}
 
 
 def test_defaults():
@@ -122,9 +122,9 @@ def test_defaults():
 
     expected = dict(suite="scenes", n=1000, seed=0, batch=32, progress=True, split="test")
     assert defaults(evaluate) == expected
-    assert defaults(suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
-    assert defaults(answer_all) == dict(batch=32, done=None)
-    assert defaults(questions_about) == dict(tasks=None, style="ferret")
+    assert defaults(make_suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
+    assert defaults(answer_questions) == dict(batch=32, done=None)
+    assert defaults(make_questions) == dict(tasks=None, style="ferret")
     assert Question(None, None).group == ""
 
 
@@ -132,7 +132,7 @@ def test_defaults():
 
 
 def test_a_scene_is_asked_one_question_of_each_task_in_the_canonical_words():
-    found = questions_about(make_scene(1, 96, "test"), "0 test 1")
+    found = make_questions(make_scene(1, 96, "test"), "0 test 1")
     assert [q.turn.task for q in found] == [
         "rec",
         "name",
@@ -153,33 +153,33 @@ def test_a_scene_is_asked_one_question_of_each_task_in_the_canonical_words():
 def test_each_task_has_dice_of_its_own():
     place = make_scene(3, 96, "test")
     for task in ("rec", "name", "choose", "phrase"):
-        [found] = questions_about(place, "5 test 3", (task,))
+        [found] = make_questions(place, "5 test 3", (task,))
         turn = TASKS[task](place, random.Random(f"5 test 3 {task}"), 0)
         assert (found.turn.prompt, found.turn.answer) == (
             turn.prompt,
             turn.answer,
         ) and found.scene is place
-    other = questions_about(place, "6 test 3", ("rec", "name", "choose", "phrase"))
-    same = questions_about(place, "5 test 3", ("rec", "name", "choose", "phrase"))
+    other = make_questions(place, "6 test 3", ("rec", "name", "choose", "phrase"))
+    same = make_questions(place, "5 test 3", ("rec", "name", "choose", "phrase"))
     assert [q.turn.answer for q in other] != [q.turn.answer for q in same]
 
 
 def test_counting_scenes_are_counted_only():
-    [found] = questions_about(scene("count"), "k")
+    [found] = make_questions(scene("count"), "k")
     assert (found.turn.task, found.turn.prompt) == ("count", "How many cups are there?")
-    assert [q.turn.task for q in questions_about(scene("large"), "k", ("name",))] == ["name"]
-    assert [q.turn.task for q in questions_about(scene("count"), "k", ("name", "word"))] == ["name"]
+    assert [q.turn.task for q in make_questions(scene("large"), "k", ("name",))] == ["name"]
+    assert [q.turn.task for q in make_questions(scene("count"), "k", ("name", "word"))] == ["name"]
 
 
 def test_a_griffon_is_asked_its_own_questions():
     place = make_scene(3, 96, "test")
-    found = questions_about(place, "k 3", style="griffon")
+    found = make_questions(place, "k 3", style="griffon")
     assert [q.turn.task for q in found] == ["rec", "find_set", "find", "find_phrases", "tell"]
     for q in found[1:]:
         turn = GRIFFON_TASKS[q.turn.task](place, random.Random(f"k 3 {q.turn.task}"), 0)
         assert (q.turn.prompt, q.turn.answer, q.group) == (turn.prompt, turn.answer, "")
     assert found[1].turn.prompt.startswith("Detect all objects of these kinds: ")
-    turn = griffon_rec(place, random.Random("k 3 rec"))
+    turn = make_griffon_rec(place, random.Random("k 3 rec"))
     assert (found[0].turn.prompt, found[0].turn.answer) == (turn.prompt, turn.answer)
 
 
@@ -188,7 +188,7 @@ def test_ferrets_referring_question_in_griffons_words():
     for i in range(12):
         place = make_scene(i, 96, "test")
         turn, theirs = (
-            griffon_rec(place, random.Random(i)),
+            make_griffon_rec(place, random.Random(i)),
             TASKS["rec"](place, random.Random(i), 0),
         )
         query, related = theirs.meta["query"], bool(theirs.meta["relation"])
@@ -200,25 +200,25 @@ def test_ferrets_referring_question_in_griffons_words():
         numbers = ",".join(f"{v:.3f}" for v in (box.x1 / w, box.y1 / h, box.x2 / w, box.y2 / h))
         assert turn.answer == f"{query}-[{numbers}]" and turn.meta == theirs.meta
     assert min(seen[True], seen[False]) > 1
-    assert griffon_rec(Scene(None, SIZE), random.Random(0)) is None
+    assert make_griffon_rec(Scene(None, SIZE), random.Random(0)) is None
 
 
 def test_ferrets_counting_question_in_griffons_words():
-    turn = griffon_count(scene("count"), "cup")
+    turn = make_griffon_count(scene("count"), "cup")
     assert (turn.task, turn.prompt) == ("find", "Where is a cup? Give every box.")
     assert turn.answer == "cup-[0.400,0.500,0.600,0.917]&cup-[0.700,0.083,0.950,0.250]"
     assert turn.meta == dict(groundings=[Grounding("cup", [B]), Grounding("cup", [C])], n=2)
-    assert griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith(
+    assert make_griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith(
         "Where is an umbrella?"
     )
-    assert griffon_count(scene("count"), "owl").answer == "None"
+    assert make_griffon_count(scene("count"), "owl").answer == "None"
 
 
 def test_a_griffon_counts_what_there_is_most_of():
     place = scene(
         "count", ("star", "cup", "cup", "star", "anchor")
     )  # two stars and two cups: the later name
-    found = griffon_questions(place, "k")
+    found = make_griffon_questions(place, "k")
     assert [(q.turn.task, q.group) for q in found] == [
         ("find", ""),
         ("search", "count.same"),
@@ -241,16 +241,16 @@ def test_a_griffon_counts_what_there_is_most_of():
         found[1].turn.crops[0].image is place.image
         and found[2].turn.crops[0].image is not place.image
     )
-    more = griffon_questions(scene("count", ("star", "cup", "cup")), "k")
+    more = make_griffon_questions(scene("count", ("star", "cup", "cup")), "k")
     assert more[0].turn.prompt == "Where is a cup? Give every box."
-    assert griffon_questions(scene("count", ()), "k") == []
+    assert make_griffon_questions(scene("count", ()), "k") == []
 
 
 def test_a_griffon_searches_for_what_has_no_name():
     place = scene("novel", ("novel 4", "cup", "novel 7", "cup", "novel 7"))
     kinds = Counter()
     for key in range(12):
-        [found] = griffon_questions(place, key)
+        [found] = make_griffon_questions(place, key)
         assert (found.turn.task, found.group, found.turn.meta["source"]) == (
             "search",
             "find.novel",
@@ -263,7 +263,7 @@ def test_a_griffon_searches_for_what_has_no_name():
         )
         kinds[kind] += 1
     assert len(kinds) == 2
-    assert griffon_questions(scene("novel", ("cup", "star")), "k") == []
+    assert make_griffon_questions(scene("novel", ("cup", "star")), "k") == []
 
 
 # -- records
@@ -284,14 +284,17 @@ def test_a_griffon_searches_for_what_has_no_name():
     ],
 )
 def test_the_kind_in_a_full_name(phrase, kind):
-    assert kind_of(phrase) == kind
+    assert read_kind(phrase) == kind
 
 
 def test_the_first_box_of_an_answer():
     assert (
-        first_box(answer("", Grounding("x", []), Grounding("y", [C, A]), Grounding("z", [B]))) == C
+        take_first_box(answer("", Grounding("x", []), Grounding("y", [C, A]), Grounding("z", [B])))
+        == C
     )
-    assert first_box(answer()) is None and first_box(answer("", Grounding("x", []))) is None
+    assert (
+        take_first_box(answer()) is None and take_first_box(answer("", Grounding("x", []))) is None
+    )
 
 
 SAID = answer(
@@ -302,7 +305,7 @@ EVERYTHING = [("star", A), ("cup", B), ("cup", C)]
 
 
 def record(task, split="test", said=SAID, **meta):
-    return record_of(Question(scene(split), Turn(task, "?", "", meta=meta)), said)
+    return score_answer(Question(scene(split), Turn(task, "?", "", meta=meta)), said)
 
 
 def test_what_becomes_of_an_answer():
@@ -357,9 +360,9 @@ def asked(*lengths, task="name"):
 
 def test_long_answers_come_first_and_equal_ones_in_order():
     questions = asked(3, 9, 5, 9, 1, 5, 7)
-    assert batches_of(questions, 3) == [[1, 3, 6], [2, 5, 0], [4]]
-    assert batches_of(questions, 100) == [[1, 3, 6, 2, 5, 0, 4]]
-    assert batches_of([], 3) == []
+    assert batch_by_length(questions, 3) == [[1, 3, 6], [2, 5, 0], [4]]
+    assert batch_by_length(questions, 100) == [[1, 3, 6, 2, 5, 0, 4]]
+    assert batch_by_length([], 3) == []
 
 
 def test_every_question_is_asked_with_what_belongs_to_it_and_answered_in_place():
@@ -371,7 +374,7 @@ def test_every_question_is_asked_with_what_belongs_to_it_and_answered_in_place()
         Question(places[2], Turn("search", "c <crop>", "x" * 9, [], {}, [crop])),
     ]
     ferret, shares = Recorder(), []
-    found = answer_all(ferret, questions, 2, shares.append)
+    found = answer_questions(ferret, questions, 2, shares.append)
     assert [a.text for a in found] == ["to a <region>", "to b", "to c <crop>"]
     first, second = ferret.calls
     assert (
@@ -391,17 +394,17 @@ def test_every_question_is_asked_with_what_belongs_to_it_and_answered_in_place()
 
 def test_unknown_tasks_are_cut_at_256_tokens_and_32_are_asked_at_once():
     ferret = Recorder()
-    found = answer_all(ferret, asked(*range(40), task="other"))
+    found = answer_questions(ferret, asked(*range(40), task="other"))
     assert [a.text for a in found] == [f"to question {i}" for i in range(40)]
     assert [(len(c.prompts), c.cap, c.batch) for c in ferret.calls] == [(32, 256, 32), (8, 256, 32)]
-    assert answer_all(ferret, []) == []
+    assert answer_questions(ferret, []) == []
 
 
 def test_portions():
-    assert list(portions(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(portions(range(6), 3)) == [[0, 1, 2], [3, 4, 5]]
-    assert list(portions([], 3)) == []
-    endless = portions(iter(int, 1), 2)
+    assert list(split_into_portions(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(split_into_portions(range(6), 3)) == [[0, 1, 2], [3, 4, 5]]
+    assert list(split_into_portions([], 3)) == []
+    endless = split_into_portions(iter(int, 1), 2)
     assert next(endless) == [0, 0]
 
 
@@ -410,20 +413,22 @@ def test_portions():
 
 def test_the_scenes_of_a_suite(monkeypatch):
     monkeypatch.setattr(evaluation, "make_scene", lambda *arguments: arguments)
-    assert list(suite_scenes(2, 3)) == [
+    assert list(make_suite_scenes(2, 3)) == [
         ("3 test 0", (3_000_000, 384, "test")),
         ("3 test 1", (3_000_001, 384, "test")),
         ("3 count 0", (3_000_000, 384, "count")),
         ("3 count 1", (3_000_001, 384, "count")),
     ]
-    assert [key for key, _ in suite_scenes(1)] == ["0 test 0", "0 count 0"]
-    assert list(suite_scenes(1, 0, "count", (96, 128))) == [("0 count 0", (0, (96, 128), "count"))]
-    assert [key for key, _ in suite_scenes(1, 2, "val", others=("count", "novel"))] == [
+    assert [key for key, _ in make_suite_scenes(1)] == ["0 test 0", "0 count 0"]
+    assert list(make_suite_scenes(1, 0, "count", (96, 128))) == [
+        ("0 count 0", (0, (96, 128), "count"))
+    ]
+    assert [key for key, _ in make_suite_scenes(1, 2, "val", others=("count", "novel"))] == [
         "2 val 0",
         "2 count 0",
         "2 novel 0",
     ]
-    seen = [{numbers[0] for _, numbers in suite_scenes(2000, seed)} for seed in range(3)]
+    seen = [{numbers[0] for _, numbers in make_suite_scenes(2000, seed)} for seed in range(3)]
     assert len(set.union(*seen)) == 6000  # no two seeds share a scene
 
 
@@ -451,7 +456,7 @@ def test_a_silent_model_is_asked_everything(monkeypatch):
         evaluation, "make_scene", lambda seed, size, split: make_scene(seed, 96, split)
     )
     monkeypatch.setattr(evaluation, "tqdm", Bar)
-    monkeypatch.setattr(evaluation, "PORTION", 3)
+    monkeypatch.setattr(evaluation, "SCENES_PER_PORTION", 3)
     Bar.made.clear()
     ferret = Recorder()
     found = evaluate(ferret, n=5, seed=2, batch=4, progress=False)
@@ -474,7 +479,7 @@ def test_a_silent_model_is_asked_everything(monkeypatch):
         q.turn.prompt
         for split in ("test", "count")
         for i in range(5)
-        for q in questions_about(make_scene(2_000_000 + i, 96, split), f"2 {split} {i}")
+        for q in make_questions(make_scene(2_000_000 + i, 96, split), f"2 {split} {i}")
     ]
     assert Counter(p for c in ferret.calls for p in c.prompts) == Counter(expected)
     assert {c.batch for c in ferret.calls} == {4} and max(len(c.prompts) for c in ferret.calls) == 4
@@ -494,7 +499,7 @@ def test_a_list_of_scenes_is_a_suite(monkeypatch):
     ferret = Recorder()
     found = evaluate(ferret, places, seed=4)
     assert found["rec.acc@0.5"]["n"] == 2 and found["count.mae"]["n"] == 1
-    expected = [q.turn.prompt for i, s in enumerate(places) for q in questions_about(s, f"4 {i}")]
+    expected = [q.turn.prompt for i, s in enumerate(places) for q in make_questions(s, f"4 {i}")]
     assert Counter(p for c in ferret.calls for p in c.prompts) == Counter(expected)
     assert Bar.made[0].options["total"] == 3 and Bar.made[0].options["disable"] is False
     assert evaluate(Recorder(), [], progress=False) == {}

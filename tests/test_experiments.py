@@ -15,14 +15,14 @@ import torch
 
 from ferretlite.evaluation.experiments import (
     Claim,
-    claim_lines,
+    compare_arms,
+    compute_student_quantile,
+    format_claims,
+    hash_settings,
     judge_claims,
-    key_of,
-    paired,
+    judge_difference,
     run_once,
     run_study,
-    student,
-    verdict,
 )
 
 
@@ -59,7 +59,7 @@ def test_a_record_says_what_was_asked_for_and_others_are_refused(tmp_path):
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
     assert (
-        path.stem == key_of(settings)
+        path.stem == hash_settings(settings)
         and record["settings"] == settings
         and record["result"] == dict(score=0.5)
         and {"seconds", "resumed", "machine"} <= set(record)
@@ -77,11 +77,11 @@ def test_a_result_that_is_no_number_is_not_kept(tmp_path):
 
 def test_keys_do_not_depend_on_order_and_notice_every_value():
     one = dict(a=1, b=dict(c=[1, 2], d=None))
-    assert key_of(one) == key_of(dict(b=dict(d=None, c=[1, 2]), a=1))
+    assert hash_settings(one) == hash_settings(dict(b=dict(d=None, c=[1, 2]), a=1))
     changed = [dict(one, a=2), dict(one, b=dict(c=[2, 1], d=None)), dict(one, e=0), {}]
-    assert len({key_of(s) for s in [one, *changed]}) == 5
+    assert len({hash_settings(s) for s in [one, *changed]}) == 5
     with pytest.raises(ValueError, match="cannot be written down"):
-        key_of(dict(a=float("inf")))
+        hash_settings(dict(a=float("inf")))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
@@ -89,7 +89,9 @@ def test_the_interval_keeps_its_promise(n):
     dice = np.random.default_rng(n)
     held = 0
     for row in dice.normal(0.3, 1, (2000, n)):
-        pair = paired(dict(a=[dict(s=float(v)) for v in row], b=[dict(s=0.0)] * n), "a", "b", "s")
+        pair = compare_arms(
+            dict(a=[dict(s=float(v)) for v in row], b=[dict(s=0.0)] * n), "a", "b", "s"
+        )
         held += pair["low"] <= 0.3 <= pair["high"]
     assert abs(held / 2000 - 0.95) < 0.015
 
@@ -99,13 +101,13 @@ def test_verdicts():
         return dict(low=low, high=high, difference=(low + high) / 2, detectable=0.1, n=3)
 
     assert [
-        verdict(pair(0.1, 0.2)),
-        verdict(pair(-0.2, -0.1)),
-        verdict(pair(0.1, 0.2), at_least=0.3),
+        judge_difference(pair(0.1, 0.2)),
+        judge_difference(pair(-0.2, -0.1)),
+        judge_difference(pair(0.1, 0.2), at_least=0.3),
     ] == ["yes", "no", "no"]
-    assert verdict(pair(-0.1, 0.2)) == "cannot tell"
+    assert judge_difference(pair(-0.1, 0.2)) == "cannot tell"
     with pytest.raises(ValueError, match="at least two seeds"):
-        paired(dict(a=[dict(s=1)], b=[dict(s=1)]), "a", "b", "s")
+        compare_arms(dict(a=[dict(s=1)], b=[dict(s=1)]), "a", "b", "s")
 
 
 def test_reading_stops_before_the_first_gap(tmp_path):
@@ -140,9 +142,9 @@ def test_claims_are_judged_by_their_own_rule():
     assert (
         re.match(
             r"a over b: \+0\.097 \[\+0\.0\d\d, \+0\.\d\d\d\], 3 pairs, 0\.\d\d\d would show: yes",
-            claim_lines(judged),
+            format_claims(judged),
         )
-        and claim_lines([]) == ""
+        and format_claims([]) == ""
     )
 
 
@@ -150,7 +152,7 @@ def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
     """The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch
     for that.
     """
-    lock = tmp_path / "work" / f"{key_of(dict(seed=0))}.lock"
+    lock = tmp_path / "work" / f"{hash_settings(dict(seed=0))}.lock"
     lock.parent.mkdir(parents=True)
     code = (
         "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]);"
@@ -187,43 +189,59 @@ def test_a_run_that_is_being_made_is_not_begun_again(tmp_path):
 
 
 def test_arms_differ_in_what_they_say_and_claims_name_arms_that_exist():
-    from ferretlite.evaluation.studies import ARMS, CLAIMS, SHARED, STUDIES, TOKENS_OR_SIZE
+    from ferretlite.evaluation.studies import (
+        RESOLUTION_ARMS,
+        RESOLUTION_CLAIMS,
+        RESOLUTION_SETTINGS,
+        STUDIES,
+        TOKEN_CLAIMS,
+    )
 
-    assert len({json.dumps(a) for a in ARMS.values()}) == len(ARMS) == 7 and all(
-        a["config"]["local_tower"] is None for a in ARMS.values()
-    )
-    assert all({c.arm, c.against} <= set(ARMS) for c in CLAIMS + TOKENS_OR_SIZE) and any(
-        c.metric.startswith("large") for c in CLAIMS
-    )
-    assert STUDIES["resolution"][2] == CLAIMS + TOKENS_OR_SIZE
-    assert key_of({**SHARED, **ARMS["any"], "seed": 0}) != key_of(
-        {**SHARED, **ARMS["direct"], "seed": 0}
-    )
+    assert len({json.dumps(a) for a in RESOLUTION_ARMS.values()}) == len(
+        RESOLUTION_ARMS
+    ) == 7 and all(a["config"]["local_tower"] is None for a in RESOLUTION_ARMS.values())
+    assert all(
+        {c.arm, c.against} <= set(RESOLUTION_ARMS) for c in RESOLUTION_CLAIMS + TOKEN_CLAIMS
+    ) and any(c.metric.startswith("large") for c in RESOLUTION_CLAIMS)
+    assert STUDIES["resolution"][2] == RESOLUTION_CLAIMS + TOKEN_CLAIMS
+    assert hash_settings(
+        {**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["any"], "seed": 0}
+    ) != hash_settings({**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["direct"], "seed": 0})
 
 
 def test_every_run_of_the_study_is_kept_and_says_so_itself():
     """Three seeds of each arm on today's weights and stages, whose shares are those of their own
     rows; arms that differ in tokens see what their names say.
     """
-    from ferretlite.evaluation.studies import ARMS, SHARED, shares, start_key
-
-    assert SHARED["start"] == start_key(SHARED["tower"])
-    found = run_study(
-        ARMS, 9, SHARED, None, Path(__file__).parent.parent / "nbs/records/resolution"
+    from ferretlite.evaluation.studies import (
+        RESOLUTION_ARMS,
+        RESOLUTION_SETTINGS,
+        hash_start_weights,
+        summarise_answers,
     )
-    assert {arm: len(runs) for arm, runs in found.items()} == dict.fromkeys(ARMS, 3)
+
+    assert RESOLUTION_SETTINGS["start"] == hash_start_weights(RESOLUTION_SETTINGS["tower"])
+    found = run_study(
+        RESOLUTION_ARMS,
+        9,
+        RESOLUTION_SETTINGS,
+        None,
+        Path(__file__).parent.parent / "nbs/records/resolution",
+    )
+    assert {arm: len(runs) for arm, runs in found.items()} == dict.fromkeys(RESOLUTION_ARMS, 3)
     for arm, runs in found.items():
         for run in runs:
             assert len(run["asked"]) == 1500 and all(
-                run[name] == pytest.approx(share) for name, share in shares(run["asked"]).items()
+                run[name] == pytest.approx(share)
+                for name, share in summarise_answers(run["asked"]).items()
             ), arm
         if arm.endswith("tokens"):
             assert {run["tokens"] for run in runs} == {int(arm.split()[1])}
 
 
 def test_rows_tell_what_was_right_and_how_tall_it_was():
-    from ferretlite.evaluation.studies import ask_by_size, shares
-    from ferretlite.evaluation.suites import questions_about
+    from ferretlite.evaluation.studies import ask_by_size, summarise_answers
+    from ferretlite.evaluation.suites import make_questions
     from ferretlite.model.inference import Answer
     from ferretlite.regions.grammar import parse_groundings
     from ferretlite.scenes.world import make_scene
@@ -235,13 +253,13 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
             answers = dict(
                 (q.turn.prompt, q.turn.answer)
                 for i in range(5)
-                for q in questions_about(make_scene(i, 384, "test"), f"0 test {i}", ("rec", "name"))
+                for q in make_questions(make_scene(i, 384, "test"), f"0 test {i}", ("rec", "name"))
                 if q.turn.task == "rec"
             )
             names = {
                 str(q.turn.regions): q.turn.answer
                 for i in range(5)
-                for q in questions_about(make_scene(i, 384, "test"), f"0 test {i}", ("name",))
+                for q in make_questions(make_scene(i, 384, "test"), f"0 test {i}", ("name",))
             }
             return [
                 Answer(
@@ -259,7 +277,9 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
 
     rows = ask_by_size(Knowing(), "test", 5)
     assert (
-        shares(rows)["test name"] == 1 and shares(rows)["test rec"] >= 0.8 and len(rows) == 10
+        summarise_answers(rows)["test name"] == 1
+        and summarise_answers(rows)["test rec"] >= 0.8
+        and len(rows) == 10
     )  # two scenes may ask in the same words
     assert all(
         3 < height < 384 and size in ("small", "medium", "large") for _, _, height, size, _ in rows
@@ -267,11 +287,23 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
 
 
 def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
-    from ferretlite.evaluation.studies import ARMS, SHARED, start_key, train_and_ask
+    from ferretlite.evaluation.studies import (
+        RESOLUTION_ARMS,
+        RESOLUTION_SETTINGS,
+        hash_start_weights,
+        train_and_ask,
+    )
 
-    assert SHARED["start"] == start_key(SHARED["tower"]) != start_key("global")
+    assert (
+        RESOLUTION_SETTINGS["start"]
+        == hash_start_weights(RESOLUTION_SETTINGS["tower"])
+        != hash_start_weights("global")
+    )
     with pytest.raises(ValueError, match="starts from 0123, and this package"):
-        train_and_ask({**SHARED, **ARMS["fixed"], "seed": 0, "start": "0123"}, tmp_path)
+        train_and_ask(
+            {**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["fixed"], "seed": 0, "start": "0123"},
+            tmp_path,
+        )
 
 
 # Values from tables and worked out by hand
@@ -280,13 +312,13 @@ def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
 def test_a_key_is_the_start_of_the_sha256_of_sorted_json():
     text = b'{"a": [1.5, null, "\\u00e9"], "b": 1}'
     assert (
-        key_of(dict(b=1, a=[1.5, None, "é"]))
+        hash_settings(dict(b=1, a=[1.5, None, "é"]))
         == hashlib.sha256(text).hexdigest()[:12]
         == "4402241338ce"
     )
     for bad in (dict(a=float("nan")), dict(a={1, 2}), dict(a=object())):
         with pytest.raises(ValueError, match="cannot be written down"):
-            key_of(bad)
+            hash_settings(bad)
 
 
 def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
@@ -300,7 +332,7 @@ def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
         return dict(score=0.5)
 
     settings = dict(seed=4, grids=((2, 2),))
-    key = key_of(settings)
+    key = hash_settings(settings)
     with pytest.raises(KeyboardInterrupt):
         run_once(settings, work, out)
     assert not list(out.glob("*.json"))
@@ -317,9 +349,9 @@ def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
         score=0.5
     )  # tuples and lists are the same settings
     assert run_once(dict(seed=5), None, out) is None
-    (out / "work" / key_of(dict(seed=6))).mkdir()  # left by a run that was stopped
+    (out / "work" / hash_settings(dict(seed=6))).mkdir()  # left by a run that was stopped
     assert run_once(dict(seed=6), lambda s, f: dict(score=1.0), out) == dict(score=1.0)
-    record = json.loads((out / f"{key_of(dict(seed=6))}.json").read_text())
+    record = json.loads((out / f"{hash_settings(dict(seed=6))}.json").read_text())
     assert record["resumed"] is True and not list(out.glob("*.part*"))
 
 
@@ -378,7 +410,7 @@ def test_arms_change_what_is_shared_and_seeds_come_last(tmp_path):
     ],
 )
 def test_students_distribution_by_the_table(freedom, share, value):
-    assert student(freedom, share) == pytest.approx(value, abs=5e-5)
+    assert compute_student_quantile(freedom, share) == pytest.approx(value, abs=5e-5)
 
 
 def test_a_pair_by_hand():
@@ -391,12 +423,12 @@ def test_a_pair_by_hand():
         a=[dict(s=0.6, t=9), dict(s=0.7, t=9), dict(s=0.65, t=9), dict(s=5.0, t=9)],
         b=[dict(s=0.5, t=9), dict(s=0.6, t=9), dict(s=0.56, t=9)],
     )
-    pair = paired(found, "a", "b", "s")
+    pair = compare_arms(found, "a", "b", "s")
     assert list(pair) == ["difference", "low", "high", "detectable", "n"] and pair["n"] == 3
     assert [type(v) for v in pair.values()] == [float] * 4 + [int]
     expected = [0.0966667, 0.0966667 - 0.0143422, 0.0966667 + 0.0143422, 0.0178777]
     assert list(pair.values())[:4] == pytest.approx(expected, abs=1e-6)
-    back = paired(found, "b", "a", "s")
+    back = compare_arms(found, "b", "a", "s")
     assert [back["difference"], back["low"], back["high"]] == pytest.approx(
         [-pair[k] for k in ("difference", "high", "low")]
     )
@@ -407,7 +439,7 @@ def test_beyond_another_metric():
     found = dict(
         a=[dict(s=0.8, t=0.3), dict(s=0.9, t=0.5)], b=[dict(s=0.5, t=0.2), dict(s=0.4, t=0.4)]
     )
-    pair = paired(found, "a", "b", "s", "t")
+    pair = compare_arms(found, "a", "b", "s", "t")
     assert pair["difference"] == pytest.approx(0.3) and pair["n"] == 2
     assert pair["low"] == pytest.approx(0.3 - 1.27062, abs=1e-5)
     assert pair["high"] == pytest.approx(0.3 + 1.27062, abs=1e-5)
@@ -434,9 +466,9 @@ def test_beyond_another_metric():
 )
 def test_a_verdict_needs_the_whole_interval(low, high, at_least, said):
     pair = dict(low=low, high=high, difference=(low + high) / 2, detectable=0.1, n=3)
-    assert verdict(pair, at_least) == said
+    assert judge_difference(pair, at_least) == said
     if at_least == 0:
-        assert verdict(pair) == said
+        assert judge_difference(pair) == said
 
 
 def test_claims_are_a_table():
@@ -446,7 +478,7 @@ def test_claims_are_a_table():
         (claim, dict(difference=0.12345, low=-0.1, high=0.5, detectable=0.25, n=3), "cannot tell"),
         (claim, dict(difference=-1, low=-2, high=-0.5, detectable=0.75, n=12), "no"),
     ]
-    assert claim_lines(judged).splitlines() == [
+    assert format_claims(judged).splitlines() == [
         "a over b: +0.123 [-0.100, +0.500], 3 pairs, 0.250 would show: cannot tell",
         "a over b: -1.000 [-2.000, -0.500], 12 pairs, 0.750 would show: no",
     ]

@@ -11,31 +11,31 @@ from PIL import Image
 
 from ferretlite.data import detection_files as formats
 from ferretlite.data import grounding_files, referring_files
-from ferretlite.data.coco import CocoScenes, polygon_mask
+from ferretlite.data.coco import CocoScenes, fill_polygons
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import (
     GritDialogues,
     LlavaDialogues,
+    convert_from_square,
     export_grit,
     export_llava,
-    from_square,
 )
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
 from ferretlite.data.pseudo_boxes import (
     NameFinder,
     WordFinder,
     WordReader,
-    named_in,
-    unify,
-    with_places,
+    add_placeholders,
+    add_pseudo_boxes,
+    find_names,
 )
-from ferretlite.data.readers import open_picture
-from ferretlite.data.referring_files import GenomeScenes, RefScenes, held_out
+from ferretlite.data.readers import open_annotated_image
+from ferretlite.data.referring_files import GenomeScenes, RefScenes, collect_coco_ids
 from ferretlite.regions.geometry import Box, Mask, Point, box_iou
 from ferretlite.regions.grammar import Grounding, parse_groundings
-from ferretlite.scenes.conversations import make_conversation, whole_kinds
-from ferretlite.scenes.turns import SWITCH, Conversation
-from ferretlite.scenes.world import KINDS, make_scene, raster_order, with_article
+from ferretlite.scenes.conversations import keep_complete_kinds, make_conversation
+from ferretlite.scenes.turns import GROUNDING_SWITCH, Conversation
+from ferretlite.scenes.world import KINDS, add_article, make_scene, sort_in_raster_order
 
 SCENES = [
     make_scene(s, (120, 160), split)
@@ -85,30 +85,30 @@ def test_every_kind_of_picture_comes_in_upright_rgb(tmp_path):
     clear = base.convert("RGBA")
     clear.putalpha(Image.new("L", base.size, 0))
     clear.save(tmp_path / "clear.png")
-    assert open_picture(tmp_path / "exif.jpg").size == (40, 60)
+    assert open_annotated_image(tmp_path / "exif.jpg").size == (40, 60)
     assert (
-        np.asarray(open_picture(tmp_path / "exif.jpg"))[5, 35].tolist()[0]
+        np.asarray(open_annotated_image(tmp_path / "exif.jpg"))[5, 35].tolist()[0]
         > 200
         > 100
-        > np.asarray(open_picture(tmp_path / "exif.jpg"))[5, 35].tolist()[1]
+        > np.asarray(open_annotated_image(tmp_path / "exif.jpg"))[5, 35].tolist()[1]
     )  # the red corner has turned to the right
     assert (
-        np.asarray(open_picture(tmp_path / "exif.jpg", (40, 60)))[5, 5, 1] < 100
+        np.asarray(open_annotated_image(tmp_path / "exif.jpg", (40, 60)))[5, 5, 1] < 100
     )  # annotated as stored: the red corner stays
-    assert open_picture(tmp_path / "palette.png").getpixel((5, 5)) == (255, 0, 0)
-    assert open_picture(tmp_path / "clear.png").getpixel((5, 5)) == (255, 255, 255)
-    assert {open_picture(tmp_path / n).mode for n in ("grey.png", "cmyk.jpg", "clear.png")} == {
-        "RGB"
-    }
+    assert open_annotated_image(tmp_path / "palette.png").getpixel((5, 5)) == (255, 0, 0)
+    assert open_annotated_image(tmp_path / "clear.png").getpixel((5, 5)) == (255, 255, 255)
+    assert {
+        open_annotated_image(tmp_path / n).mode for n in ("grey.png", "cmyk.jpg", "clear.png")
+    } == {"RGB"}
 
 
 def test_a_picture_that_is_cut_or_gone_is_named(tmp_path):
     SCENES[0].image.save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:600])
     with pytest.raises(ValueError, match="a.jpg cannot be read as an image .*expected a whole PNG"):
-        open_picture(tmp_path / "a.jpg", (120, 160))
+        open_annotated_image(tmp_path / "a.jpg", (120, 160))
     with pytest.raises(FileNotFoundError, match="b.jpg"):
-        open_picture(tmp_path / "b.jpg")
+        open_annotated_image(tmp_path / "b.jpg")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -124,7 +124,7 @@ def test_polygons_own_the_pixels_that_pycocotools_gives_them_but_for_the_rim():
             ],
             1,
         )
-        ours = polygon_mask([corners.flatten().tolist()], (100, 120))
+        ours = fill_polygons([corners.flatten().tolist()], (100, 120))
         theirs = masks.decode(masks.frPyObjects([corners.flatten().tolist()], 100, 120))[..., 0] > 0
         y, x = np.nonzero(ours ^ theirs)
         start, along = (
@@ -180,7 +180,7 @@ def test_lvis_kinds_that_are_listed_in_part_are_not_asked_for_in_full(shelf):
     assert (
         scene.partial == (part,)
         and part in {o.name for o in scene.objects}
-        and part not in {o.name for o in whole_kinds(scene).objects}
+        and part not in {o.name for o in keep_complete_kinds(scene).objects}
     )
     for k in range(40):
         for turn in make_conversation(scene, dict(find_set=1.0), random.Random(k), 3).turns:
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_raised_or_counted(shelf):
 
 
 def test_large_files_are_packed_once_and_mapped(shelf, tmp_path, monkeypatch):
-    monkeypatch.setattr("ferretlite.data.readers.LARGE", 10)
+    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 10)
     first = LvisScenes(shelf / "lvis", cache=tmp_path)
     [packed] = tmp_path.glob("*.arrow")
     made = packed.stat().st_mtime_ns
@@ -241,7 +241,7 @@ def test_refcoco_as_json_and_as_parquet_is_the_same(shelf):
     one, two = RefScenes(shelf / "refcoco"), RefScenes(shelf / "refcoco", "ref.parquet")
     assert [s.phrases for s in one] == [s.phrases for s in two]
     for number, (scene, again) in enumerate(zip(SCENES, one, strict=True), 1):
-        truth = dict(referring_files.expressions(scene, random.Random(number)))
+        truth = dict(referring_files.make_expressions(scene, random.Random(number)))
         assert {p.text: (p.box, p.mask) for p in again.phrases} == {
             t: (o.box, o.mask) for t, o in truth.items()
         } and truth
@@ -273,7 +273,7 @@ def test_a_pickle_is_never_opened(shelf, name):
 
 def test_pictures_of_refcoco_val_stay_out_of_every_other_reader(shelf):
     referring_files.export_refcoco(SCENES[2:3], shelf / "refcoco", "val.json", first=3)
-    secret = held_out([RefScenes(shelf / "refcoco", "val.json")])
+    secret = collect_coco_ids([RefScenes(shelf / "refcoco", "val.json")])
     assert secret == {3}
     assert [s.id for s in LvisScenes(shelf / "lvis", exclude=secret)] == [
         f"{k:012d}" for k in (1, 2, 4, 5)
@@ -293,7 +293,7 @@ def test_pictures_of_refcoco_val_stay_out_of_every_other_reader(shelf):
 def test_visual_genome_regions_keep_words_and_boxes(shelf):
     for scene, again in zip(SCENES, GenomeScenes(shelf / "genome"), strict=True):
         assert [(p.text, p.boxes) for p in again.phrases] == [
-            (with_article(o.phrase), [o.box]) for o in scene.objects
+            (add_article(o.phrase), [o.box]) for o in scene.objects
         ]
 
 
@@ -303,11 +303,15 @@ def test_flickr_sentences_keep_words_places_and_boxes(shelf):
     for k, scene in enumerate(SCENES):
         first, second = found[2 * k], found[2 * k + 1]
         assert [(first.caption[slice(*p.span)], p.boxes) for p in first.phrases] == [
-            (with_article(o.phrase), [o.box]) for o in raster_order(scene.objects)
+            (add_article(o.phrase), [o.box]) for o in sort_in_raster_order(scene.objects)
         ]
         assert (
             second.phrases[0].boxes
-            == [o.box for o in raster_order(scene.objects) if o.name == scene.objects[0].name]
+            == [
+                o.box
+                for o in sort_in_raster_order(scene.objects)
+                if o.name == scene.objects[0].name
+            ]
             and len(second.phrases) == 1
         )  # "nothing else" has no box
 
@@ -317,7 +321,7 @@ def test_grounded_captions_of_flickr_read_back(shelf):
         [turn] = make_conversation(scene, dict(grounded_caption=1.0), random.Random(0), 1).turns
         boxes = [b for g in parse_groundings(turn.answer, scene.size) for b in g.boxes]
         wanted = [b for p in scene.phrases for b in p.boxes]
-        assert turn.prompt.endswith(SWITCH) and len(boxes) == len(wanted)
+        assert turn.prompt.endswith(GROUNDING_SWITCH) and len(boxes) == len(wanted)
         assert all(
             max(abs(x - y) for x, y in zip(a.list(), b.list())) <= 0.6 * max(scene.size) / 1000
             for a, b in zip(boxes, wanted)
@@ -335,7 +339,7 @@ def test_grounded_captions_of_flickr_read_back(shelf):
 def test_xml_that_is_wrong_is_named(tmp_path, text, says):
     (tmp_path / "7.xml").write_text(text)
     with pytest.raises(ValueError, match=f"7.xml {'defines ' if 'own' in says else ''}{says}"):
-        grounding_files.read_entities(tmp_path / "7.xml")
+        grounding_files.read_entity_boxes(tmp_path / "7.xml")
 
 
 def test_a_list_of_pictures_cannot_lead_out_of_its_folder(shelf):
@@ -474,10 +478,12 @@ def test_the_switch_has_ungrounded_twins(shelf):
         for t in grit.converse(i, random.Random(k)).turns
         if not t.regions
     ]
-    asked = {t.prompt.removesuffix("\n" + SWITCH) for t in turns if SWITCH in t.prompt} & {
-        t.prompt for t in turns if SWITCH not in t.prompt
-    }
-    assert asked and all(("[" in t.answer) == (SWITCH in t.prompt) for t in turns)
+    asked = {
+        t.prompt.removesuffix("\n" + GROUNDING_SWITCH)
+        for t in turns
+        if GROUNDING_SWITCH in t.prompt
+    } & {t.prompt for t in turns if GROUNDING_SWITCH not in t.prompt}
+    assert asked and all(("[" in t.answer) == (GROUNDING_SWITCH in t.prompt) for t in turns)
 
 
 def test_llava_comes_with_and_without_pictures(shelf):
@@ -537,7 +543,7 @@ def test_llava_fractions_are_left_out_or_converted(tmp_path):
     assert LlavaDialogues(tmp_path, "l.json", ".", boxes="image")[0].turns[0].regions == [
         Box(50, 25, 100, 75)
     ]
-    assert from_square([0, 0.25, 1, 0.75], (100, 200)) == Box(0, 0, 200, 100)
+    assert convert_from_square([0, 0.25, 1, 0.75], (100, 200)) == Box(0, 0, 200, 100)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +623,8 @@ def test_no_file_name_of_any_format_leads_out(shelf):
 def test_unified_records_are_ordinary_records(shelf):
     llava = LlavaDialogues(shelf / "llava", "llava.json")
     by_size = {
-        open_picture(shelf / "llava" / "images" / f"{s.id}.jpg").tobytes(): s for s in SCENES
+        open_annotated_image(shelf / "llava" / "images" / f"{s.id}.jpg").tobytes(): s
+        for s in SCENES
     }
 
     def truth(image, names):
@@ -626,7 +633,9 @@ def test_unified_records_are_ordinary_records(shelf):
             for n in names
         ]
 
-    counts = unify(llava, NameFinder(truth, list(KINDS)), shelf / "llava" / "unified.json")
+    counts = add_pseudo_boxes(
+        llava, NameFinder(truth, list(KINDS)), shelf / "llava" / "unified.json"
+    )
     assert counts["records"] == 6 and counts["grounded"] == 5
     for scene, talk, original in zip(SCENES, GritDialogues(shelf / "llava", "unified.json"), llava):
         boxes = [b for g in parse_groundings(talk.turns[0].answer, scene.size) for b in g.boxes]
@@ -641,12 +650,12 @@ def test_unified_records_are_ordinary_records(shelf):
 
 
 def test_names_are_whole_words_and_longest_first():
-    assert named_in("Hot dogs, dogs; a doghouse and a DOG.", ["dog", "hot dog"]) == [
+    assert find_names("Hot dogs, dogs; a doghouse and a DOG.", ["dog", "hot dog"]) == [
         (0, 8, "hot dog"),
         (10, 14, "dog"),
         (33, 36, "dog"),
     ]
-    assert with_places("a b", []) == ("a b", [])
+    assert add_placeholders("a b", []) == ("a b", [])
 
 
 def test_grounding_dino_from_a_folder_in_hub_format(tmp_path):
@@ -753,7 +762,7 @@ def test_written_words_are_read_where_they_stand():
     )
     assert read(Image.new("RGB", (80, 80), "white")) == []
     text = "The garden is left of exit 24."
-    told, boxes = with_places(text, WordFinder(lambda image: listed)(sign, text))
+    told, boxes = add_placeholders(text, WordFinder(lambda image: listed)(sign, text))
     assert told == "The garden <bbox_location0> is left of exit 24 <bbox_location1>." and boxes == [
         found["GARDEN"].list(),
         found["Exit 24"].list(),

@@ -9,22 +9,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ferretlite.regions.geometry import (
-    GOLDEN,
+    _GOLDEN_RATIO,
     N_BINS,
     Box,
     Mask,
     Point,
-    as_boxes,
-    bins_box,
-    box_bins,
     box_iou,
     check_region,
+    decode_box,
+    decode_rle,
+    encode_box,
+    encode_region,
+    encode_rle,
     from_bins,
     from_unit,
-    region_bins,
-    rle_decode,
-    rle_encode,
     sample_points,
+    stack_boxes,
     to_bins,
     to_unit,
 )
@@ -74,8 +74,8 @@ def test_unit_frame_and_back_gives_the_same_pixels(data, size):
 def test_x_is_divided_by_width_and_y_by_height():
     assert to_unit([[100, 100]], (200, 1000)).tolist() == [[pytest.approx(0.1), 0.5]]
     assert to_unit(np.array([10, 20, 30, 40]), (80, 40)).tolist() == [0.25, 0.25, 0.75, 0.5]
-    assert box_bins(Box(10, 20, 30, 40), (80, 40)) == [250, 250, 750, 500]
-    assert region_bins(Point(10, 20), (80, 40)) == [250, 250]
+    assert encode_box(Box(10, 20, 30, 40), (80, 40)) == [250, 250, 750, 500]
+    assert encode_region(Point(10, 20), (80, 40)) == [250, 250]
 
 
 def test_lists_and_low_precision_become_float32():
@@ -101,12 +101,12 @@ def test_a_size_that_is_none_is_refused(size):
 @given(st.data(), sizes)
 def test_boxes_come_back_within_half_a_bin(data, size):
     box = data.draw(boxes(size))
-    back, (h, w) = bins_box(box_bins(box, size), size), size
+    back, (h, w) = decode_box(encode_box(box, size), size), size
     assert all(
         abs(a - b) <= side / 2000 * (1 + 1e-9)
         for a, b, side in zip(back.list(), box.list(), (w, h, w, h))
     )
-    assert box_bins(back, size) == box_bins(box, size)
+    assert encode_box(back, size) == encode_box(box, size)
 
 
 def test_decoding_has_no_bias_to_the_upper_left():
@@ -135,7 +135,7 @@ def test_bins_do_not_depend_on_the_float_type():
 )
 def test_bins_that_are_no_box_are_refused(bins):
     with pytest.raises(ValueError):
-        bins_box(bins, (10, 10))
+        decode_box(bins, (10, 10))
 
 
 def test_numbers_that_no_place_has_are_refused():
@@ -210,7 +210,7 @@ def test_iou_of_nothing():
     assert box_iou(Box(1, 1, 1, 1), Box(1, 1, 1, 1)).item() == 0
     for bad in ([[1, 2, 3]], [1, 2, 3, 4], [[5, 5, 1, 1]], [[0, 0, float("nan"), 1]]):
         with pytest.raises(ValueError):
-            as_boxes(bad)
+            stack_boxes(bad)
 
 
 # masks
@@ -221,9 +221,9 @@ def test_iou_of_nothing():
 def test_rle_equals_pycocotools(mask):
     coco = pytest.importorskip("pycocotools.mask")
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    ours = rle_encode(mask)
+    ours = encode_rle(mask)
     assert ours == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
-    assert (rle_decode(theirs) == mask).all() and (rle_decode(ours) == mask).all()
+    assert (decode_rle(theirs) == mask).all() and (decode_rle(ours) == mask).all()
     assert Mask(mask).area == coco.area(theirs) and Mask(theirs) == Mask(mask)
     if mask.any():
         assert (
@@ -238,15 +238,15 @@ def test_rle_equals_pycocotools_on_large_counts():
     mask = np.zeros((1500, 2000), dtype=bool)
     mask[0, 0] = mask[700:702, 900:1100] = mask[-1, -1] = True
     assert (
-        rle_encode(mask)["counts"]
+        encode_rle(mask)["counts"]
         == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     )
-    assert (rle_decode(rle_encode(mask)) == mask).all()
+    assert (decode_rle(encode_rle(mask)) == mask).all()
 
 
 def test_the_three_forms_of_counts_are_one_mask():
     array = np.array([[0, 1, 1], [0, 1, 0]], dtype=bool)
-    text = rle_encode(array)["counts"]
+    text = encode_rle(array)["counts"]
     for counts in ([2, 3, 1], [2, 1, 0, 2, 1], [0, 0, 2, 3, 1, 0], text, text.encode()):
         mask = Mask({"size": [2, 3], "counts": counts})
         assert (
@@ -279,7 +279,7 @@ def test_the_three_forms_of_counts_are_one_mask():
 )
 def test_a_damaged_rle_is_one_clear_error(rle):
     with pytest.raises(ValueError, match="expected"):
-        rle_decode(rle)
+        decode_rle(rle)
     with pytest.raises(ValueError, match="expected"):
         Mask(rle)
 
@@ -288,7 +288,7 @@ def test_a_damaged_rle_is_one_clear_error(rle):
 @given(st.text(max_size=12) | st.binary(max_size=12))
 def test_any_text_as_counts_is_read_or_refused(counts):
     try:
-        assert rle_decode({"size": [3, 4], "counts": counts}).shape == (3, 4)
+        assert decode_rle({"size": [3, 4], "counts": counts}).shape == (3, 4)
     except ValueError:
         pass
 
@@ -532,9 +532,9 @@ def test_a_side_that_is_none_is_refused_on_both_axes(size):
     with pytest.raises(ValueError, match="height, width"):
         to_unit([1, 2], size)
     with pytest.raises(ValueError, match="height, width"):
-        box_bins(Box(0, 0, 1, 1), size)
+        encode_box(Box(0, 0, 1, 1), size)
     with pytest.raises(ValueError, match="height, width"):
-        bins_box([1, 2, 3, 4], size)
+        decode_box([1, 2, 3, 4], size)
 
 
 def test_bins_by_hand():
@@ -549,14 +549,14 @@ def test_bins_by_hand():
 
 def test_boxes_and_their_bins_by_hand():
     size = (480, 640)
-    assert box_bins(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]  # 62.5, 125, 187.5, 333.3
-    assert box_bins(Box(0, 0, 640, 480), size) == [0, 0, 999, 999]
-    assert box_bins(Box(-9, -9, 900, 900), size) == [0, 0, 999, 999]
-    assert bins_box([62, 125, 187, 333], size).list() == pytest.approx([40, 60.24, 120, 160.08])
-    assert bins_box([0, 0, 999, 999], size).list() == pytest.approx([0.32, 0.24, 639.68, 479.76])
-    assert bins_box([5, 7, 5, 7], size).list() == pytest.approx([3.52, 3.6, 3.52, 3.6])
-    assert region_bins(Point(40, 60), size) == [62, 125]
-    assert region_bins(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]
+    assert encode_box(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]  # 62.5, 125, 187.5, 333.3
+    assert encode_box(Box(0, 0, 640, 480), size) == [0, 0, 999, 999]
+    assert encode_box(Box(-9, -9, 900, 900), size) == [0, 0, 999, 999]
+    assert decode_box([62, 125, 187, 333], size).list() == pytest.approx([40, 60.24, 120, 160.08])
+    assert decode_box([0, 0, 999, 999], size).list() == pytest.approx([0.32, 0.24, 639.68, 479.76])
+    assert decode_box([5, 7, 5, 7], size).list() == pytest.approx([3.52, 3.6, 3.52, 3.6])
+    assert encode_region(Point(40, 60), size) == [62, 125]
+    assert encode_region(Box(40, 60, 120, 160), size) == [62, 125, 187, 333]
 
 
 @pytest.mark.parametrize(
@@ -564,17 +564,17 @@ def test_boxes_and_their_bins_by_hand():
 )
 def test_bins_end_at_999(bins):
     with pytest.raises(ValueError, match="0 to 999"):
-        bins_box(bins, (10, 20))
+        decode_box(bins, (10, 20))
 
 
 def test_boxes_whole_pixels_apart_get_the_exact_bin():
     for h, w in ((77, 1023), (1021, 300), (49, 2999), (7, 1111)):
         for k in range(min(h, w)):
             x, y = k * w // min(h, w), k * h // min(h, w)
-            assert box_bins(Box(x, y, x, y), (h, w))[:2] == [x * 1000 // w, y * 1000 // h]
+            assert encode_box(Box(x, y, x, y), (h, w))[:2] == [x * 1000 // w, y * 1000 // h]
     # 22.4 / 640 = .035 and 40.8 / 480 = .085, of which floats make 34.999... and 84.999...
     # thousandths
-    assert box_bins(Box(22.4, 40.8, 163.2, 163.2), (480, 640)) == [35, 85, 255, 340]
+    assert encode_box(Box(22.4, 40.8, 163.2, 163.2), (480, 640)) == [35, 85, 255, 340]
 
 
 def test_boxes_in_every_form_are_one_tensor():
@@ -588,11 +588,11 @@ def test_boxes_in_every_form_are_one_tensor():
         torch.tensor(rows, dtype=torch.float64),
     )
     for form in forms:
-        boxes = as_boxes(form)
+        boxes = stack_boxes(form)
         assert boxes.dtype == torch.float32 and boxes.tolist() == rows
-    assert as_boxes(Box(*rows[1])).tolist() == rows[1:]
-    assert as_boxes([]).shape == as_boxes(()).shape == (0, 4)
-    assert as_boxes([[3, 4, 3, 4]]).tolist() == [[3, 4, 3, 4]]
+    assert stack_boxes(Box(*rows[1])).tolist() == rows[1:]
+    assert stack_boxes([]).shape == stack_boxes(()).shape == (0, 4)
+    assert stack_boxes([[3, 4, 3, 4]]).tolist() == [[3, 4, 3, 4]]
     for bad in (
         [[1, 5, 2, 4]],
         [[5, 1, 4, 2]],
@@ -601,7 +601,7 @@ def test_boxes_in_every_form_are_one_tensor():
         torch.zeros(1, 2, 4),
     ):
         with pytest.raises(ValueError, match="found"):
-            as_boxes(bad)
+            stack_boxes(bad)
 
 
 def test_iou_rows_are_the_first_boxes_and_columns_the_second():
@@ -617,19 +617,19 @@ def test_iou_rows_are_the_first_boxes_and_columns_the_second():
 def test_run_lengths_by_hand():
     "[[0, 1, 1], [0, 1, 0]] down its columns: 0 0 1 1 1 0."
     array = np.array([[0, 1, 1], [0, 1, 0]], dtype=bool)
-    assert rle_encode(array) == {"size": [2, 3], "counts": "231"}
-    assert (rle_decode({"size": [2, 3], "counts": [2, 3, 1]}) == array).all()
-    assert rle_decode({"size": [3, 2], "counts": [0, 1, 5]}).tolist() == [[1, 0], [0, 0], [0, 0]]
-    assert rle_encode([[True, False, False]]) == {"size": [1, 3], "counts": "012"}
-    assert rle_encode(np.zeros((4, 8), bool)) == {"size": [4, 8], "counts": "P1"}  # 32: 0, then 1
+    assert encode_rle(array) == {"size": [2, 3], "counts": "231"}
+    assert (decode_rle({"size": [2, 3], "counts": [2, 3, 1]}) == array).all()
+    assert decode_rle({"size": [3, 2], "counts": [0, 1, 5]}).tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert encode_rle([[True, False, False]]) == {"size": [1, 3], "counts": "012"}
+    assert encode_rle(np.zeros((4, 8), bool)) == {"size": [4, 8], "counts": "P1"}  # 32: 0, then 1
     # from the fourth count on, the difference to the one two before: 4, 5, 6, 3 - 5 = -2
-    assert rle_encode(np.repeat([0, 1, 0, 1], [4, 5, 6, 3])[None] == 1)["counts"] == "456N"
+    assert encode_rle(np.repeat([0, 1, 0, 1], [4, 5, 6, 3])[None] == 1)["counts"] == "456N"
 
 
 def test_what_is_no_mask_is_refused():
     for bad in (np.zeros((2, 3)), np.array([["a"]])):
         with pytest.raises(TypeError, match="booleans or whole numbers"):
-            rle_encode(bad)
+            encode_rle(bad)
     for bad in (
         np.zeros(4, bool),
         np.zeros((1, 2, 3), bool),
@@ -637,7 +637,7 @@ def test_what_is_no_mask_is_refused():
         np.zeros((4, 0), bool),
     ):
         with pytest.raises(ValueError, match="expected"):
-            rle_encode(bad)
+            encode_rle(bad)
 
 
 @pytest.mark.parametrize(
@@ -656,12 +656,12 @@ def test_what_is_no_mask_is_refused():
 )
 def test_counts_that_do_not_fill_the_image_are_refused(rle):
     with pytest.raises(ValueError, match="expected"):
-        rle_decode(rle)
+        decode_rle(rle)
 
 
 def test_a_count_may_have_seven_characters():
     assert (
-        rle_decode({"size": [2, 3], "counts": "VPPPPP0"}).sum() == 0
+        decode_rle({"size": [2, 3], "counts": "VPPPPP0"}).sum() == 0
     )  # 6, and six groups of zeros
 
 
@@ -732,7 +732,7 @@ def test_even_points_by_hand():
     """Three of seven pixels: the shares are 0-1, 2-3, 4-6, and the golden ratio puts the picks at
     0, .618 and .236 of them.
     """
-    assert pytest.approx(0.6180339887) == GOLDEN
+    assert pytest.approx(0.6180339887) == _GOLDEN_RATIO
     points = from_unit(sample_points(Box(0, 0, 7, 1), (1, 7), 3), (1, 7))
     assert points.flatten().tolist() == pytest.approx([0.5, 0.5, 3.5, 0.5, 4.5, 0.5])
     # pixels of a box of 3 columns and 4 rows, 12 in all, of which 5: shares begin at 0, 2, 4, 7, 9

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferretlite.evaluation.suites import CAPS, questions_about
+from ferretlite.evaluation.suites import ANSWER_TOKEN_LIMITS, make_questions
 from ferretlite.model.inference import Ferret
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_example, make_scene
@@ -148,9 +148,9 @@ def candidates(model: str, seed: int) -> list:
     for split in ("test", "count", "novel") if style == "griffon" else ("test", "count"):
         scene = make_scene(seed, size, split)
         where = {"seed": seed, "size": size, "split": split}
-        for asked in questions_about(scene, f"golden {seed} {split}", style=style):
+        for asked in make_questions(scene, f"golden {seed} {split}", style=style):
             turn = asked.turn
-            options = {"prompt": turn.prompt, "max_new_tokens": CAPS[turn.task]}
+            options = {"prompt": turn.prompt, "max_new_tokens": ANSWER_TOKEN_LIMITS[turn.task]}
             if turn.regions:
                 options["regions"] = [region_as_json(r) for r in turn.regions]
             kind = turn.meta["form"] if turn.task == "name" else turn.task

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ferretlite.regions.geometry import Box, Mask, Point, box_bins
+from ferretlite.regions.geometry import Box, Mask, Point, encode_box
 from ferretlite.regions.grammar import (
     STYLES,
     Grounding,
@@ -185,7 +185,7 @@ def test_x_comes_first():
         format_region(Point(320, 120), SIZE) == "[500, 250]"
         and format_region(Point(320, 120), SIZE, "griffon") == "[0.500,0.250]"
     )
-    assert box_bins(parse_groundings("dog [900, 10, 990, 20]", SIZE)[0].boxes[0], SIZE) == [
+    assert encode_box(parse_groundings("dog [900, 10, 990, 20]", SIZE)[0].boxes[0], SIZE) == [
         900,
         10,
         990,
@@ -657,7 +657,7 @@ def test_reading_one_box_in_griffons_form(bracket, box):
 def test_reading_one_box_in_ferrets_form(bracket, bins):
     spans, warnings = find_groundings(f"dog {bracket}", SIZE)
     assert len(warnings) == (bins is None)
-    assert [box_bins(s.box, SIZE) for s in spans] == ([] if bins is None else [bins])
+    assert [encode_box(s.box, SIZE) for s in spans] == ([] if bins is None else [bins])
 
 
 @pytest.mark.parametrize("text", ["dog [a, 2, 3, 4]", "dog <1, 2, 3, 4>", "dog (1, 2, 3, 4)"])

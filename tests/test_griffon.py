@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
-from ferretlite.evaluation.suites import evaluate, griffon_questions, record_of
+from ferretlite.evaluation.suites import evaluate, make_griffon_questions, score_answer
 from ferretlite.model.configuration import FerretConfig
-from ferretlite.model.inference import Ferret, gathered, grounding_question
+from ferretlite.model.inference import Ferret, format_grounding_question, merge_groundings
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box, Point
@@ -596,24 +596,26 @@ def test_boxes_of_a_name_come_together():
     from ferretlite.regions.grammar import Grounding
 
     a, b, c = (Box(i, i, i + 1, i + 1) for i in range(3))
-    assert gathered(
+    assert merge_groundings(
         [Grounding("x", [a], [0.5]), Grounding("y", [b], [0.4]), Grounding("x", [c], [0.3])]
     ) == [Grounding("x", [a, c], [0.5, 0.3]), Grounding("y", [b], [0.4])]
-    assert gathered([]) == [] and gathered([Grounding("x", [a])])[0].scores is None
-    assert grounding_question(["a cup", "the sun"], "ferret").startswith("What are the locations")
+    assert merge_groundings([]) == [] and merge_groundings([Grounding("x", [a])])[0].scores is None
+    assert format_grounding_question(["a cup", "the sun"], "ferret").startswith(
+        "What are the locations"
+    )
 
 
 # The exam
 
 
 def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_model):
-    from ferretlite.evaluation.scores import score
+    from ferretlite.evaluation.scores import score_results
 
     questions = [
         q
         for split in ("test", "count", "novel")
         for i in range(6)
-        for q in griffon_questions(make_scene(i, 192, split), f"0 {i}")
+        for q in make_griffon_questions(make_scene(i, 192, split), f"0 {i}")
     ]
     assert {(q.turn.task, q.group) for q in questions} == {
         ("rec", ""),
@@ -634,11 +636,11 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
     ]
     found = {}
     for q, a in zip(questions, answers):
-        found.setdefault(q.group, []).append(record_of(q, a))
+        found.setdefault(q.group, []).append(score_answer(q, a))
     assert all(
-        score(found[g])["count.mae"]["value"] == 0 for g in ("count.same", "count.cross")
-    ) and score(found["find.novel"])["det.AP50"]["value"] == pytest.approx(1)
-    plain = score(found[""])
+        score_results(found[g])["count.mae"]["value"] == 0 for g in ("count.same", "count.cross")
+    ) and score_results(found["find.novel"])["det.AP50"]["value"] == pytest.approx(1)
+    plain = score_results(found[""])
     assert (
         plain["rec.acc@0.5"]["value"] > 0.9
         and plain["det.AP50"]["value"] == pytest.approx(1)
@@ -649,11 +651,11 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
         and plain["name.acc"]["value"] == plain["phrase.acc"]["value"] == 1
     )
     silent = [
-        record_of(q, SimpleNamespace(groundings=[], text="None"))
+        score_answer(q, SimpleNamespace(groundings=[], text="None"))
         for q in questions
         if q.turn.task == "find"
     ]
-    assert score(silent)["absent.balanced_acc"]["value"] == 0.5
+    assert score_results(silent)["absent.balanced_acc"]["value"] == 0.5
 
 
 def test_a_model_of_griffons_kind_is_examined_in_its_own_words(griffon_model):

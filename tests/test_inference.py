@@ -10,7 +10,7 @@ from PIL import Image
 from small_model import Scripted, save_small, small_ferret
 
 from ferretlite.model.inference import Answer, Ferret, find_model
-from ferretlite.regions.drawing import draw, save_image
+from ferretlite.regions.drawing import draw_answer, save_image
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_scene
 
@@ -294,7 +294,7 @@ def test_ground_needs_something_to_look_for(ferret, scene):
 
 def test_a_picture_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     answer = Answer("", image=Image.new("RGB", (50, 40)))
-    assert Image.open(answer.save(tmp_path / "a.jpg")).size == draw(answer.image).size
+    assert Image.open(answer.save(tmp_path / "a.jpg")).size == draw_answer(answer.image).size
 
     def broken(*_, **__):
         raise OSError("disk full")
@@ -316,7 +316,7 @@ def test_drawing_survives_odd_pictures_and_boxes():
 
     for size in ((1, 1), (3, 500), (1200, 7)):
         w, h = size
-        draw(
+        draw_answer(
             Image.new("RGB", size),
             [
                 Grounding(

@@ -16,19 +16,19 @@ from ferretlite.model import inference
 from ferretlite.model.inference import (
     Answer,
     Ferret,
-    as_crops,
-    as_questions,
-    caption_phrases,
-    cut_at_end,
+    cut_at_end_token,
     find_model,
-    gathered,
-    grounding_question,
-    shipped_models,
-    token_probabilities,
-    where_are,
+    format_grounding_question,
+    format_where_question,
+    gather_probabilities,
+    list_shipped_models,
+    merge_groundings,
+    split_caption,
+    spread_crops,
+    spread_questions,
 )
 from ferretlite.regions import drawing
-from ferretlite.regions.drawing import draw, picture_format, save_image
+from ferretlite.regions.drawing import draw_answer, find_picture_format, save_image
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.regions.grammar import Grounding
 
@@ -46,8 +46,8 @@ def test_defaults_are_the_documented_ones():
     assert defaults(Ferret.describe) == dict(region=None)
     assert defaults(Ferret.detect) == dict(names=None)
     assert defaults(Ferret.count) == dict(name=None, like=None)
-    assert defaults(draw) == dict(groundings=(), regions=(), colors=None)
-    assert inference.AT_ONCE == 4
+    assert defaults(draw_answer) == dict(groundings=(), regions=(), colors=None)
+    assert inference.PHRASES_PER_QUESTION == 4
     empty = Answer("a")
     assert (empty.groundings, empty.raw_text, empty.finish_reason) == ([], "", "stop")
     assert (empty.warnings, empty.image, empty.regions, empty.prompt) == ([], None, [], "")
@@ -70,15 +70,15 @@ def test_each_tokens_probability_is_that_of_its_own_step_and_row():
     )  # a shift of all says nothing
     third = torch.tensor([[0.9, 0.04, 0.06], [0.35, 0.4, 0.25]]).log()
     tokens = torch.tensor([[1, 0, 2], [2, 1, 0]])
-    found = token_probabilities((first, second, third), tokens)
+    found = gather_probabilities((first, second, third), tokens)
     torch.testing.assert_close(found, torch.tensor([[0.3, 0.6, 0.06], [0.7, 0.15, 0.35]]))
-    assert token_probabilities((first.bfloat16(),), tokens[:, :1]).dtype == torch.float32
+    assert gather_probabilities((first.bfloat16(),), tokens[:, :1]).dtype == torch.float32
 
 
 def test_answers_end_before_their_end_token():
-    assert cut_at_end([5, 6, 2, 7, 2], 2) == ([5, 6], "stop")
-    assert cut_at_end([2, 7], 2) == ([], "stop")
-    assert cut_at_end([5, 6], 2) == ([5, 6], "length")
+    assert cut_at_end_token([5, 6, 2, 7, 2], 2) == ([5, 6], "stop")
+    assert cut_at_end_token([2, 7], 2) == ([], "stop")
+    assert cut_at_end_token([5, 6], 2) == ([5, 6], "length")
 
 
 def test_one_image_prompt_or_region_is_spread_over_the_questions():
@@ -88,30 +88,30 @@ def test_one_image_prompt_or_region_is_spread_over_the_questions():
         Box(0, 0, 1, 1),
         Point(1, 1),
     )
-    images, prompts, regions = as_questions([one, two, one], "a", [box, None, (point, box)])
+    images, prompts, regions = spread_questions([one, two, one], "a", [box, None, (point, box)])
     assert [i.size for i in images] == [(4, 4), (6, 6), (4, 4)] and images[0] is images[2]
     assert prompts == ["a"] * 3 and regions == [[box], [], [point, box]]
-    images, prompts, regions = as_questions(one, ("a", "b"), None)
+    images, prompts, regions = spread_questions(one, ("a", "b"), None)
     assert images[0] is images[1] and prompts == ["a", "b"] and regions == [[], []]
     for held, expected in ((box, [box]), ([point, box], [point, box]), (None, [])):
-        _, prompts, regions = as_questions(one, "a", held)
+        _, prompts, regions = spread_questions(one, "a", held)
         assert prompts == ["a"] and regions == [expected]
-    images, prompts, _ = as_questions([one, two], ["a", "b"], None)
+    images, prompts, _ = spread_questions([one, two], ["a", "b"], None)
     assert [i.size for i in images] == [(4, 4), (6, 6)] and prompts == ["a", "b"]
     for wrong in (([one], ["a", "b"], None), (one, ["a", "b"], [box])):
         with pytest.raises(ValueError, match="expected as many of each"):
-            as_questions(*wrong)
+            spread_questions(*wrong)
 
 
 def test_crops_are_given_for_each_question_or_for_the_one():
-    assert as_crops(None, 3, False) == [[], [], []]
-    assert as_crops("a", 2, False) == [["a"], ["a"]] and as_crops(["a", "b"], 1, False) == [
+    assert spread_crops(None, 3, False) == [[], [], []]
+    assert spread_crops("a", 2, False) == [["a"], ["a"]] and spread_crops(["a", "b"], 1, False) == [
         ["a", "b"]
     ]
-    assert as_crops(["a", None, ("b", "c")], 3, True) == [["a"], [], ["b", "c"]]
-    assert as_crops(None, 2, True) == [[], []]
+    assert spread_crops(["a", None, ("b", "c")], 3, True) == [["a"], [], ["b", "c"]]
+    assert spread_crops(None, 2, True) == [[], []]
     with pytest.raises(ValueError, match="Found 2 questions and 1 entries"):
-        as_crops(["a"], 2, True)
+        spread_crops(["a"], 2, True)
 
 
 def test_answers_become_plain_json():
@@ -263,24 +263,27 @@ def test_an_answer_cut_off_keeps_its_warnings_in_order():
 
 
 def test_phrases_of_a_caption():
-    assert caption_phrases("An apple, the red star, and a cup and A star.") == [
+    assert split_caption("An apple, the red star, and a cup and A star.") == [
         "apple",
         "red star",
         "cup",
         "star",
     ]
-    assert caption_phrases("  a hand and a hand, an anchor ") == ["hand", "anchor"]
-    assert caption_phrases("the sand, a band") == ["sand", "band"]
-    assert caption_phrases(" . ") == []
+    assert split_caption("  a hand and a hand, an anchor ") == ["hand", "anchor"]
+    assert split_caption("the sand, a band") == ["sand", "band"]
+    assert split_caption(" . ") == []
 
 
 def test_questions_for_places_in_each_styles_words():
-    assert where_are(["a red star"]) == "What is the location of the red star in the image?"
     assert (
-        where_are(["An egg", "the cup", "sun"])
+        format_where_question(["a red star"])
+        == "What is the location of the red star in the image?"
+    )
+    assert (
+        format_where_question(["An egg", "the cup", "sun"])
         == "What are the locations of the egg, the cup, the sun?"
     )
-    ask = grounding_question
+    ask = format_grounding_question
     assert ask(["the sun"], "ferret") == "What is the location of the sun in the image?"
     assert ask(["the outlined sun"], "griffon") == "Where is an outlined sun? Give every box."
     assert ask(["red sun"], "griffon") == "Where is a red sun? Give every box."
@@ -296,21 +299,23 @@ def test_questions_for_places_in_each_styles_words():
 
 
 def test_two_phrases_are_asked_for_as_several():
-    assert where_are(["a cup", "sun"]) == "What are the locations of the cup, the sun?"
-    assert grounding_question(["a cup", "sun"], "ferret") == where_are(["a cup", "sun"])
-    told = grounding_question(["a cup", "sun"], "griffon")
+    assert format_where_question(["a cup", "sun"]) == "What are the locations of the cup, the sun?"
+    assert format_grounding_question(["a cup", "sun"], "ferret") == format_where_question(
+        ["a cup", "sun"]
+    )
+    told = format_grounding_question(["a cup", "sun"], "griffon")
     assert told == "Give the boxes of the cup and the sun."
-    assert caption_phrases("A cup and the sun.") == ["cup", "sun"]
-    assert caption_phrases("A cup, the sun") == ["cup", "sun"] and caption_phrases("cup") == ["cup"]
+    assert split_caption("A cup and the sun.") == ["cup", "sun"]
+    assert split_caption("A cup, the sun") == ["cup", "sun"] and split_caption("cup") == ["cup"]
 
 
 def test_an_empty_list_is_not_the_same_as_nothing():
     image = Image.new("RGB", (4, 4))
     with pytest.raises(ValueError, match="0 lists of regions"):
-        as_questions([image, image], "a", [])
+        spread_questions([image, image], "a", [])
     with pytest.raises(ValueError, match="0 entries of crops"):
-        as_crops([], 2, True)
-    assert as_crops([], 1, False) == [[]] and as_questions(image, "a", [])[2] == [[]]
+        spread_crops([], 2, True)
+    assert spread_crops([], 1, False) == [[]] and spread_questions(image, "a", [])[2] == [[]]
     ferret = Recorded()
     assert ferret.detect(image, []) == [] and ferret.asked == []
     assert ferret.ask(image, []) == [] and ferret.ask([], "a") == []
@@ -421,15 +426,15 @@ def test_boxes_of_a_name_are_gathered():
         Grounding("y", [b], None),
         Grounding("x", [c, d], [0.3, 0.4]),
     ]
-    found = gathered(held)
+    found = merge_groundings(held)
     assert [(g.name, g.boxes, g.scores) for g in found] == [
         ("x", [a, c, d], [0.1, 0.3, 0.4]),
         ("y", [b], None),
     ]
-    mixed = gathered([Grounding("x", [a], [0.1]), Grounding("x", [b], None)])
-    assert mixed[0].scores is None and gathered([]) == []
+    mixed = merge_groundings([Grounding("x", [a], [0.1]), Grounding("x", [b], None)])
+    assert mixed[0].scores is None and merge_groundings([]) == []
     held = [Grounding(n, [box]) for n, box in (("cup", a), ("cup 2", b), ("", c), ("red cup", d))]
-    assert [(g.name, g.boxes) for g in gathered(held)] == [
+    assert [(g.name, g.boxes) for g in merge_groundings(held)] == [
         ("cup", [a]),
         ("cup 2", [b]),
         ("", [c]),
@@ -456,13 +461,13 @@ def rgb(colour):
     ],
 )
 def test_small_pictures_are_enlarged_by_a_whole_factor(size, scale):
-    assert draw(Image.new("RGB", size)).size == (size[0] * scale, size[1] * scale)
+    assert draw_answer(Image.new("RGB", size)).size == (size[0] * scale, size[1] * scale)
 
 
 def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_grounding():
     picture = Image.new("RGB", (360, 180), "white")  # twice as large when drawn
     boxes = [Box(20 + 30 * i, 60, 40 + 30 * i, 150) for i in range(10)]
-    found = draw(picture, [Grounding("", [b]) for b in boxes])
+    found = draw_answer(picture, [Grounding("", [b]) for b in boxes])
     for i, _box in enumerate(boxes):
         color = rgb(drawing.PALETTE[i % 8])
         left, right, top, below = 40 + 60 * i, 79 + 60 * i, 120, 299
@@ -483,7 +488,7 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_grounding():
             (left + 9, below + 1),
         ):
             assert found.getpixel((x, y)) == (255, 255, 255)
-    chosen = draw(
+    chosen = draw_answer(
         picture,
         [Grounding("", boxes[:1]), Grounding("", boxes[1:2])],
         colors=["#010203", "#040506"],
@@ -504,7 +509,7 @@ def test_labels_tell_name_and_score_above_the_box_or_inside(monkeypatch):
         Grounding("star", [Box(100, 200, 300, 400), Box(10, 3, 50, 90)], [0.456, 1.0]),
         Grounding("cup", [Box(690, 300, 719, 400)]),
     ]
-    found = draw(picture, groundings)
+    found = draw_answer(picture, groundings)
     assert [text for text, *_ in written] == ["star 0.46", "star 1.00", "cup"]
     assert {fill for *_, fill in written} == {"white"}
     (x, y), (x2, y2), (x3, y3) = (xy for _, xy, _ in written)
@@ -518,18 +523,18 @@ def test_labels_tell_name_and_score_above_the_box_or_inside(monkeypatch):
 
 def test_regions_are_drawn_dashed_tinted_or_as_a_ring():
     picture = Image.new("RGB", (720, 700), (0, 0, 200))
-    found = draw(picture, regions=[Box(100, 200, 220, 260)])
+    found = draw_answer(picture, regions=[Box(100, 200, 220, 260)])
     row = [found.getpixel((x, 200))[0] for x in (103, 109, 115, 121)]
     assert row == [0, 255, 0, 255]  # twenty dashes of six pixels, black first
     assert found.getpixel((220, 203)) == (0, 0, 0) and found.getpixel((220, 209)) == (255,) * 3
     assert found.getpixel((150, 230)) == (0, 0, 200)
     mask = np.zeros((700, 720), bool)
     mask[300:400, 500:700] = True
-    found = draw(picture, regions=[Mask(mask)])
+    found = draw_answer(picture, regions=[Mask(mask)])
     # three fifths of (255, 230, 0), two fifths of (0, 0, 200)
     np.testing.assert_allclose(found.getpixel((600, 350)), (153, 138, 80), atol=1)
     assert found.getpixel((350, 600)) == found.getpixel((450, 350)) == (0, 0, 200)
-    found = draw(picture, regions=[Point(300, 400)])
+    found = draw_answer(picture, regions=[Point(300, 400)])
     across = [found.getpixel((300 + d, 400)) for d in (8, 6, 2, 0)]
     assert across == [(0, 0, 0), (255,) * 3, (0, 0, 0), (0, 0, 200)]
     assert found.getpixel((300, 408)) == (0, 0, 0) and found.getpixel((311, 400)) == (0, 0, 200)
@@ -550,14 +555,14 @@ def test_an_answer_shows_its_groundings_and_regions():
 
 def test_a_files_ending_says_its_format(tmp_path):
     assert (
-        picture_format(tmp_path / "a.jpg") == "JPEG"
-        and picture_format(str(tmp_path / "b.PNG")) == "PNG"
+        find_picture_format(tmp_path / "a.jpg") == "JPEG"
+        and find_picture_format(str(tmp_path / "b.PNG")) == "PNG"
     )
     for ending in ("txt", "psd", ""):  # Pillow reads Photoshop files but writes none
         with pytest.raises(ValueError, match="picture format"):
-            picture_format(tmp_path / f"a.{ending}")
+            find_picture_format(tmp_path / f"a.{ending}")
     with pytest.raises(FileNotFoundError, match="no folder"):
-        picture_format(tmp_path / "none" / "a.png")
+        find_picture_format(tmp_path / "none" / "a.png")
     path = save_image(Image.new("RGB", (5, 4), "red"), str(tmp_path / "c.bmp"))
     assert path == tmp_path / "c.bmp" and Image.open(path).format == "BMP"
     assert [p.name for p in tmp_path.iterdir()] == ["c.bmp"]
@@ -567,7 +572,7 @@ def test_a_files_ending_says_its_format(tmp_path):
 
 
 def test_shipped_models_are_the_folders_with_our_weights():
-    shipped = shipped_models()
+    shipped = list_shipped_models()
     assert list(shipped) == [
         "tiny",
         "tiny-griffon",

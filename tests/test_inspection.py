@@ -15,21 +15,21 @@ from PIL import Image
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.inspection import (
-    PAGE,
-    bars,
-    check,
-    check_lines,
-    check_page,
+    CHECK_PAGE_STYLE,
+    check_mixture,
     check_part,
-    drawn,
-    kept_ids,
-    missing_files,
-    overlaps,
-    picture_data,
+    count_shared_pictures,
+    draw_turn,
+    encode_image_url,
+    find_missing_files,
+    format_check,
+    format_check_page,
+    format_histogram,
+    list_kept_ids,
     write_check,
 )
-from ferretlite.data.mixtures import shuffled
-from ferretlite.data.readers import Files
+from ferretlite.data.mixtures import shuffle_index
+from ferretlite.data.readers import AnnotationReader
 from ferretlite.data.recipes import Part, Recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -43,7 +43,7 @@ def tiny():
     return FerretProcessor.from_pretrained(WEIGHTS / "tiny")
 
 
-class Listed(Files):
+class Listed(AnnotationReader):
     """Pictures by their names, with numbers of COCO pictures."""
 
     def __init__(self, folder, names, numbers, **options):
@@ -66,18 +66,18 @@ def test_missing_pictures_are_counted_among_those_that_are_looked_for(tmp_path):
     reader = Listed(
         tmp_path, ["a.jpg", "b.jpg", "", "c.jpg", "../x.jpg", "d.jpg", "e.jpg"], [-1] * 7
     )
-    assert missing_files(reader) == (4, 7, "b.jpg")
+    assert find_missing_files(reader) == (4, 7, "b.jpg")
     # every second: a.jpg, no picture, a name that leads out, e.jpg
-    gone, of, first = missing_files(reader, 3)
+    gone, of, first = find_missing_files(reader, 3)
     assert (gone, of) == (2, 4) and "leads out" in first
-    assert missing_files(reader, 7)[1] == missing_files(reader, 4)[1] == 7
-    assert missing_files(Listed(tmp_path, ["a.jpg"], [3])) == (0, 1, None)
-    assert missing_files(Listed(tmp_path / "no folder", ["", "b.jpg"], [-1, -1])) == (
+    assert find_missing_files(reader, 7)[1] == find_missing_files(reader, 4)[1] == 7
+    assert find_missing_files(Listed(tmp_path, ["a.jpg"], [3])) == (0, 1, None)
+    assert find_missing_files(Listed(tmp_path / "no folder", ["", "b.jpg"], [-1, -1])) == (
         1,
         2,
         "b.jpg",
     )  # no picture is none that is missing
-    assert missing_files("no reader of files") == (0, 0, None)
+    assert find_missing_files("no reader of files") == (0, 0, None)
 
 
 def test_shared_pictures_are_counted_for_each_two_parts():
@@ -87,11 +87,11 @@ def test_shared_pictures_are_counted_for_each_two_parts():
         Listed("x", list("ab"), [3, 9]),
         Listed("x", ["a"], [-1]),
     ]
-    assert [kept_ids(r) for r in readers] == [{1, 2, 3}, {2, 3}, {3, 9}, set()]
+    assert [list_kept_ids(r) for r in readers] == [{1, 2, 3}, {2, 3}, {3, 9}, set()]
     parts = [(SimpleNamespace(name=n), r) for n, r in zip("pqrs", readers)]
     parts.insert(1, (SimpleNamespace(name="drawn"), "no files"))
-    assert overlaps(parts) == [("p", "q", 2), ("p", "r", 1), ("q", "r", 1)]
-    assert kept_ids(Listed("x", list("abcd"), [0, 2, 3, -1], exclude={2, "d"})) == {0, 3}
+    assert count_shared_pictures(parts) == [("p", "q", 2), ("p", "r", 1), ("q", "r", 1)]
+    assert list_kept_ids(Listed("x", list("abcd"), [0, 2, 3, -1], exclude={2, "d"})) == {0, 3}
 
 
 # -- one part
@@ -170,7 +170,7 @@ def test_what_is_counted_in_a_part():
     )
     assert first["too_long"] in ("a: 2 turns too long", "c: 1 turn too long")
     # spread over the file, each record with dice of its own
-    order = [shuffled(k, 8, "5-check") for k in range(8)]
+    order = [shuffle_index(k, 8, "5-check") for k in range(8)]
     assert mixture.asked == [
         (1, record, random.Random(f"5-check-{k}").random()) for k, record in enumerate(order)
     ]
@@ -222,7 +222,7 @@ def test_what_stands_in_the_way_of_training(tmp_path, tiny):
         dialogues(tmp_path, "bare", []),
         Part("gone", "llava", dict(annotations="gone.json")),
     ]
-    found = check(Recipe("r", {"7": parts}, max_tokens=100, root=tmp_path), tiny, n=10)
+    found = check_mixture(Recipe("r", {"7": parts}, max_tokens=100, root=tmp_path), tiny, n=10)
     problems = [
         re.sub(r" \(.*|: record.*|: There.*|: cut.jpg.*|: Part.*", "", p) for p in found["problems"]
     ]
@@ -256,19 +256,19 @@ def test_what_stands_in_the_way_of_training(tmp_path, tiny):
         json.dumps([dict(id=1, image="000000000005.jpg", conversations=said)])
     )
     five = [Part(name, "llava", dict(annotations="five.json")) for name in ("one", "two")]
-    assert check(Recipe("r", {"1": five}, root=tmp_path), tiny)["stages"]["1"]["overlaps"] == [
-        ("one", "two", 1)
-    ]
+    assert check_mixture(Recipe("r", {"1": five}, root=tmp_path), tiny)["stages"]["1"][
+        "overlaps"
+    ] == [("one", "two", 1)]
     (tmp_path / "images" / "cut.jpg").unlink()
-    gone = check(Recipe("r", {"7": parts[3:4]}, root=tmp_path), tiny, n=10)
+    gone = check_mixture(Recipe("r", {"7": parts[3:4]}, root=tmp_path), tiny, n=10)
     assert gone["problems"] == ["Stage 7, cut: 1 of 3 pictures are missing, the first is cut.jpg."]
     assert (
-        check(Recipe("r", {"7": parts[:1]}, root=tmp_path), tiny)["stages"]["7"]["parts"][0][
-            "looked"
-        ]
+        check_mixture(Recipe("r", {"7": parts[:1]}, root=tmp_path), tiny)["stages"]["7"]["parts"][
+            0
+        ]["looked"]
         == 3
     )
-    one = check(Recipe("r", {"7": parts[3:4]}, root=tmp_path), tiny, n=1, seed=2)
+    one = check_mixture(Recipe("r", {"7": parts[3:4]}, root=tmp_path), tiny, n=1, seed=2)
     assert one["stages"]["7"]["parts"][0]["looked"] == 1
 
 
@@ -317,7 +317,7 @@ def test_lines_of_a_check():
         left_out=dict(box=6),
     )
     two = row("a name that is long", an_epoch=90, missing=4, broken=1)
-    lines = check_lines(found(one, two, shared=[("a", "b", 8)], problems=["No."])).splitlines()
+    lines = format_check(found(one, two, shared=[("a", "b", 8)], problems=["No."])).splitlines()
     assert (
         lines[0] == "mine: ferret form, at most 288 tokens of text a picture, 4 pictures held out"
     )
@@ -339,7 +339,7 @@ def test_lines_of_a_check():
 
 
 def test_lines_of_a_stage_without_parts():
-    assert check_lines(found()).splitlines()[1:] == ["stage 2: 0 samples an epoch"]
+    assert format_check(found()).splitlines()[1:] == ["stage 2: 0 samples an epoch"]
 
 
 # -- pictures of what is asked
@@ -362,7 +362,7 @@ def draw(regions=(), answer="", crops=(), style="ferret", image=None, **options)
     prompt = "<region>" * len(regions) + "<crop>" * len(crops)
     asked = Turn("x", prompt, answer, list(regions), crops=list(crops))
     before = image.tobytes()
-    result = drawn(
+    result = draw_turn(
         Conversation(image, (image.height, image.width), [asked]), asked, style, **options
     )
     assert image.tobytes() == before
@@ -411,7 +411,7 @@ def test_large_pictures_are_made_360_wide_and_their_lines_thicker():
 
 
 def test_a_picture_is_a_jpeg_in_the_page():
-    start, data = picture_data(canvas((40, 30))).split(",")
+    start, data = encode_image_url(canvas((40, 30))).split(",")
     assert start == "data:image/jpeg;base64"
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     assert image.format == "JPEG" and image.size == (40, 30)
@@ -423,16 +423,16 @@ def test_a_picture_is_a_jpeg_in_the_page():
 def test_bars_of_a_histogram():
     # the top is 99, so that 100 counts share 10 bars; 0 to 9 fall into the first, 50 to 59 into the
     # sixth
-    text = bars([0, 5, 9, 50, 99], 20, 10)
+    text = format_histogram([0, 5, 9, 50, 99], 20, 10)
     rects = re.findall(r'<rect x="(\d+)" y="([\d.]+)" width="9" height="([\d.]+)"', text)
     assert rects == [("0", "2.0", "48.0"), ("50", "34.0", "16.0"), ("90", "34.0", "16.0")]
     assert 'line x1="20.0" x2="20.0"' in text and "99 tokens, limit 20<" in text  # 100 x 20 / 100
     assert 'viewBox="0 0 104 62" width="100"' in text
-    wide = bars([10], 99)
+    wide = format_histogram([10], 99)
     assert (
         'line x1="237.6"' in wide and "99 tokens, limit 99<" in wide and '<rect x="20"' in wide
     )  # 24 bars: 10 x 24 / 100 = 2.4
-    assert "<rect" not in bars([], 5)
+    assert "<rect" not in format_histogram([], 5)
 
 
 def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
@@ -446,7 +446,7 @@ def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
     ]
     one = row("x<y", turns=40, too_long=3, lost=5, tokens=[9], examples=talks)
     result = found(one, row("z", an_epoch=90), shared=[("x<y", "z", 8)], problems=["a < b"])
-    page = check_page(result)
+    page = format_check_page(result)
     assert page.count('class="bad"') == 1 and "a &lt; b" in page and 'class="good"' not in page
     assert (
         page.count("<article") == 2
@@ -471,10 +471,12 @@ def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
     assert cells[12:18] == ["z", "coco", "50", "7", "90", "75.0%"]
     assert (
         "ferret form · at most 288 tokens of text a picture · 4 pictures held out" in page
-        and PAGE in page
+        and CHECK_PAGE_STYLE in page
     )
     assert "limit 288<" in cells[11]
-    assert 'class="good"' in check_page(found()) and 'class="bad"' not in check_page(found())
+    assert 'class="good"' in format_check_page(found()) and 'class="bad"' not in format_check_page(
+        found()
+    )
     path = write_check(result, tmp_path / "page")
     assert path == tmp_path / "page" / "index.html" and path.read_text(encoding="utf-8") == page
     numbers = json.loads((Path(path).parent / "check.json").read_text())

@@ -12,47 +12,47 @@ from transformers import LlamaForCausalLM
 
 from ferretlite.model import tokens as tokens_module
 from ferretlite.model.tokens import (
-    CROP,
-    GRIFFON_LESSONS,
-    IMAGE,
-    LESSONS,
-    REGION,
-    boxes_written,
-    corpus,
+    CROP_TOKEN,
+    GRIFFON_TASK_WEIGHTS,
+    IMAGE_TOKEN,
+    REGION_TOKEN,
+    TASK_WEIGHTS,
+    add_crop_token,
     encode_turns,
+    encode_user_turn,
+    find_written_boxes,
+    format_prompt,
+    format_scene,
+    format_user_turn,
+    make_corpus,
     next_token_loss,
     pad_rows,
-    prompt_ids,
-    prompt_in_words,
-    prompt_text,
-    scene_in_words,
     tiny_llama_config,
     train_tokenizer,
     turn_mask,
-    with_crop_token,
 )
 from ferretlite.pretraining import language
 from ferretlite.pretraining import objects as objects_module
-from ferretlite.pretraining.language import begun_lm, lesson_loss, pretrain_lm
+from ferretlite.pretraining.language import compute_lesson_loss, pretrain_lm, start_language_model
 from ferretlite.pretraining.objects import (
-    COURSES,
-    LAYOUTS,
-    ThingScenes,
-    collate_things,
-    edge_features,
-    lesson_objects,
-    lesson_turns,
-    look_loss,
-    mark_things,
-    mirrored,
-    n_visual,
-    patch_places,
-    pooled_objects,
-    read_things,
-    rename,
-    thing_vectors,
-    told_in_things,
-    word_shares,
+    CURRICULA,
+    VIEW_LAYOUTS,
+    ObjectScenes,
+    ask_lesson_questions,
+    attention_loss,
+    collate_objects,
+    compute_word_shares,
+    count_scene_tokens,
+    draw_lesson_objects,
+    embed_objects,
+    encode_edges,
+    load_pooled_objects,
+    locate_patches,
+    make_object_vectors,
+    mark_objects,
+    mirror_box,
+    rename_kind,
+    sample_visual_tokens,
 )
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.turns import Turn
@@ -80,14 +80,16 @@ def defaults(function):
 
 
 def test_documented_constants():
-    assert (tokens_module.IMAGE, tokens_module.REGION, tokens_module.CROP) == (
+    assert (tokens_module.IMAGE_TOKEN, tokens_module.REGION_TOKEN, tokens_module.CROP_TOKEN) == (
         "<image>",
         "<region_fea>",
         "<crop_fea>",
     )
-    assert tokens_module.SPECIAL == dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
-    assert tokens_module.ROLES == ("USER:", "ASSISTANT:")
-    assert LESSONS == dict(
+    assert tokens_module.SPECIAL_TOKENS == dict(
+        pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    assert tokens_module.ROLE_TOKENS == ("USER:", "ASSISTANT:")
+    assert TASK_WEIGHTS == dict(
         caption=0.5,
         grounded_caption=0.5,
         dense_referring=0.5,
@@ -99,17 +101,19 @@ def test_documented_constants():
         count=3.0,
         word=0.5,
     )
-    assert GRIFFON_LESSONS == dict(find=5.0, find_set=2.0, search=3.0, find_phrases=1.5, tell=1.0)
-    assert (objects_module.OCTAVES, objects_module.THING_WIDTH) == (
+    assert GRIFFON_TASK_WEIGHTS == dict(
+        find=5.0, find_set=2.0, search=3.0, find_phrases=1.5, tell=1.0
+    )
+    assert (objects_module.OCTAVES, objects_module.EDGE_WIDTH) == (
         6,
         52,
     )  # 4 edges: themselves, 6 sines, 6 cosines
-    assert LAYOUTS == {"ferret": ((1, 6), (2, 6)), "griffon": ((1, 12),)}
+    assert VIEW_LAYOUTS == {"ferret": ((1, 6), (2, 6)), "griffon": ((1, 12),)}
     assert (
-        objects_module.MANY,
-        objects_module.UNNAMED,
-        objects_module.MOST_TEXT,
-        objects_module.LOOK,
+        objects_module.COUNT_SCENE_SHARE,
+        objects_module.UNNAMED_KIND_SHARE,
+        objects_module.MAX_TEXT_TOKENS,
+        objects_module.SUPERVISED_HEADS,
     ) == (
         0.6,
         0.25,
@@ -117,10 +121,10 @@ def test_documented_constants():
         (-2, 3),
     )
     for style, first, later in (
-        ("ferret", dict(rec=1.0, name=0.25, phrase=0.5), LESSONS),
-        ("griffon", dict(find=1.0, tell=0.25, find_phrases=0.5), GRIFFON_LESSONS),
+        ("ferret", dict(rec=1.0, name=0.25, phrase=0.5), TASK_WEIGHTS),
+        ("griffon", dict(find=1.0, tell=0.25, find_phrases=0.5), GRIFFON_TASK_WEIGHTS),
     ):
-        assert COURSES[style] == (
+        assert CURRICULA[style] == (
             (15_000, (3,), first, 4),
             (math.inf, (3, None, None), later, 10),
         )
@@ -128,16 +132,16 @@ def test_documented_constants():
 
 def test_defaults_are_the_documented_ones():
     assert defaults(train_tokenizer) == dict(vocab_size=768)
-    assert defaults(corpus) == dict(n=1500)
-    assert defaults(prompt_in_words) == dict(then="")
+    assert defaults(make_corpus) == dict(n=1500)
+    assert defaults(format_prompt) == dict(then="")
     assert defaults(encode_turns) == dict(most=None, linked=False)
     assert defaults(pad_rows) == dict(multiple=32)
     assert defaults(tiny_llama_config) == dict(width=192, layers=4)
-    assert defaults(told_in_things) == dict(style="ferret", crops=0)
-    assert defaults(mirrored) == dict(side=384)
-    assert defaults(ThingScenes) == dict(seed=0, pool=6000, style="ferret", skip=0)
-    assert defaults(collate_things) == dict(most=288, style="ferret")
-    assert defaults(read_things) == dict(noise=0.03)
+    assert defaults(sample_visual_tokens) == dict(style="ferret", crops=0)
+    assert defaults(mirror_box) == dict(side=384)
+    assert defaults(ObjectScenes) == dict(seed=0, pool=6000, style="ferret", skip=0)
+    assert defaults(collate_objects) == dict(most=288, style="ferret")
+    assert defaults(embed_objects) == dict(noise=0.03)
     assert defaults(pretrain_lm) == dict(
         samples=None,
         minutes=None,
@@ -181,9 +185,9 @@ def test_the_vocabulary_is_not_larger_than_asked():
 def test_the_crop_token_comes_behind_all_others_once(words):
     own = train_tokenizer(TEXTS, 330)
     n = len(own)
-    assert with_crop_token(own) is own and own.convert_tokens_to_ids(CROP) == n
-    assert len(with_crop_token(own)) == n + 1
-    assert {IMAGE, REGION, CROP, "USER:"} <= set(own.all_special_tokens)
+    assert add_crop_token(own) is own and own.convert_tokens_to_ids(CROP_TOKEN) == n
+    assert len(add_crop_token(own)) == n + 1
+    assert {IMAGE_TOKEN, REGION_TOKEN, CROP_TOKEN, "USER:"} <= set(own.all_special_tokens)
 
 
 def test_a_scene_in_words_names_every_thing_with_its_bins_in_an_order_drawn():
@@ -192,18 +196,18 @@ def test_a_scene_in_words_names_every_thing_with_its_bins_in_an_order_drawn():
     # .3
     star = "filled red star [50, 200, 250, 300]"
     word = "outlined blue word ABC [260, 26, 494, 781]"
-    told = {scene_in_words(scene, random.Random(i)) for i in range(8)}
+    told = {format_scene(scene, random.Random(i)) for i in range(8)}
     assert told == {f"{star}, {word}", f"{word}, {star}"}
 
 
 def test_regions_of_a_prompt_become_coordinates_in_their_order():
     turn = Turn("x", "Is <region> like <region>?", "no", [Point(10, 50), Box(0, 25, 100, 50)])
-    assert prompt_in_words(turn, (100, 200)) == "Is [50, 500] like [0, 250, 500, 500]?"
-    assert prompt_in_words(turn, (100, 200), " !") == "Is [50, 500] ! like [0, 250, 500, 500] !?"
+    assert format_prompt(turn, (100, 200)) == "Is [50, 500] like [0, 250, 500, 500]?"
+    assert format_prompt(turn, (100, 200), " !") == "Is [50, 500] ! like [0, 250, 500, 500] !?"
 
 
 def test_the_corpus_holds_each_scene_and_all_that_is_said_about_it():
-    texts = corpus(3)
+    texts = make_corpus(3)
     assert len(texts) == 3 * (1 + 4 * 2)  # a scene, four questions, four answers
     for i in range(3):
         scene = make_scene(1_000_000 + i, 192)
@@ -213,12 +217,12 @@ def test_the_corpus_holds_each_scene_and_all_that_is_said_about_it():
             assert o.phrase in listed and (o.text or "") in listed
         assert not any("<region>" in t for t in said)
         assert all(t for t in said)
-    assert corpus(1) == texts[:9]
+    assert make_corpus(1) == texts[:9]
 
 
 def test_a_prompt_is_one_user_turn_without_the_start_token(words):
-    assert prompt_text(words, "hi [1]?") == "USER: hi [1]?\nASSISTANT:"
-    ids = prompt_ids(words, "hi [1]?")
+    assert format_user_turn(words, "hi [1]?") == "USER: hi [1]?\nASSISTANT:"
+    ids = encode_user_turn(words, "hi [1]?")
     assert (
         ids[0] == 5
         and ids[-1] == 6
@@ -418,13 +422,13 @@ def test_the_look_is_the_mean_surprise_at_where_attention_goes():
     shows = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0]]).bool()
     one = torch.tensor([[-1, -1, -1, 1], [-1, -1, -1, -1]])
     expected = -(math.log(0.5) + math.log(0.2)) / 2
-    assert look_loss(weights, one, shows).item() == pytest.approx(expected, rel=1e-5)
+    assert attention_loss(weights, one, shows).item() == pytest.approx(expected, rel=1e-5)
     both = torch.tensor(
         [[-1, -1, -1, 1], [-1, 0, -1, -1]]
     )  # object 0, which token 0 shows: .7 and 0, no less than 1e-6
     expected = -(math.log(0.5) + math.log(0.2) + math.log(0.7) + math.log(1e-6)) / 4
-    assert look_loss(weights, both, shows).item() == pytest.approx(expected, rel=1e-5)
-    assert look_loss(weights, torch.full((2, 4), -1), shows).item() == 0
+    assert attention_loss(weights, both, shows).item() == pytest.approx(expected, rel=1e-5)
+    assert attention_loss(weights, torch.full((2, 4), -1), shows).item() == 0
 
 
 # Things
@@ -441,7 +445,7 @@ def test_edges_are_themselves_and_fading_waves():
             *(math.sin(e * w) * f for w, f in zip(waves, fade)),
             *(math.cos(e * w) * f for w, f in zip(waves, fade)),
         ]
-    found = edge_features(torch.tensor(edges)[None], torch.tensor(blur)[None])[0]
+    found = encode_edges(torch.tensor(edges)[None], torch.tensor(blur)[None])[0]
     assert found.shape == (52,)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
     assert found[1].item() == pytest.approx(math.sin(math.pi / 4)) and found[
@@ -459,23 +463,23 @@ def test_a_thing_is_six_of_its_words_and_one_and_a_half_of_its_edges():
     np.testing.assert_allclose(directions @ directions.T, np.eye(52), atol=1e-9)
     expected = (
         6 * (table[1] + table[4]).numpy() / 2
-        + 1.5 * edge_features(edges, blur)[0].numpy() @ directions
+        + 1.5 * encode_edges(edges, blur)[0].numpy() @ directions
     )
     np.testing.assert_allclose(
-        thing_vectors(share, edges, blur, table)[0].numpy(), expected, atol=1e-3
+        make_object_vectors(share, edges, blur, table)[0].numpy(), expected, atol=1e-3
     )
 
 
 def test_numbers_of_visual_tokens():
-    assert n_visual() == n_visual("ferret") == 6 * 6 + 12 * 12
-    assert n_visual("griffon") == 12 * 12
+    assert count_scene_tokens() == count_scene_tokens("ferret") == 6 * 6 + 12 * 12
+    assert count_scene_tokens("griffon") == 12 * 12
 
 
 def test_patches_that_show_a_thing():
     """Of 6 x 6 cells the box covers x 0.6 to 3.6 and y 0.3 to 1.8, of 12 x 12 twice that; above .3
     of a cell is enough.
     """
-    rank, who, cut = patch_places(np.array([[0.1, 0.05, 0.6, 0.3]]))
+    rank, who, cut = locate_patches(np.array([[0.1, 0.05, 0.6, 0.3]]))
     whole = [1, 2, 3, 6, 7, 8, 9]  # the corner cell has .4 * .7 = .28
     tiles = [36 + 12 * y + x for y in range(4) for x in range(1, 7)]  # column 7 has .2
     assert rank.tolist() == whole + tiles and who.tolist() == [0] * 31
@@ -494,32 +498,33 @@ def test_what_owns_no_patch_gets_the_one_at_its_centre():
         0.6,
         0.3,
     ]  # centre (.35, .175): column 2 of 6 and row 1, column 4 of 12 and row 2
-    rank, who, _ = patch_places(np.array([box, box, [1.0, 1.0, 1.0, 1.0]]))
+    rank, who, _ = locate_patches(np.array([box, box, [1.0, 1.0, 1.0, 1.0]]))
     assert rank[who == 1].tolist() == [8, 36 + 2 * 12 + 4]
     assert rank[who == 2].tolist() == [35, 179]  # the last ones, not one beyond
-    rank, who, cut = patch_places(np.array([box, box]), "griffon")
+    rank, who, cut = locate_patches(np.array([box, box]), "griffon")
     assert rank[who == 1].tolist() == [28] and rank.max() < 144 and not cut.any()
 
 
 def test_an_edge_outside_a_tile_by_more_than_a_hundredth_is_cut():
-    rank, _, cut = patch_places(np.array([[0.1, 0.1, 0.505, 0.52]]))
+    rank, _, cut = locate_patches(np.array([[0.1, 0.1, 0.505, 0.52]]))
     here = cut[(rank >= 36)][0]  # the upper left tile ends at .5
     assert here.tolist() == [False, False, False, True]
-    rank, _, cut = patch_places(np.array([[0.495, 0.48, 0.9, 0.9]]))
+    rank, _, cut = locate_patches(np.array([[0.495, 0.48, 0.9, 0.9]]))
     there = cut[rank == 36 + 8 * 12 + 8][0]  # the lower right tile begins at .5
     assert there.tolist() == [False, True, False, False]
 
 
 def many_tellings(n=150, **options):
     return [
-        told_in_things(things(), (384, 768), np.random.default_rng(i), **options) for i in range(n)
+        sample_visual_tokens(things(), (384, 768), np.random.default_rng(i), **options)
+        for i in range(n)
     ]
 
 
 def test_things_are_told_in_order_of_rank_and_then_once_for_their_regions():
     boxes = np.array([[38.4 / 768, 0.2, 0.25, 0.3], [200 / 768, 10 / 384, 380 / 768, 300 / 384]])
-    owners = dict(zip(*patch_places(boxes)[:2]))
-    places = {(r, w) for r, w, _ in zip(*patch_places(boxes))}
+    owners = dict(zip(*locate_patches(boxes)[:2]))
+    places = {(r, w) for r, w, _ in zip(*locate_patches(boxes))}
     blanks, shares, others, much = [], [], set(), []
     for told in many_tellings():
         rank, who = told["rank"], told["who"]
@@ -562,7 +567,8 @@ def test_edges_of_things_are_as_uncertain_as_is_said():
 
 def test_crops_are_told_last_and_say_nothing_of_where():
     plain, told = (
-        told_in_things(things(), (384, 768), np.random.default_rng(3), "griffon", n) for n in (0, 2)
+        sample_visual_tokens(things(), (384, 768), np.random.default_rng(3), "griffon", n)
+        for n in (0, 2)
     )
     for key, value in plain.items():
         np.testing.assert_array_equal(told[key][:-2], value)
@@ -580,7 +586,7 @@ def test_crops_are_told_last_and_say_nothing_of_where():
 
 
 def test_pooled_objects_are_a_scenes_in_the_unit_frame():
-    found, scene = pooled_objects(5, "count"), make_scene(5, 384, "count")
+    found, scene = load_pooled_objects(5, "count"), make_scene(5, 384, "count")
     assert [o.name for o in found] == [o.name for o in scene.objects] and all(
         o.mask is None for o in found
     )
@@ -590,44 +596,44 @@ def test_pooled_objects_are_a_scenes_in_the_unit_frame():
 
 def test_mirroring_keeps_boxes_upright():
     box = Box(0.1, 0.25, 0.4, 0.875)
-    assert mirrored(box, False, False, 1).list() == pytest.approx([0.1, 0.25, 0.4, 0.875])
-    assert mirrored(box, True, False, 1).list() == pytest.approx([0.6, 0.25, 0.9, 0.875])
-    assert mirrored(box, False, True, 1).list() == pytest.approx([0.1, 0.125, 0.4, 0.75])
-    assert mirrored(box, True, True).list() == pytest.approx(
+    assert mirror_box(box, False, False, 1).list() == pytest.approx([0.1, 0.25, 0.4, 0.875])
+    assert mirror_box(box, True, False, 1).list() == pytest.approx([0.6, 0.25, 0.9, 0.875])
+    assert mirror_box(box, False, True, 1).list() == pytest.approx([0.1, 0.125, 0.4, 0.75])
+    assert mirror_box(box, True, True).list() == pytest.approx(
         [0.6 * 384, 0.125 * 384, 0.9 * 384, 0.75 * 384]
     )
 
 
 def test_renaming_touches_one_kind():
-    renamed = rename(things(), "star", "a b")
+    renamed = rename_kind(things(), "star", "a b")
     assert [o.name for o in renamed] == ["a b", "word"] and renamed[0].box == things()[0].box
 
 
 def test_lessons_take_their_scenes_from_their_part_of_the_pool():
     for seed in range(4):
         rng = random.Random(seed)
-        found = {o.phrase for _ in range(12) for o in lesson_objects(rng, 3, 6, 2)}
+        found = {o.phrase for _ in range(12) for o in draw_lesson_objects(rng, 3, 6, 2)}
         drawn = {6: set(), 7: set()}
         for number in drawn:
-            drawn[number] = {o.phrase for o in pooled_objects(number, "train")}
+            drawn[number] = {o.phrase for o in load_pooled_objects(number, "train")}
         assert found <= drawn[6] | drawn[7] and found - drawn[6] and found - drawn[7]
 
 
 def test_lessons_hold_few_objects_or_whole_scenes_mirrored_together():
-    few = [len(lesson_objects(random.Random(i), 3, 0, 4)) for i in range(60)]
+    few = [len(draw_lesson_objects(random.Random(i), 3, 0, 4)) for i in range(60)]
     assert set(few) == {1, 2, 3}
     split, flips = [], set()
     for i in range(120):
-        found = lesson_objects(random.Random(i), None, 0, 1)
-        names = {s: [o.phrase for o in pooled_objects(0, s)] for s in ("train", "count")}
+        found = draw_lesson_objects(random.Random(i), None, 0, 1)
+        names = {s: [o.phrase for o in load_pooled_objects(0, s)] for s in ("train", "count")}
         kind = "count" if [o.phrase for o in found] == names["count"] else "train"
         assert [o.phrase for o in found] == names[kind]
         split.append(kind == "count")
-        pooled = pooled_objects(0, kind)
+        pooled = load_pooled_objects(0, kind)
         fits = []
         for across in (False, True):
             for down in (False, True):
-                boxes = [mirrored(o.box, across, down).list() for o in pooled]
+                boxes = [mirror_box(o.box, across, down).list() for o in pooled]
                 if np.allclose(boxes, [o.box.list() for o in found]):
                     fits.append((across, down))
         assert len(fits) == 1
@@ -638,10 +644,10 @@ def test_lessons_hold_few_objects_or_whole_scenes_mirrored_together():
 
 def test_a_lessons_questions_say_whose_vectors_they_need():
     objects = things()
-    _, turns = lesson_turns(random.Random(1), objects, dict(name=1.0), 4)
+    _, turns = ask_lesson_questions(random.Random(1), objects, dict(name=1.0), 4)
     for prompt, answer, who in turns:
-        assert prompt.count(REGION) == len(who) == 1 and "<region>" not in prompt
-        assert f"] {REGION}" in prompt  # one blank behind the coordinates
+        assert prompt.count(REGION_TOKEN) == len(who) == 1 and "<region>" not in prompt
+        assert f"] {REGION_TOKEN}" in prompt  # one blank behind the coordinates
         assert (
             answer == objects[who[0]].phrase
             or answer == objects[who[0]].text
@@ -649,16 +655,16 @@ def test_a_lessons_questions_say_whose_vectors_they_need():
         )
     assert len({who[0] for *_, who in turns}) == 2
     objects = [things()[0], SceneObject("cup", Box(200, 10, 380, 300), None, "blue", "filled")]
-    kinds, turns = lesson_turns(random.Random(1), objects, dict(search=1.0, find=1.0), 4)
+    kinds, turns = ask_lesson_questions(random.Random(1), objects, dict(search=1.0, find=1.0), 4)
     asked = [(p, who) for p, _, who in turns]
     numbers = [n for _, who in asked for n in who]
     assert numbers == list(range(2, 2 + len(kinds))) and len(kinds) >= 2
     for prompt, who in asked:
-        assert prompt.count(CROP) == len(who) and "<crop>" not in prompt
+        assert prompt.count(CROP_TOKEN) == len(who) and "<crop>" not in prompt
 
 
 def test_lessons_are_numbered_and_begin_with_few_objects():
-    lessons = ThingScenes(20_000, seed=2, pool=6)
+    lessons = ObjectScenes(20_000, seed=2, pool=6)
     assert len(lessons) == 20_000
     early, late = (
         [lessons[i] for i in range(14_980, 15_000)],
@@ -672,34 +678,34 @@ def test_lessons_are_numbered_and_begin_with_few_objects():
         max(len(objects) for objects, *_ in late) > 3
         and max(len(turns) for *_, turns in late) == 10
     )
-    again = ThingScenes(20_000, seed=2, pool=6, skip=14_985)[3]
+    again = ObjectScenes(20_000, seed=2, pool=6, skip=14_985)[3]
     assert again[3] == lessons[14_988][3] == early[8][3]
-    told = told_in_things(again[0], (384, 384), np.random.default_rng([2, 14_988]))
+    told = sample_visual_tokens(again[0], (384, 384), np.random.default_rng([2, 14_988]))
     np.testing.assert_array_equal(told["edges"], again[2]["edges"])
-    assert ThingScenes(20_000, seed=1, pool=6)[14_988][3] != again[3]
-    pool = {o.phrase for k in range(12, 18) for o in pooled_objects(k, "train")}
+    assert ObjectScenes(20_000, seed=1, pool=6)[14_988][3] != again[3]
+    pool = {o.phrase for k in range(12, 18) for o in load_pooled_objects(k, "train")}
     assert {o.phrase for objects, *_ in early for o in objects} <= pool
 
 
 def test_whole_scenes_begin_with_lesson_15000():
     for number, most in ((14_999, 4), (15_000, 10)):
-        turns = [len(ThingScenes(20_000, seed=s, pool=3)[number][3]) for s in range(8)]
+        turns = [len(ObjectScenes(20_000, seed=s, pool=3)[number][3]) for s in range(8)]
         assert max(turns) == most
 
 
 def test_a_quarter_of_griffons_lessons_look_for_what_has_no_name():
-    lessons = ThingScenes(10**6, seed=0, pool=6, style="griffon", skip=15_000)
+    lessons = ObjectScenes(10**6, seed=0, pool=6, style="griffon", skip=15_000)
     found = [lessons[i] for i in range(100)]
     nameless = [any(len(o.name.split()) > 2 for o in objects) for objects, *_ in found]
     assert np.mean(nameless) == pytest.approx(0.25, abs=0.1)
     for (objects, kinds, told, turns), hidden in zip(found, nameless):
         assert told["rank"].max() < 144 and (told["who"] >= len(objects)).sum() == len(kinds)
         if hidden:
-            assert kinds and all(CROP in p for p, *_ in turns)
+            assert kinds and all(CROP_TOKEN in p for p, *_ in turns)
 
 
 def test_words_of_a_thing_share_one(words):
-    shares = word_shares(words, ["red star red", "", "cup"])
+    shares = compute_word_shares(words, ["red star red", "", "cup"])
     red, star, cup = (
         words(f" {w}", add_special_tokens=False).input_ids for w in ("red", "star", "cup")
     )
@@ -753,7 +759,7 @@ def test_boxes_are_found_from_the_beginning_of_their_name():
         "<eos>",
     ]
     words, row = told_row(asked, told)
-    assert boxes_written(words, row) == [
+    assert find_written_boxes(words, row) == [
         (6, 8, 12, "[1, 2]"),
         (12, 13, 15, "[3]"),  # decided at the bracket that closes the first
         (15, 18, 20, "[4]"),
@@ -761,7 +767,7 @@ def test_boxes_are_found_from_the_beginning_of_their_name():
     # another turn: what its first box is called begins at its words
     words = Pieces(*asked, *told, *asked, *told)
     row = dict(input_ids=list(range(44)), labels=[*row["labels"], *row["labels"]])
-    assert [(n, s, e) for n, s, e, _ in boxes_written(words, row)[3:]] == [
+    assert [(n, s, e) for n, s, e, _ in find_written_boxes(words, row)[3:]] == [
         (28, 30, 34),
         (34, 35, 37),
         (37, 40, 42),
@@ -770,27 +776,27 @@ def test_boxes_are_found_from_the_beginning_of_their_name():
 
 def test_the_name_of_a_box_is_five_tokens_at_most_and_ends_at_signs():
     words, row = told_row(["?"], ["a", "b", "c", "d", "e", "f", "g", "[", "1", "]"])
-    assert boxes_written(words, row) == [(3, 8, 10, "[1]")]
+    assert find_written_boxes(words, row) == [(3, 8, 10, "[1]")]
     words, row = told_row(["?"], ["a", ":", "b", "[", "1", "]"])
-    assert boxes_written(words, row) == [(3, 4, 6, "[1]")]
+    assert find_written_boxes(words, row) == [(3, 4, 6, "[1]")]
     words, row = told_row(["?"], ["star", "-", "[", "1", "]"])  # Griffon's form
-    assert boxes_written(words, row) == [(1, 3, 5, "[1]")]
+    assert find_written_boxes(words, row) == [(1, 3, 5, "[1]")]
     words, row = told_row(["?"], ["[", "1", "]"])
-    assert boxes_written(words, row) == [(1, 1, 3, "[1]")]
+    assert find_written_boxes(words, row) == [(1, 1, 3, "[1]")]
 
 
 def test_tokens_are_marked_with_the_object_whose_name_or_box_they_write():
     # 38.4 / 384 = .1, 76.8 / 384 = .2, 192 / 384 = .5, 115.2 / 384 = .3
     box = ["Ġ[", "1", "0", "0", ",Ġ", "2", "0", "0", ",Ġ", "5", "0", "0", ",Ġ", "3", "0", "0", "]"]
     words, row = told_row(["?", "?"], ["Ġred", "Ġstar", *box, "Ġ[", "7", "]", "<eos>"])
-    mark_things(words, row, things(), 10)
+    mark_objects(words, row, things(), 10)
     assert row["names"] == [-1] * 2 + [10] * 3 + [-1] * 20
     assert (
         row["writes"] == [-1] * 5 + [10] * 15 + [-1] * 5
     )  # not the bracket that closes, nor a box that nobody has
     griffon = ["star", "-", "[", *"0.100,0.200,0.500,0.300", "]"]
     words, row = told_row(["?"], griffon)
-    mark_things(words, row, things()[::-1], 4, "griffon")
+    mark_objects(words, row, things()[::-1], 4, "griffon")
     assert row["names"] == [-1] + [5] * 3 + [-1] * 24 and row["writes"] == [-1] * 4 + [5] * 23 + [
         -1
     ]
@@ -815,14 +821,17 @@ def hand_made(words):
         edges=np.arange(12).reshape(3, 4) / 12,
         blur=np.full((3, 4), 0.02),
     )
-    turns = [("Where is the red star?", "red star" + place, []), (f"red {REGION}?", "blue", [1])]
-    crops = [(f"Where is {CROP}?", "blue", [1])]
+    turns = [
+        ("Where is the red star?", "red star" + place, []),
+        (f"red {REGION_TOKEN}?", "blue", [1]),
+    ]
+    crops = [(f"Where is {CROP_TOKEN}?", "blue", [1])]
     return [(things(), [], first, turns), (things()[:1], ["cup"], second, crops)]
 
 
 def test_things_are_collated_into_rows_with_room_for_what_is_not_told(words):
-    words = with_crop_token(train_tokenizer(TEXTS, 330))
-    batch = collate_things(hand_made(words), words)
+    words = add_crop_token(train_tokenizer(TEXTS, 330))
+    batch = collate_objects(hand_made(words), words)
     ids, image = batch["input_ids"], 3
     assert ids.shape[1] % 16 == 0 and ids.shape[1] < 80
     assert ids[:, :5].tolist()[0][:4] == [1, 3, 3, 3] and (ids == image).sum(1).tolist() == [3, 1]
@@ -846,7 +855,7 @@ def test_things_are_collated_into_rows_with_room_for_what_is_not_told(words):
     np.testing.assert_allclose(batch["much"], [0, 0, 0.5, 0.25, 0, 0])
     np.testing.assert_allclose(batch["edges"][3], np.arange(16, 20) / 20)
     np.testing.assert_allclose(batch["edges"][5], np.arange(8, 12) / 12)
-    wanted = word_shares(
+    wanted = compute_word_shares(
         words, ["filled red star", "outlined blue word ABC", "filled red star", "cup", ""]
     )
     torch.testing.assert_close(batch["shares"], wanted)
@@ -855,20 +864,20 @@ def test_things_are_collated_into_rows_with_room_for_what_is_not_told(words):
     written = batch["writes"][0] == 0
     assert words.decode(ids[0][written]) == "100, 200, 500, 300"
     assert words.decode(ids[0][batch["names"][0] == 0]) == " red star ["
-    few = collate_things(
+    few = collate_objects(
         hand_made(words), words, 4
     )  # no room for a second question, nor its region
     assert few["fills"].tolist() == [0, 0, 0, 0, 2] and few["who"].tolist() == [1, -1, 0, 2, 3]
 
 
 def test_things_fill_their_placeholders():
-    words = with_crop_token(train_tokenizer(TEXTS, 330))
-    batch = collate_things(hand_made(words), words)
+    words = add_crop_token(train_tokenizer(TEXTS, 330))
+    batch = collate_objects(hand_made(words), words)
     torch.manual_seed(0)
     model = LlamaForCausalLM(tiny_llama_config(words, 64, 1))
     table = model.get_input_embeddings().weight
     with torch.no_grad():
-        found = read_things(model, batch, words, 0.0)
+        found = embed_objects(model, batch, words, 0.0)
         edges, blur = batch["edges"].float(), batch["blur"].float()
         share = batch["shares"]
         mixed = torch.stack(
@@ -881,17 +890,17 @@ def test_things_fill_their_placeholders():
                 share[3],
             ]
         )
-        expected = thing_vectors(mixed, edges, blur, table)
+        expected = make_object_vectors(mixed, edges, blur, table)
         expected[1] = 0  # nothing is there
     ids = batch["input_ids"]
     torch.testing.assert_close(found[ids == 3], expected[[0, 1, 2, 4]])
     torch.testing.assert_close(found[ids == 4], expected[[3]])
-    torch.testing.assert_close(found[ids == words.convert_tokens_to_ids(CROP)], expected[[5]])
-    others = (ids != 3) & (ids != 4) & (ids != words.convert_tokens_to_ids(CROP))
+    torch.testing.assert_close(found[ids == words.convert_tokens_to_ids(CROP_TOKEN)], expected[[5]])
+    others = (ids != 3) & (ids != 4) & (ids != words.convert_tokens_to_ids(CROP_TOKEN))
     torch.testing.assert_close(found[others], table[ids[others]])
     with torch.no_grad():
         torch.manual_seed(1)
-        noisy = read_things(model, batch, words, 0.5)
+        noisy = embed_objects(model, batch, words, 0.5)
         torch.manual_seed(1)
         noise = torch.randn_like(expected)
     torch.testing.assert_close(
@@ -900,18 +909,18 @@ def test_things_fill_their_placeholders():
 
 
 def test_a_lessons_loss_is_cross_entropy_and_the_weighed_looks():
-    words = with_crop_token(train_tokenizer(TEXTS, 330))
-    batch = collate_things(hand_made(words), words)
+    words = add_crop_token(train_tokenizer(TEXTS, 330))
+    batch = collate_objects(hand_made(words), words)
     torch.manual_seed(0)
     model = LlamaForCausalLM(tiny_llama_config(words, 128, 3)).eval()
     model.set_attn_implementation("eager")
     with torch.no_grad():
         torch.manual_seed(5)
-        plain = lesson_loss(model, batch, words, 0.0).item()
+        plain = compute_lesson_loss(model, batch, words, 0.0).item()
         torch.manual_seed(5)
-        looked = lesson_loss(model, batch, words, 0.7).item()
+        looked = compute_lesson_loss(model, batch, words, 0.7).item()
         torch.manual_seed(5)
-        embedded = read_things(model, batch, words)
+        embedded = embed_objects(model, batch, words)
         mask = torch.where(turn_mask(batch["turn_ids"]), 0.0, -1e9)
         out = model(
             inputs_embeds=embedded,
@@ -944,16 +953,16 @@ def test_a_run_begins_with_the_model_it_is_told_and_its_record(tmp_path, words):
     torch.manual_seed(0)
     LlamaForCausalLM(tiny_llama_config(words, 32, 1)).half().save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
-    model, tokenizer, before = begun_lm(tmp_path)
+    model, tokenizer, before = start_language_model(tmp_path)
     assert (
         before is None
         and model.dtype == torch.float32
         and model.vocab_size == len(tokenizer) == len(words)
     )
     (tmp_path / "run.json").write_text('{"seed": 3}')
-    model, tokenizer, before = begun_lm(tmp_path, "griffon")
+    model, tokenizer, before = start_language_model(tmp_path, "griffon")
     assert before == dict(seed=3) and len(tokenizer) == model.vocab_size == len(words) + 1
-    assert tokenizer.convert_tokens_to_ids(CROP) == len(words)
+    assert tokenizer.convert_tokens_to_ids(CROP_TOKEN) == len(words)
 
 
 def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkeypatch):
@@ -968,7 +977,7 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkey
         batches(7)
         return [(4, 1.5)]
 
-    monkeypatch.setattr(language, "train_plainly", train)
+    monkeypatch.setattr(language, "run_training_loop", train)
     monkeypatch.setattr(
         language, "stream", lambda data, n, collate, start: streams.append((data, n, start))
     )

@@ -11,10 +11,10 @@ import pytest
 from ferretlite.evaluation import detection
 from ferretlite.evaluation.detection import (
     DetectionResult,
-    average_precision,
-    coco_average_precision,
-    detection_metrics,
-    mean_average_precision,
+    compute_average_precision,
+    compute_coco_average_precision,
+    compute_detection_metrics,
+    compute_mean_average_precision,
 )
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
@@ -23,21 +23,25 @@ from ferretlite.evaluation.metrics import (
     PhraseResult,
     RecResult,
     WordResult,
-    best_fixed_box,
-    choice_metrics,
-    count_metrics,
+    compute_choice_metrics,
+    compute_count_metrics,
+    compute_name_metrics,
+    compute_phrase_metrics,
+    compute_rec_metrics,
+    compute_word_metrics,
+    find_best_fixed_box,
+    find_size_class,
     is_right,
     match_phrases,
     merge_boxes,
-    name_metrics,
-    phrase_metrics,
-    rec_metrics,
-    size_class,
-    word_metrics,
 )
-from ferretlite.evaluation.scores import metrics_table, score
-from ferretlite.evaluation.statistics import bootstrap_interval, rate, wilson_interval
-from ferretlite.regions.answers import chosen_option, normalise, read_count
+from ferretlite.evaluation.scores import format_metrics_table, score_results
+from ferretlite.evaluation.statistics import (
+    compute_bootstrap_interval,
+    compute_wilson_interval,
+    make_rate_metric,
+)
+from ferretlite.regions.answers import find_chosen_option, normalise_name, read_count
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
 
@@ -52,7 +56,7 @@ def rec(truth, answer, candidates=None):
 
 
 def roc(answer, truth="cat", options=PETS):
-    return choice_metrics([ChoiceResult("box", truth, options, answer)])["roc.box"]["value"]
+    return compute_choice_metrics([ChoiceResult("box", truth, options, answer)])["roc.box"]["value"]
 
 
 def random_detections(seed, n_images=30, names="abc"):
@@ -88,13 +92,13 @@ def random_detections(seed, n_images=30, names="abc"):
 
 
 def test_wilson_matches_textbook_values():
-    assert wilson_interval(7, 10) == pytest.approx([0.3968, 0.8922], abs=1e-3)
-    assert wilson_interval(0, 20) == pytest.approx([0.0, 0.1611], abs=1e-3)
+    assert compute_wilson_interval(7, 10) == pytest.approx([0.3968, 0.8922], abs=1e-3)
+    assert compute_wilson_interval(0, 20) == pytest.approx([0.0, 0.1611], abs=1e-3)
 
 
 def test_wilson_covers_the_true_rate():
     hits = np.random.default_rng(0).binomial(60, 0.9, 2000)
-    low, high = np.array([wilson_interval(int(h), 60) for h in hits]).T
+    low, high = np.array([compute_wilson_interval(int(h), 60) for h in hits]).T
     assert 0.93 < np.mean((low <= 0.9) & (0.9 <= high)) < 0.98
 
 
@@ -104,8 +108,10 @@ def test_bootstrap_is_seeded_and_brackets_the_mean():
     def mean(index):
         return values[index].mean()
 
-    assert bootstrap_interval(mean, 200, seed=3) == bootstrap_interval(mean, 200, seed=3)
-    low, high = bootstrap_interval(mean, 200)
+    assert compute_bootstrap_interval(mean, 200, seed=3) == compute_bootstrap_interval(
+        mean, 200, seed=3
+    )
+    low, high = compute_bootstrap_interval(mean, 200)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 200**0.5, rel=0.1)
 
 
@@ -119,15 +125,15 @@ def test_iou_of_exactly_half_is_right():
 
 
 def test_size_classes_use_the_longer_side_over_the_shorter_image_side():
-    assert size_class(Box(0, 0, 3, 19.9), (240, 999)) == "small"
-    assert size_class(Box(0, 0, 3, 20), (999, 240)) == "medium"
-    assert size_class(Box(0, 0, 40, 3), (240, 240)) == "medium"
-    assert size_class(Box(0, 0, 40.1, 3), (240, 240)) == "large"
+    assert find_size_class(Box(0, 0, 3, 19.9), (240, 999)) == "small"
+    assert find_size_class(Box(0, 0, 3, 20), (999, 240)) == "medium"
+    assert find_size_class(Box(0, 0, 40, 3), (240, 240)) == "medium"
+    assert find_size_class(Box(0, 0, 40.1, 3), (240, 240)) == "large"
 
 
 def test_rec_by_size_and_chance():
     small, large = Box(0, 0, 5, 5), Box(50, 50, 90, 90)
-    found = rec_metrics(
+    found = compute_rec_metrics(
         [
             rec(small, small, [small, large]),
             rec(large, None, [small, large]),
@@ -144,20 +150,23 @@ def test_rec_by_size_and_chance():
 
 def test_unreadable_answers_are_wrong_and_stay_in_the_denominator():
     assert (
-        rec_metrics([rec(A, A), rec(A, None)])["rec.acc@0.5"]["value"],
-        rec_metrics([rec(A, None)])["rec.acc@0.5"]["n"],
+        compute_rec_metrics([rec(A, A), rec(A, None)])["rec.acc@0.5"]["value"],
+        compute_rec_metrics([rec(A, None)])["rec.acc@0.5"]["n"],
     ) == (0.5, 1)
 
 
 def test_a_constant_box_is_found_whatever_the_image_size():
     boxes, sizes = [Box(0, 0, 50, 50), Box(0, 0, 200, 100)], [(100, 100), (200, 400)]
-    box, share = best_fixed_box(boxes, sizes)
+    box, share = find_best_fixed_box(boxes, sizes)
     assert box.tolist() == pytest.approx([0, 0, 0.5, 0.5]) and share == 1.0
 
 
 def test_true_boxes_are_clipped_to_the_image():
     "The public script computes the clipped truth and throws it away."
-    assert rec_metrics([rec(Box(-50, 0, 50, 10), Box(0, 0, 50, 10))])["rec.acc@0.5"]["value"] == 1.0
+    assert (
+        compute_rec_metrics([rec(Box(-50, 0, 50, 10), Box(0, 0, 50, 10))])["rec.acc@0.5"]["value"]
+        == 1.0
+    )
 
 
 def test_a_truth_without_area_is_refused_not_silently_unanswerable():
@@ -197,9 +206,9 @@ def test_options_match_whole_words_only():
 
 
 def test_an_option_inside_a_longer_one():
-    assert chosen_option("a toy car", ["car", "toy car"]) == "toy car"
-    assert chosen_option("a car", ["car", "toy car"]) == "car"
-    assert chosen_option("a car, not a toy car", ["car", "toy car"]) == "car"
+    assert find_chosen_option("a toy car", ["car", "toy car"]) == "toy car"
+    assert find_chosen_option("a car", ["car", "toy car"]) == "car"
+    assert find_chosen_option("a car, not a toy car", ["car", "toy car"]) == "car"
 
 
 @pytest.mark.parametrize("answer", [None, "", "?!", "[12, 40", "not a cat", "\x00\ud800"])
@@ -208,12 +217,12 @@ def test_no_choice_is_a_wrong_choice(answer):
 
 
 def test_punctuation_and_underscores_in_options():
-    assert chosen_option("a T-shirt", ["t-shirt", "c++ (book)"]) == "t-shirt"
-    assert chosen_option("the hair dryer", ["hair_dryer", "cat"]) == "hair_dryer"
+    assert find_chosen_option("a T-shirt", ["t-shirt", "c++ (book)"]) == "t-shirt"
+    assert find_chosen_option("the hair dryer", ["hair_dryer", "cat"]) == "hair_dryer"
 
 
 def test_always_first_is_the_constant_when_the_truth_always_stands_first():
-    m = choice_metrics([ChoiceResult("mask", "cat", PETS, "dog")] * 4)["roc.mask"]
+    m = compute_choice_metrics([ChoiceResult("mask", "cat", PETS, "dog")] * 4)["roc.mask"]
     assert (m["value"], m["chance"], m["constant"]) == (0.0, 0.5, 1.0)
 
 
@@ -238,7 +247,7 @@ def test_names_must_be_whole_phrases():
             None,
         )
     ]
-    m = name_metrics(results)["name.acc"]
+    m = compute_name_metrics(results)["name.acc"]
     assert (m["value"], m["n"], m["chance"], m["constant"]) == (0.4, 5, 1 / 16, 1.0)
 
 
@@ -248,14 +257,14 @@ def test_a_name_without_letters_cannot_equal_an_empty_answer():
 
 
 def test_an_article_alone_survives_normalisation():
-    assert normalise("A") == "a" and normalise("the A") == "a"
+    assert normalise_name("A") == "a" and normalise_name("the A") == "a"
 
 
 def test_words_ignore_case_only():
     assert (
-        word_metrics([WordResult("OWL", "owl", 9), WordResult("OWL", "OWLS", 9)])["word.acc"][
-            "value"
-        ]
+        compute_word_metrics([WordResult("OWL", "owl", 9), WordResult("OWL", "OWLS", 9)])[
+            "word.acc"
+        ]["value"]
         == 0.5
     )
 
@@ -264,9 +273,9 @@ def test_words_ignore_case_only():
 
 
 def phrases(truth, answer, protocol="merged"):
-    return next(iter(phrase_metrics([PhraseResult(truth, answer, SIZE)], protocol).values()))[
-        "value"
-    ]
+    return next(
+        iter(compute_phrase_metrics([PhraseResult(truth, answer, SIZE)], protocol).values())
+    )["value"]
 
 
 def test_merged_and_any_differ_where_they_should():
@@ -302,7 +311,7 @@ def test_only_the_first_box_counts_under_any():
 
 
 def test_chance_of_phrases_picks_from_the_scene():
-    m = phrase_metrics(
+    m = compute_phrase_metrics(
         [
             PhraseResult(
                 [Grounding("gear", [A])], [], SIZE, candidates=[A, B, C, Box(60, 60, 80, 80)]
@@ -320,18 +329,18 @@ def test_merge_boxes():
 
 
 def test_average_precision_by_hand():
-    assert average_precision(np.array([1, 0, 1]), np.ones(3), 2) == pytest.approx(
+    assert compute_average_precision(np.array([1, 0, 1]), np.ones(3), 2) == pytest.approx(
         (51 * 1 + 50 * 2 / 3) / 101
     )
-    assert average_precision(np.array([0]), np.ones(1), 1) == 0.0
+    assert compute_average_precision(np.array([0]), np.ones(1), 1) == 0.0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_our_average_precision_equals_pycocotools(seed):
     pytest.importorskip("pycocotools")
     results = random_detections(seed)
-    assert mean_average_precision(results) == pytest.approx(
-        coco_average_precision(results), abs=1e-9
+    assert compute_mean_average_precision(results) == pytest.approx(
+        compute_coco_average_precision(results), abs=1e-9
     )
 
 
@@ -405,9 +414,9 @@ def test_our_average_precision_of_exported_scenes_is_what_pycocotools_reads_from
         len(results) == 12 and 0.2 < run.stats[0] < run.stats[1] < 0.9
     )  # neither lost nor perfect
     assert (
-        mean_average_precision(results)
+        compute_mean_average_precision(results)
         == pytest.approx(run.stats[:2].tolist(), abs=1e-9)
-        == coco_average_precision(results)
+        == compute_coco_average_precision(results)
     )
 
 
@@ -424,8 +433,8 @@ def test_more_than_a_hundred_boxes_are_cut_like_pycocotools_does():
         for i in range(120)
     ]
     results = [DetectionResult(SIZE, [(name, box) for name, box, _ in crowd], crowd)]
-    assert mean_average_precision(results) == pytest.approx(
-        coco_average_precision(results), abs=1e-9
+    assert compute_mean_average_precision(results) == pytest.approx(
+        compute_coco_average_precision(results), abs=1e-9
     )
 
 
@@ -439,7 +448,7 @@ def test_weights_stand_for_repeated_images():
     repeated = [r for r, w in zip(results, weights) for _ in range(int(w))]
     weighted = detection._weighted_ap(detection._match_all(results), weights, [0])
     assert weighted == pytest.approx(
-        mean_average_precision(repeated)[1], abs=0.02
+        compute_mean_average_precision(repeated)[1], abs=0.02
     )  # a tie among copies is one step instead of several
 
 
@@ -453,7 +462,7 @@ def test_detection_has_five_fields_and_weak_opponents():
         )
         for x in range(0, 90, 10)
     ]
-    found = detection_metrics(results)
+    found = compute_detection_metrics(results)
     assert set(found) == {"det.mAP", "det.AP50"} and all(tuple(m) == FIELDS for m in found.values())
     assert (
         found["det.AP50"]["value"] == 1.0
@@ -465,8 +474,11 @@ def test_detection_has_five_fields_and_weak_opponents():
 
 def test_no_detections_at_all_score_zero():
     pytest.importorskip("pycocotools")
-    assert detection_metrics([DetectionResult(SIZE, [("owl", A)], [])])["det.mAP"]["value"] == 0.0
-    assert detection_metrics([DetectionResult(SIZE, [], [("owl", A, 0.3)])]) == {}
+    assert (
+        compute_detection_metrics([DetectionResult(SIZE, [("owl", A)], [])])["det.mAP"]["value"]
+        == 0.0
+    )
+    assert compute_detection_metrics([DetectionResult(SIZE, [], [("owl", A, 0.3)])]) == {}
 
 
 def test_scores_travel_with_their_boxes():
@@ -489,7 +501,7 @@ def test_missing_pycocotools_is_one_clear_sentence(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"pip install 'ferretlite\[eval\]'"):
-        coco_average_precision([DetectionResult(SIZE, [("owl", A)], [])])
+        compute_coco_average_precision([DetectionResult(SIZE, [("owl", A)], [])])
 
 
 def test_a_thousand_images_are_scored_in_seconds():
@@ -497,7 +509,7 @@ def test_a_thousand_images_are_scored_in_seconds():
     import time
 
     results, start = random_detections(5, n_images=400, names="abcdefghijkl"), time.process_time()
-    detection_metrics(results, resamples=20)
+    compute_detection_metrics(results, resamples=20)
     assert time.process_time() - start < 8
 
 
@@ -505,7 +517,9 @@ def test_a_thousand_images_are_scored_in_seconds():
 
 
 def test_count_by_hand():
-    m = count_metrics([CountResult(1, 1), CountResult(2, 3), CountResult(6, None)])["count.mae"]
+    m = compute_count_metrics([CountResult(1, 1), CountResult(2, 3), CountResult(6, None)])[
+        "count.mae"
+    ]
     assert (
         m["value"] == pytest.approx(7 / 3)
         and m["chance"] == pytest.approx(20 / 9)
@@ -516,7 +530,7 @@ def test_count_by_hand():
 
 def test_silence_is_never_rewarded():
     "Public judges let unreadable scores enter a mean as -1."
-    assert count_metrics([CountResult(0, None)])["count.mae"]["value"] == 1.0
+    assert compute_count_metrics([CountResult(0, None)])["count.mae"]["value"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -545,7 +559,7 @@ def test_read_count(text, n):
 
 
 def test_score_is_flat_and_survives_json():
-    found = score(
+    found = score_results(
         [
             rec(A, A),
             NameResult("owl", "owl", 3),
@@ -565,16 +579,16 @@ def test_score_is_flat_and_survives_json():
     assert json.loads(json.dumps(found)) == found and all(
         tuple(m) == FIELDS for m in found.values()
     )
-    assert len(metrics_table(found).splitlines()) == 7
+    assert len(format_metrics_table(found).splitlines()) == 7
 
 
 def test_nothing_gives_nothing():
-    assert score([]) == {}
+    assert score_results([]) == {}
 
 
 def test_strange_records_are_named():
     with pytest.raises(TypeError, match="found dict"):
-        score([{"box": A}])
+        score_results([{"box": A}])
 
 
 # Truths beyond the image, several true boxes, names and numbers
@@ -592,8 +606,8 @@ def test_a_phrases_truth_is_clipped_before_it_is_compared():
         )
     ]
     assert (
-        phrase_metrics([result])["phrase.acc"]["value"]
-        == phrase_metrics([result], "any")["phrase.any"]["value"]
+        compute_phrase_metrics([result])["phrase.acc"]["value"]
+        == compute_phrase_metrics([result], "any")["phrase.any"]["value"]
         == 1
     )
     with pytest.raises(ValueError, match="no area"):
@@ -606,12 +620,15 @@ def test_the_best_constant_may_hit_any_of_the_true_boxes():
         PhraseResult([Grounding("cup", boxes)], [], (100, 100))
         for boxes in ([left, right], [right, left])
     ]
-    assert phrase_metrics(results, "any")["phrase.any"]["constant"] == 1
+    assert compute_phrase_metrics(results, "any")["phrase.any"]["constant"] == 1
 
 
 def test_a_long_key_does_not_shift_its_row():
-    head, *rows = metrics_table(
-        {key: rate([True, False], [0.5, 0.5], 0.5) for key in ("absent.balanced_acc", "rec")}
+    head, *rows = format_metrics_table(
+        {
+            key: make_rate_metric([True, False], [0.5, 0.5], 0.5)
+            for key in ("absent.balanced_acc", "rec")
+        }
     ).splitlines()
     assert len({len(line) for line in rows}) == 1 and head.index("value") + len("value") == rows[
         0

@@ -11,12 +11,12 @@ import pytest
 from ferretlite.evaluation import detection, metrics
 from ferretlite.evaluation.detection import (
     DetectionResult,
-    average_precision,
-    borrowed_answers,
-    coco_average_precision,
-    constant_answers,
-    detection_metrics,
-    mean_average_precision,
+    answer_from_next_image,
+    answer_with_mean_boxes,
+    compute_average_precision,
+    compute_coco_average_precision,
+    compute_detection_metrics,
+    compute_mean_average_precision,
 )
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
@@ -26,23 +26,28 @@ from ferretlite.evaluation.metrics import (
     PresenceResult,
     RecResult,
     WordResult,
-    best_fixed_box,
-    choice_metrics,
-    count_metrics,
-    fixed_boxes,
+    compute_choice_metrics,
+    compute_count_metrics,
+    compute_name_metrics,
+    compute_phrase_metrics,
+    compute_presence_metrics,
+    compute_rec_metrics,
+    compute_word_metrics,
+    find_best_fixed_box,
+    find_size_class,
     is_right,
+    make_fixed_boxes,
     match_phrases,
     merge_boxes,
-    name_metrics,
-    phrase_metrics,
-    presence_metrics,
-    rec_metrics,
-    size_class,
-    word_metrics,
 )
-from ferretlite.evaluation.scores import metrics_table, score
-from ferretlite.evaluation.statistics import bootstrap_interval, metric, rate, wilson_interval
-from ferretlite.regions.answers import chosen_option, normalise, read_count
+from ferretlite.evaluation.scores import format_metrics_table, score_results
+from ferretlite.evaluation.statistics import (
+    compute_bootstrap_interval,
+    compute_wilson_interval,
+    make_metric,
+    make_rate_metric,
+)
+from ferretlite.regions.answers import find_chosen_option, normalise_name, read_count
 from ferretlite.regions.geometry import Box, box_iou
 from ferretlite.regions.grammar import Grounding
 
@@ -55,11 +60,11 @@ SIZE = (60, 100)  # height, width
 
 def test_constants():
     assert metrics.IOU_RIGHT == 0.5
-    assert metrics.SIZES == ("small", "medium", "large")
-    assert metrics.FORMS == ("point", "box", "mask")
-    assert metrics.PROTOCOLS == {"merged": "phrase.acc", "any": "phrase.any"}
-    assert detection.RECALLS.tolist() == pytest.approx([k / 100 for k in range(101)])
-    assert detection.THRESHOLDS.tolist() == pytest.approx(
+    assert metrics.SIZE_CLASSES == ("small", "medium", "large")
+    assert metrics.REGION_FORMS == ("point", "box", "mask")
+    assert metrics.PHRASE_PROTOCOLS == {"merged": "phrase.acc", "any": "phrase.any"}
+    assert detection.RECALL_LEVELS.tolist() == pytest.approx([k / 100 for k in range(101)])
+    assert detection.IOU_THRESHOLDS.tolist() == pytest.approx(
         [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     )
 
@@ -77,15 +82,15 @@ def test_constants():
     ],
 )
 def test_wilson_by_the_textbook(hits, n, interval):
-    assert wilson_interval(hits, n) == pytest.approx(interval, abs=2e-5)
+    assert compute_wilson_interval(hits, n) == pytest.approx(interval, abs=2e-5)
 
 
 def test_wilson_solves_its_equation():
     "The bounds are the rates p at which the observed rate lies z standard errors away."
     for z in (1.0, 2.5):
-        for bound in wilson_interval(3, 11, z):
+        for bound in compute_wilson_interval(3, 11, z):
             assert abs(3 / 11 - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / 11))
-    assert wilson_interval(3, 11) == wilson_interval(3, 11, 1.96)
+    assert compute_wilson_interval(3, 11) == compute_wilson_interval(3, 11, 1.96)
 
 
 def test_the_bootstrap_is_centred_on_the_samples_own_value():
@@ -98,18 +103,18 @@ def test_the_bootstrap_is_centred_on_the_samples_own_value():
     low, high = np.percentile(drawn, [2.5, 97.5])
     shift = values.std() - np.mean(drawn)
     assert shift > 0.5
-    found = bootstrap_interval(lambda index: values[index].std(), 6, resamples=40, seed=5)
+    found = compute_bootstrap_interval(lambda index: values[index].std(), 6, resamples=40, seed=5)
     assert found == pytest.approx([low + shift, min(high + shift, max(drawn))])
 
 
 def test_the_bootstrap_stays_within_what_was_seen():
     "The maximum never exceeds the sample's, and a constant has an interval of no width."
     values = np.array([3.0, 1, 7, 5])
-    low, high = bootstrap_interval(lambda index: values[index].max(), 4)
+    low, high = compute_bootstrap_interval(lambda index: values[index].max(), 4)
     assert high == 7 and low < 7
-    low, high = bootstrap_interval(lambda index: values[index].min(), 4)
+    low, high = compute_bootstrap_interval(lambda index: values[index].min(), 4)
     assert low == 1 and high > 1
-    assert bootstrap_interval(lambda index: 2.5, 4) == [2.5, 2.5]
+    assert compute_bootstrap_interval(lambda index: 2.5, 4) == [2.5, 2.5]
 
 
 def test_the_bootstrap_draws_a_thousand_times_from_seed_zero():
@@ -117,15 +122,15 @@ def test_the_bootstrap_draws_a_thousand_times_from_seed_zero():
     rng = np.random.default_rng(0)
     drawn = np.array([values[rng.integers(0, 6, 6)].mean() for _ in range(1000)])
     expected = np.percentile(drawn, [2.5, 97.5]) + values.mean() - drawn.mean()
-    found = bootstrap_interval(lambda index: values[index].mean(), 6)
+    found = compute_bootstrap_interval(lambda index: values[index].mean(), 6)
     assert found == pytest.approx(expected.tolist()) and isinstance(found, list)
 
 
 def test_the_fields_of_a_metric_are_plain_numbers():
-    found = metric(np.float32(0.5), np.int64(3), np.array([0.25, 0.75]), np.float64(0.125), 1)
+    found = make_metric(np.float32(0.5), np.int64(3), np.array([0.25, 0.75]), np.float64(0.125), 1)
     assert found == dict(value=0.5, n=3, ci95=[0.25, 0.75], chance=0.125, constant=1.0)
     assert [type(v) for v in found.values()] == [float, int, list, float, float]
-    found = rate([True, False, False], [0.5, 0.25, 0.0], 0.75)
+    found = make_rate_metric([True, False, False], [0.5, 0.25, 0.0], 0.75)
     assert found == dict(
         value=pytest.approx(1 / 3),
         n=3,
@@ -159,7 +164,7 @@ def test_right_is_an_iou_of_one_half():
 )
 def test_sizes_begin_at_a_twelfth_and_a_sixth(w, h, name):
     for size in ((240, 999), (999, 240)):
-        assert size_class(Box(5, 7, 5 + w, 7 + h), size) == name
+        assert find_size_class(Box(5, 7, 5 + w, 7 + h), size) == name
 
 
 def test_a_rec_result_is_checked_and_clipped():
@@ -173,7 +178,7 @@ def test_a_rec_result_is_checked_and_clipped():
 
 
 def test_fixed_boxes_step_by_half_their_side():
-    boxes = fixed_boxes()
+    boxes = make_fixed_boxes()
     assert boxes.shape == (1 + 9 + 49 + 225 + 961, 4)  # (2 / side - 1) squared
     assert boxes[0].tolist() == [0, 0, 1, 1]
     assert boxes[1:5].tolist() == [
@@ -194,20 +199,20 @@ def test_fixed_boxes_step_by_half_their_side():
 def test_the_best_fixed_box_by_hand():
     "Two of three boxes lie in the lower left quarter of their images, which are not of one shape."
     boxes = [Box(0, 30, 50, 60), Box(0, 100, 20, 200), Box(80, 0, 100, 20)]
-    box, share = best_fixed_box(boxes, [(60, 100), (200, 40), (60, 100)])
+    box, share = find_best_fixed_box(boxes, [(60, 100), (200, 40), (60, 100)])
     assert share == pytest.approx(2 / 3) and isinstance(share, float)
     unit = Box(*box.tolist())
     assert box_iou(unit, Box(0, 0.5, 0.5, 1)).item() >= 0.5
     # the mean of the boxes is tried as well: no square fits these
     boxes = [Box(0, 20, 100, 22), Box(0, 20, 100, 22.5)]
-    box, share = best_fixed_box(boxes, [SIZE, SIZE])
+    box, share = find_best_fixed_box(boxes, [SIZE, SIZE])
     assert share == 1 and box.tolist() == pytest.approx([0, 20 / 60, 1, 22.25 / 60])
 
 
 def test_any_box_of_a_group_counts_once():
     quarters = [Box(0, 0, 50, 30), Box(50, 30, 100, 60)]
-    assert best_fixed_box([quarters, [quarters[1]]], [SIZE, SIZE])[1] == 1
-    assert best_fixed_box([[quarters[0], quarters[0]], [quarters[1]]], [SIZE, SIZE])[1] == 0.5
+    assert find_best_fixed_box([quarters, [quarters[1]]], [SIZE, SIZE])[1] == 1
+    assert find_best_fixed_box([[quarters[0], quarters[0]], [quarters[1]]], [SIZE, SIZE])[1] == 0.5
 
 
 def test_rec_by_hand():
@@ -224,7 +229,7 @@ def test_rec_by_hand():
         RecResult(large, Box(50, 20, 90, 54), SIZE, pool),
         RecResult(large, large, SIZE, [large]),
     ]
-    found = rec_metrics(results)
+    found = compute_rec_metrics(results)
     assert list(found) == ["rec.acc@0.5", "rec.small", "rec.medium", "rec.large"]
     assert [m["value"] for m in found.values()] == pytest.approx([3 / 5, 1 / 2, 0, 1])
     assert [m["n"] for m in found.values()] == [5, 2, 1, 2]
@@ -233,8 +238,11 @@ def test_rec_by_hand():
     assert found["rec.small"]["constant"] == 1 and found["rec.acc@0.5"][
         "constant"
     ] == pytest.approx(2 / 5)
-    assert found["rec.small"]["ci95"] == pytest.approx(wilson_interval(1, 2))
-    assert rec_metrics([]) == {} and list(rec_metrics(results[3:])) == ["rec.acc@0.5", "rec.large"]
+    assert found["rec.small"]["ci95"] == pytest.approx(compute_wilson_interval(1, 2))
+    assert compute_rec_metrics([]) == {} and list(compute_rec_metrics(results[3:])) == [
+        "rec.acc@0.5",
+        "rec.large",
+    ]
 
 
 # -- choosing and naming
@@ -261,7 +269,7 @@ def test_rec_by_hand():
     ],
 )
 def test_normalised_names(text, name):
-    assert normalise(text) == name
+    assert normalise_name(text) == name
 
 
 @pytest.mark.parametrize(
@@ -270,43 +278,43 @@ def test_normalised_names(text, name):
 )
 @pytest.mark.parametrize("article", ["", "a ", "an ", "the "])
 def test_every_denial_denies_the_word_after_it(denial, article):
-    assert chosen_option(f"It is {denial} {article}cat", ["cat", "dog"]) is None
-    assert chosen_option(f"a dog {denial} {article}cat", ["cat", "dog"]) == "dog"
+    assert find_chosen_option(f"It is {denial} {article}cat", ["cat", "dog"]) is None
+    assert find_chosen_option(f"a dog {denial} {article}cat", ["cat", "dog"]) == "dog"
     assert (
-        chosen_option(f"It is {denial} big cat", ["cat", "dog"]) == "cat"
+        find_chosen_option(f"It is {denial} big cat", ["cat", "dog"]) == "cat"
     )  # only the word after it
 
 
 def test_words_that_hold_a_denial_deny_nothing():
     for text in ("a knot cat", "piano cat", "notcat cat", "Nothing but a cat", "no, a cat"):
-        assert chosen_option(text, ["cat", "dog"]) == "cat"
+        assert find_chosen_option(text, ["cat", "dog"]) == "cat"
 
 
 def test_one_option_must_be_named():
     options = ["red cup", "blue cup", "cup"]
-    assert chosen_option("the red cup", options) == "red cup"
-    assert chosen_option("a cup", options) == "cup"
-    assert chosen_option("red cup or blue cup", options) is None
-    assert chosen_option("a red cup. Red cup!", options) == "red cup"
-    assert chosen_option("red, cup", options) == "red cup"
-    assert chosen_option("redcup", options) is None
+    assert find_chosen_option("the red cup", options) == "red cup"
+    assert find_chosen_option("a cup", options) == "cup"
+    assert find_chosen_option("red cup or blue cup", options) is None
+    assert find_chosen_option("a red cup. Red cup!", options) == "red cup"
+    assert find_chosen_option("red, cup", options) == "red cup"
+    assert find_chosen_option("redcup", options) is None
     # the shorter name begins, ends or stands inside the longer one
     for name in ("toy", "car", "race"):
-        assert chosen_option("a toy race car", [name, "toy race car"]) == "toy race car"
-        assert chosen_option("a toy race car", ["toy race car", name]) == "toy race car"
-        assert chosen_option(f"a toy race car, a {name}", [name, "toy race car"]) is None
-    assert chosen_option(None, options) is None and chosen_option("", options) is None
+        assert find_chosen_option("a toy race car", [name, "toy race car"]) == "toy race car"
+        assert find_chosen_option("a toy race car", ["toy race car", name]) == "toy race car"
+        assert find_chosen_option(f"a toy race car, a {name}", [name, "toy race car"]) is None
+    assert find_chosen_option(None, options) is None and find_chosen_option("", options) is None
 
 
 def test_synonyms_stand_for_their_option():
     synonyms = {"sofa": ["couch", "settee"], "tv": ["television"]}
     options = ["sofa", "tv"]
-    assert chosen_option("a couch", options, synonyms) == "sofa"
-    assert chosen_option("a settee or sofa", options, synonyms) == "sofa"
-    assert chosen_option("a couch and a television", options, synonyms) is None
-    assert chosen_option("a couch", options) is None
+    assert find_chosen_option("a couch", options, synonyms) == "sofa"
+    assert find_chosen_option("a settee or sofa", options, synonyms) == "sofa"
+    assert find_chosen_option("a couch and a television", options, synonyms) is None
+    assert find_chosen_option("a couch", options) is None
     result = ChoiceResult("box", "tv", options, "The Television", synonyms)
-    assert choice_metrics([result])["roc.box"]["value"] == 1
+    assert compute_choice_metrics([result])["roc.box"]["value"] == 1
     assert ChoiceResult("box", "tv", options, None).synonyms == {}
 
 
@@ -319,7 +327,7 @@ def test_choices_by_form():
         ChoiceResult("box", "owl", ["cat", "owl"], None),
         ChoiceResult("mask", "cat", three, "not a cat"),
     ]
-    found = choice_metrics(results)
+    found = compute_choice_metrics(results)
     assert list(found) == ["roc.point", "roc.box", "roc.mask"]
     assert [(m["value"], m["n"]) for m in found.values()] == [
         (1, 1),
@@ -331,7 +339,7 @@ def test_choices_by_form():
     )
     # always the last option is right twice of three times, always the first never
     assert [m["constant"] for m in found.values()] == pytest.approx([1, 2 / 3, 1])
-    assert choice_metrics([]) == {}
+    assert compute_choice_metrics([]) == {}
     for form in ("point", "box", "mask"):
         assert ChoiceResult(form, "cat", three, None).form == form
     with pytest.raises(ValueError, match="letter or digit"):
@@ -348,13 +356,13 @@ def test_names_by_hand():
     expected = dict(
         value=0.25,
         n=4,
-        ci95=pytest.approx(wilson_interval(1, 4)),
+        ci95=pytest.approx(compute_wilson_interval(1, 4)),
         chance=pytest.approx(0.0625),
         constant=0.5,
     )
-    assert name_metrics(results) == {"name.acc": expected}
-    assert word_metrics([WordResult("OWL", "owl", 1)])["word.acc"]["chance"] == 1
-    assert name_metrics([]) == word_metrics([]) == {}
+    assert compute_name_metrics(results) == {"name.acc": expected}
+    assert compute_word_metrics([WordResult("OWL", "owl", 1)])["word.acc"]["chance"] == 1
+    assert compute_name_metrics([]) == compute_word_metrics([]) == {}
     for kind in (NameResult, WordResult):
         with pytest.raises(ValueError, match="at least one"):
             kind("star", None, 0)
@@ -417,19 +425,19 @@ def test_phrases_by_hand():
         PhraseResult([Grounding("owl", [B])], [Grounding("owl", [B])], (90, 40)),
     ]
     # merged: cups (0-50) right, owl (0-30) wrong, gear missing, owl right
-    merged = phrase_metrics(results)
-    assert list(merged) == ["phrase.acc"] == list(phrase_metrics(results, "merged"))
+    merged = compute_phrase_metrics(results)
+    assert list(merged) == ["phrase.acc"] == list(compute_phrase_metrics(results, "merged"))
     assert (merged["phrase.acc"]["value"], merged["phrase.acc"]["n"]) == (0.5, 4)
     # of four candidates: wide; B; B (half of gear); of its one true box: that
     assert merged["phrase.acc"]["chance"] == pytest.approx((1 / 4 + 1 / 4 + 1 / 4 + 1) / 4)
     # any: C is one of the cups; owl's first box is A, wrong; gear missing; owl right
-    some = phrase_metrics(results, "any")
+    some = compute_phrase_metrics(results, "any")
     assert list(some) == ["phrase.any"]
     assert (some["phrase.any"]["value"], some["phrase.any"]["n"]) == (0.5, 4)
     assert some["phrase.any"]["chance"] == pytest.approx((2 / 4 + 1 / 4 + 1 / 4 + 1) / 4)
-    assert phrase_metrics([]) == {}
+    assert compute_phrase_metrics([]) == {}
     with pytest.raises(ValueError, match="merged or any"):
-        phrase_metrics(results, "all")
+        compute_phrase_metrics(results, "all")
 
 
 def test_the_constant_of_phrases_is_the_best_box_for_their_image_sizes():
@@ -441,8 +449,8 @@ def test_the_constant_of_phrases_is_the_best_box_for_their_image_sizes():
         [(60, 100), (180, 40), (60, 100)],
     )
     results = [PhraseResult([Grounding("x", [b])], [], s) for b, s in zip(boxes, sizes)]
-    assert phrase_metrics(results)["phrase.acc"]["constant"] == pytest.approx(2 / 3)
-    assert phrase_metrics(results, "any")["phrase.any"]["constant"] == pytest.approx(2 / 3)
+    assert compute_phrase_metrics(results)["phrase.acc"]["constant"] == pytest.approx(2 / 3)
+    assert compute_phrase_metrics(results, "any")["phrase.any"]["constant"] == pytest.approx(2 / 3)
 
 
 # -- detection
@@ -453,13 +461,13 @@ def test_average_precision_with_weights_by_hand():
     on.
     """
     # recalls 0 to .2 (21 of 101) at precision 1, .21 to .5 (30) at 5/6, nothing above
-    found = average_precision(np.array([1, 0, 1]), np.array([2.0, 1, 3]), 10)
+    found = compute_average_precision(np.array([1, 0, 1]), np.array([2.0, 1, 3]), 10)
     assert found == pytest.approx((21 + 30 * 5 / 6) / 101)
-    assert average_precision(np.array([1.0]), np.array([1.0]), 1) == 1
-    assert average_precision(np.array([0, 1]), np.ones(2), 1) == pytest.approx(0.5)
-    assert average_precision(np.zeros(0), np.zeros(0), 3) == 0
+    assert compute_average_precision(np.array([1.0]), np.array([1.0]), 1) == 1
+    assert compute_average_precision(np.array([0, 1]), np.ones(2), 1) == pytest.approx(0.5)
+    assert compute_average_precision(np.zeros(0), np.zeros(0), 3) == 0
     assert (
-        average_precision(np.array([1, 1]), np.array([0.0, 1]), 1) == 1
+        compute_average_precision(np.array([1, 1]), np.array([0.0, 1]), 1) == 1
     )  # an image that was not drawn
 
 
@@ -474,8 +482,8 @@ def test_detection_results_are_normalised_and_checked():
 
 def both(results):
     "Our (mAP, AP50), after a look at pycocotools' answer."
-    ours = mean_average_precision(results)
-    assert ours == pytest.approx(coco_average_precision(results), abs=1e-9)
+    ours = compute_mean_average_precision(results)
+    assert ours == pytest.approx(compute_coco_average_precision(results), abs=1e-9)
     return ours
 
 
@@ -537,12 +545,12 @@ def test_borrowed_answers_come_from_the_next_image_at_its_size():
         DetectionResult((30, 200), [("owl", Box(100, 3, 200, 30)), ("cup", A)], []),
         DetectionResult((10, 10), [], []),
     ]
-    found = borrowed_answers(results)
+    found = answer_from_next_image(results)
     assert [r.size for r in found] == [(60, 100), (30, 200), (10, 10)]
     assert [r.truth for r in found] == [r.truth for r in results]
     assert found[0].answer == [("owl", Box(50, 6, 100, 60), 1.0), ("cup", Box(0, 0, 5, 20), 1.0)]
     assert found[1].answer == [] and found[2].answer == [("cup", Box(1, 1, 5, 5), 1.0)]
-    assert [r.answer for r in borrowed_answers(results[:1])] == [[]]
+    assert [r.answer for r in answer_from_next_image(results[:1])] == [[]]
 
 
 def test_constant_answers_are_mean_places_at_each_images_size():
@@ -552,7 +560,7 @@ def test_constant_answers_are_mean_places_at_each_images_size():
         DetectionResult((10, 10), [("cup", Box(0, 4, 3, 6))], [("cup", A, 0.4)]),
     ]
     # cups: (.1, .1, .5, .5), (.5, .1, 1, 1) and (0, .4, .3, .6), on average (.2, .2, .6, .7)
-    found = constant_answers(results)
+    found = answer_with_mean_boxes(results)
     assert [r.truth for r in found] == [r.truth for r in results]
     for r, (h, w) in zip(found, [(60, 100), (30, 200), (10, 10)]):
         assert r.size == (h, w)
@@ -577,39 +585,44 @@ def detections():
 
 def test_detection_metrics_by_hand():
     results = detections()
-    found = detection_metrics(results)
+    found = compute_detection_metrics(results)
     assert list(found) == ["det.mAP", "det.AP50"] and [m["n"] for m in found.values()] == [4, 4]
     # at .5 from the surest: yes, no, yes, no, yes, no, no, no, yes, yes; five of six truths
     at_half = (17 * (1 + 2 / 3 + 3 / 5) + 33 / 2) / 101
     assert found["det.AP50"]["value"] == pytest.approx(at_half)
-    assert [m["value"] for m in found.values()] == pytest.approx(mean_average_precision(results))
+    assert [m["value"] for m in found.values()] == pytest.approx(
+        compute_mean_average_precision(results)
+    )
     # borrowed, all equally sure, image by image: no; no, yes; no; no, yes
     assert [m["chance"] for m in found.values()] == pytest.approx([34 / 3 / 101] * 2)
     # the mean place is B: no, yes, yes, no
     assert [m["constant"] for m in found.values()] == pytest.approx([34 * 2 / 3 / 101] * 2)
     assert (
-        detection_metrics([DetectionResult(SIZE, [], [("cup", A, 0.5)])])
+        compute_detection_metrics([DetectionResult(SIZE, [], [("cup", A, 0.5)])])
         == {}
-        == detection_metrics([])
+        == compute_detection_metrics([])
     )
 
 
 def test_detection_intervals_resample_images():
     "A hundred draws from seed 0; an image that is drawn twice counts twice."
     results = detections()
-    found = detection_metrics(results, seed=2, resamples=30)
+    found = compute_detection_metrics(results, seed=2, resamples=30)
     rng = np.random.default_rng(2)
-    drawn = [mean_average_precision([results[i] for i in rng.integers(0, 4, 4)]) for _ in range(30)]
+    drawn = [
+        compute_mean_average_precision([results[i] for i in rng.integers(0, 4, 4)])
+        for _ in range(30)
+    ]
     for k, m in enumerate(found.values()):
         values = [pair[k] for pair in drawn]
         bounds = np.percentile(values, [2.5, 97.5]) + m["value"] - np.mean(values)
         bounds = np.clip(bounds, min(m["value"], *values), max(m["value"], *values))
         assert m["ci95"] == pytest.approx(bounds.tolist(), abs=1e-6)
-    assert detection_metrics(results) == detection_metrics(results, 100, 0)
+    assert compute_detection_metrics(results) == compute_detection_metrics(results, 100, 0)
     assert (
-        detection_metrics(results)
-        != detection_metrics(results, 99)
-        != detection_metrics(results, 99, 1)
+        compute_detection_metrics(results)
+        != compute_detection_metrics(results, 99)
+        != compute_detection_metrics(results, 99, 1)
     )
 
 
@@ -624,18 +637,20 @@ def test_counts_by_hand():
         CountResult(0, None),
         CountResult(9, 7),
     ]
-    found = count_metrics(results)["count.mae"]
+    found = compute_count_metrics(results)["count.mae"]
     assert (found["value"], found["n"]) == (pytest.approx((0 + 3 + 6 + 1 + 2) / 5), 5)
     pairs = [abs(a - b) for a in (1, 2, 6, 0, 9) for b in (1, 2, 6, 0, 9)]
     assert found["chance"] == pytest.approx(sum(pairs) / 25)
     assert found["constant"] == pytest.approx((1 + 0 + 4 + 2 + 7) / 5)  # always 2, the median
     errors = np.array([0.0, 3, 6, 1, 2])
     for seed in (0, 4):
-        interval = bootstrap_interval(lambda index: errors[index].mean(), 5, 1000, seed)
-        assert count_metrics(results, seed)["count.mae"]["ci95"] == pytest.approx(interval)
-    assert count_metrics(results, 0)["count.mae"] == found and count_metrics([]) == {}
+        interval = compute_bootstrap_interval(lambda index: errors[index].mean(), 5, 1000, seed)
+        assert compute_count_metrics(results, seed)["count.mae"]["ci95"] == pytest.approx(interval)
+    assert (
+        compute_count_metrics(results, 0)["count.mae"] == found and compute_count_metrics([]) == {}
+    )
     odd = [CountResult(n, n) for n in (1, 2, 9)]  # the mean, 4, would be off by 10 / 3
-    assert count_metrics(odd)["count.mae"]["constant"] == pytest.approx(8 / 3)
+    assert compute_count_metrics(odd)["count.mae"]["constant"] == pytest.approx(8 / 3)
 
 
 NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
@@ -680,7 +695,7 @@ def test_presence_is_the_mean_of_two_rates():
     "There: 3 of 4 found. Not there: 1 of 2. Balanced 5/8, where 4 of 6 are right."
     pairs = [(True, True)] * 3 + [(True, False), (False, False), (False, True)]
     results = [PresenceResult(truth, answer) for truth, answer in pairs]
-    found = presence_metrics(results)
+    found = compute_presence_metrics(results)
     assert list(found) == ["absent.balanced_acc"]
     m = found["absent.balanced_acc"]
     assert (m["value"], m["n"], m["chance"], m["constant"]) == (0.625, 6, 0.5, 0.5)
@@ -692,19 +707,22 @@ def test_presence_is_the_mean_of_two_rates():
         return np.mean([side.mean() for side in sides if len(side)])
 
     for seed in (0, 3):
-        expected = bootstrap_interval(balanced, 6, 1000, seed)
-        assert presence_metrics(results, seed)["absent.balanced_acc"]["ci95"] == pytest.approx(
-            expected
-        )
-    assert m == presence_metrics(results, 0)["absent.balanced_acc"]
+        expected = compute_bootstrap_interval(balanced, 6, 1000, seed)
+        assert compute_presence_metrics(results, seed)["absent.balanced_acc"][
+            "ci95"
+        ] == pytest.approx(expected)
+    assert m == compute_presence_metrics(results, 0)["absent.balanced_acc"]
 
 
 def test_presence_needs_both_kinds():
-    assert presence_metrics([]) == {}
+    assert compute_presence_metrics([]) == {}
     for side in (True, False):
-        assert presence_metrics([PresenceResult(side, True), PresenceResult(side, False)]) == {}
+        assert (
+            compute_presence_metrics([PresenceResult(side, True), PresenceResult(side, False)])
+            == {}
+        )
     always = [PresenceResult(truth, True) for truth in (True, True, True, False)]
-    assert presence_metrics(always)["absent.balanced_acc"]["value"] == 0.5
+    assert compute_presence_metrics(always)["absent.balanced_acc"]["value"] == 0.5
 
 
 def test_score_gives_each_kind_to_its_metric_in_a_fixed_order():
@@ -719,7 +737,7 @@ def test_score_gives_each_kind_to_its_metric_in_a_fixed_order():
         ChoiceResult("mask", "cat", ["cat", "dog"], "cat"),
         RecResult(C, C, SIZE, [C]),
     ]
-    found = score(results)
+    found = score_results(results)
     expected = {
         "rec.acc@0.5": 1,
         "rec.medium": 1,
@@ -737,20 +755,20 @@ def test_score_gives_each_kind_to_its_metric_in_a_fixed_order():
     assert found["name.acc"]["chance"] == 0.2 and found["word.acc"]["chance"] == 0.25
     for bad in ({"box": A}, None):
         with pytest.raises(TypeError, match="found"):
-            score([CountResult(1, 1), bad])
+            score_results([CountResult(1, 1), bad])
 
 
 def test_a_table_of_metrics_by_hand():
     found = {
-        "rec": metric(0.5, 12, [0.25, 0.75], 0.125, 1),
-        "absent.balanced_acc": metric(2, 3456789, [0, 1], 0.0625, 0.3),
+        "rec": make_metric(0.5, 12, [0.25, 0.75], 0.125, 1),
+        "absent.balanced_acc": make_metric(2, 3456789, [0, 1], 0.0625, 0.3),
     }
-    assert metrics_table(found).splitlines() == [
+    assert format_metrics_table(found).splitlines() == [
         "metric                 value  95 % interval     chance  constant      n",
         "rec                    0.500  [0.250, 0.750]     0.125     1.000     12",
         "absent.balanced_acc    2.000  [0.000, 1.000]     0.062     0.3003456789",
     ]
-    head, row = metrics_table({"rec": found["rec"]}).splitlines()
+    head, row = format_metrics_table({"rec": found["rec"]}).splitlines()
     assert head.startswith("metric" + " " * 10 + "   value  95 %") and re.match(
         r"rec {13} {3}0\.500 ", row
     )

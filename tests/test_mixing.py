@@ -16,30 +16,30 @@ from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
 from ferretlite.data.mixtures import (
-    LISTS,
+    LIST_TASKS,
     Mixture,
-    closed_book,
-    fitted,
-    mixture_dataset,
+    fit_turns,
+    list_exclusions,
+    make_mixture,
     open_part,
-    share,
-    shortened,
-    shuffled,
+    select_rank_samples,
+    shorten_list,
+    shuffle_index,
 )
 from ferretlite.data.recipes import (
-    EXPORTS,
-    FORMATS,
+    DEFAULT_TASKS,
+    FERRET_TREE,
+    FORMAT_EXPORTERS,
+    FORMAT_READERS,
     GRIFFON_TREE,
-    PRESETS,
-    TREE,
-    USUAL,
+    PAPER_RECIPES,
     DrawnScenes,
     Part,
     Recipe,
     export_tree,
+    get_tasks,
     read_part,
     read_recipe,
-    usual,
 )
 from ferretlite.data.referring_files import GenomeScenes, RefScenes
 from ferretlite.model.processing import FerretProcessor
@@ -61,16 +61,16 @@ def tiny():
 
 def test_shuffles_are_what_they_always_were():
     """A run that goes on after an update must go on in the same order."""
-    assert [shuffled(i, 10, "a") for i in range(10)] == [8, 5, 7, 3, 2, 9, 4, 1, 0, 6]
-    assert [shuffled(i, 1000, "b") for i in (0, 1, 2, 500, 999)] == [905, 778, 199, 228, 337]
-    assert [shuffled(i, 10**6, "3-0") for i in range(3)] == [459388, 297477, 154884]
+    assert [shuffle_index(i, 10, "a") for i in range(10)] == [8, 5, 7, 3, 2, 9, 4, 1, 0, 6]
+    assert [shuffle_index(i, 1000, "b") for i in (0, 1, 2, 500, 999)] == [905, 778, 199, 228, 337]
+    assert [shuffle_index(i, 10**6, "3-0") for i in range(3)] == [459388, 297477, 154884]
 
 
 # -- constants
 
 
 def test_formats_and_their_readers():
-    assert list(FORMATS.items()) == [
+    assert list(FORMAT_READERS.items()) == [
         ("coco", CocoScenes),
         ("lvis", LvisScenes),
         ("objects365", Objects365Scenes),
@@ -82,7 +82,7 @@ def test_formats_and_their_readers():
         ("llava", LlavaDialogues),
         ("scenes", DrawnScenes),
     ]
-    assert {k: v.__name__ for k, v in EXPORTS.items()} == {
+    assert {k: v.__name__ for k, v in FORMAT_EXPORTERS.items()} == {
         "coco": "export_coco",
         "lvis": "export_lvis",
         "objects365": "export_objects365",
@@ -93,11 +93,11 @@ def test_formats_and_their_readers():
         "grit": "export_grit",
         "llava": "export_llava",
     }
-    assert LISTS == ("dense_detection", "phrase", "find", "find_set", "find_phrases", "search")
+    assert LIST_TASKS == ("dense_detection", "phrase", "find", "find_set", "find_phrases", "search")
 
 
 def test_usual_tasks_of_each_format():
-    assert USUAL["ferret"] == {
+    assert DEFAULT_TASKS["ferret"] == {
         "coco": dict(dense_detection=1.0, dense_referring=1.0, name=1.0, choose=1.0),
         "lvis": dict(dense_referring=1.0, dense_detection=1.0),
         "objects365": dict(dense_detection=1.0, name=1.0),
@@ -106,7 +106,7 @@ def test_usual_tasks_of_each_format():
         "flickr30k": dict(phrase=1.0, grounded_caption=0.5, caption=0.5),
         "scenes": dict(rec=2.0, name=1.0, phrase=1.0, count=1.0),
     }
-    assert USUAL["griffon"] == {
+    assert DEFAULT_TASKS["griffon"] == {
         "coco": dict(find_set=1.0, search=0.5),
         "lvis": dict(find=1.0),
         "objects365": dict(find_set=1.0, search=0.5),
@@ -120,13 +120,13 @@ def test_usual_tasks_of_each_format():
         ("griffon", "REG"): dict(tell=1.0),
         ("griffon", "VISJ"): dict(search=1.0),
     }
-    assert usual(Part("x", "refcoco", {}), "ferret") == dict(rec=1.0, name=0.5)
-    assert usual(Part("x", "refcoco", {}), "griffon") == dict(find=1.0, tell=1.0)
-    assert usual(Part("x", "refcoco", {}, tasks=dict(rec=3.0)), "ferret") == dict(rec=3.0)
-    assert usual(Part("x", "griffon", dict(kind="REG")), "griffon") == dict(tell=1.0)
+    assert get_tasks(Part("x", "refcoco", {}), "ferret") == dict(rec=1.0, name=0.5)
+    assert get_tasks(Part("x", "refcoco", {}), "griffon") == dict(find=1.0, tell=1.0)
+    assert get_tasks(Part("x", "refcoco", {}, tasks=dict(rec=3.0)), "ferret") == dict(rec=3.0)
+    assert get_tasks(Part("x", "griffon", dict(kind="REG")), "griffon") == dict(tell=1.0)
     assert (
-        usual(Part("x", "grit", {}), "ferret")
-        == usual(Part("x", "griffon", dict(kind="REG")), "ferret")
+        get_tasks(Part("x", "grit", {}), "ferret")
+        == get_tasks(Part("x", "griffon", dict(kind="REG")), "ferret")
         == {}
     )
 
@@ -147,7 +147,7 @@ def weights(parts):
 
 
 def test_the_mixtures_of_the_papers():
-    ferret, griffon = PRESETS["ferret-v2"], PRESETS["griffon-v2"]
+    ferret, griffon = PAPER_RECIPES["ferret-v2"], PAPER_RECIPES["griffon-v2"]
     assert (ferret["name"], ferret["style"], ferret["max_tokens"]) == ("ferret-v2", "ferret", 1472)
     assert (griffon["name"], griffon["style"], griffon["max_tokens"]) == (
         "griffon-v2",
@@ -208,12 +208,12 @@ def test_the_mixtures_of_the_papers():
 
 def test_the_mixtures_of_our_own_scenes():
     assert (
-        TREE["max_tokens"],
-        TREE["style"],
+        FERRET_TREE["max_tokens"],
+        FERRET_TREE["style"],
         GRIFFON_TREE["max_tokens"],
         GRIFFON_TREE["style"],
     ) == (288, "ferret", 512, "griffon")
-    assert weights(TREE["stages"]["3"]) == dict(
+    assert weights(FERRET_TREE["stages"]["3"]) == dict(
         expressions=2, regions=0.5, sentences=1, objects=1, instances=1, talk=3, captions=1
     )
     assert [p["name"] for p in GRIFFON_TREE["stages"]["2"]] == [
@@ -234,7 +234,7 @@ def test_the_mixtures_of_our_own_scenes():
         "VISJ",
     ]
     assert (
-        TREE["held_out"]
+        FERRET_TREE["held_out"]
         == GRIFFON_TREE["held_out"]
         == [dict(format="refcoco", folder="refcoco", annotations="finetune_refcoco_val.json")]
     )
@@ -377,7 +377,9 @@ def test_scenes_of_our_own_are_a_part():
 
 def test_a_part_is_opened_in_its_folder_and_leaves_out_what_it_must(monkeypatch):
     given = []
-    monkeypatch.setitem(FORMATS, "coco", lambda folder, **options: given.append((folder, options)))
+    monkeypatch.setitem(
+        FORMAT_READERS, "coco", lambda folder, **options: given.append((folder, options))
+    )
     open_part(Part("x", "coco", dict(folder="a/b", images="i")), "root", {3})
     open_part(Part("x", "coco", {}), "root", strict=True, cache="c")
     assert given == [
@@ -400,8 +402,8 @@ def test_numbers_are_held_out_of_every_format_and_names_of_their_own(monkeypatch
     }
     monkeypatch.setattr(mixtures, "open_part", lambda part, root: opened[part.name])
     recipe = Recipe("r", {}, held_out=[Part("a", "flickr30k", {}), Part("b", "refcoco", {})])
-    out = closed_book(recipe)
-    assert set(out) == set(FORMATS) and out["coco"] == {0, 7}
+    out = list_exclusions(recipe)
+    assert set(out) == set(FORMAT_READERS) and out["coco"] == {0, 7}
     assert out["flickr30k"] == {0, 7, "x.jpg", "y.jpg"} and out["refcoco"] == {
         0,
         7,
@@ -424,7 +426,9 @@ def test_the_last_fifth_of_an_exported_tree_is_held_out(tmp_path):
     assert len(numbers["train"]) == 9
     whole = json.loads((tmp_path / "coco" / "annotations.json").read_text())
     assert [r["file_name"] for r in whole["images"]] == [f"{k:012d}.png" for k in range(1, 12)]
-    assert json.loads((tmp_path / "mixture.json").read_text()) == json.loads(json.dumps(TREE))
+    assert json.loads((tmp_path / "mixture.json").read_text()) == json.loads(
+        json.dumps(FERRET_TREE)
+    )
     assert json.loads((tmp_path / "mixture-griffon.json").read_text()) == json.loads(
         json.dumps(GRIFFON_TREE)
     )
@@ -441,7 +445,7 @@ def listed(n, style="ferret"):
 def test_a_list_ends_after_the_last_whole_box_that_fits():
     answer = listed(3)  # "cat [0, 50, 80, 500] [100, 50, 180, 500] [200, 50, 280, 500]"
     ends = [answer.index("]") + 1, answer.index("]", 25) + 1, len(answer)]
-    for task in LISTS:
+    for task in LIST_TASKS:
         turn = Turn(task, "Where?", answer, meta=dict(a=1))
         for room, kept in (
             (ends[0], 1),
@@ -451,15 +455,15 @@ def test_a_list_ends_after_the_last_whole_box_that_fits():
             (ends[2], 3),
             (999, 3),
         ):
-            found = shortened(turn, room, len, (100, 100), "ferret")
+            found = shorten_list(turn, room, len, (100, 100), "ferret")
             assert found.answer == answer[: ends[kept - 1]] and found.meta == dict(
                 a=1, shortened=3 - kept
             )
             assert (found.task, found.prompt) == (task, "Where?")
-        assert shortened(turn, ends[0] - 1, len, (100, 100), "ferret") is None
+        assert shorten_list(turn, ends[0] - 1, len, (100, 100), "ferret") is None
     for task in ("rec", "count", "grounded_caption", "dense_referring", "tell"):
-        assert shortened(Turn(task, "Where?", answer), 999, len, (100, 100), "ferret") is None
-    in_griffon = shortened(
+        assert shorten_list(Turn(task, "Where?", answer), 999, len, (100, 100), "ferret") is None
+    in_griffon = shorten_list(
         Turn("find", "Where?", listed(3, "griffon")), 40, len, (100, 100), "griffon"
     )
     assert in_griffon.answer == "cat-[0.000,0.050,0.080,0.500]" and in_griffon.meta == dict(
@@ -474,18 +478,18 @@ def test_turns_fit_up_to_the_last_token(tiny):
         Turn("talk", "How many?", "Two of them."),
     ]
     talk = Conversation(None, (100, 100), turns)
-    _, counts, used = fitted(talk, tiny, 10**6)
+    _, counts, used = fit_turns(talk, tiny, 10**6)
     assert counts == {}
     row = tiny.encode_conversations(
         [Conversation(make_scene(0, 96).image, (96, 96), turns)], most=10**6
     )
     assert used == (row["turn_ids"] > 0).sum().item()
-    alone = [fitted(Conversation(None, (100, 100), [t]), tiny, 10**6)[2] for t in turns]
+    alone = [fit_turns(Conversation(None, (100, 100), [t]), tiny, 10**6)[2] for t in turns]
     assert sum(alone) == used
     assert [
-        len(fitted(talk, tiny, most)[0].turns) for most in (used, used - 1, alone[0] - 1, 0)
+        len(fit_turns(talk, tiny, most)[0].turns) for most in (used, used - 1, alone[0] - 1, 0)
     ] == [3, 2, 1, 0]
-    some, counts, taken = fitted(
+    some, counts, taken = fit_turns(
         talk, tiny, alone[0] + alone[2]
     )  # the second takes the room of the third
     assert (
@@ -501,15 +505,15 @@ def test_a_list_is_shortened_into_the_room_that_earlier_turns_leave(tiny):
         Turn("dense_detection", "Find all objects.", listed(6)),
     )
     talk = Conversation(None, (100, 100), [first, second])
-    whole = fitted(talk, tiny, 10**6)[2]
+    whole = fit_turns(talk, tiny, 10**6)[2]
     for most in range(whole - 60, whole + 1):
-        some, counts, used = fitted(talk, tiny, most)
+        some, counts, used = fit_turns(talk, tiny, most)
         assert used <= most
         kept = some.turns[-1].answer.count("[")
         assert counts == ({} if kept == 6 else dict(shortened=1)) and listed(6).startswith(
             some.turns[-1].answer
         )
-        more = fitted(
+        more = fit_turns(
             Conversation(
                 None,
                 (100, 100),
@@ -667,12 +671,12 @@ def test_conversations_are_fitted_where_a_processor_is_given(tiny):
 
 
 def test_ranks_take_turns():
-    assert [list(share(list(range(100, 111)), rank, 3)) for rank in range(3)] == [
+    assert [list(select_rank_samples(list(range(100, 111)), rank, 3)) for rank in range(3)] == [
         [100, 103, 106, 109],
         [101, 104, 107, 110],
         [102, 105, 108],
     ]
-    assert list(share(list(range(100, 111)), 1, 4, start=2)) == [103, 107]
+    assert list(select_rank_samples(list(range(100, 111)), 1, 4, start=2)) == [103, 107]
 
 
 def test_a_stage_is_named_by_its_number(monkeypatch):
@@ -688,7 +692,7 @@ def test_a_stage_is_named_by_its_number(monkeypatch):
         max_tokens=77,
         root=Path("x"),
     )
-    mixed = mixture_dataset(recipe, 2, 9, 5, skip=True)
+    mixed = make_mixture(recipe, 2, 9, 5, skip=True)
     assert opened == [("b", Path("x"), set())] and len(mixed) == 9
     assert (mixed.seed, mixed.skip, mixed.most, mixed.style, mixed.processor) == (
         5,
@@ -697,11 +701,11 @@ def test_a_stage_is_named_by_its_number(monkeypatch):
         "ferret",
         None,
     )
-    assert len(mixture_dataset(recipe, "2")) == 6 and mixture_dataset(recipe, "1").seed == 0
+    assert len(make_mixture(recipe, "2")) == 6 and make_mixture(recipe, "1").seed == 0
     with pytest.raises(ValueError, match="r has no stage 3: expected 1, 2"):
-        mixture_dataset(recipe, 3)
+        make_mixture(recipe, 3)
     with pytest.raises(ValueError, match="in griffon form, the model in ferret form"):
-        mixture_dataset(
+        make_mixture(
             Recipe("r", recipe.stages, "griffon"),
             1,
             processor=SimpleNamespace(config=SimpleNamespace(style="ferret")),

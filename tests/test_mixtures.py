@@ -14,10 +14,22 @@ import torch
 from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator
-from ferretlite.data.inspection import check, check_lines, check_page, kept_ids, write_check
-from ferretlite.data.mixtures import closed_book, fitted, mixture_dataset, share, shuffled
-from ferretlite.data.readers import Files
-from ferretlite.data.recipes import PRESETS, TREE, export_tree, read_recipe
+from ferretlite.data.inspection import (
+    check_mixture,
+    format_check,
+    format_check_page,
+    list_kept_ids,
+    write_check,
+)
+from ferretlite.data.mixtures import (
+    fit_turns,
+    list_exclusions,
+    make_mixture,
+    select_rank_samples,
+    shuffle_index,
+)
+from ferretlite.data.readers import AnnotationReader
+from ferretlite.data.recipes import FERRET_TREE, PAPER_RECIPES, export_tree, read_recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.grammar import find_groundings
 from ferretlite.scenes.turns import Conversation, Turn
@@ -48,19 +60,19 @@ def told(c):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 64, 1000])
 def test_a_shuffle_is_a_permutation(n):
-    orders = [[shuffled(i, n, key) for i in range(n)] for key in ("a", "b")]
+    orders = [[shuffle_index(i, n, key) for i in range(n)] for key in ("a", "b")]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(n)) and (
         n < 17 or orders[0] != orders[1]
     )
 
 
 def test_a_shuffle_of_ten_million_needs_no_table():
-    assert len({shuffled(i, 10**7, "x") for i in range(3000)}) == 3000
+    assert len({shuffle_index(i, 10**7, "x") for i in range(3000)}) == 3000
 
 
 def test_a_shuffle_mixes():
     places = torch.tensor(
-        [[shuffled(i, 1000, str(k)) for i in range(1000)] for k in range(8)]
+        [[shuffle_index(i, 1000, str(k)) for i in range(1000)] for k in range(8)]
     ).float()
     assert (
         abs(torch.corrcoef(places)[0, 1:]).max() < 0.12
@@ -69,7 +81,7 @@ def test_a_shuffle_mixes():
 
 
 def test_a_sample_depends_on_seed_and_index_alone(tree, tiny):
-    one, two = (mixture_dataset(tree / "mixture.json", 3, 100, processor=tiny) for _ in range(2))
+    one, two = (make_mixture(tree / "mixture.json", 3, 100, processor=tiny) for _ in range(2))
     random.seed(0)
     forward = [told(one[i]) for i in range(20)]
     random.seed(1)
@@ -78,14 +90,14 @@ def test_a_sample_depends_on_seed_and_index_alone(tree, tiny):
     assert [
         told(c)
         for c in (
-            mixture_dataset(tree / "mixture.json", 3, 100, seed=1, processor=tiny)[i]
+            make_mixture(tree / "mixture.json", 3, 100, seed=1, processor=tiny)[i]
             for i in range(20)
         )
     ] != forward
 
 
 def test_weights_are_visits_an_epoch(tree):
-    mixture = mixture_dataset(tree / "mixture.json", 3)
+    mixture = make_mixture(tree / "mixture.json", 3)
     epoch, n = mixture.ends[-1], [len(r) for _, r in mixture.parts]
     drawn = [Counter(mixture.draw(e * epoch + i)[:2] for i in range(epoch)) for e in range(2)]
     for e in drawn:
@@ -105,7 +117,7 @@ def test_weights_are_visits_an_epoch(tree):
 
 
 def test_ranks_workers_and_resuming_see_the_same_samples(tree, tiny):
-    mixture = mixture_dataset(tree / "mixture.json", 3, 48, processor=tiny)
+    mixture = make_mixture(tree / "mixture.json", 3, 48, processor=tiny)
 
     def ids(data, workers):
         return [
@@ -115,21 +127,23 @@ def test_ranks_workers_and_resuming_see_the_same_samples(tree, tiny):
             )
         ]
 
-    alone = ids(share(mixture, 0, 1), 0)
-    assert ids(share(mixture, 0, 1, start=24), 1) == alone[6:]  # resumed at step 6, with a worker
-    shared = [ids(share(mixture, r, 2), 0) for r in range(2)]
+    alone = ids(select_rank_samples(mixture, 0, 1), 0)
+    assert (
+        ids(select_rank_samples(mixture, 0, 1, start=24), 1) == alone[6:]
+    )  # resumed at step 6, with a worker
+    shared = [ids(select_rank_samples(mixture, r, 2), 0) for r in range(2)]
     assert sorted(i for of in shared for b in of for i in b) == sorted(i for b in alone for i in b)
 
 
 def test_nothing_held_out_comes_in_by_any_door(tree):
     recipe = read_recipe(tree / "mixture.json")
-    secret = {n for n in closed_book(recipe)["lvis"] if isinstance(n, int)}
+    secret = {n for n in list_exclusions(recipe)["lvis"] if isinstance(n, int)}
     assert secret == {9, 10}
     for stage in recipe.stages:
-        for part, reader in mixture_dataset(recipe, stage).parts:
-            if isinstance(reader, Files):
-                assert not kept_ids(reader) & secret, part.name
-    assert {p.name: len(r.table) - len(r) for p, r in mixture_dataset(recipe, 3).parts} == dict(
+        for part, reader in make_mixture(recipe, stage).parts:
+            if isinstance(reader, AnnotationReader):
+                assert not list_kept_ids(reader) & secret, part.name
+    assert {p.name: len(r.table) - len(r) for p, r in make_mixture(recipe, 3).parts} == dict(
         expressions=0, regions=1, sentences=0, objects=0, instances=2, talk=2, captions=2
     )
 
@@ -137,21 +151,22 @@ def test_nothing_held_out_comes_in_by_any_door(tree):
 def test_held_out_names_hold_for_their_own_format(tree):
     (tree / "flickr30k" / "test.txt").write_text("1003\n")
     recipe = read_recipe(
-        {**TREE, "held_out": [dict(format="flickr30k", folder="flickr30k", split="test")]}, tree
+        {**FERRET_TREE, "held_out": [dict(format="flickr30k", folder="flickr30k", split="test")]},
+        tree,
     )
-    sentences = next(r for p, r in mixture_dataset(recipe, 3).parts if p.name == "sentences")
+    sentences = next(r for p, r in make_mixture(recipe, 3).parts if p.name == "sentences")
     assert len(sentences) == 18 and "1003.jpg" not in {
         sentences.picture(i) for i in range(len(sentences))
     }
 
 
 def test_what_does_not_fit_is_left_out_whole(tree, tiny):
-    mixture = mixture_dataset(tree / "mixture.json", 2)
+    mixture = make_mixture(tree / "mixture.json", 2)
     shorter = 0
     for i in range(len(mixture)):
         conversation = mixture[i]
         for most in (30, 60, 120, 300):
-            some, counts, used = fitted(conversation, tiny, most)
+            some, counts, used = fit_turns(conversation, tiny, most)
             assert used <= most and len(some.turns) + counts["too long"] == len(conversation.turns)
             whole = {(t.prompt, t.answer) for t in conversation.turns}
             for t in some.turns:
@@ -183,14 +198,14 @@ def test_a_dialogue_ends_where_it_no_longer_fits(tiny):
         Turn("talk", "And this?", "A cup."),
     ]
     for linked, kept in ((True, [0]), (False, [0, 2])):
-        some, counts, _ = fitted(Conversation(image, (96, 96), turns, linked=linked), tiny, 60)
+        some, counts, _ = fit_turns(Conversation(image, (96, 96), turns, linked=linked), tiny, 60)
         assert [turns.index(t) for t in some.turns] == kept and counts["too long"] == 1
 
 
 def test_words_that_the_tokenizer_reserves_are_left_out(tiny):
     image = make_scene(0, 96).image
     for prompt, answer in (("What does USER: mean?", "You."), ("Why?", "Because.<eos> So.")):
-        some, counts, _ = fitted(
+        some, counts, _ = fit_turns(
             Conversation(image, (96, 96), [Turn("talk", prompt, answer)]), tiny, 300
         )
         assert some.turns == [] and counts["reserved words"] == 1
@@ -206,20 +221,20 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
             stages={
                 "1": [
                     dict(name="half", format="grit", folder="grit", annotations="half.json"),
-                    TREE["stages"]["2"][0],
+                    FERRET_TREE["stages"]["2"][0],
                 ]
             }
         ),
         tree,
     )
-    mixture = mixture_dataset(recipe, 1, processor=tiny)
+    mixture = make_mixture(recipe, 1, processor=tiny)
     names = Counter(mixture[i].id.split("/")[0] for i in range(len(mixture)))
     assert names == dict(half=10, dense=10) and mixture.counts["half", "no question"] >= 5
     (tree / "grit" / "none.json").write_text(json.dumps(records[:1]))
     with pytest.raises(
         ValueError, match="Part none: none of 20 records could pose a question that fits"
     ):
-        mixture_dataset(
+        make_mixture(
             dict(
                 stages={
                     "1": [dict(name="none", format="grit", folder="grit", annotations="none.json")]
@@ -238,8 +253,8 @@ def test_broken_pictures_stop_a_run_or_are_passed_over(tree, tiny, tmp_path):
     with pytest.raises(
         FileNotFoundError, match="Part dense, record 0: There is no file .*000000000001.jpg"
     ):
-        [c for c in (mixture_dataset(recipe, 2)[i] for i in range(3))]
-    lax = mixture_dataset(recipe, 2, skip=True)
+        [c for c in (make_mixture(recipe, 2)[i] for i in range(3))]
+    lax = make_mixture(recipe, 2, skip=True)
     assert {lax[i].id for i in range(3)} == {
         "dense/000000000002",
         "dense/000000000003",
@@ -253,7 +268,7 @@ def test_prompts_of_a_part_are_used(tree):
         tasks=dict(rec=1.0),
         prompts=dict(rec=["Point at {query}!", "{query}, please."]),
     )
-    mixture = mixture_dataset(dict(stages={"1": [part]}), 1, root=tree)
+    mixture = make_mixture(dict(stages={"1": [part]}), 1, root=tree)
     starts = {t.prompt[:8] for i in range(len(mixture)) for t in mixture[i].turns}
     assert (
         all(
@@ -312,12 +327,12 @@ def test_presets_are_whole():
             len([p for p in recipe.held_out if p.format == "refcoco"]) == 8
         )  # val, testA, testB twice; val and test of g
         assert all(len({p.name for p in parts}) == len(parts) for parts in recipe.stages.values())
-        json.dumps(PRESETS[name])
+        json.dumps(PAPER_RECIPES[name])
 
 
 def test_the_check_of_a_good_tree_finds_nothing(tree, tiny, griffon):
     for name, processor in (("mixture.json", tiny), ("mixture-griffon.json", griffon)):
-        found = check(tree / name, processor, n=6)
+        found = check_mixture(tree / name, processor, n=6)
         assert found["problems"] == [] and found["held_out"] == 2
         for held in found["stages"].values():
             for r in held["parts"]:
@@ -331,9 +346,9 @@ def test_the_check_of_a_good_tree_finds_nothing(tree, tiny, griffon):
 
 def test_a_model_of_another_form_is_refused(tree, tiny):
     with pytest.raises(ValueError, match="is in griffon form, the model in ferret form"):
-        check(tree / "mixture-griffon.json", tiny)
+        check_mixture(tree / "mixture-griffon.json", tiny)
     with pytest.raises(ValueError, match="is in griffon form, the model in ferret form"):
-        mixture_dataset(tree / "mixture-griffon.json", 2, processor=tiny)
+        make_mixture(tree / "mixture-griffon.json", 2, processor=tiny)
 
 
 def test_the_check_names_what_is_wrong(tiny, tmp_path):
@@ -346,7 +361,7 @@ def test_the_check_names_what_is_wrong(tiny, tmp_path):
     o365 = json.loads((tmp_path / "objects365" / "zhiyuan_objv2_train.json").read_text())
     o365["annotations"][0]["bbox"][2] = 0
     (tmp_path / "objects365" / "zhiyuan_objv2_train.json").write_text(json.dumps(o365))
-    found = check(tmp_path / "mixture.json", tiny, n=5)
+    found = check_mixture(tmp_path / "mixture.json", tiny, n=5)
     text = "\n".join(found["problems"])
     for sentence in (
         "Stage 2, dense: 1 of 4 pictures are missing, the first is train2017/000000000002.jpg",
@@ -358,17 +373,17 @@ def test_the_check_names_what_is_wrong(tiny, tmp_path):
     assert next(r for r in found["stages"]["3"]["parts"] if r["name"] == "objects")["left_out"] == {
         "box": 1
     }
-    assert "left out 1 × box" in check_lines(found) and check_page(found).count(
+    assert "left out 1 × box" in format_check(found) and format_check_page(found).count(
         'class="bad"'
     ) == len(found["problems"])
     (tmp_path / "refcoco" / "finetune_refcoco_val.json").unlink()
-    assert check(tmp_path / "mixture.json", tiny, n=1)["problems"][0].startswith(
+    assert check_mixture(tmp_path / "mixture.json", tiny, n=1)["problems"][0].startswith(
         "Held-out data cannot be read, so nothing can be kept out: There is no file"
     )
 
 
 def test_the_page_needs_nothing_but_itself(tree, tiny, tmp_path):
-    page = write_check(check(tree / "mixture.json", tiny, n=3), tmp_path / "page")
+    page = write_check(check_mixture(tree / "mixture.json", tiny, n=3), tmp_path / "page")
     text = page.read_text()
     assert (
         text.count("<article") > 15
@@ -406,7 +421,7 @@ def test_the_command_checks_and_prints_presets(tree, tmp_path, capsys):
     assert "PROBLEM Stage 2, lvis: There is no file" in capsys.readouterr().out
     assert cli.main(["data", "preset", "griffon-v2"]) == 0 and json.loads(
         capsys.readouterr().out
-    ) == json.loads(json.dumps(PRESETS["griffon-v2"]))
+    ) == json.loads(json.dumps(PAPER_RECIPES["griffon-v2"]))
     assert (
         cli.main(["data", "check", str(tmp_path / "no.json")]) == 2
         and "There is no file" in capsys.readouterr().err

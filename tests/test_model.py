@@ -12,7 +12,7 @@ from PIL import Image
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.model import modeling as model_module
-from ferretlite.model.configuration import SWITCHES, FerretConfig
+from ferretlite.model.configuration import SWITCH_VALUES, FerretConfig
 from ferretlite.model.modeling import FerretForConditionalGeneration, fill_placeholders
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.towers import PAPER_SIZES, paper_config
@@ -306,7 +306,7 @@ def test_positions_are_stretched_as_the_configuration_says(random_model):
     """
     models = {
         mode: changed(random_model, resolution="direct", position_mode=mode)[0]
-        for mode in SWITCHES["position_mode"]
+        for mode in SWITCH_VALUES["position_mode"]
     }
     large, own = torch.rand(1, 3, 192, 192), torch.rand(1, 3, 96, 96)
     models["bilinear"].load_state_dict(models["bicubic"].state_dict())
@@ -988,7 +988,7 @@ IN_TOKENS = {
 
 
 @pytest.mark.parametrize("name", IN_TOKENS)
-@pytest.mark.parametrize("way", SWITCHES["resolution"])
+@pytest.mark.parametrize("way", SWITCH_VALUES["resolution"])
 def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypatch, name, way):
     """Published numbers, and no stray CPU tensor on the way forward and back; two layers of each
     tower and language model stand for all.
@@ -1004,7 +1004,7 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
     config.resolution = way
     grid, tokens = (
         config.grid_for((480, 640)),
-        dict(zip(SWITCHES["resolution"], IN_TOKENS[name]))[way],
+        dict(zip(SWITCH_VALUES["resolution"], IN_TOKENS[name]))[way],
     )
     assert grid == ((2, 2) if way == "anyres" else (0, 0)) and config.count_visual_tokens(
         grid

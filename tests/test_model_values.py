@@ -33,11 +33,11 @@ from ferretlite.model.modeling import (
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.towers import (
     CHAT_TEMPLATES,
-    HUB,
+    HUB_PRESETS,
     PAPER_SIZES,
-    chat_family,
-    grow_tokenizer,
-    load_language,
+    find_chat_family,
+    load_chat_tokenizer,
+    load_language_model,
     load_tower,
     paper_config,
 )
@@ -124,7 +124,7 @@ def test_the_defaults_of_a_configuration():
 
 
 def test_the_switches_and_their_positions():
-    assert configuration.SWITCHES == dict(
+    assert configuration.SWITCH_VALUES == dict(
         resolution=("fixed", "direct", "anyres"),
         visual_position=("grid", "none"),
         overview=("first", "last"),
@@ -145,7 +145,7 @@ def test_the_switches_and_their_positions():
         "image_of",
         "crop_pixels",
     )
-    for name in configuration.SWITCHES:
+    for name in configuration.SWITCH_VALUES:
         with pytest.raises(ValueError, match=f"Found {name}='other'"):
             FerretConfig(**{name: "other"})
 
@@ -925,13 +925,13 @@ def test_the_papers_sizes_are_those_of_their_parts(name):
 
 def test_names_of_the_papers_sizes_and_their_parts_on_the_hub():
     ferret = [f"ferret-v2-{size}{end}" for size in ("7b", "13b") for end in ("", "-336")]
-    assert list(PAPER_SIZES) == ["small", *ferret, "griffon-v2-13b"] and set(HUB) == set(
+    assert list(PAPER_SIZES) == ["small", *ferret, "griffon-v2-13b"] and set(HUB_PRESETS) == set(
         PAPER_SIZES
     )
     for name in ferret:
         side = 336 if name.endswith("336") else 224
         size = "13b" if "13b" in name else "7b"
-        assert HUB[name] == dict(
+        assert HUB_PRESETS[name] == dict(
             global_tower="openai/clip-vit-large-patch14-336",
             local_tower="facebook/dinov2-large",
             llm=f"lmsys/vicuna-{size}-v1.5",
@@ -941,12 +941,12 @@ def test_names_of_the_papers_sizes_and_their_parts_on_the_hub():
             sampler_dim=1024,
             visual_position="none",
         )
-    assert HUB["small"] == dict(
+    assert HUB_PRESETS["small"] == dict(
         global_tower="openai/clip-vit-base-patch16",
         local_tower="facebook/dinov2-base",
         llm="HuggingFaceTB/SmolLM2-360M-Instruct",
     )
-    assert HUB["griffon-v2-13b"] == dict(
+    assert HUB_PRESETS["griffon-v2-13b"] == dict(
         global_tower="openai/clip-vit-large-patch14-336",
         crop_tower="openai/clip-vit-large-patch14",
         llm="meta-llama/Llama-2-13b-chat-hf",
@@ -1031,30 +1031,33 @@ NAMED = {  # start, end, padding
 @pytest.mark.parametrize("family", FAMILIES)
 def test_answers_begin_and_end_with_their_familys_tokens(spoken, family):
     n = 10 + len(FAMILIES[family][0])
-    grown = grow_tokenizer(spoken / family)
+    grown = load_chat_tokenizer(spoken / family)
     assert (grown.bos_token, grown.eos_token, grown.pad_token) == NAMED[family]
     assert grown.apply_chat_template(CHAT, tokenize=False) == WRITTEN[family]
     assert (
         grown.convert_tokens_to_ids(["<image>", "<region_fea>"]) == [n, n + 1]
         and len(grown) == n + 2
     )
-    assert len(grow_tokenizer(spoken / family, crops=True)) == n + 3
-    assert grow_tokenizer(spoken / family, crops=True).convert_tokens_to_ids("<crop_fea>") == n + 2
+    assert len(load_chat_tokenizer(spoken / family, crops=True)) == n + 3
+    assert (
+        load_chat_tokenizer(spoken / family, crops=True).convert_tokens_to_ids("<crop_fea>")
+        == n + 2
+    )
 
 
 def test_a_family_may_be_named_and_our_own_tokenizers_stay_as_they_are(spoken, tmp_path):
-    llama2 = grow_tokenizer(spoken / "vicuna", "llama2")
+    llama2 = load_chat_tokenizer(spoken / "vicuna", "llama2")
     assert (
         llama2.apply_chat_template(CHAT, tokenize=False)
         == "<s>[INST] Q [/INST] A</s>[INST] R [/INST]"
     )
     assert set(CHAT_TEMPLATES) == {"vicuna", "llama2", "llama3", "chatml"}
     llama2.save_pretrained(tmp_path)
-    again = grow_tokenizer(tmp_path, "vicuna")
+    again = load_chat_tokenizer(tmp_path, "vicuna")
     assert again.chat_template == llama2.chat_template and len(again) == len(llama2)
-    assert len(grow_tokenizer(tmp_path, crops=True)) == len(llama2) + 1
+    assert len(load_chat_tokenizer(tmp_path, crops=True)) == len(llama2) + 1
     with pytest.raises(ValueError, match="Unknown chat family 'latin'"):
-        grow_tokenizer(spoken / "vicuna", "latin")
+        load_chat_tokenizer(spoken / "vicuna", "latin")
 
 
 @pytest.mark.parametrize(
@@ -1071,7 +1074,7 @@ def test_families_are_known_by_their_marks(words, family):
         def get_vocab(self):
             return dict.fromkeys(words, 0)
 
-    assert chat_family(Words()) == family
+    assert find_chat_family(Words()) == family
 
 
 # Towers and language models that exist
@@ -1123,13 +1126,16 @@ def test_towers_are_loaded_whole_or_not_at_all(tmp_path):
     assert torch.equal(
         load_tower(tmp_path / "both").pre_layrnorm.weight, both.vision_model.pre_layrnorm.weight
     )
-    assert towers.WHOLE == {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+    assert towers.VISION_MODEL_TYPES == {
+        "clip": "clip_vision_model",
+        "siglip": "siglip_vision_model",
+    }
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_new_tokens_begin_as_the_mean_of_the_others(spoken, tmp_path, tied):
     torch.manual_seed(0)
-    words = grow_tokenizer(spoken / "vicuna")  # 15 tokens
+    words = load_chat_tokenizer(spoken / "vicuna")  # 15 tokens
     config = LlamaConfig(
         vocab_size=13,
         hidden_size=32,
@@ -1142,18 +1148,18 @@ def test_new_tokens_begin_as_the_mean_of_the_others(spoken, tmp_path, tied):
     with torch.no_grad():
         model.lm_head.weight.add_(torch.randn(13, 32))
     model.save_pretrained(tmp_path / "lm")
-    grown = load_language(tmp_path / "lm", words)
+    grown = load_language_model(tmp_path / "lm", words)
     for layer, old in (
         (grown.get_input_embeddings(), model.get_input_embeddings()),
         (grown.lm_head, model.lm_head),
     ):
         assert layer.weight.shape == (15, 32) and torch.equal(layer.weight[:13], old.weight)
         torch.testing.assert_close(layer.weight[13:], old.weight.mean(0).expand(2, -1))
-    half = load_language(tmp_path / "lm", words, torch.float16)
+    half = load_language_model(tmp_path / "lm", words, torch.float16)
     assert half.dtype == torch.float16 and half.get_input_embeddings().num_embeddings == 15
     wide = LlamaForCausalLM(LlamaConfig(**{**config.to_dict(), "vocab_size": 40}))
     wide.save_pretrained(tmp_path / "wide")
-    assert load_language(tmp_path / "wide", words).get_input_embeddings().num_embeddings == 40
+    assert load_language_model(tmp_path / "wide", words).get_input_embeddings().num_embeddings == 40
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import torch
 import yaml
 from transformers import TrainingArguments
 
-from ferretlite.training.distributed import ByLength, Options, adapters
+from ferretlite.training.distributed import LengthGroupedDataset, RunOptions, list_adapters
 from ferretlite.training.run import train
 from ferretlite.training.stages import STAGES, load_model, start_model
-from ferretlite.training.trainer import StageTrainer, stage_arguments
+from ferretlite.training.trainer import StageTrainer, make_training_arguments
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -32,9 +32,9 @@ def short(monkeypatch):
 
 def test_through_adapters_the_language_model_moves_by_a_matrix_of_low_rank(short, tmp_path):
     pytest.importorskip("peft")
-    out = train(out=tmp_path / "run", options=Options(lora=2, tensorboard=True), **short)
+    out = train(out=tmp_path / "run", options=RunOptions(lora=2, tensorboard=True), **short)
     before, (after, _) = start_model()[0], load_model(out)
-    assert before.state_dict().keys() == after.state_dict().keys() and not adapters(after)
+    assert before.state_dict().keys() == after.state_dict().keys() and not list_adapters(after)
     changed = [
         n
         for (n, a), b in zip(
@@ -62,7 +62,7 @@ def test_through_adapters_the_language_model_moves_by_a_matrix_of_low_rank(short
 
 def test_a_killed_run_with_adapters_is_resumed_with_them(short, tmp_path, monkeypatch):
     pytest.importorskip("peft")
-    step, arguments = StageTrainer.training_step, stage_arguments
+    step, arguments = StageTrainer.training_step, make_training_arguments
 
     def often(*args):
         found = arguments(*args)
@@ -78,8 +78,11 @@ def test_a_killed_run_with_adapters_is_resumed_with_them(short, tmp_path, monkey
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr("ferretlite.training.trainer.stage_arguments", often)
-    out, options = train(out=tmp_path / "whole", options=Options(lora=2), **short), Options(lora=2)
+    monkeypatch.setattr("ferretlite.training.trainer.make_training_arguments", often)
+    out, options = (
+        train(out=tmp_path / "whole", options=RunOptions(lora=2), **short),
+        RunOptions(lora=2),
+    )
     monkeypatch.setattr(StageTrainer, "make_training_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(out=tmp_path / "run", options=options, **short)
@@ -101,7 +104,7 @@ class Counted(list):
 def test_batches_by_length_hold_every_item_once_and_waste_little():
     dice = torch.Generator().manual_seed(0)
     items = Counted(torch.randint(10, 400, (1000,), generator=dice).tolist())
-    grouped = ByLength(items, 16, 8)
+    grouped = LengthGroupedDataset(items, 16, 8)
 
     def waste(rows):
         return 1 - sum(map(sum, rows)) / sum(len(r) * max(r) for r in rows)
@@ -112,7 +115,7 @@ def test_batches_by_length_hold_every_item_once_and_waste_little():
     )
     assert sorted(sum(rows, [])) == sorted(items) and waste(rows) < 0.12 < 0.4 < waste(plain)
     assert [grouped[i] for i in (3, 900, 3)] == [
-        ByLength(items, 16, 8)[i] for i in (3, 900, 3)
+        LengthGroupedDataset(items, 16, 8)[i] for i in (3, 900, 3)
     ]  # each item depends on its number alone
     firsts = [max(r) for r in rows]
     assert (
@@ -123,7 +126,7 @@ def test_batches_by_length_hold_every_item_once_and_waste_little():
 def test_a_run_may_group_its_batches_and_slow_its_parts(short, tmp_path):
     out = train(
         out=tmp_path / "run",
-        options=Options(group=True, slow=dict(language_model=1e-9), at_once=2),
+        options=RunOptions(group=True, slow=dict(language_model=1e-9), at_once=2),
         **short,
     )
     before, after = (
@@ -135,7 +138,7 @@ def test_a_run_may_group_its_batches_and_slow_its_parts(short, tmp_path):
 
 def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="learning rate for 'tower'"):
-        train(out=tmp_path / "run", samples=4, options=Options(slow=dict(tower=0.1)))
+        train(out=tmp_path / "run", samples=4, options=RunOptions(slow=dict(tower=0.1)))
     for options, says in (
         (dict(fsdp="nowhere.json"), "no file nowhere.json"),
         (
@@ -144,20 +147,20 @@ def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
         ),
     ):
         with pytest.raises(ValueError, match=says):
-            Options(**options)
+            RunOptions(**options)
     with pytest.raises(ValueError, match="takes 16 samples a step: expected a multiple of 5"):
-        stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0, Options(at_once=5))
-    monkeypatch.setattr("ferretlite.training.trainer.world", lambda: (0, 3))
+        make_training_arguments(STAGES["tiny"][2], tmp_path, 1, 0, RunOptions(at_once=5))
+    monkeypatch.setattr("ferretlite.training.trainer.read_world", lambda: (0, 3))
     with pytest.raises(ValueError, match="since 3 processes compute 5 at once"):
-        stage_arguments(STAGES["tiny"][2], tmp_path, 1, 0)
+        make_training_arguments(STAGES["tiny"][2], tmp_path, 1, 0)
 
 
 # Files for many GPUs
 
 
 def test_fsdp_settings_are_understood(tmp_path):
-    found = stage_arguments(
-        STAGES["tiny"][2], tmp_path, 1, 0, Options(fsdp=str(CONFIGS / "fsdp.json"))
+    found = make_training_arguments(
+        STAGES["tiny"][2], tmp_path, 1, 0, RunOptions(fsdp=str(CONFIGS / "fsdp.json"))
     )
     plugin = found.fsdp_plugin_args
     assert (

@@ -12,16 +12,16 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 
 from ferretlite.app.cli import main
 from ferretlite.evaluation.planning import (
-    forward_flop,
-    plan,
-    plan_lines,
-    planned_config,
-    planned_memory,
-    seen,
-    training_flop,
-    weight_counts,
+    count_forward_flop,
+    count_shown_tokens,
+    count_training_flop,
+    count_weights,
+    format_plan,
+    make_preset_config,
+    plan_memory,
+    plan_training,
 )
-from ferretlite.evaluation.selftest import convert
+from ferretlite.model.conversion import convert_checkpoint
 from ferretlite.model.inference import Ferret
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.towers import PAPER_SIZES
@@ -33,8 +33,8 @@ from ferretlite.vision.ferret_v1_sampler import FerretSampler
 
 def test_published_numbers():
     seven, griffon = (
-        weight_counts(planned_config("ferret-v2-7b")),
-        weight_counts(planned_config("griffon-v2-13b")),
+        count_weights(make_preset_config("ferret-v2-7b")),
+        count_weights(make_preset_config("griffon-v2-13b")),
     )
     assert (
         seven["sampler"] == 44_069_900 + 4096 * 1024 + 1024
@@ -46,22 +46,26 @@ def test_published_numbers():
         and 1.29e10 < griffon["language_model"] < 1.31e10
     )
     assert [
-        seen(planned_config("ferret-v2-7b"), s)["visual_tokens"] for s in STAGES["ferret-v2-7b"]
+        count_shown_tokens(make_preset_config("ferret-v2-7b"), s)["visual_tokens"]
+        for s in STAGES["ferret-v2-7b"]
     ] == [256, 1280, 1280]
     assert (
-        seen(planned_config("griffon-v2-13b"), STAGES["griffon-v2-13b"][1])["visual_tokens"] == 1369
+        count_shown_tokens(make_preset_config("griffon-v2-13b"), STAGES["griffon-v2-13b"][1])[
+            "visual_tokens"
+        ]
+        == 1369
     )
 
 
 @pytest.mark.parametrize("preset", [*PAPER_SIZES, "tiny", "tiny-griffon"])
 def test_every_preset_has_a_plan(preset):
-    found = plan(preset)
+    found = plan_training(preset)
     assert (
         len(found["stages"]) == 3
         and all(v >= 0 for s in found["stages"] for v in s["memory"].values())
         and found["stages"][2]["tflop"] > 0
     )
-    assert "in all" in plan_lines(found) and json.dumps(found)
+    assert "in all" in format_plan(found) and json.dumps(found)
     for s, stage in zip(
         found["stages"], STAGES[preset]
     ):  # what fits is used up to the stage's batch, and no further
@@ -71,14 +75,14 @@ def test_every_preset_has_a_plan(preset):
 
 
 def test_more_gpus_more_room_and_less_time():
-    eight, many = (plan("ferret-v2-13b", gpus=n)["stages"][2] for n in (8, 32))
+    eight, many = (plan_training("ferret-v2-13b", gpus=n)["stages"][2] for n in (8, 32))
     assert many["hours"] == pytest.approx(eight["hours"] / 4) and many["memory"][
         "optimiser"
     ] == pytest.approx(eight["memory"]["optimiser"] / 4)
-    kept = plan("ferret-v2-7b", checkpointing=False)["stages"][2]
+    kept = plan_training("ferret-v2-7b", checkpointing=False)["stages"][2]
     assert (
-        kept["at_once"] < plan("ferret-v2-7b")["stages"][2]["at_once"]
-        and kept["hours"] < plan("ferret-v2-7b")["stages"][2]["hours"]
+        kept["at_once"] < plan_training("ferret-v2-7b")["stages"][2]["at_once"]
+        and kept["hours"] < plan_training("ferret-v2-7b")["stages"][2]["hours"]
     )
     for sharding, kinds in (
         ("none", ()),
@@ -86,7 +90,7 @@ def test_more_gpus_more_room_and_less_time():
         ("full", ("weights", "gradients", "optimiser")),
     ):
         one, two = (
-            planned_memory(planned_config("tiny"), STAGES["tiny"][2], n, 1, 300, sharding)
+            plan_memory(make_preset_config("tiny"), STAGES["tiny"][2], n, 1, 300, sharding)
             for n in (1, 2)
         )
         assert {k for k in one if two[k] == pytest.approx(one[k] / 2) and one[k] != two[k]} == set(
@@ -95,15 +99,17 @@ def test_more_gpus_more_room_and_less_time():
 
 
 def test_what_is_frozen_behind_what_learns_still_passes_gradients_on():
-    forward = forward_flop(planned_config("tiny"), STAGES["tiny"][0], 100)
+    forward = count_forward_flop(make_preset_config("tiny"), STAGES["tiny"][0], 100)
     times = {
         k: v / forward[k]
-        for k, v in training_flop(forward, STAGES["ferret-v2-7b"][0].trains).items()
+        for k, v in count_training_flop(forward, STAGES["ferret-v2-7b"][0].trains).items()
     }
     assert times == dict(global_tower=1, global_projector=3, language_model=2, sampler=2)
     assert {
         k: v / forward[k]
-        for k, v in training_flop(forward, STAGES["ferret-v2-7b"][0].trains, again=True).items()
+        for k, v in count_training_flop(
+            forward, STAGES["ferret-v2-7b"][0].trains, again=True
+        ).items()
     }["language_model"] == 3
 
 
@@ -283,13 +289,13 @@ def test_pickled_weights_are_read_as_nothing_but_tensors(public, tmp_path):
     torch.save(read_weights(tmp_path / "bin"), tmp_path / "bin" / "pytorch_model.bin")
     for file in (tmp_path / "bin").glob("*.safetensors"):
         file.unlink()
-    ours = convert(tmp_path / "bin", tmp_path / "ours")
+    ours = convert_checkpoint(tmp_path / "bin", tmp_path / "ours")
     assert all(
         torch.equal(v, w)
         for v, w in zip(
             FerretForConditionalGeneration.from_pretrained(ours).state_dict().values(),
             FerretForConditionalGeneration.from_pretrained(
-                convert(folder / "model", tmp_path / "again")
+                convert_checkpoint(folder / "model", tmp_path / "again")
             )
             .state_dict()
             .values(),
@@ -308,15 +314,17 @@ def test_pickled_weights_are_read_as_nothing_but_tensors(public, tmp_path):
 def test_the_rows_that_a_checkpoint_lacks_are_the_mean_of_the_others(public, tmp_path):
     "`<image>` comes behind the 48-channel rows of the public vocabulary."
     folder, _, llm, *_ = public
-    ours = FerretForConditionalGeneration.from_pretrained(convert(folder / "model", tmp_path / "o"))
+    ours = FerretForConditionalGeneration.from_pretrained(
+        convert_checkpoint(folder / "model", tmp_path / "o")
+    )
     for name in ("get_input_embeddings", "get_output_embeddings"):
         old, new = (getattr(m, name)() for m in (llm, ours))
         assert len(new.weight) == len(old.weight) + 1 and torch.equal(new.weight[:-1], old.weight)
         assert torch.allclose(new.weight[-1], old.weight.mean(0), atol=1e-6)
     assert torch.equal(ours.bottleneck.weight, torch.eye(WIDTH))
     half = FerretForConditionalGeneration.from_pretrained(
-        convert(folder / "model", tmp_path / "half", dtype=torch.float16)
+        convert_checkpoint(folder / "model", tmp_path / "half", dtype=torch.float16)
     )
     assert half.dtype == torch.float16
     with pytest.raises(ValueError, match="already holds a model"):
-        convert(folder / "model", tmp_path / "o")
+        convert_checkpoint(folder / "model", tmp_path / "o")

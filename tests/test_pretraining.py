@@ -19,26 +19,27 @@ from ferretlite.pretraining import dense as probes
 from ferretlite.pretraining import dino as distillation
 from ferretlite.pretraining import language
 from ferretlite.pretraining.clip import (
-    NAMES,
+    OBJECT_PHRASES,
     CaptionPair,
     IconicViews,
     collate_iconic,
     contrastive_loss,
+    encode_captions,
+    linear_probe,
+    match_captions,
     pretrain_clip,
-    same_captions,
-    word_ids,
 )
-from ferretlite.pretraining.dense import DenseTowers, linear_probe, pretrain_towers
+from ferretlite.pretraining.dense import DenseTowers, pretrain_towers
 from ferretlite.pretraining.dino import (
-    Crops,
+    MultiCropViews,
     SelfDistiller,
+    balance_shares,
     collate_crops,
+    count_used_words,
     pretrain_dino,
-    share_out,
-    words_used,
 )
-from ferretlite.pretraining.loop import train_plainly
-from ferretlite.pretraining.objects import ThingScenes
+from ferretlite.pretraining.loop import run_training_loop
+from ferretlite.pretraining.objects import ObjectScenes
 from ferretlite.scenes.world import SPLITS, make_scene
 from ferretlite.vision.encoders import compute_tower_map
 
@@ -77,9 +78,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
         {pretrain_clip: pretraining, pretrain_dino: distillation, pretrain_towers: probes}[
             pretrain
         ],
-        partial(train_plainly, every=2),
+        partial(run_training_loop, every=2),
     )
-    monkeypatch.setattr(module, "train_plainly", often)
+    monkeypatch.setattr(module, "run_training_loop", often)
     pretrain(tmp_path / "whole", samples=12, batch_size=2)
 
     def die(model, loss_of, batches, *args, **kw):
@@ -91,10 +92,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
 
         return often(model, loss_of, cut, *args, **kw)
 
-    monkeypatch.setattr(module, "train_plainly", die)
+    monkeypatch.setattr(module, "run_training_loop", die)
     with pytest.raises(Killed):
         pretrain(tmp_path / "cut", samples=12, batch_size=2)
-    monkeypatch.setattr(module, "train_plainly", often)
+    monkeypatch.setattr(module, "run_training_loop", often)
     pretrain(tmp_path / "cut", samples=12, batch_size=2, resume=True)
     one, two = (
         tower.from_pretrained(tmp_path / n / side, dtype=torch.float32) for n in ("whole", "cut")
@@ -138,7 +139,7 @@ def test_minutes_become_the_steps_that_fill_them(minutes, steps, tmp_path, monke
         done.append(1)
         return line(batch).square().mean()
 
-    log = train_plainly(
+    log = run_training_loop(
         line,
         loss_of,
         lambda start: (torch.ones(1, 1) for _ in range(1000)),
@@ -164,7 +165,7 @@ def test_a_run_by_minutes_that_goes_on_keeps_its_steps(tmp_path, monkeypatch):
             clock.now += seconds
             return line(batch).square().mean()
 
-        return line.weight, train_plainly(
+        return line.weight, run_training_loop(
             line,
             loss_of,
             lambda start: (torch.full((1, 1), s / 9) for s in range(start, end)),
@@ -189,7 +190,7 @@ def brief(small, monkeypatch):
 
     def timed(*args, **kw):
         began = time.perf_counter()
-        log = train_plainly(*args, **kw)
+        log = run_training_loop(*args, **kw)
         took.append(time.perf_counter() - began)
         return log
 
@@ -200,16 +201,16 @@ def brief(small, monkeypatch):
         (language, "pretrain_lm"),
     ):
         monkeypatch.setattr(module, name, partial(getattr(module, name), batch_size=2))
-        monkeypatch.setattr(module, "train_plainly", timed)
-    monkeypatch.setattr(language, "corpus", lambda: whole_corpus(24))
-    monkeypatch.setattr(language, "ThingScenes", partial(ThingScenes, pool=20))
+        monkeypatch.setattr(module, "run_training_loop", timed)
+    monkeypatch.setattr(language, "make_corpus", lambda: whole_corpus(24))
+    monkeypatch.setattr(language, "ObjectScenes", partial(ObjectScenes, pool=20))
     monkeypatch.setattr(
         language, "tiny_llama_config", lambda tokenizer: whole_llama(tokenizer, 64, 3)
     )
     return took
 
 
-whole_corpus, whole_llama = tokens_module.corpus, tokens_module.tiny_llama_config
+whole_corpus, whole_llama = tokens_module.make_corpus, tokens_module.tiny_llama_config
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_regions_change_what_is_learned(small, tmp_path):
 )  # whose things have no names
 def test_every_caption_of_every_split_can_be_read(split):
     for seed in range(6):
-        ids = word_ids([make_scene(seed, 192, split).caption], most=800)
+        ids = encode_captions([make_scene(seed, 192, split).caption], most=800)
         assert (ids > 2).sum() > 2  # words between start and end
 
 
@@ -299,10 +300,10 @@ def test_equal_captions_are_not_each_others_negatives():
     vectors = torch.eye(3)[[0, 1, 0]]
     fair, cruel = (
         contrastive_loss(vectors, vectors, 50, same)[0].requires_grad_(False)
-        for same in (same_captions(captions), torch.eye(3))
+        for same in (match_captions(captions), torch.eye(3))
     )
     v = vectors.clone().requires_grad_(True)
-    contrastive_loss(v, vectors, 50, same_captions(captions))[0].backward()
+    contrastive_loss(v, vectors, 50, match_captions(captions))[0].backward()
     assert v.grad.abs().max() < 1e-4 and fair <= cruel + 1e-6
 
 
@@ -324,7 +325,9 @@ def test_class_tokens_are_asked_in_a_batch_as_alone():
         assert torch.allclose(
             pair.see(pixels), torch.cat([pair.see(p[None]) for p in pixels]), atol=1e-5
         )
-    assert len(set(NAMES)) == len(NAMES) and all(word_ids([n]).max() > 2 for n in NAMES)
+    assert len(set(OBJECT_PHRASES)) == len(OBJECT_PHRASES) and all(
+        encode_captions([n]).max() > 2 for n in OBJECT_PHRASES
+    )
 
 
 def test_evening_out_is_what_keeps_words_alive():
@@ -332,14 +335,17 @@ def test_evening_out_is_what_keeps_words_alive():
     similar = torch.randn(128, 32) * 0.05
     similar[:, 3] += 0.5
     assert (
-        words_used(share_out(similar, 0.05, 0)) < 2 < 20 < words_used(share_out(similar, 0.05, 3))
+        count_used_words(balance_shares(similar, 0.05, 0))
+        < 2
+        < 20
+        < count_used_words(balance_shares(similar, 0.05, 3))
     )
 
 
 def test_the_teacher_sees_what_the_student_does_not():
     torch.manual_seed(0)
     model = SelfDistiller(32, 16).eval()
-    large, small, hidden = collate_crops([Crops(2, 3)[0]])
+    large, small, hidden = collate_crops([MultiCropViews(2, 3)[0]])
     hidden[:] = False
     hidden[0, 0, :20] = True
     seen = []
@@ -407,7 +413,8 @@ def test_a_probe_is_scored_on_rows_that_it_was_not_fitted_on():
 
 
 def test_a_crop_shows_its_thing_whole_and_in_the_middle():
-    from ferretlite.pretraining.dense import KIND_NAMES, DenseViews, collate_sides
+    from ferretlite.pretraining.clip import KIND_NAMES
+    from ferretlite.pretraining.dense import DenseViews, collate_sides
     from ferretlite.scenes.world import COLORS, draw_scene
 
     data = DenseViews(6, 10**6, view=96)
@@ -441,8 +448,8 @@ def test_a_crop_shows_its_thing_whole_and_in_the_middle():
 def test_later_lessons_hold_many_of_a_kind(style):
     from collections import Counter
 
-    from ferretlite.pretraining.objects import COURSES, ThingScenes
+    from ferretlite.pretraining.objects import CURRICULA, ObjectScenes
 
-    lessons = ThingScenes(10**6, seed=3, pool=40, style=style, skip=COURSES[style][0][0])
+    lessons = ObjectScenes(10**6, seed=3, pool=40, style=style, skip=CURRICULA[style][0][0])
     most = [max(Counter(o.name for o in lessons[i][0]).values()) for i in range(60)]
     assert sum(n > 4 for n in most) > 15  # 21 of sixty; 9 without those scenes

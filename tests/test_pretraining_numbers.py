@@ -10,28 +10,33 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ferretlite.common.devices import autocast, sum_in_order, to_device, training_device
+from ferretlite.common.devices import (
+    autocast,
+    choose_training_device,
+    move_to_device,
+    use_deterministic_sums,
+)
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.pretraining import clip as pretraining
 from ferretlite.pretraining.clip import (
-    NAMES,
-    WORDS,
+    CAPTION_WORDS,
+    OBJECT_PHRASES,
     CaptionPair,
     IconicViews,
-    caption_scores,
-    cell_shares,
+    assign_patches,
     collate_iconic,
+    compute_cell_shares,
+    compute_similarity,
     contrastive_loss,
     cut_box,
-    normalise,
-    patch_owners,
+    encode_captions,
+    match_captions,
+    normalise_for_tower,
     pretrain_clip,
     region_loss,
-    same_captions,
-    similarity_table,
-    word_ids,
+    score_captions,
 )
-from ferretlite.pretraining.loop import learning_rate, stream, train_plainly
+from ferretlite.pretraining.loop import compute_learning_rate, load_batches, run_training_loop
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.world import SceneObject, draw_scene
 from ferretlite.vision.encoders import compute_tower_map
@@ -139,26 +144,37 @@ def test_views_are_collated_with_their_captions():
 
 
 def test_captions_become_numbers_between_start_and_end():
-    assert WORDS[:8] == ["<pad>", "<start>", "<end>", "a", "an", "and", "filled", "outlined"]
-    assert len(WORDS) == len(set(WORDS)) and {"dice", "6", "word", "pink"} <= set(WORDS)
-    rows = word_ids(["A filled red star.", "An outlined, BLUE cup and a star."])
+    assert CAPTION_WORDS[:8] == [
+        "<pad>",
+        "<start>",
+        "<end>",
+        "a",
+        "an",
+        "and",
+        "filled",
+        "outlined",
+    ]
+    assert len(CAPTION_WORDS) == len(set(CAPTION_WORDS)) and {"dice", "6", "word", "pink"} <= set(
+        CAPTION_WORDS
+    )
+    rows = encode_captions(["A filled red star.", "An outlined, BLUE cup and a star."])
     assert rows.shape == (2, 24) and rows.dtype == torch.long
-    star, red = WORDS.index("star"), WORDS.index("red")
+    star, red = CAPTION_WORDS.index("star"), CAPTION_WORDS.index("red")
     assert rows[0].tolist() == [1, 3, 6, red, star, 2] + [0] * 18
-    assert rows[1, :4].tolist() == [1, 4, 7, WORDS.index("blue")] and rows[1, 8] == 2
-    cut = word_ids(["a a a a a a"], most=5)
+    assert rows[1, :4].tolist() == [1, 4, 7, CAPTION_WORDS.index("blue")] and rows[1, 8] == 2
+    cut = encode_captions(["a a a a a a"], most=5)
     assert cut.tolist() == [[1, 3, 3, 3, 2]]  # the end stays
-    assert word_ids(["a a a"], most=5).tolist() == [[1, 3, 3, 3, 2]]
+    assert encode_captions(["a a a"], most=5).tolist() == [[1, 3, 3, 3, 2]]
     with pytest.raises(ValueError, match="unknown word 'zebra'"):
-        word_ids(["a zebra"])
+        encode_captions(["a zebra"])
 
 
 def test_names_are_every_fill_colour_and_kind_and_filled_words():
     "Forty-four kinds of eight colours, filled and outlined; words are never outlined."
-    kinds = {n.split(" ", 2)[2] for n in NAMES}
-    assert len(NAMES) == len(set(NAMES)) == (len(kinds) - 1) * 16 + 8
-    assert "outlined pink dice 6" in NAMES and "filled red word" in NAMES
-    assert "outlined red word" not in NAMES and "word" in kinds
+    kinds = {n.split(" ", 2)[2] for n in OBJECT_PHRASES}
+    assert len(OBJECT_PHRASES) == len(set(OBJECT_PHRASES)) == (len(kinds) - 1) * 16 + 8
+    assert "outlined pink dice 6" in OBJECT_PHRASES and "filled red word" in OBJECT_PHRASES
+    assert "outlined red word" not in OBJECT_PHRASES and "word" in kinds
 
 
 # Losses
@@ -189,7 +205,7 @@ def test_it_is_views_that_prefer_a_caption():
 
 
 def test_equal_captions_are_marked_as_the_same():
-    found = same_captions(["a", "b", "a", "c"])
+    found = match_captions(["a", "b", "a", "c"])
     assert found.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
     assert found.dtype == torch.float32
 
@@ -197,7 +213,7 @@ def test_equal_captions_are_marked_as_the_same():
 def test_pixels_are_normalised_as_each_tower_expects():
     "CLIP's and DINO's published means and deviations, channel by channel."
     pixels = torch.tensor([0.2, 0.5, 0.9])[None, :, None, None].expand(1, 3, 2, 1)
-    clip = normalise(pixels, "clip_vision_model")[0, :, 1, 0].tolist()
+    clip = normalise_for_tower(pixels, "clip_vision_model")[0, :, 1, 0].tolist()
     assert clip == pytest.approx(
         [
             (0.2 - 0.48145466) / 0.26862954,
@@ -205,7 +221,7 @@ def test_pixels_are_normalised_as_each_tower_expects():
             (0.9 - 0.40821073) / 0.27577711,
         ]
     )
-    dino = normalise(pixels, "dinov2")[0, :, 0, 0].tolist()
+    dino = normalise_for_tower(pixels, "dinov2")[0, :, 0, 0].tolist()
     assert dino == pytest.approx(
         [(0.2 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.9 - 0.406) / 0.225]
     )
@@ -222,7 +238,7 @@ def test_the_pair_is_of_the_documented_size():
     vision, text = found.vision.config, found.text.config
     assert (vision.hidden_size, text.hidden_size, text.intermediate_size) == (160, 160, 640)
     assert (text.num_hidden_layers, text.num_attention_heads) == (2, 5)
-    assert (text.max_position_embeddings, text.vocab_size) == (24, len(WORDS))
+    assert (text.max_position_embeddings, text.vocab_size) == (24, len(CAPTION_WORDS))
     assert found.see_embed.weight.shape == found.read_embed.weight.shape == (128, 160)
     assert found.see_embed.bias is None and found.region_embed.weight.shape == (128, 160)
     assert found.scale().item() == pytest.approx(1 / 0.07, rel=1e-5)
@@ -236,11 +252,13 @@ def test_a_view_is_its_class_token_and_a_caption_its_end(pair):
     pixels = torch.rand(2, 3, side, side)
     with torch.no_grad():
         seen = pair.see(pixels)
-        pooled = pair.vision(pixel_values=normalise(pixels, "clip_vision_model")).pooler_output
+        pooled = pair.vision(
+            pixel_values=normalise_for_tower(pixels, "clip_vision_model")
+        ).pooler_output
         expected = pooled @ pair.see_embed.weight.T
         assert torch.allclose(seen, expected / expected.norm(dim=1, keepdim=True), atol=1e-5)
         captions = ["a star", "a filled red star and a cup"]
-        ids = word_ids(captions)
+        ids = encode_captions(captions)
         states = pair.text(input_ids=ids).last_hidden_state
         ends = torch.stack([states[0, 3], states[1, 8]])  # <start> a star <end>
         assert ids[0, 3] == ids[1, 8] == 2
@@ -258,7 +276,7 @@ def test_a_thing_is_the_mean_of_its_patches(pair):
     pixels = torch.rand(2, 3, side, side)
     with torch.no_grad():
         found, phrases = pair.see_regions(pixels, [[star, speck], [star, cup]])
-        maps = compute_tower_map(pair.vision, normalise(pixels, "clip_vision_model"))
+        maps = compute_tower_map(pair.vision, normalise_for_tower(pixels, "clip_vision_model"))
     assert phrases == ["filled pink gear", "filled red star", "filled blue cup"]
     means = [maps[0, 0, 1], maps[1, 0, 1], (maps[1, 1, 0] + maps[1, 2, 0]) / 2]
     expected = torch.stack(means) @ pair.region_embed.weight.T
@@ -289,7 +307,7 @@ def test_naming_things_costs_their_cross_entropy_among_the_names_of_the_batch(pa
 def test_shares_of_cells_and_boxes():
     "A box of 2.5 x 1 cells, and one of half a cell inside of one; 2 rows, 3 columns."
     boxes = np.array([[0.5, 0.25, 3.0, 1.25], [1.25, 1.5, 1.75, 2.0]])
-    found = cell_shares(boxes, (2, 3))
+    found = compute_cell_shares(boxes, (2, 3))
     assert found.shape == (2, 2, 3)
     assert found[0] == pytest.approx(np.array([[0.375, 0.75, 0.75], [0.125, 0.25, 0.25]]))
     assert found[1] == pytest.approx(np.array([[0, 0, 0], [0, 1, 0]]))
@@ -298,10 +316,10 @@ def test_shares_of_cells_and_boxes():
 def test_a_cell_belongs_to_the_largest_share_and_the_smaller_box():
     "The word number comes first; three tenths are too few."
     boxes = np.array([[0, 0, 3, 2], [1, 0, 2, 1], [2, 1, 2.29, 2.0], [0.0, 1.0, 0.31, 2.0]])
-    assert patch_owners(boxes, (2, 3)).tolist() == [[0, 1, 0], [3, 0, 2]]
+    assert assign_patches(boxes, (2, 3)).tolist() == [[0, 1, 0], [3, 0, 2]]
     for left, first in ((0.75, -1), (0.65, 0)):  # a quarter of a cell, and .35 of one
-        assert patch_owners(np.array([[left, 0, 2, 1]]), (1, 2)).tolist() == [[first, 0]]
-    assert patch_owners(np.zeros((0, 4)), (2, 3)).tolist() == [[-1] * 3] * 2
+        assert assign_patches(np.array([[left, 0, 2, 1]]), (1, 2)).tolist() == [[first, 0]]
+    assert assign_patches(np.zeros((0, 4)), (2, 3)).tolist() == [[-1] * 3] * 2
 
 
 # Schedule
@@ -309,15 +327,15 @@ def test_a_cell_belongs_to_the_largest_share_and_the_smaller_box():
 
 def test_the_rate_rises_in_a_line_and_falls_as_half_a_cosine():
     "Peak 2: after 50 of 1000 steps at the top of the rise; at the end a hundredth."
-    assert learning_rate(0, 1000, 2.0) == pytest.approx(2 / 50)
-    assert learning_rate(24, 1000, 2.0) == pytest.approx(1.0 * cosine(24 / 1000), rel=1e-6)
-    assert learning_rate(500, 1000, 2.0) == pytest.approx(2 * (0.01 + 0.99 * 0.5))
-    assert learning_rate(250, 1000, 2.0) == pytest.approx(2 * cosine(0.25))
-    assert learning_rate(1000, 1000, 2.0) == pytest.approx(0.02)
-    assert learning_rate(1500, 1000, 2.0) == pytest.approx(0.02)
-    assert learning_rate(0, 100, 1.0) == pytest.approx(0.1)  # a tenth of the run at most
-    assert learning_rate(0, 1000, 1.0, warmup=4) == pytest.approx(0.25)
-    assert learning_rate(0, 5, 1.0) == pytest.approx(1.0)
+    assert compute_learning_rate(0, 1000, 2.0) == pytest.approx(2 / 50)
+    assert compute_learning_rate(24, 1000, 2.0) == pytest.approx(1.0 * cosine(24 / 1000), rel=1e-6)
+    assert compute_learning_rate(500, 1000, 2.0) == pytest.approx(2 * (0.01 + 0.99 * 0.5))
+    assert compute_learning_rate(250, 1000, 2.0) == pytest.approx(2 * cosine(0.25))
+    assert compute_learning_rate(1000, 1000, 2.0) == pytest.approx(0.02)
+    assert compute_learning_rate(1500, 1000, 2.0) == pytest.approx(0.02)
+    assert compute_learning_rate(0, 100, 1.0) == pytest.approx(0.1)  # a tenth of the run at most
+    assert compute_learning_rate(0, 1000, 1.0, warmup=4) == pytest.approx(0.25)
+    assert compute_learning_rate(0, 5, 1.0) == pytest.approx(1.0)
 
 
 def cosine(share):
@@ -350,33 +368,33 @@ def test_a_file_is_whole_or_not_there(tmp_path):
 
 def test_a_stream_begins_at_its_step():
     "Ten items in batches of three from step 2 on: items 6 to 9."
-    batches = [b for b in stream(list(range(10)), 3, list, start=2, workers=0)]
+    batches = [b for b in load_batches(list(range(10)), 3, list, start=2, workers=0)]
     assert batches == [[6, 7, 8], [9]]
-    assert [b for b in stream(list(range(4)), 3, list, workers=0)] == [[0, 1, 2], [3]]
-    loader = stream(list(range(4)), 3, list, workers=2)
+    assert [b for b in load_batches(list(range(4)), 3, list, workers=0)] == [[0, 1, 2], [3]]
+    loader = load_batches(list(range(4)), 3, list, workers=2)
     assert (loader.num_workers, loader.prefetch_factor) == (2, 4)
 
 
 @pytest.mark.parametrize("cores, workers", [(1, 1), (2, 1), (5, 2)])
 def test_one_process_draws_for_each_two_cores(monkeypatch, cores, workers):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    assert stream(list(range(4)), 3, list).num_workers == workers
+    assert load_batches(list(range(4)), 3, list).num_workers == workers
 
 
 def test_tensors_are_moved_in_every_nest():
-    moved = to_device([torch.ones(2), dict(a=(torch.ones(1), "x")), 3], "meta")
+    moved = move_to_device([torch.ones(2), dict(a=(torch.ones(1), "x")), 3], "meta")
     assert moved[0].device.type == moved[1]["a"][0].device.type == "meta"
     assert isinstance(moved[1]["a"], tuple) and moved[1]["a"][1] == "x" and moved[2] == 3
 
 
 def test_where_training_runs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training_device() == torch.device("cpu")
+    assert choose_training_device() == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert training_device() == torch.device("cuda", 3)
+    assert choose_training_device() == torch.device("cuda", 3)
     monkeypatch.delenv("LOCAL_RANK")
-    assert training_device() == torch.device("cuda", 0)
+    assert choose_training_device() == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +417,7 @@ def test_sums_have_one_order_on_a_cpu():
     before = torch.are_deterministic_algorithms_enabled()
     try:
         torch.use_deterministic_algorithms(False)
-        sum_in_order()
+        use_deterministic_sums()
         assert torch.are_deterministic_algorithms_enabled() or torch.cuda.is_available()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
@@ -435,7 +453,7 @@ def test_the_loop_is_adamw_with_clipped_gradients_and_a_schedule(tmp_path):
         return ((model.layer(batch) + model.embed(batch)) * model.norm - 50).square().mean()
 
     batches = [torch.full((1, 3), v) for v in values]
-    log = train_plainly(
+    log = run_training_loop(
         model,
         lambda b: loss_of(model, b),
         lambda start: iter(batches),
@@ -474,7 +492,7 @@ def test_with_muon_matrices_inside_the_layers_have_their_own_rate(tmp_path):
     def loss_of(batch):
         return ((model.layer(batch) + model.embed(batch)) * model.norm - 9).square().mean()
 
-    train_plainly(model, loss_of, constant(1.0), tmp_path, steps=1, lr=1e-3, muon=0.5)
+    run_training_loop(model, loss_of, constant(1.0), tmp_path, steps=1, lr=1e-3, muon=0.5)
     far = {n: (p - before[n]).abs().max().item() for n, p in model.named_parameters()}
     assert far["layer.weight"] > 0.1 and far["frozen"] == 0
     assert far["embed.weight"] == pytest.approx(1e-3, rel=0.2)
@@ -484,7 +502,7 @@ def test_with_muon_matrices_inside_the_layers_have_their_own_rate(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_loop(tmp_path):
     model = Plain()
     with pytest.raises(ValueError, match="inf at step 1"):
-        train_plainly(
+        run_training_loop(
             model,
             lambda batch: model.layer(batch).square().mean() / (batch[0, 0] - 1).abs(),
             lambda start: iter([torch.full((1, 3), 2.0), torch.ones(1, 3)]),
@@ -492,7 +510,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop(tmp_path):
             steps=5,
         )
     with pytest.raises(ValueError, match="Neither steps nor minutes"):
-        train_plainly(model, None, constant(1.0), tmp_path)
+        run_training_loop(model, None, constant(1.0), tmp_path)
 
 
 def test_a_resumed_loop_begins_where_the_state_was_saved(tmp_path):
@@ -509,12 +527,12 @@ def test_a_resumed_loop_begins_where_the_state_was_saved(tmp_path):
     def loss_of(batch):
         return model.layer(batch).square().mean()
 
-    train_plainly(model, loss_of, batches, tmp_path, steps=3, every=2)
+    run_training_loop(model, loss_of, batches, tmp_path, steps=3, every=2)
     kept = torch.load(tmp_path / "state.pt")
     assert (kept["step"], kept["steps"]) == (2, 3) and [s for s, _ in kept["log"]] == [2]
-    log = train_plainly(model, loss_of, batches, tmp_path, steps=3, every=2, resume=True)
+    log = run_training_loop(model, loss_of, batches, tmp_path, steps=3, every=2, resume=True)
     assert asked == [0, 2] and [s for s, _ in log] == [2, 3]
-    train_plainly(model, loss_of, batches, tmp_path, steps=3, every=2)
+    run_training_loop(model, loss_of, batches, tmp_path, steps=3, every=2)
     assert asked[-1] == 0  # without `resume` it begins anew
 
 
@@ -540,7 +558,7 @@ class Told(CaptionPair):
 
 def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):
     "Of four views one has another colour and one another kind."
-    from ferretlite.scenes.world import with_article
+    from ferretlite.scenes.world import add_article
 
     views = [thing("star"), thing("cup"), thing("dice 3"), thing("gear", color="blue")]
     said = ["filled red star", "outlined pink cup", "filled red dice 2", "filled blue gear"]
@@ -548,7 +566,7 @@ def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):
 
     def fake(items):
         one = items[0]
-        pair.captions = [with_article(n) for n in said] if one == "alone" else ["x", "y", "x", "z"]
+        pair.captions = [add_article(n) for n in said] if one == "alone" else ["x", "y", "x", "z"]
         captions = ["x", "y", "x", "z"]
         return (
             torch.zeros(6, 3, 4, 4),
@@ -563,14 +581,14 @@ def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):
 
     monkeypatch.setattr(pretraining, "collate_iconic", fake)
     monkeypatch.setattr(pretraining, "IconicViews", Views)
-    found = caption_scores(pair, n=4)
+    found = score_captions(pair, n=4)
     assert found == dict(retrieval=1.0, kind=0.75, name=0.5, n=4)
     assert made == [(4, 10**6, 3, "train"), (4, 10**6, 1, "val")]
     assert not pair.training
     pair.train()
-    table, captions = similarity_table(pair, 4)
+    table, captions = compute_similarity(pair, 4)
     assert made[-1] == (4, 10**6, 1, "val") and captions == ["x", "y", "x", "z"]
-    expected = pair.read([with_article(n) for n in said]) @ pair.read(captions).T
+    expected = pair.read([add_article(n) for n in said]) @ pair.read(captions).T
     assert np.allclose(table, expected) and not np.allclose(table, expected.T) and pair.training
 
 
@@ -578,8 +596,8 @@ def test_captions_are_learned_from_scenes_that_belong_to_the_seed(monkeypatch, t
     "24 samples in batches of 5 are four steps; scenes of seed 3 begin at 40 million."
     asked = {}
     monkeypatch.setattr(pretraining, "CaptionPair", lambda: CaptionPair(32, 16))
-    monkeypatch.setattr(pretraining, "similarity_table", lambda pair: ([[1.0]], ["a"]))
-    monkeypatch.setattr(pretraining, "caption_scores", lambda pair: dict(name=0.5))
+    monkeypatch.setattr(pretraining, "compute_similarity", lambda pair: ([[1.0]], ["a"]))
+    monkeypatch.setattr(pretraining, "score_captions", lambda pair: dict(name=0.5))
 
     def loop(model, loss_of, batches, out, steps, minutes, lr, **options):
         asked.update(steps=steps, minutes=minutes, lr=lr, **options)
@@ -598,7 +616,7 @@ def test_captions_are_learned_from_scenes_that_belong_to_the_seed(monkeypatch, t
             asked["expected"] = (plain + 0.5 * region_loss(model, pixels, things)).item()
         return [(4, 1.0)]
 
-    monkeypatch.setattr(pretraining, "train_plainly", loop)
+    monkeypatch.setattr(pretraining, "run_training_loop", loop)
     scores = pretrain_clip(tmp_path, samples=24, seed=3, batch_size=5, regions=0.5)
     assert scores == dict(name=0.5) and asked["steps"] == 4 and asked["seed"] == 40_000_000
     assert (asked["first"], asked["size"], asked["lr"], asked["muon"]) == (10, 5, 1e-3, 0.02)

@@ -8,22 +8,21 @@ import torch
 import torch.nn.functional as F
 
 from ferretlite.pretraining import dense as probes
+from ferretlite.pretraining.clip import KIND_NAMES, linear_probe
 from ferretlite.pretraining.dense import (
-    HEADS,
-    KIND_NAMES,
+    HEAD_SIZES,
     DenseHead,
     DenseTowers,
     DenseViews,
     collate_sides,
     collate_views,
     dense_loss,
-    dense_scores,
-    dense_targets,
-    letters_at,
-    linear_probe,
-    patch_shapes,
+    find_letters,
+    make_dense_targets,
+    measure_coverage,
     pretrain_towers,
     save_towers,
+    score_towers,
 )
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
@@ -81,14 +80,14 @@ def test_a_probe_of_numbers_tells_how_much_of_the_means_error_is_gone(clues):
 
 def test_the_questions_and_their_numbers_of_answers():
     assert KIND_NAMES[-1] == "word" and len(KIND_NAMES) == len(set(KIND_NAMES)) == 41
-    assert HEADS == dict(kind=41, color=8, fill=2, extent=4, left=27, right=27)
+    assert HEAD_SIZES == dict(kind=41, color=8, fill=2, extent=4, left=27, right=27)
 
 
 def test_letters_stand_in_equal_cells_of_a_words_box():
     "`CAT` from 10 to 16: two columns a letter; outside there is no letter (26)."
     box = np.array([10.0, 3.0, 16.0, 5.0])
     places = np.array([9.9, 10.0, 11.9, 12.1, 14.0, 15.9, 16.0, 17.0])
-    assert letters_at("CAT", places, box).tolist() == [26, 2, 2, 0, 19, 19, 26, 26]
+    assert find_letters("CAT", places, box).tolist() == [26, 2, 2, 0, 19, 19, 26, 26]
 
 
 def thing(name, box, color="red", fill="filled", text=None):
@@ -104,7 +103,7 @@ def targets():
         thing("star", (0, 0, 45, 18), "blue", "outlined"),
         thing("word", (30, 22, 60, 38), "pink", text="DOG"),
     ]
-    return dense_targets(objects, (40, 60), (1, 2), 2)
+    return make_dense_targets(objects, (40, 60), (1, 2), 2)
 
 
 def test_patches_hold_names_of_what_lies_in_them(targets):
@@ -144,10 +143,10 @@ def test_letters_are_told_at_a_quarter_and_three_quarters_of_a_patch(targets):
 def test_views_stand_in_raster_order():
     "Four views of one patch each; one thing lies in the upper right, one in the lower left."
     objects = [thing("star", (32, 1, 38, 8)), thing("cup", (1, 12, 15, 19))]
-    found = dense_targets(objects, (20, 40), (2, 2), 1)
+    found = make_dense_targets(objects, (20, 40), (2, 2), 1)
     star, cup = KIND_NAMES.index("star"), KIND_NAMES.index("cup")
     assert found["kind"][:, 0, 0].tolist() == [-100, star, cup, -100]
-    nothing = dense_targets([], (20, 40), (2, 1), 3)
+    nothing = make_dense_targets([], (20, 40), (2, 1), 3)
     assert {k: v.shape for k, v in nothing.items()} == {
         **dict.fromkeys(("kind", "color", "fill", "left", "right"), (2, 3, 3)),
         "extent": (2, 3, 3, 4),
@@ -161,10 +160,10 @@ def test_shapes_are_coverage_in_blocks_of_two_pixels():
     covered[0, 4:8] = 1  # the upper half of the second patch's upper blocks
     covered[2:4, 4:6] = 1  # its lower left block
     covered[3, 1] = 1
-    found = patch_shapes(covered, 4)
+    found = measure_coverage(covered, 4)
     assert found.shape == (1, 1, 2, 4) and found.dtype == np.float32
     assert found[0, 0].tolist() == [[0, 0, 0.25, 0], [0.5, 0.5, 1, 0]]
-    assert patch_shapes(np.eye(4, dtype=bool), 4)[0, 0, 0].tolist() == [0.5, 0, 0, 0.5]
+    assert measure_coverage(np.eye(4, dtype=bool), 4)[0, 0, 0].tolist() == [0.5, 0, 0, 0.5]
 
 
 # Views with truth
@@ -185,7 +184,7 @@ def test_views_of_a_scene_and_their_truth():
             SceneObject(o.name, Box(*(v / 2 for v in o.box.list())), None, o.color, o.fill, o.text)
             for _, o in found
         ]
-        expected = dense_targets(objects, (192, 192), (1, 1), 12)
+        expected = make_dense_targets(objects, (192, 192), (1, 1), 12)
         for name in ("kind", "color", "fill", "left", "right"):
             assert np.array_equal(truth[name], expected[name])
         assert np.allclose(truth["extent"], expected["extent"], atol=1e-4)
@@ -293,7 +292,7 @@ def test_heads_read_a_normalised_map_once_per_question():
     head = DenseHead(6, 4)
     maps = torch.randn(2, 3, 5, 6) * 7
     out = head(maps)
-    sizes = {**HEADS, "object": 1, "shape": 4}
+    sizes = {**HEAD_SIZES, "object": 1, "shape": 4}
     assert {k: v.shape[-1] for k, v in out.items()} == sizes
     plain = F.layer_norm(maps, (6,))
     for name, layer in head.read.items():
@@ -304,7 +303,7 @@ def test_heads_read_a_normalised_map_once_per_question():
 def answers_and_targets():
     "Two patches: one holds a thing with letters on its left half only, one is empty."
     torch.manual_seed(4)
-    sizes = {**HEADS, "object": 1, "shape": 4}
+    sizes = {**HEAD_SIZES, "object": 1, "shape": 4}
     answers = {n: torch.randn(1, 1, 2, k) for n, k in sizes.items()}
     targets = {
         "kind": torch.tensor([[[7, -100]]]),
@@ -439,14 +438,14 @@ def test_scores_are_asked_of_scenes_that_training_does_not_show(monkeypatch, tow
         towers, "answers", lambda batch: dict(a=(1.0, dict(kind=len(batch)))), raising=False
     )
     towers.train()
-    assert dense_scores(towers) == dict(a=dict(kind=256)) and made == [(256, 10**6, 1)]
+    assert score_towers(towers) == dict(a=dict(kind=256)) and made == [(256, 10**6, 1)]
     assert not towers.training
 
 
 def test_towers_are_written_in_half_precision_with_their_record(monkeypatch, towers, tmp_path):
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(probes, "dense_scores", lambda model: dict(local=dict(kind=0.5)))
+    monkeypatch.setattr(probes, "score_towers", lambda model: dict(local=dict(kind=0.5)))
     before = towers["local"].state_dict()["layernorm.weight"].clone()
     assert save_towers(towers, tmp_path, dict(legs=[1])) == dict(local=dict(kind=0.5))
     record = json.loads((tmp_path / "run.json").read_text())
@@ -463,7 +462,7 @@ def loops(monkeypatch):
     "Each training of towers, noted instead of done."
     seen = []
     monkeypatch.setattr(probes, "DenseTowers", lambda: DenseTowers(32, 64, 16))
-    monkeypatch.setattr(probes, "dense_scores", lambda model: {})
+    monkeypatch.setattr(probes, "score_towers", lambda model: {})
 
     def loop(model, loss_of, batches, out, steps, minutes, lr, resume):
         loader = batches(3)
@@ -490,7 +489,7 @@ def loops(monkeypatch):
         torch.save(dict(model=model.state_dict()), out / "state.pt")
         return [(2, 4.0), (4, 3.0)]
 
-    monkeypatch.setattr(probes, "train_plainly", loop)
+    monkeypatch.setattr(probes, "run_training_loop", loop)
     return seen
 
 

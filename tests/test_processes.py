@@ -16,7 +16,7 @@ from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.training import distributed as runs
 from ferretlite.training import run as training
 from ferretlite.training import trainer
-from ferretlite.training.distributed import Options, join_world
+from ferretlite.training.distributed import RunOptions, join_world
 from ferretlite.training.stages import STAGES, prepare_stage, start_model
 
 
@@ -108,9 +108,11 @@ def five_steps(rank, folder, begin, **options):
     sgd.register_step_pre_hook(remember)
     trainer.StageTrainer(
         model,
-        trainer.stage_arguments(stage, folder / f"rank-{rank}", 5, 0, Options(**options)),
+        trainer.make_training_arguments(
+            stage, folder / f"rank-{rank}", 5, 0, RunOptions(**options)
+        ),
         stage=stage,
-        train_dataset=trainer.stage_data(stage, 20, 0, 3),
+        train_dataset=trainer.make_stage_data(stage, 20, 0, 3),
         data_collator=Collator(processor, look=True),
         optimizers=(sgd, None),
     ).train()
@@ -226,12 +228,12 @@ def sharded(rank, folder, begin):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
 
-    from ferretlite.evaluation.planning import shard
+    from ferretlite.evaluation.planning import shard_model
 
     small_stages()
     join_world()
     mesh, seen = init_device_mesh("cpu", (2,)), {}
-    data = trainer.stage_data(replace(STAGES["tiny"][2], visits=1, first_share=0), 2, 0, 3)
+    data = trainer.make_stage_data(replace(STAGES["tiny"][2], visits=1, first_share=0), 2, 0, 3)
     for name in ("whole", "sharded"):
         model, processor = start_model(begin["towers"], begin["lm"], 0)
         model.language_model.set_attn_implementation("eager")
@@ -239,7 +241,7 @@ def sharded(rank, folder, begin):
         batch.pop("ids")
         batch.pop("fresh", None)
         if name == "sharded":
-            shard(model.eval(), mesh)
+            shard_model(model.eval(), mesh)
             assert all(isinstance(p, DTensor) for p in model.parameters()) and sum(
                 p.to_local().numel() for p in model.parameters()
             ) < 0.6 * sum(p.numel() for p in model.parameters())
@@ -260,7 +262,7 @@ def sharded(rank, folder, begin):
             folder / "model.safetensors",
         )
     torch.distributed.barrier()
-    again = shard(start_model(begin["towers"], begin["lm"], 5)[0], mesh)
+    again = shard_model(start_model(begin["towers"], begin["lm"], 5)[0], mesh)
     set_model_state_dict(
         again,
         load_file(folder / "model.safetensors"),

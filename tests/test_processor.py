@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ferretlite.evaluation.speed import cost_of_seeing
+from ferretlite.evaluation.speed import measure_image_cost
 from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.processing import FerretProcessor, load_image
-from ferretlite.model.tokens import IMAGE, REGION, prompt_ids
+from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.turns import Conversation, Turn
 from ferretlite.scenes.world import make_scene
@@ -203,7 +203,7 @@ def test_regions_without_a_placeholder_stand_before_the_end(random_model):
 def test_prompts_that_cannot_be_meant_are_refused(random_model):
     _, processor = random_model
     image = Image.new("RGB", (20, 10))
-    for word in (IMAGE, REGION):
+    for word in (IMAGE_TOKEN, REGION_TOKEN):
         with pytest.raises(ValueError, match="reserved"):
             processor(image, f"What is {word}?")
     with pytest.raises(ValueError, match="names 2 regions and 1 were given"):
@@ -253,7 +253,7 @@ def shipped_tokenizer():
 @given(st.text(max_size=30))
 def test_any_text_becomes_tokens_and_comes_back(text):
     tokenizer = shipped_tokenizer()
-    assert tokenizer.decode(prompt_ids(tokenizer, text)) == f"USER: {text}\nASSISTANT:"
+    assert tokenizer.decode(encode_user_turn(tokenizer, text)) == f"USER: {text}\nASSISTANT:"
 
 
 def test_padding_is_on_the_left_and_masked(random_model):
@@ -492,14 +492,18 @@ def test_what_seeing_costs_is_known_of_padded_views_too(random_model):
         config = FerretConfig.from_dict(
             {**random_model[0].config.to_dict(), "fit": "pad", "resolution": way}
         )
-        assert cost_of_seeing(config, make_scene(1, (96, 192)).image)["tokens"] == tokens
+        assert measure_image_cost(config, make_scene(1, (96, 192)).image)["tokens"] == tokens
 
 
 def test_training_refuses_placeholders_in_answers_and_empty_batches(random_model):
     processor, scene = random_model[1], make_scene(1, 64)
     with pytest.raises(ValueError, match="An answer of x holds <image>"):
         processor.encode_conversations(
-            [Conversation(scene.image, scene.size, [Turn("rec", "Where?", f"{IMAGE} star")], "x")]
+            [
+                Conversation(
+                    scene.image, scene.size, [Turn("rec", "Where?", f"{IMAGE_TOKEN} star")], "x"
+                )
+            ]
         )
     with pytest.raises(ValueError, match="Found no conversation"):
         processor.encode_conversations([])

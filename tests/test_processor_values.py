@@ -11,24 +11,24 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite.common.meters import quickest
+from ferretlite.common.meters import measure_quickest
 from ferretlite.evaluation import speed
 from ferretlite.evaluation.speed import (
     RESOLUTION_SIDES,
-    bench_config,
     bench_resolution,
-    cost_of_seeing,
-    resolution_lines,
+    format_resolution_bench,
+    make_bench_config,
+    measure_image_cost,
 )
 from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.processing import (
     FerretProcessor,
-    box_score,
+    insert_marks,
+    load_distinct_images,
     load_image,
-    load_shared,
-    with_marks,
+    score_box,
 )
-from ferretlite.model.tokens import prompt_ids
+from ferretlite.model.tokens import encode_user_turn
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.turns import Conversation, Crop, Turn
 
@@ -49,7 +49,7 @@ def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.encode_conversations) == training
     assert defaults(FerretProcessor.decode) == dict(probabilities=None, size=(1000, 1000))
     assert defaults(FerretProcessor.for_model) == dict(chat=None)
-    assert defaults(quickest) == dict(n=3)
+    assert defaults(measure_quickest) == dict(n=3)
     assert defaults(bench_resolution) == dict(sides=(192, 384, 768), n=8, seed=0)
     assert defaults(FerretProcessor.mark_written) == dict(first=0)
 
@@ -92,9 +92,9 @@ def test_a_boxs_score_is_the_root_of_its_name_times_its_place():
         (8, 12, 0.6),  # reaches beyond the box
         (10, 12, 0.3),  # begins where the box ends
     ]
-    assert box_score(tokens, span) == pytest.approx(math.sqrt(0.9 * 0.8 * 0.7 * 0.6))
+    assert score_box(tokens, span) == pytest.approx(math.sqrt(0.9 * 0.8 * 0.7 * 0.6))
     nameless = SimpleNamespace(name_start=0, name_end=0, start=7, end=10)
-    assert box_score(tokens, nameless) == pytest.approx(math.sqrt(0.7 * 0.6))
+    assert score_box(tokens, nameless) == pytest.approx(math.sqrt(0.7 * 0.6))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_boxs_score_is_the_root_of_its_name_times_its_place():
     ],
 )
 def test_marks_stand_before_the_closing_sign(prompt, n, expected):
-    assert with_marks(prompt, "<x>", n) == expected
+    assert insert_marks(prompt, "<x>", n) == expected
 
 
 def test_crops_and_regions_are_written_in_the_prompt(griffon_model, random_model):
@@ -231,7 +231,7 @@ def test_an_image_is_loaded_once_by_object_or_path(tmp_path):
     one, two = noise(4, 5), noise(4, 5)
     one.save(tmp_path / "a.png")
     path = tmp_path / "a.png"
-    loaded, places = load_shared([two, str(path), one, path, two])
+    loaded, places = load_distinct_images([two, str(path), one, path, two])
     assert places == [0, 1, 2, 1, 0] and [i.size for i in loaded] == [(5, 4)] * 3
 
 
@@ -254,7 +254,7 @@ def test_questions_are_rows_behind_the_tokens_of_their_own_image(random_model):
     ):
         own = ids[mask.bool()].tolist()
         written = processor.write_prompt(prompt, held, (96, 192) if n == 48 else (96, 96))
-        assert own == [1] + [3] * n + prompt_ids(processor.tokenizer, written)
+        assert own == [1] + [3] * n + encode_user_turn(processor.tokenizer, written)
         assert (ids[~mask.bool()] == 0).all() and mask.tolist() == sorted(mask.tolist())
         lengths.append(len(own))
     assert batch["input_ids"].shape == (3, max(lengths)) and len(set(lengths)) == 3
@@ -446,7 +446,7 @@ def test_a_turn_that_is_left_out_takes_its_regions_and_crops_along(griffon_model
 
 def test_the_benchs_model_is_as_documented():
     for way, side in (("direct", 384), ("anyres", 768)):
-        config = bench_config(way, side)
+        config = make_bench_config(way, side)
         assert (config.resolution, config.direct_view, config.merge, config.max_tiles) == (
             way,
             (side, side),
@@ -462,24 +462,24 @@ def test_the_benchs_model_is_as_documented():
         ] and config.text_config.hidden_size == 192
     assert RESOLUTION_SIDES == (192, 384, 768)
     # 12 patches each way, two to a token: 36 of the whole view; tiles of a square: 2 x 2
-    assert bench_config("anyres", 768).count_visual_tokens((2, 2)) == 36 + 144
-    assert bench_config("direct", 384).count_visual_tokens((0, 0)) == 144
+    assert make_bench_config("anyres", 768).count_visual_tokens((2, 2)) == 36 + 144
+    assert make_bench_config("direct", 384).count_visual_tokens((0, 0)) == 144
 
 
 def test_the_quickest_of_a_few_runs_counts(monkeypatch):
     clock = iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0, 30.0, 30.5])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     runs = []
-    assert quickest(lambda: runs.append(1)) == 2.0 and len(runs) == 3
-    assert quickest(lambda: runs.append(1), 1) == 0.5 and len(runs) == 4
+    assert measure_quickest(lambda: runs.append(1)) == 2.0 and len(runs) == 3
+    assert measure_quickest(lambda: runs.append(1), 1) == 0.5 and len(runs) == 4
 
 
 def test_the_cost_of_seeing_counts_what_the_towers_multiply(random_model, monkeypatch):
     """CLIP reads all layers but the last (here one), DINOv2 two; 17 tokens of a 4 x 4 map, widths
     32 and 128.
     """
-    monkeypatch.setattr(speed, "quickest", lambda work: work() is None or 0.25)
-    found = cost_of_seeing(random_model[0].config, noise(96, 192))
+    monkeypatch.setattr(speed, "measure_quickest", lambda work: work() is None or 0.25)
+    found = measure_image_cost(random_model[0].config, noise(96, 192))
     patches = 16 * 32 * 3 * 24 * 24
     layer = 17 * (4 * 32 * 32 + 2 * 32 * 128) + 2 * 17 * 17 * 32
     multiplied = (patches + layer) + 2 * (patches + 2 * layer)  # one whole view, two tiles
@@ -505,8 +505,8 @@ def test_the_bench_compares_the_same_photographs(monkeypatch):
         )
         return 0.5 if len(held) == 1 else 2.0
 
-    monkeypatch.setattr(speed, "cost_of_seeing", cost)
-    monkeypatch.setattr(speed, "quickest", time_of)
+    monkeypatch.setattr(speed, "measure_image_cost", cost)
+    monkeypatch.setattr(speed, "measure_quickest", time_of)
     found = bench_resolution((192, 384), n=2)
     ways = ("fixed", "direct", "anyres")
     assert asked == [(w, (s, s), (s, s)) for s in (192, 384) for w in ways]
@@ -539,7 +539,7 @@ def test_the_benchs_table():
         see_ms=2.0,
         mb=3.0,
     )
-    lines = resolution_lines(
+    lines = format_resolution_bench(
         dict(
             rows=[row, other],
             ours_per_second=40.04,

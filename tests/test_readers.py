@@ -14,41 +14,41 @@ from PIL import Image
 from ferretlite.data.detection_files import (
     LvisScenes,
     Objects365Scenes,
+    convert_to_xywh,
     export_lvis,
     export_objects365,
-    picture_names,
-    run_polygons,
-    save_picture,
-    xywh,
+    make_coco_names,
+    make_run_polygons,
+    save_scene_image,
 )
 from ferretlite.data.grounding_files import (
-    ENTITY,
+    ENTITY_PATTERN,
     GRIFFON_KINDS,
     FlickrScenes,
     GriffonScenes,
     export_flickr,
     export_griffon,
-    read_entities,
-    read_lines,
-    read_sentence,
+    read_entity_boxes,
+    read_entity_sentence,
+    read_json_lines,
 )
 from ferretlite.data.referring_files import (
     GenomeScenes,
     RefScenes,
+    collect_coco_ids,
     export_genome,
     export_refcoco,
-    expressions,
-    held_out,
-    plain,
+    make_expressions,
+    strip_prompt_marks,
 )
 from ferretlite.regions.geometry import Box, Mask
 from ferretlite.scenes.world import (
     KINDS,
     Scene,
     SceneObject,
+    add_article,
     make_scene,
-    raster_order,
-    with_article,
+    sort_in_raster_order,
 )
 
 HEIGHT, WIDTH = 80, 200
@@ -102,7 +102,7 @@ def test_a_mask_as_rectangles_covers_the_same_pixels_once():
         np.eye(6, 4) > 0,
     ):
         count = np.zeros(mask.shape, int)
-        for polygon in run_polygons(Mask(mask)):
+        for polygon in make_run_polygons(Mask(mask)):
             x, y = polygon[::2], polygon[1::2]
             assert (
                 len(polygon) == 8
@@ -111,18 +111,18 @@ def test_a_mask_as_rectangles_covers_the_same_pixels_once():
             )
             count[int(y[0]) : int(y[2]), int(x[0])] += 1
         assert np.array_equal(count, mask.astype(int))
-    assert run_polygons(Mask(block(2, 1, 3, 4, (6, 9)))) == [[2, 1, 3, 1, 3, 4, 2, 4]]
+    assert make_run_polygons(Mask(block(2, 1, 3, 4, (6, 9)))) == [[2, 1, 3, 1, 3, 4, 2, 4]]
 
 
 def test_small_helpers(tmp_path):
-    assert picture_names(None, 42) == (
+    assert make_coco_names(None, 42) == (
         "train2017/000000000042.jpg",
         "COCO_train2014_000000000042.jpg",
     )
-    assert xywh(Box(1, 2, 4, 9)) == [1, 2, 3, 7]
-    assert plain(" A <region> cat\non <image>a <crop>\tmat ") == "A cat on a mat"
-    assert plain(7) == "7" and plain("a < b") == "a < b"
-    save_picture(small_scenes()[0], tmp_path / "a" / "b.jpg")
+    assert convert_to_xywh(Box(1, 2, 4, 9)) == [1, 2, 3, 7]
+    assert strip_prompt_marks(" A <region> cat\non <image>a <crop>\tmat ") == "A cat on a mat"
+    assert strip_prompt_marks(7) == "7" and strip_prompt_marks("a < b") == "a < b"
+    save_scene_image(small_scenes()[0], tmp_path / "a" / "b.jpg")
     with Image.open(tmp_path / "a" / "b.jpg") as saved:
         assert saved.size == (90, 60) and saved.format == "JPEG"
         assert (
@@ -134,12 +134,12 @@ def test_small_helpers(tmp_path):
 def test_lines_are_numbered_from_one_and_empty_ones_passed_over(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"a": 1}\n\n  \n[2]\n"three"')
-    assert list(read_lines(path, "x")) == [(1, {"a": 1}), (4, [2]), (5, "three")]
+    assert list(read_json_lines(path, "x")) == [(1, {"a": 1}), (4, [2]), (5, "three")]
     path.write_bytes(b'{"a": 1}\n\xff\xfe')
     with pytest.raises(ValueError, match="is not text"):
-        list(read_lines(path, "x"))
+        list(read_json_lines(path, "x"))
     with pytest.raises(FileNotFoundError, match="expected cats, one a line"):
-        list(read_lines(tmp_path / "b.jsonl", "cats"))
+        list(read_json_lines(tmp_path / "b.jsonl", "cats"))
 
 
 # -- LVIS and Objects365
@@ -446,11 +446,11 @@ def test_columns_of_parquet_files_and_which_goes_first(tmp_path):
 
 def test_expressions_are_three_that_fit_one_object_each():
     scene = make_scene(0, (96, 144), "test")
-    found = expressions(scene, random.Random(0))
+    found = make_expressions(scene, random.Random(0))
     assert len(found) == 3 == len({t for t, _ in found})
     assert all(o.name.split()[0] in text for text, o in found)
-    assert len(expressions(scene, random.Random(0), 1)) == 1
-    assert expressions(Scene(None, (9, 9), []), random.Random(0)) == []
+    assert len(make_expressions(scene, random.Random(0), 1)) == 1
+    assert make_expressions(Scene(None, (9, 9), []), random.Random(0)) == []
 
 
 def test_exported_refcoco(tmp_path):
@@ -459,7 +459,9 @@ def test_exported_refcoco(tmp_path):
     data = json.loads(path.read_text())
     assert path == tmp_path / "finetune_refcoco_train.json"
     told = [
-        (k, t, o) for k, s in enumerate(scenes) for t, o in expressions(s, random.Random(41 + k))
+        (k, t, o)
+        for k, s in enumerate(scenes)
+        for t, o in make_expressions(s, random.Random(41 + k))
     ]
     for n, (image, a, (k, text, o)) in enumerate(
         zip(data["images"], data["annotations"], told, strict=True), 1
@@ -468,7 +470,7 @@ def test_exported_refcoco(tmp_path):
         assert image["file_name"] == f"COCO_train2014_{41 + k:012d}.jpg"
         assert (image["height"], image["width"]) == scenes[k].size
         assert (a["id"], a["image_id"], a["tokens_positive"]) == (n, n, [[0, len(text)]])
-        assert (a["bbox"], a["area"]) == (xywh(o.box), o.mask.area) and Mask(
+        assert (a["bbox"], a["area"]) == (convert_to_xywh(o.box), o.mask.area) and Mask(
             a["segmentation"]
         ) == o.mask
     assert (tmp_path / "train2014" / "COCO_train2014_000000000042.jpg").exists()
@@ -480,10 +482,12 @@ def test_exported_refcoco(tmp_path):
         row["file_name"] == "COCO_train2014_000000000001_1.jpg"
         and row["image_path"] == "coco/train2014/COCO_train2014_000000000001.jpg"
     )
-    o = dict((t, o) for t, o in expressions(scenes[0], random.Random(1)))[
+    o = dict((t, o) for t, o in make_expressions(scenes[0], random.Random(1)))[
         row["sentences"][0]["raw"]
     ]
-    assert row["bbox"] == o.box.list() and json.loads(row["raw_anns"])["bbox"] == xywh(o.box)
+    assert row["bbox"] == o.box.list() and json.loads(row["raw_anns"])["bbox"] == convert_to_xywh(
+        o.box
+    )
     assert json.loads(row["raw_image_info"]) == dict(
         file_name="COCO_train2014_000000000001.jpg", height=60, width=90
     )
@@ -533,8 +537,8 @@ def test_regions_of_visual_genome(tmp_path):
         -1,
         31,
     ]
-    assert held_out([reader]) == {31}
-    assert held_out([SimpleNamespace(coco_ids=[-1, 0, 7]), reader]) == {0, 7, 31}
+    assert collect_coco_ids([reader]) == {31}
+    assert collect_coco_ids([SimpleNamespace(coco_ids=[-1, 0, 7]), reader]) == {0, 7, 31}
     door, sky = reader
     assert [(p.text, p.boxes) for p in door.phrases] == [("a door", [Box(5, 6, 25, 156)])]
     assert [(p.text, p.boxes) for p in sky.phrases] == [
@@ -584,12 +588,12 @@ def test_a_marked_sentence_is_read_as_words_with_places():
         "[/EN#12/people/animals Two dogs] chase [/EN#0/notvisual it] past [/EN#3/scene a red"
         " barn] ."
     )
-    caption, spans = read_sentence(line)
+    caption, spans = read_entity_sentence(line)
     assert caption == "Two dogs chase it past a red barn ."
     assert spans == [("12", 0, 8), ("0", 15, 17), ("3", 23, 33)]
     assert [caption[a:b] for _, a, b in spans] == ["Two dogs", "it", "a red barn"]
-    assert read_sentence("no mark") == ("no mark", [])
-    assert ENTITY.search(line).groups() == ("12", "people/animals", "Two dogs")
+    assert read_entity_sentence("no mark") == ("no mark", [])
+    assert ENTITY_PATTERN.search(line).groups() == ("12", "people/animals", "Two dogs")
 
 
 XML = """<annotation><size><width>200</width><height>80</height><depth>3</depth></size>
@@ -600,14 +604,14 @@ XML = """<annotation><size><width>200</width><height>80</height><depth>3</depth>
 
 def test_boxes_of_flickr_are_counted_from_one(tmp_path):
     (tmp_path / "7.xml").write_text(XML)
-    found = read_entities(tmp_path / "7.xml")
+    found = read_entity_boxes(tmp_path / "7.xml")
     assert found["size"] == [80, 200]
     assert dict(found["boxes"]) == {
         "12": [[0, 10, 30, 60], [100, 0, 150, 70]],
         "3": [[100, 0, 150, 70]],
     }
     with pytest.raises(FileNotFoundError, match="8.xml"):
-        read_entities(tmp_path / "8.xml")
+        read_entity_boxes(tmp_path / "8.xml")
 
 
 def test_each_sentence_of_flickr_is_a_scene(tmp_path):
@@ -672,7 +676,7 @@ def test_exported_flickr(tmp_path):
         (["2", "100"], ["11", "21", "40", "50"]),
         (["3", "100"], ["46", "31", "66", "58"]),
     ]
-    assert [with_article(o.phrase) for o in raster_order(scenes[0].objects)][
+    assert [add_article(o.phrase) for o in sort_in_raster_order(scenes[0].objects)][
         0
     ] == "an outlined blue dice 3"
     assert FlickrScenes(tmp_path, "val")[0].phrases[0].box == Box(50, 5, 80, 21)
@@ -787,7 +791,7 @@ def test_exported_griffon(tmp_path):
         o["bboxes"] == [] and o["category_name"] in set(KINDS) - {"star", "dice 3"} for o in absent
     )
     none = [r["expression"] for r in lines["VG"] if not r["bboxes"]]
-    assert len(none) == 2 and none[0] == with_article(absent[0]["category_name"])
+    assert len(none) == 2 and none[0] == add_article(absent[0]["category_name"])
     boxes = [o.box.list() for o in scenes[0].objects]
     assert all(
         r["bboxes"][0] in boxes for r in lines["VG"] if r["image_path"] == "one.jpg" and r["bboxes"]

@@ -12,18 +12,18 @@ from transformers import Trainer
 
 from ferretlite.training import distributed as runs
 from ferretlite.training.distributed import (
-    ByLength,
-    Options,
+    LengthGroupedDataset,
+    RunOptions,
     SteadyTrainer,
-    adapters,
     add_adapters,
-    agree,
-    data_workers,
+    count_data_workers,
+    decide_once,
     join_world,
     keep_checkpoint,
+    list_adapters,
     merge_adapters,
     newest_checkpoint,
-    world,
+    read_world,
 )
 
 
@@ -40,7 +40,7 @@ class Lengths(list):
 def test_windows_are_sorted_and_their_batches_shuffled():
     "Windows of two batches of three; the last batch of the last window is not full."
     items = Lengths([60, 10, 50, 20, 40, 30, 6, 5, 4, 3, 2, 1, 9, 7, 8, 11])
-    found = ByLength(items, 3, 2)
+    found = LengthGroupedDataset(items, 3, 2)
     assert found.window == 6 and len(found) == 16
     windows = [found.order(n) for n in range(3)]
     assert [set(w) for w in windows] == [set(range(6)), set(range(6, 12)), set(range(12, 16))]
@@ -51,17 +51,17 @@ def test_windows_are_sorted_and_their_batches_shuffled():
     assert [found[i] for i in (6, 11)] == [items[windows[1][0]], items[windows[1][5]]]
     assert found[15] == 11
     for seed in range(6):  # what is left stays the last, wherever the full batches go
-        assert ByLength(items, 3, 6, seed).order(0)[-1] == 0
+        assert LengthGroupedDataset(items, 3, 6, seed).order(0)[-1] == 0
 
 
 def test_by_default_a_window_has_eight_batches():
-    found = ByLength(Lengths(range(100)), 4)
+    found = LengthGroupedDataset(Lengths(range(100)), 4)
     assert (found.window, found.seed) == (32, 0)
 
 
 def test_the_order_of_batches_depends_on_seed_and_window():
     items = Lengths(range(400))
-    one, same, other = (ByLength(items, 5, 8, seed) for seed in (1, 1, 2))
+    one, same, other = (LengthGroupedDataset(items, 5, 8, seed) for seed in (1, 1, 2))
     orders = [[i - 40 * n for i in one.order(n)] for n in range(10)]
     assert len({tuple(o) for o in orders}) > 5  # windows differ
     assert [one.order(n) for n in range(10)] == [same.order(n) for n in range(10)]
@@ -73,9 +73,9 @@ def test_a_dataset_without_lengths_is_measured_by_its_words():
     "Questions and answers count, of every turn: 3 + 2 + 1 + 4 letters."
     turns = [SimpleNamespace(prompt="abc", answer="de"), SimpleNamespace(prompt="f", answer="ghij")]
     items = [SimpleNamespace(turns=turns), SimpleNamespace(turns=turns[:1])]
-    found = ByLength(items, 1, 2)
+    found = LengthGroupedDataset(items, 1, 2)
     assert [found.length(0), found.length(1)] == [10, 5]
-    assert ByLength(items, 2, 1).order(0) == [1, 0]
+    assert LengthGroupedDataset(items, 2, 1).order(0) == [1, 0]
 
 
 # Processes
@@ -107,7 +107,7 @@ def test_how_many_processes_draw(monkeypatch, cores, processes, cuda, room, work
     monkeypatch.setattr(os.path, "exists", lambda path: True)
     space = SimpleNamespace(f_bavail=room * 2**18 + 100, f_frsize=2**10, f_blocks=2**40)
     monkeypatch.setattr(os, "statvfs", lambda path: space)
-    assert data_workers() == workers
+    assert count_data_workers() == workers
 
 
 def test_without_shared_memory_and_without_a_launcher(monkeypatch):
@@ -116,16 +116,16 @@ def test_without_shared_memory_and_without_a_launcher(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(os.path, "exists", lambda path: False)
-    assert data_workers() == 12
+    assert count_data_workers() == 12
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert data_workers() == 1
+    assert count_data_workers() == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert data_workers() == 1
+    assert count_data_workers() == 1
 
 
 def test_alone_a_process_is_the_first_of_one(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert world() == (0, 1) == join_world()
+    assert read_world() == (0, 1) == join_world()
     for size in ("1", ""):
         monkeypatch.setenv("WORLD_SIZE", size)
         assert join_world() == (0, 1)
@@ -140,7 +140,7 @@ def test_among_several_a_process_is_what_torch_says(monkeypatch):
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda: 2)
     monkeypatch.setattr(dist, "get_world_size", lambda: 5)
-    assert world() == (2, 5)
+    assert read_world() == (2, 5)
 
 
 def test_the_first_process_decides_for_all(monkeypatch):
@@ -152,18 +152,18 @@ def test_the_first_process_decides_for_all(monkeypatch):
             held[0] = message
 
     monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
-    assert agree(lambda: 7) == 7 and sent == []  # alone
-    monkeypatch.setattr(runs, "world", lambda: (0, 2))
-    assert agree(lambda: 8) == 8 and sent == [([(8, None)], 0)]
+    assert decide_once(lambda: 7) == 7 and sent == []  # alone
+    monkeypatch.setattr(runs, "read_world", lambda: (0, 2))
+    assert decide_once(lambda: 8) == 8 and sent == [([(8, None)], 0)]
     with pytest.raises(KeyError):
-        agree(lambda: {}["x"])
+        decide_once(lambda: {}["x"])
     assert isinstance(sent[-1][0][0][1], KeyError)  # the others hear of it
-    monkeypatch.setattr(runs, "world", lambda: (1, 2))
+    monkeypatch.setattr(runs, "read_world", lambda: (1, 2))
     message = (9, None)
-    assert agree(lambda: pytest.fail("asked a second one")) == 9
+    assert decide_once(lambda: pytest.fail("asked a second one")) == 9
     message = (None, OSError("no room"))
     with pytest.raises(OSError, match="no room"):
-        agree(lambda: 1)
+        decide_once(lambda: 1)
 
 
 def test_one_process_waits_for_nobody(monkeypatch):
@@ -171,7 +171,7 @@ def test_one_process_waits_for_nobody(monkeypatch):
     monkeypatch.setattr(dist, "barrier", lambda: waited.append(1))
     runs.wait_for_all()
     assert waited == []
-    monkeypatch.setattr(runs, "world", lambda: (1, 2))
+    monkeypatch.setattr(runs, "read_world", lambda: (1, 2))
     runs.wait_for_all()
     assert waited == [1]
 
@@ -180,7 +180,7 @@ def test_one_process_waits_for_nobody(monkeypatch):
 
 
 def test_options_by_default_change_nothing():
-    found = Options()
+    found = RunOptions()
     assert (found.at_once, found.checkpointing, found.lora, found.slow) == (None, False, 0, {})
     assert (found.group, found.tensorboard, found.fsdp, found.deepspeed) == (False,) * 2 + (
         None,
@@ -191,21 +191,21 @@ def test_options_by_default_change_nothing():
 def test_options_that_change_what_is_learned_are_recorded(tmp_path):
     file = tmp_path / "x.json"
     file.touch()
-    options = Options(4, True, 8, dict(sampler=0.5), True, True, str(file))
+    options = RunOptions(4, True, 8, dict(sampler=0.5), True, True, str(file))
     assert options.learned() == dict(lora=8, slow=dict(sampler=0.5), group=True)
-    assert Options(deepspeed=str(file)).learned() == {}
+    assert RunOptions(deepspeed=str(file)).learned() == {}
 
 
 def test_files_of_options_are_there(tmp_path):
     file = tmp_path / "x.json"
     file.touch()
     with pytest.raises(ValueError, match="expected one of them"):
-        Options(fsdp=str(file), deepspeed=str(file))
+        RunOptions(fsdp=str(file), deepspeed=str(file))
     for name, example in (("fsdp", "configs/fsdp.json"), ("deepspeed", "configs/zero2.json")):
         with pytest.raises(ValueError, match=f"no file {tmp_path}/y.json.*{example}"):
-            Options(**{name: str(tmp_path / "y.json")})
+            RunOptions(**{name: str(tmp_path / "y.json")})
         with pytest.raises(ValueError, match="no file"):
-            Options(**{name: str(tmp_path)})  # a folder
+            RunOptions(**{name: str(tmp_path)})  # a folder
 
 
 # Adapters
@@ -222,9 +222,9 @@ def test_adapters_stand_beside_every_matrix_of_a_layer(random_model):
         add_adapters(model, 3)
         assert torch.equal(model.language_model(ids).logits, plain)
     matrices = [n for n in before if n.endswith("proj.weight")]
-    assert len(matrices) == 2 * 7 and len(adapters(model)) == 2 * len(matrices)
+    assert len(matrices) == 2 * 7 and len(list_adapters(model)) == 2 * len(matrices)
     names = {n: p for n, p in model.language_model.named_parameters() if ".lora_" in n}
-    assert {id(p) for p in adapters(model)} == {id(p) for p in names.values()}
+    assert {id(p) for p in list_adapters(model)} == {id(p) for p in names.values()}
     assert {min(p.shape) for p in names.values()} == {3}
     torch.manual_seed(1)
     with torch.no_grad():
@@ -237,7 +237,7 @@ def test_adapters_stand_beside_every_matrix_of_a_layer(random_model):
         expected[name] = before[name] + 2 * b @ a
     merge_adapters(model)
     after = dict(model.language_model.named_parameters())
-    assert after.keys() == before.keys() and adapters(model) == []
+    assert after.keys() == before.keys() and list_adapters(model) == []
     for name, p in after.items():
         assert torch.allclose(p, expected.get(name, before[name]), atol=1e-4), name
 
@@ -252,7 +252,7 @@ def test_adapters_begin_by_their_seed(random_model):
         other = copy.deepcopy(model)
         torch.manual_seed(noise)
         add_adapters(other, 2, seed)
-        found.append(torch.cat([p.flatten() for p in adapters(other)]))
+        found.append(torch.cat([p.flatten() for p in list_adapters(other)]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import ferretlite.vision.sampler as sampler_module
-from ferretlite.evaluation.speed import PlainSampler, bench_sampler, sampler_lines
+from ferretlite.evaluation.speed import PlainSampler, bench_sampler, format_sampler_bench
 from ferretlite.regions.geometry import Box, Mask, Point, sample_points
 from ferretlite.vision.ferret_v1_sampler import FerretSampler, list_ferret_pixels
 from ferretlite.vision.sampler import (
@@ -462,7 +462,7 @@ def test_the_table_of_the_bench_names_both_forms():
         threads=2,
     )
     found["plain"]["backward_bytes"], found["fast"]["backward_bytes"] = 800 * 2**20, 200 * 2**20
-    head, plain, fast, last = sampler_lines(found).splitlines()
+    head, plain, fast, last = format_sampler_bench(found).splitlines()
     assert head.split() == "forward and back extra memory".split()
     assert plain.split() == "plain 8.00 s 20.00 s 800 MB".split()
     assert fast.split() == "fast 2.00 s 5.00 s 200 MB".split()
@@ -471,7 +471,7 @@ def test_the_table_of_the_bench_names_both_forms():
     del found["backward_speedup"]
     for name in ("plain", "fast"):
         del found[name]["backward_seconds"], found[name]["backward_bytes"]
-    _, plain, _, last = sampler_lines(found).splitlines()
+    _, plain, _, last = format_sampler_bench(found).splitlines()
     assert plain.split() == "plain 8.00 s 300 MB".split() and "backward" not in last
 
 

@@ -1,6 +1,6 @@
 """Scenes: the glyphs, how they are drawn and placed, and snapshots of whole scenes.
 
-`python tests/test_scenes.py` writes the snapshots anew (tests/golden/scenes.json)."""
+`pytest tests/test_scenes.py --update-golden` writes the snapshots anew."""
 
 import json
 import unicodedata
@@ -16,23 +16,23 @@ from ferretlite.scenes.world import (
     FILLS,
     KINDS,
     LETTERS,
-    NOVEL,
-    PRACTICE,
-    SIDES,
+    NOVEL_KINDS,
+    OBJECT_SIDES,
+    PRACTICE_KINDS,
     SPLITS,
     Phrase,
     Scene,
     SceneObject,
-    caption_of,
+    add_article,
     draw_scene,
     export_coco,
-    glyph_outline,
     is_held_out,
     make_example,
+    make_glyph_outline,
     make_scene,
-    raster_order,
     render_alpha,
-    with_article,
+    sort_in_raster_order,
+    write_caption,
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "scenes.json"
@@ -79,13 +79,13 @@ def test_kinds_are_the_characters_they_are_named_after_in_this_order():
 
 
 def test_kinds_without_names_are_numbered_from_zero_and_differ_from_all_others():
-    assert (len(KINDS), len(NOVEL), len(PRACTICE)) == (40, 50, 90)
-    assert len({*KINDS.values(), *NOVEL.values(), *PRACTICE.values()}) == 180
-    assert list(NOVEL)[::49] == ["novel 0", "novel 49"]
-    assert list(PRACTICE)[::89] == ["practice 0", "practice 89"]
-    novel = [unicodedata.name(NOVEL[f"novel {i}"]) for i in (0, 7, 12, 49)]
+    assert (len(KINDS), len(NOVEL_KINDS), len(PRACTICE_KINDS)) == (40, 50, 90)
+    assert len({*KINDS.values(), *NOVEL_KINDS.values(), *PRACTICE_KINDS.values()}) == 180
+    assert list(NOVEL_KINDS)[::49] == ["novel 0", "novel 49"]
+    assert list(PRACTICE_KINDS)[::89] == ["practice 0", "practice 89"]
+    novel = [unicodedata.name(NOVEL_KINDS[f"novel {i}"]) for i in (0, 7, 12, 49)]
     assert novel == ["ARIES", "SCORPIUS", "MERCURY", "TRIPLE TILDE"]
-    practice = [unicodedata.name(PRACTICE[f"practice {i}"]) for i in (0, 10, 89)]
+    practice = [unicodedata.name(PRACTICE_KINDS[f"practice {i}"]) for i in (0, 10, 89)]
     assert practice == [
         "CYRILLIC CAPITAL LETTER BE",
         "GREEK CAPITAL LETTER GAMMA",
@@ -108,7 +108,7 @@ def test_colours_fills_letters_splits_and_sides():
     assert FILLS == ("filled", "outlined")
     assert LETTERS == "".join(chr(65 + i) for i in range(26))
     assert SPLITS == tuple("train val test unseen count large crowd novel practice".split())
-    assert SIDES == dict(
+    assert OBJECT_SIDES == dict(
         large=(1 / 6, 1 / 3), crowd=(1 / 32, 1 / 4), novel=(1 / 12, 1 / 4), practice=(1 / 16, 1 / 4)
     )
 
@@ -124,7 +124,9 @@ def test_one_pair_in_ten_is_held_out_by_kind_and_colour():
         and not is_held_out("dice 3", "green")
     )
     assert sum(is_held_out(k, c) for k in KINDS for c in COLORS) == 32
-    assert not any(is_held_out(k, c) for k in (*NOVEL, *PRACTICE, "word") for c in COLORS)
+    assert not any(
+        is_held_out(k, c) for k in (*NOVEL_KINDS, *PRACTICE_KINDS, "word") for c in COLORS
+    )
 
 
 # -- drawing
@@ -132,14 +134,14 @@ def test_one_pair_in_ten_is_held_out_by_kind_and_colour():
 
 def test_an_outline_is_centred_one_long_and_its_y_runs_down():
     for character in "LTI7":
-        points = glyph_outline(character).vertices
+        points = make_glyph_outline(character).vertices
         assert (points.min(0) + points.max(0)).tolist() == pytest.approx([0, 0], abs=1e-9)
         assert (points.max(0) - points.min(0)).max() == pytest.approx(1)
-    low = glyph_outline("L").vertices  # its foot is at the bottom and reaches to the right
+    low = make_glyph_outline("L").vertices  # its foot is at the bottom and reaches to the right
     assert low[low[:, 0] > 0.2][:, 1].min() > 0.3
-    top = glyph_outline("7").vertices  # its bar is at the top, its leg ends left of the middle
+    top = make_glyph_outline("7").vertices  # its bar is at the top, its leg ends left of the middle
     assert top[top[:, 1] > 0.4][:, 0].max() < 0.1
-    letter = glyph_outline(
+    letter = make_glyph_outline(
         "I"
     ).vertices  # keeps its shape: ten times as high as the stroke is wide or so
     assert 0.2 < (letter.max(0) - letter.min(0))[0] < 0.3
@@ -147,7 +149,7 @@ def test_an_outline_is_centred_one_long_and_its_y_runs_down():
 
 def test_bold_is_another_outline_and_not_the_default():
     def width(*bold):
-        points = glyph_outline("I", *bold).vertices
+        points = make_glyph_outline("I", *bold).vertices
         return (points.max(0) - points.min(0))[0]
 
     assert width() == width(False) < 0.8 * width(True)
@@ -250,12 +252,12 @@ def test_raster_order_is_by_top_then_left_then_bottom_then_right():
     wanted = [(9, 1, 10, 5), (2, 3, 8, 9), (4, 3, 9, 5), (4, 3, 5, 7), (4, 3, 6, 7), (1, 8, 2, 9)]
     objects = [thing(*box) for box in wanted]
     for shift in range(6):
-        assert raster_order(objects[shift:] + objects[:shift]) == objects
+        assert sort_in_raster_order(objects[shift:] + objects[:shift]) == objects
 
 
 def test_articles_and_captions():
     assert [
-        with_article(w) for w in ("outlined star", "red star", "umbrella", "ice", "egg", "apple")
+        add_article(w) for w in ("outlined star", "red star", "umbrella", "ice", "egg", "apple")
     ] == [
         "an outlined star",
         "a red star",
@@ -268,11 +270,11 @@ def test_articles_and_captions():
         thing(5, 9, 8, 12, color="red", fill="filled"),
         thing(3, 2, 4, 5, name="cup", fill="outlined", color="blue"),
     )
-    assert caption_of([]) == "An empty scene."
-    assert caption_of([red]) == "A filled red star."
-    assert caption_of([red, cup]) == "An outlined blue cup and a filled red star."
+    assert write_caption([]) == "An empty scene."
+    assert write_caption([red]) == "A filled red star."
+    assert write_caption([red, cup]) == "An outlined blue cup and a filled red star."
     assert (
-        caption_of([red, thing(0, 0, 1, 1, name="cat"), cup])
+        write_caption([red, thing(0, 0, 1, 1, name="cat"), cup])
         == "A cat, an outlined blue cup and a filled red star."
     )
 
@@ -304,7 +306,7 @@ def test_boxes_are_tight_masks_are_disjoint_and_nothing_is_mostly_hidden():
             assert mask.sum() >= 3
         assert scene.size == (96, 144) and scene.image.size == (144, 96)
         assert (scene.id, scene.seed, scene.split) == (f"{split}-14", 14, split)
-        assert scene.caption == caption_of(scene.objects)
+        assert scene.caption == write_caption(scene.objects)
 
 
 def test_mostly_hidden_objects_are_not_listed_and_own_fewer_than_two_fifths_of_their_pixels():
@@ -437,7 +439,9 @@ def test_scenes_are_what_they_always_were(split):
         assert found["spread"] == pytest.approx(wanted["spread"], abs=0.1)
 
 
-def test_examples_are_what_they_always_were():
+def test_examples_are_what_they_always_were(request):
+    if request.config.getoption("--update-golden"):
+        write()
     for wanted in json.loads(GOLDEN.read_text())["examples"]:
         found = example(*wanted["given"])
         assert np.array(found["ninths"]) == pytest.approx(np.array(wanted["ninths"]), abs=0.5)
@@ -492,7 +496,3 @@ def test_exported_annotations_are_cocos(tmp_path):
         assert masks.toBbox(a["segmentation"]).tolist() == a["bbox"]
         assert (a["color"], a["fill"], a["text"]) == (o.color, o.fill, o.text)
     assert Mask(data["annotations"][0]["segmentation"]) == scenes[0].objects[0].mask
-
-
-if __name__ == "__main__":
-    write()

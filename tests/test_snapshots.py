@@ -18,19 +18,19 @@ import torch
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator
-from ferretlite.data.recipes import PRESETS
-from ferretlite.evaluation.suites import questions_about
-from ferretlite.model.inference import grounding_question
+from ferretlite.data.recipes import PAPER_RECIPES
+from ferretlite.evaluation.suites import make_questions
+from ferretlite.model.inference import format_grounding_question
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.model.tokens import prompt_text
+from ferretlite.model.tokens import format_user_turn
 from ferretlite.model.towers import CHAT_TEMPLATES
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
 from ferretlite.scenes.tasks import TASKS
-from ferretlite.scenes.turns import WORDINGS, form_of
+from ferretlite.scenes.turns import WORDINGS, name_region_form
 from ferretlite.scenes.world import make_scene
-from ferretlite.training.stages import STAGES, stage_processor
-from ferretlite.training.trainer import stage_data
+from ferretlite.training.stages import STAGES, make_stage_processor
+from ferretlite.training.trainer import make_stage_data
 
 GOLDEN = Path(__file__).parent / "golden"
 SHIPPED = ("tiny", "tiny-griffon")
@@ -44,7 +44,7 @@ def turn_as_json(turn) -> dict:
     held = {"task": turn.task, "prompt": turn.prompt, "answer": turn.answer}
     if turn.regions:
         held["regions"] = [
-            f"{form_of(r)} {[round(v, 2) for v in r.box().list()]}" for r in turn.regions
+            f"{name_region_form(r)} {[round(v, 2) for v in r.box().list()]}" for r in turn.regions
         ]
     if turn.crops:
         held["crops"] = len(turn.crops)
@@ -65,7 +65,7 @@ def evaluation_prompts() -> dict:
     found = {}
     for style, splits in (("ferret", ("test", "count")), ("griffon", ("test", "count", "novel"))):
         for split, seed in itertools.product(splits, (3, 4)):
-            asked = questions_about(make_scene(seed, 384, split), f"0 {split} {seed}", style=style)
+            asked = make_questions(make_scene(seed, 384, split), f"0 {split} {seed}", style=style)
             key = f"{style} {split} {seed}"
             found[key] = [
                 turn_as_json(q.turn) | ({"group": q.group} if q.group else {}) for q in asked
@@ -95,7 +95,7 @@ def chat_prompts() -> dict:
     own = tokenizer.chat_template
     for family, template in {"tiny": own, **CHAT_TEMPLATES}.items():
         tokenizer.chat_template = template
-        found[family] = prompt_text(tokenizer, "Where is the star?")
+        found[family] = format_user_turn(tokenizer, "Where is the star?")
     tokenizer.chat_template = own
     return found
 
@@ -103,7 +103,7 @@ def chat_prompts() -> dict:
 def grounding_prompts() -> dict:
     """What `Ferret.ground` asks for one phrase, for several, and for one with a relation."""
     cases = (["the red star"], ["cup left of the star"], ["red star", "the cup", "an anchor"])
-    return {s: [grounding_question(c, s) for c in cases] for s in ("ferret", "griffon")}
+    return {s: [format_grounding_question(c, s) for c in cases] for s in ("ferret", "griffon")}
 
 
 def prompts() -> dict:
@@ -114,7 +114,7 @@ def prompts() -> dict:
         "training": training_prompts(),
         "chat": chat_prompts(),
         "grounding": grounding_prompts(),
-        "mixtures": PRESETS,
+        "mixtures": PAPER_RECIPES,
     }
 
 
@@ -149,7 +149,9 @@ def entry_as_json(value):
     form.
     """
     if not torch.is_tensor(value):
-        return json.loads(json.dumps(value, default=lambda r: f"{form_of(r)} {r.box().list()}"))
+        return json.loads(
+            json.dumps(value, default=lambda r: f"{name_region_form(r)} {r.box().list()}")
+        )
     if value.is_floating_point():
         return checksum(value)
     return {
@@ -164,8 +166,8 @@ def stage_batch(model: str, number: int) -> dict:
     collates them.
     """
     stage = STAGES[model][number]
-    data = stage_data(stage, 600, seed=0, number=number + 1)
-    collate = Collator(stage_processor(processor_of(model), stage), 288, look=stage.look > 0)
+    data = make_stage_data(stage, 600, seed=0, number=number + 1)
+    collate = Collator(make_stage_processor(processor_of(model), stage), 288, look=stage.look > 0)
     return {k: entry_as_json(v) for k, v in collate([data[i] for i in (0, 5, 599)]).items()}
 
 

@@ -15,36 +15,36 @@ from safetensors.torch import load_file
 from ferretlite.common.files import WEIGHTS
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.pretraining.objects import thing_vectors
+from ferretlite.pretraining.objects import make_object_vectors
 from ferretlite.scenes.world import make_scene
 from ferretlite.training import alignment, stages
 from ferretlite.training.alignment import (
     PatchScenes,
     align_projectors,
-    patch_things,
-    with_and_without,
+    collect_patches,
+    separate_cells,
 )
 from ferretlite.training.distributed import add_adapters
 from ferretlite.training.stages import (
+    FERRET_FULL_SIZE_STAGES,
+    FERRET_PARTS,
     FERRET_STAGES,
+    GRIFFON_FULL_SIZE_STAGES,
     GRIFFON_PARTS,
     GRIFFON_STAGES,
-    PAPER_FERRET,
-    PAPER_GRIFFON,
-    PARTS,
     STAGES,
     TINY_GRIFFON_STAGES,
     TINY_STAGES,
     Stage,
     copy_projector,
     load_model,
-    parameter_groups,
+    load_stage_model,
+    make_parameter_groups,
+    make_stage_processor,
+    make_tiny_config,
+    make_tiny_griffon_config,
     prepare_stage,
-    stage_model,
-    stage_processor,
     start_model,
-    tiny_config,
-    tiny_griffon_config,
 )
 
 EIGHT = ("global_tower", "local_tower", "global_projector", "local_projector")
@@ -74,7 +74,7 @@ def test_a_stage_that_says_nothing_more_takes_the_documented_defaults():
 
 
 def test_names_of_parts():
-    assert PARTS == ALL
+    assert FERRET_PARTS == ALL
     assert GRIFFON_PARTS == (
         "global_tower",
         "global_projector",
@@ -138,11 +138,26 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
     """LLaVA-1.5: 1e-3 and 256, then 2e-5 and 128; Griffon v2 section 3.4: 1e-3/256, 2e-5/128,
     2e-5/128.
     """
-    assert [(s.lr, s.batch_size) for s in PAPER_FERRET] == [(1e-3, 256), (1e-4, 128), (2e-5, 128)]
-    assert [(s.lr, s.batch_size) for s in PAPER_GRIFFON] == [(1e-3, 256), (2e-5, 128), (2e-5, 128)]
-    assert [s.slow for s in PAPER_FERRET] == [{}, {}, dict(global_tower=0.1, local_tower=0.1)]
-    assert [s.slow for s in PAPER_GRIFFON] == [{}, {}, {}]
-    for paper, plain in ((PAPER_FERRET, FERRET_STAGES), (PAPER_GRIFFON, GRIFFON_STAGES)):
+    assert [(s.lr, s.batch_size) for s in FERRET_FULL_SIZE_STAGES] == [
+        (1e-3, 256),
+        (1e-4, 128),
+        (2e-5, 128),
+    ]
+    assert [(s.lr, s.batch_size) for s in GRIFFON_FULL_SIZE_STAGES] == [
+        (1e-3, 256),
+        (2e-5, 128),
+        (2e-5, 128),
+    ]
+    assert [s.slow for s in FERRET_FULL_SIZE_STAGES] == [
+        {},
+        {},
+        dict(global_tower=0.1, local_tower=0.1),
+    ]
+    assert [s.slow for s in GRIFFON_FULL_SIZE_STAGES] == [{}, {}, {}]
+    for paper, plain in (
+        (FERRET_FULL_SIZE_STAGES, FERRET_STAGES),
+        (GRIFFON_FULL_SIZE_STAGES, GRIFFON_STAGES),
+    ):
         assert [(s.trains, s.tasks, s.share) for s in paper] == [
             (s.trains, s.tasks, s.share) for s in plain
         ]
@@ -151,8 +166,8 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
 def test_every_preset_has_its_own_stages():
     paper = {"small", "ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336"}
     assert set(STAGES) == paper | {"griffon-v2-13b", "tiny", "tiny-griffon", "tiny-unfrozen"}
-    assert all(STAGES[name] == PAPER_FERRET for name in paper)
-    assert STAGES["griffon-v2-13b"] == PAPER_GRIFFON
+    assert all(STAGES[name] == FERRET_FULL_SIZE_STAGES for name in paper)
+    assert STAGES["griffon-v2-13b"] == GRIFFON_FULL_SIZE_STAGES
     assert STAGES["tiny"] == TINY_STAGES
     assert STAGES["tiny-griffon"] == TINY_GRIFFON_STAGES
     *first, last = STAGES["tiny-unfrozen"]
@@ -183,7 +198,7 @@ def test_tiny_configuration_follows_its_towers(parts):
     assert image != region
     clip = make_tiny_clip_config(32, 2, image_size=192, patch_size=16)
     dino = make_tiny_dino_config(64, 2, image_size=96, patch_size=8)
-    config = tiny_config(clip, dino, llm, tokenizer)
+    config = make_tiny_config(clip, dino, llm, tokenizer)
     assert config.merge == 2  # 192 pixels of 16: 12 patches a side become 6 tokens
     assert tuple(config.global_view) == tuple(config.local_view) == (192, 192)
     assert config.projector_dim == 64 and config.fusion == "local"
@@ -195,8 +210,8 @@ def test_tiny_configuration_follows_its_towers(parts):
     )
     assert config.text_config.hidden_size == 64
     small = make_tiny_clip_config(32, 2, image_size=64, patch_size=16)
-    assert tiny_config(small, dino, llm, tokenizer).merge == 1  # 4 patches stay 4
-    changed = tiny_config(clip, dino, llm, tokenizer, dict(merge=3, fusion="sum"))
+    assert make_tiny_config(small, dino, llm, tokenizer).merge == 1  # 4 patches stay 4
+    changed = make_tiny_config(clip, dino, llm, tokenizer, dict(merge=3, fusion="sum"))
     assert (changed.merge, changed.fusion) == (3, "sum")
 
 
@@ -207,7 +222,7 @@ def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
     before = len(tokenizer)
     clip = make_tiny_clip_config(64, 2, image_size=192, patch_size=16)
     dino = make_tiny_dino_config(32, 2, image_size=96, patch_size=16)
-    config = tiny_griffon_config(clip, dino, llm, tokenizer)
+    config = make_tiny_griffon_config(clip, dino, llm, tokenizer)
     assert tuple(config.direct_view) == (192, 192) and tuple(config.global_view) == (96, 96)
     assert config.resolution == "direct" and config.projector == "conv"
     assert config.style == "griffon" and config.region_features is False
@@ -218,7 +233,7 @@ def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
     ids = [config.image_token_id, config.region_token_id, config.crop_token_id]
     assert ids == tokenizer.convert_tokens_to_ids(words) and len(set(ids)) == 3
     assert config.text_config.vocab_size == len(tokenizer) == before + 1
-    assert tiny_griffon_config(clip, dino, llm, tokenizer, dict(merge=2)).merge == 2
+    assert make_tiny_griffon_config(clip, dino, llm, tokenizer, dict(merge=2)).merge == 2
 
 
 # Models
@@ -331,20 +346,20 @@ def test_the_model_after_each_stage():
     "Stage n's file holds what stages 1 to n changed; all else is as in the beginning."
     begun = start_model(seed=0)[0].state_dict()
     for number in (0, 1, 2):
-        found = stage_model(number)[0].state_dict()
+        found = load_stage_model(number)[0].state_dict()
         learned = {}
         if number:
             learned = load_file(WEIGHTS / "tiny-stages" / f"stage-{number}.safetensors")
             assert any(not torch.equal(begun[k], v.float()) for k, v in learned.items())
         assert equal(found, {**begun, **learned})
     whole = load_file(WEIGHTS / "tiny" / "model.safetensors")
-    found = stage_model(3)[0].state_dict()
+    found = load_stage_model(3)[0].state_dict()
     shared = [k for k in whole if k in found]  # DINOv2's layers have other names in files
     assert len(shared) > 100
     assert all(torch.equal(found[k], whole[k].float()) for k in shared)
     for number in (-1, 4):
         with pytest.raises(ValueError, match="stage"):
-            stage_model(number)
+            load_stage_model(number)
 
 
 def learning(model):
@@ -395,8 +410,8 @@ def test_the_local_projector_becomes_a_copy_of_the_global_one(random_model):
 
 def test_a_stages_resolution_changes_a_copy_of_the_processor(random_model):
     _, processor = random_model
-    fixed = stage_processor(processor, Stage("I", (), {}, 1, resolution="fixed"))
-    own = stage_processor(processor, Stage("II", (), {}, 1))
+    fixed = make_stage_processor(processor, Stage("I", (), {}, 1, resolution="fixed"))
+    own = make_stage_processor(processor, Stage("II", (), {}, 1))
     assert (fixed.config.resolution, own.config.resolution) == ("fixed", "anyres")
     assert processor.config.resolution == "anyres" and fixed.tokenizer is processor.tokenizer
 
@@ -405,7 +420,7 @@ def test_groups_have_rates_and_decay_for_matrices_alone(random_model):
     model, _ = random_model
     stage = Stage("I", ("global_projector", "sampler"), {}, 1, lr=4e-3, slow=dict(sampler=0.25))
     prepare_stage(model, stage)
-    groups = parameter_groups(model, stage)
+    groups = make_parameter_groups(model, stage)
     found = {(g["name"], g["weight_decay"]): g for g in groups}
     assert set(found) == {(n, d) for n in stage.trains for d in (0.01, 0.0)} and len(groups) == 4
     assert {n: g["lr"] for (n, _), g in found.items()} == dict(global_projector=4e-3, sampler=1e-3)
@@ -416,7 +431,7 @@ def test_groups_have_rates_and_decay_for_matrices_alone(random_model):
         [id(p) for p in matrices],
         [id(p) for p in vectors],
     ]
-    assert {g["weight_decay"] for g in parameter_groups(model, stage, 0.3)} == {0.3, 0.0}
+    assert {g["weight_decay"] for g in make_parameter_groups(model, stage, 0.3)} == {0.3, 0.0}
 
 
 # Alignment
@@ -437,7 +452,7 @@ def test_scenes_to_align_with_are_crowded_but_every_third(random_model):
 def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
     "Every cell with an owner overlaps its owner's box, in the tile and the place it stands for."
     model, processor = random_model
-    found, shares, edges = patch_things(model, processor, ("global", "local"), n=2, seed=30)
+    found, shares, edges = collect_patches(model, processor, ("global", "local"), n=2, seed=30)
     scenes = [make_scene(30, 384, "train"), make_scene(31, 384, "crowd")]
     things = [o for s in scenes for o in s.objects]
     assert len(edges) == len(shares) == 1 + len(things) and torch.equal(edges[0], torch.zeros(4))
@@ -472,12 +487,12 @@ def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
 
 def test_cells_with_and_without_a_thing():
     owners = torch.tensor([[[0, 3], [0, 0]], [[1, 0], [2, 0]]])
-    held, empty = with_and_without(owners)
+    held, empty = separate_cells(owners)
     assert held.tolist() == [1, 4, 6] and empty.tolist() == [0, 2, 3, 5, 7]
 
 
 def test_how_many_cells_and_views_a_step_draws():
-    assert alignment.WHOLE_VIEWS == 12 and alignment.CELLS == (768, 256)
+    assert alignment.VIEWS_PER_STEP == 12 and alignment.CELLS_PER_STEP == (768, 256)
 
 
 @pytest.fixture
@@ -511,7 +526,7 @@ def two_kinds_of_cells(monkeypatch, vocabulary, zero_channel=None):
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"local": (maps, owners, (1, 1))}
     monkeypatch.setattr(
-        "ferretlite.training.alignment.patch_things", lambda *args: (found, shares, edges)
+        "ferretlite.training.alignment.collect_patches", lambda *args: (found, shares, edges)
     )
     return full.float(), empty.float(), shares, edges
 
@@ -522,7 +537,7 @@ def test_alignments_loss_in_numbers(placeless, monkeypatch):
     """
     words = placeless.get_input_embeddings().weight.detach()
     full, empty, shares, edges = two_kinds_of_cells(monkeypatch, len(words))
-    wanted = thing_vectors(shares, edges, torch.zeros_like(edges), words)[1]
+    wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), words)[1]
     with torch.no_grad():
         told, nothing = (placeless.local_projector(v) for v in (full, empty))
         scores = (5 * words @ told).log_softmax(0)
@@ -560,7 +575,7 @@ def test_by_default_alignment_takes_three_hundred_scenes_and_a_thousand_steps(
         asked.append((sides, n, seed))
         raise InterruptedError
 
-    monkeypatch.setattr("ferretlite.training.alignment.patch_things", stop)
+    monkeypatch.setattr("ferretlite.training.alignment.collect_patches", stop)
     with pytest.raises(InterruptedError):
         align_projectors(placeless, None, ("global_projector", "local_projector"))
     assert asked == [(("global", "local"), 300, 0)]
@@ -578,10 +593,10 @@ def test_a_projector_that_joins_cells_learns_which_view_shows_what(griffon_model
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"global": (cells, owners, (1, 1))}
     monkeypatch.setattr(
-        "ferretlite.training.alignment.patch_things", lambda *args: (found, shares, edges)
+        "ferretlite.training.alignment.collect_patches", lambda *args: (found, shares, edges)
     )
     align_projectors(model, None, ("global_projector",), steps=40)
-    wanted = thing_vectors(shares, edges, torch.zeros_like(edges), words)[1]
+    wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), words)[1]
     with torch.no_grad():
         places = model.place_cells((5, 5), (1, 1))
         told, nothing = model.global_projector(cells.float(), places)[:, 2, 2]

@@ -10,17 +10,17 @@ from PIL import Image
 from ferretlite.common.files import WEIGHTS
 from ferretlite.evaluation import studies
 from ferretlite.evaluation.studies import (
-    ARMS,
-    CLAIMS,
-    SHARED,
+    RESOLUTION_ARMS,
+    RESOLUTION_CLAIMS,
+    RESOLUTION_SETTINGS,
     STUDIES,
-    TOKENS_OR_SIZE,
+    TOKEN_CLAIMS,
     ask_by_size,
-    costs,
-    shares,
-    start_key,
+    hash_start_weights,
+    measure_costs,
+    summarise_answers,
 )
-from ferretlite.evaluation.suites import questions_about
+from ferretlite.evaluation.suites import make_questions
 from ferretlite.model.inference import Answer
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
@@ -30,7 +30,7 @@ from ferretlite.training.stages import STAGES
 
 def test_arms_as_published():
     one = dict(local_tower=None, fusion="sum")
-    assert ARMS == {
+    assert RESOLUTION_ARMS == {
         "fixed": dict(preset="tiny", config=dict(one, resolution="fixed")),
         "direct": dict(preset="tiny", config=dict(one, resolution="direct")),
         "any": dict(preset="tiny", config=dict(one, resolution="anyres")),
@@ -39,15 +39,20 @@ def test_arms_as_published():
         "fixed, 144 tokens": dict(preset="tiny", config=dict(one, resolution="fixed", merge=1)),
         "direct, 36 tokens": dict(preset="tiny", config=dict(one, resolution="direct", merge=4)),
     }
-    assert {k: v for k, v in SHARED.items() if k != "start"} == dict(
+    assert {k: v for k, v in RESOLUTION_SETTINGS.items() if k != "start"} == dict(
         study="resolution", tower="local", samples=5008, scenes=300
     )
     assert list(STUDIES) == ["resolution"]
-    assert STUDIES["resolution"] == (ARMS, SHARED, CLAIMS + TOKENS_OR_SIZE, studies.train_and_ask)
+    assert STUDIES["resolution"] == (
+        RESOLUTION_ARMS,
+        RESOLUTION_SETTINGS,
+        RESOLUTION_CLAIMS + TOKEN_CLAIMS,
+        studies.train_and_ask,
+    )
 
 
 def test_claims_as_published():
-    rows = [(c.arm, c.against, c.metric) for c in CLAIMS]
+    rows = [(c.arm, c.against, c.metric) for c in RESOLUTION_CLAIMS]
     assert rows == [
         ("direct", "fixed", "test rec"),
         ("any", "direct", "test rec"),
@@ -65,16 +70,16 @@ def test_claims_as_published():
         ("direct", "fixed, 144 tokens"),
         ("direct", "direct, 36 tokens"),
     ]
-    rows = [(c.arm, c.against, c.metric) for c in TOKENS_OR_SIZE]
+    rows = [(c.arm, c.against, c.metric) for c in TOKEN_CLAIMS]
     assert rows == [(*pair, metric) for metric in ("test rec", "test name") for pair in pairs]
-    assert [c.text.split(" in ")[-1] for c in TOKENS_OR_SIZE] == ["finding"] * 4 + ["naming"] * 4
-    assert [c.text.split(":")[0] for c in TOKENS_OR_SIZE[:4]] == [
+    assert [c.text.split(" in ")[-1] for c in TOKEN_CLAIMS] == ["finding"] * 4 + ["naming"] * 4
+    assert [c.text.split(":")[0] for c in TOKEN_CLAIMS[:4]] == [
         "tokens alone",
         "size alone",
         "size at equal tokens",
         "tokens at equal size",
     ]
-    assert all((c.at_least, c.beyond) == (0.0, None) for c in CLAIMS + TOKENS_OR_SIZE)
+    assert all((c.at_least, c.beyond) == (0.0, None) for c in RESOLUTION_CLAIMS + TOKEN_CLAIMS)
 
 
 def test_the_start_is_weights_and_stages():
@@ -82,7 +87,7 @@ def test_the_start_is_weights_and_stages():
         data = (WEIGHTS / "tiny-lm/model.safetensors").read_bytes()
         data += (WEIGHTS / f"tiny-towers/{tower}/model.safetensors").read_bytes()
         data += repr([STAGES["tiny"], STAGES["tiny-unfrozen"]]).encode()
-        assert start_key(tower) == hashlib.sha256(data).hexdigest()[:12]
+        assert hash_start_weights(tower) == hashlib.sha256(data).hexdigest()[:12]
 
 
 # -- asking
@@ -104,7 +109,7 @@ def questions(n, split="test"):
     return [
         q
         for i, s in enumerate(scenes)
-        for q in questions_about(s, f"0 {split} {i}", ("rec", "name"))
+        for q in make_questions(s, f"0 {split} {i}", ("rec", "name"))
     ]
 
 
@@ -166,7 +171,7 @@ def test_shares_by_task_and_size():
         ["test", "name", 9.0, "small", 0],
         ["blurred", "rec", 9.0, "medium", 1],
     ]
-    assert shares(rows) == {
+    assert summarise_answers(rows) == {
         "test rec": pytest.approx(2 / 3),
         "test rec small": 0.5,
         "test rec large": 1,
@@ -175,7 +180,7 @@ def test_shares_by_task_and_size():
         "blurred rec": 1,
         "blurred rec medium": 1,
     }
-    assert shares([]) == {}
+    assert summarise_answers([]) == {}
 
 
 def test_costs_are_those_of_a_square_of_384_pixels(monkeypatch):
@@ -183,8 +188,8 @@ def test_costs_are_those_of_a_square_of_384_pixels(monkeypatch):
         assert config == "a configuration" and image.size == (384, 384)
         return dict(tokens=1, grid=(1, 2), gflop=2.5, prepare_ms=3, see_ms=4, mb=5)
 
-    monkeypatch.setattr(studies, "cost_of_seeing", cost)
-    assert costs("a configuration") == dict(tokens=1, gflop=2.5, see_ms=4, mb=5)
+    monkeypatch.setattr(studies, "measure_image_cost", cost)
+    assert measure_costs("a configuration") == dict(tokens=1, gflop=2.5, see_ms=4, mb=5)
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -219,12 +224,20 @@ def test_one_run_trains_an_arm_and_asks_it_four_times(monkeypatch, tmp_path, beg
     monkeypatch.setattr(studies, "Ferret", Loaded)
     monkeypatch.setattr(studies, "ask_by_size", ask)
     monkeypatch.setattr(
-        studies, "costs", lambda config: dict(tokens=7) if config == "its configuration" else None
+        studies,
+        "measure_costs",
+        lambda config: dict(tokens=7) if config == "its configuration" else None,
     )
-    settings = {**SHARED, **ARMS["any, towers learn"], "seed": 5, "scenes": 31, "samples": 99}
+    settings = {
+        **RESOLUTION_SETTINGS,
+        **RESOLUTION_ARMS["any, towers learn"],
+        "seed": 5,
+        "scenes": 31,
+        "samples": 99,
+    }
     found = studies.train_and_ask(settings, str(folder))
     assert calls == [
-        ("tiny-unfrozen", "all", folder, 99, 5, ARMS["any"]["config"], begun),
+        ("tiny-unfrozen", "all", folder, 99, 5, RESOLUTION_ARMS["any"]["config"], begun),
         ("test", 31, 1),
         ("large", 15, 1),
         ("test", 31, 2),
@@ -249,9 +262,15 @@ def test_one_run_trains_an_arm_and_asks_it_four_times(monkeypatch, tmp_path, beg
 def test_nothing_is_trained_from_another_start(monkeypatch, tmp_path):
     trained = []
     monkeypatch.setattr(studies, "train", lambda *arguments, **more: trained.append(arguments))
-    settings = {**SHARED, **ARMS["fixed"], "seed": 0, "start": start_key("global")}
+    settings = {
+        **RESOLUTION_SETTINGS,
+        **RESOLUTION_ARMS["fixed"],
+        "seed": 0,
+        "start": hash_start_weights("global"),
+    }
     with pytest.raises(
-        ValueError, match="and this package's weights and stages give " + start_key("local")
+        ValueError,
+        match="and this package's weights and stages give " + hash_start_weights("local"),
     ):
         studies.train_and_ask(settings, tmp_path / "run")
     assert trained == [] and not (tmp_path / "run").exists()

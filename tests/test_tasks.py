@@ -6,34 +6,34 @@ import re
 
 import pytest
 
-from ferretlite.regions.geometry import Box, Mask, Point, box_bins
+from ferretlite.regions.geometry import Box, Mask, Point, encode_box
 from ferretlite.regions.grammar import parse_groundings
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.descriptions import (
     Query,
     Relation,
-    attribute_query,
-    descriptions,
-    family,
-    relation_query,
-    rivals,
+    count_rivals,
+    draw_attribute_query,
+    draw_relation_query,
+    find_family,
+    list_descriptions,
 )
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
-from ferretlite.scenes.tasks import MOST, ORDERS, TASKS, raster_scan
+from ferretlite.scenes.tasks import BOX_ORDERS, MAX_DENSE_OBJECTS, TASKS, list_raster_scan
 from ferretlite.scenes.turns import (
     CROP,
     GRIFFON_WORDINGS,
-    SWITCH,
+    GROUNDING_SWITCH,
     WORDINGS,
     Crop,
     Turn,
-    inner_point,
-    plural,
-    say,
+    draw_inner_point,
+    make_plural,
+    write_prompt,
 )
 from ferretlite.scenes.world import (
     KINDS,
-    NOVEL,
+    NOVEL_KINDS,
     Phrase,
     Scene,
     SceneObject,
@@ -76,7 +76,7 @@ def photo(*names):
 
 def fits(thing, words):
     "An independent reading of a bare description: every word of it is true of the object."
-    for kind in sorted({thing.name, family(thing.name)}, key=len, reverse=True):
+    for kind in sorted({thing.name, find_family(thing.name)}, key=len, reverse=True):
         if re.search(rf"\b{kind}\b", words):
             rest = words.replace(kind, "", 1).split()
             return all(w in (thing.color, thing.fill, thing.text) for w in rest)
@@ -88,7 +88,7 @@ def fits(thing, words):
 
 def test_attribute_query_matches_exactly_one_object():
     for scene, rng in DRAWS:
-        found = attribute_query(scene, rng)
+        found = draw_attribute_query(scene, rng)
         if found:
             assert [i for i, o in enumerate(scene.objects) if fits(o, found[0].phrase)] == [
                 found[1]
@@ -134,7 +134,7 @@ def clearly_not(relation, thing, anchor):
 def test_relations_are_true_by_their_margin_and_for_one_object_only():
     seen, eps = set(), 1e-6
     for scene, rng in DRAWS:
-        found = relation_query(scene, rng)
+        found = draw_relation_query(scene, rng)
         if not found:
             continue
         (query, target), things, short = found, scene.objects, min(scene.size)
@@ -189,15 +189,15 @@ def test_close_calls_select_nobody():
 
 def test_queries_match_by_subset_of_attributes():
     red, blue = star("red", "filled", 0, 0), star("blue", "outlined", 30, 0)
-    assert [q.phrase for q in descriptions(red)] == [
+    assert [q.phrase for q in list_descriptions(red)] == [
         "star",
         "red star",
         "filled star",
         "filled red star",
     ]
-    assert all(q.matches(red) for q in descriptions(red))
-    assert [q.matches(blue) for q in descriptions(red)] == [True, False, False, False]
-    assert rivals([red, blue, star("red", "filled", 0, 30, name="moon")], 0) == (1, 1)
+    assert all(q.matches(red) for q in list_descriptions(red))
+    assert [q.matches(blue) for q in list_descriptions(red)] == [True, False, False, False]
+    assert count_rivals([red, blue, star("red", "filled", 0, 30, name="moon")], 0) == (1, 1)
 
 
 # -- answers
@@ -242,7 +242,8 @@ def test_phrase_gives_every_box_of_each_phrase_once():
             fitting = [
                 o.box
                 for o in scene.objects
-                if fits(o, g.name) or any(plural(q.phrase) == g.name for q in descriptions(o))
+                if fits(o, g.name)
+                or any(make_plural(q.phrase) == g.name for q in list_descriptions(o))
             ]
             assert {tuple(b.list()) for b in fitting} == {tuple(b.list()) for b in g.boxes}, (
                 turn.answer
@@ -260,7 +261,10 @@ def test_dense_detection_runs_in_raster_order_of_its_own_text():
 
 def test_dense_answers_keep_the_twelve_largest():
     crowd = [star("red", "filled", 2 * i, 90 - 3 * i, side=1 + i) for i in range(15)]
-    assert sorted(raster_scan(crowd, (300, 300))) == list(range(3, 15)) and MOST == 12
+    assert (
+        sorted(list_raster_scan(crowd, (300, 300))) == list(range(3, 15))
+        and MAX_DENSE_OBJECTS == 12
+    )
 
 
 def test_dense_referring_names_each_region():
@@ -284,7 +288,7 @@ def test_count_answers_are_true_and_cover_zero_to_ten():
         assert turn.answer.endswith(f"{n} in all") and n == turn.meta["n"] == len(pointed) == len(
             turn.meta["groundings"]
         ), turn.prompt
-        lefts = [box_bins(b, scene.size)[0] for b in pointed]
+        lefts = [encode_box(b, scene.size)[0] for b in pointed]
         assert lefts == sorted(lefts) and re.findall(r"(\d+): ", turn.answer) == [
             str(k + 1) for k in range(n)
         ], turn.answer  # from left to right, counted aloud
@@ -319,8 +323,8 @@ def test_word_answers_with_the_letters():
 
 def test_grounded_caption_is_the_caption_with_boxes():
     for scene, turn in asked("grounded_caption"):
-        assert turn.prompt.endswith("\n" + SWITCH)
-        if len(scene.objects) <= MOST:
+        assert turn.prompt.endswith("\n" + GROUNDING_SWITCH)
+        if len(scene.objects) <= MAX_DENSE_OBJECTS:
             assert re.sub(r" \[[^]]*\]", "", turn.answer) == scene.caption
 
 
@@ -333,7 +337,7 @@ def test_prompts_of_the_paper_are_exact():
     def canonical(task):
         return TASKS[task](scene, random.Random(0), 0).prompt
 
-    assert SWITCH == "Include the coordinates for each mentioned object."
+    assert GROUNDING_SWITCH == "Include the coordinates for each mentioned object."
     assert (
         canonical("dense_referring")
         == "Please classify the objects in the following locations. 1: <region>, 2: <region>."
@@ -343,15 +347,15 @@ def test_prompts_of_the_paper_are_exact():
         == "Please localize visible objects in the image in a raster scan order."
     )
     assert (
-        say("rec", query="the red umbrella")
+        write_prompt("rec", query="the red umbrella")
         == "What is the location of the red umbrella in the image?"
     )
     assert (
-        say("phrase", queries="the cat, the dog", listed="")
+        write_prompt("phrase", queries="the cat, the dog", listed="")
         == "What are the locations of the cat, the dog?"
     )
     assert (
-        say("choose", a="cat", b="dog", an_a="", an_b="")
+        write_prompt("choose", a="cat", b="dog", an_a="", an_b="")
         == "Is the object <region> of the image a cat or a dog?"
     )
 
@@ -387,7 +391,7 @@ def test_a_turn_with_a_missing_region_is_refused():
 def test_points_lie_on_their_objects():
     for scene, rng in DRAWS:
         thing = rng.choice(scene.objects)
-        p = inner_point(thing, scene.size, rng)
+        p = draw_inner_point(thing, scene.size, rng)
         assert thing.mask.to_mask(*scene.size)[int(p.y), int(p.x)]
 
 
@@ -411,8 +415,8 @@ def test_plurals():
         "person": "people",
         "red mouse": "red mice",
     }
-    assert {k: plural(k) for k in known} == known
-    assert len({plural(k) for k in KINDS}) == len(KINDS)
+    assert {k: make_plural(k) for k in known} == known
+    assert len({make_plural(k) for k in KINDS}) == len(KINDS)
 
 
 # -- conversations
@@ -600,7 +604,7 @@ def test_six_wordings_a_task_that_mean_the_same():
 
 
 def test_order_is_a_switch():
-    assert set(ORDERS) == {"left", "raster"}
+    assert set(BOX_ORDERS) == {"left", "raster"}
     for scene, _rng in DRAWS[:12]:
         left, raster = (
             GRIFFON_TASKS["find_set"](scene, random.Random(5), 0, order)
@@ -616,7 +620,7 @@ def test_a_conversation_hands_its_order_to_every_griffon_task_and_draws_nothing_
     ordered, moved = {"find", "find_set", "find_phrases", "search"}, set()
     mixture = dict.fromkeys([*GRIFFON_TASKS, "rec", "count"], 1)
     for number, scene in enumerate(SCENES):
-        dice = {order: random.Random(number) for order in ORDERS}
+        dice = {order: random.Random(number) for order in BOX_ORDERS}
         left, raster = (
             make_conversation(scene, mixture, dice[order], 7, order=order).turns
             for order in ("left", "raster")
@@ -630,8 +634,8 @@ def test_a_conversation_hands_its_order_to_every_griffon_task_and_draws_nothing_
                 continue
             boxes = [g.boxes[0] for g in a.meta["groundings"]]
             assert [g.boxes[0] for g in b.meta["groundings"]] == sorted(
-                boxes, key=ORDERS["raster"]
-            ) and boxes == sorted(boxes, key=ORDERS["left"])
+                boxes, key=BOX_ORDERS["raster"]
+            ) and boxes == sorted(boxes, key=BOX_ORDERS["left"])
             tops = [box.y1 for _, box in boxes_of(b, scene.size)]  # as it is written
             assert tops == sorted(tops)
             if a.answer != b.answer:
@@ -702,13 +706,13 @@ def test_data_without_attributes_poses_griffons_questions_too():
 def test_novel_kinds_are_never_named_but_can_be_shown():
     for s in range(5):
         scene = make_scene(s, 160, "novel")
-        assert {o.name for o in scene.objects} & set(NOVEL) and not any(
+        assert {o.name for o in scene.objects} & set(NOVEL_KINDS) and not any(
             o.text for o in scene.objects
         )
-    assert not any(o.name in NOVEL for scene in SCENES for o in scene.objects)
+    assert not any(o.name in NOVEL_KINDS for scene in SCENES for o in scene.objects)
     assert make_example("novel 3", 1).size == (96, 96) and len(
-        set(NOVEL.values()) | set(KINDS.values())
-    ) == len(NOVEL) + len(KINDS)
+        set(NOVEL_KINDS.values()) | set(KINDS.values())
+    ) == len(NOVEL_KINDS) + len(KINDS)
 
 
 def test_scenes_and_examples_say_what_they_cannot_draw():

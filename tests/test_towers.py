@@ -38,8 +38,14 @@ from transformers import (
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.model.tokens import IMAGE, REGION, corpus, prompt_ids
-from ferretlite.model.towers import HUB, PAPER_SIZES, grow_tokenizer, load_tower, paper_config
+from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn, make_corpus
+from ferretlite.model.towers import (
+    HUB_PRESETS,
+    PAPER_SIZES,
+    load_chat_tokenizer,
+    load_tower,
+    paper_config,
+)
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.world import make_scene
 
@@ -110,7 +116,7 @@ def tokenizer_of(family):
     core.decoder = decoders.Metaspace() if pieces else decoders.ByteLevel()
     alphabet = list(map(chr, range(32, 127))) if pieces else pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        [*corpus(8), "USER ASSISTANT user assistant INST"],
+        [*make_corpus(8), "USER ASSISTANT user assistant INST"],
         trainers.BpeTrainer(
             vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         ),
@@ -217,7 +223,7 @@ def test_a_model_of_any_families_sees_speaks_learns_and_comes_back(
         )
     old = len(tokenizer_of(llm))
     assert (
-        words.convert_tokens_to_ids([IMAGE, REGION])
+        words.convert_tokens_to_ids([IMAGE_TOKEN, REGION_TOKEN])
         == [old, old + 1]
         == [model.config.image_token_id, model.config.region_token_id]
         and model.config.text_config.vocab_size == old + 2
@@ -227,7 +233,7 @@ def test_a_model_of_any_families_sees_speaks_learns_and_comes_back(
         first.get_input_embeddings().weight.mean(0).expand(2, -1),
         atol=1e-6,
     )
-    told = words.decode(prompt_ids(words, "What?"), skip_special_tokens=False)
+    told = words.decode(encode_user_turn(words, "What?"), skip_special_tokens=False)
     assert (
         re.sub(r"\s+", "", told) == re.sub(r"\s+", "", MARKS.get(llm, CHATML))
         and len({words.bos_token_id, words.eos_token_id, None}) == 3
@@ -293,7 +299,7 @@ def test_griffon_is_put_together_of_one_tower_and_an_encoder_of_crops(checkpoint
         )
     )
     assert (
-        "[INST] What?" in processor.tokenizer.decode(prompt_ids(processor.tokenizer, "What?"))
+        "[INST] What?" in processor.tokenizer.decode(encode_user_turn(processor.tokenizer, "What?"))
         and model.config.crop_token_id == len(processor.tokenizer) - 1
     )
     scene = make_scene(3, 150)
@@ -317,13 +323,13 @@ def test_what_is_no_tower_is_refused_in_a_sentence(checkpoints, tmp_path):
     with pytest.raises(ValueError, match="expected global_tower and llm"):
         FerretForConditionalGeneration.from_towers(checkpoints / "clip")
     with pytest.raises(ValueError, match="Unknown chat family 'latin'"):
-        grow_tokenizer(checkpoints / "vicuna", "latin")
+        load_chat_tokenizer(checkpoints / "vicuna", "latin")
 
 
 def test_a_grown_tokenizer_grows_no_further(checkpoints, tmp_path):
-    grown = grow_tokenizer(checkpoints / "qwen2")
+    grown = load_chat_tokenizer(checkpoints / "qwen2")
     grown.save_pretrained(tmp_path)
-    again = grow_tokenizer(tmp_path)
+    again = load_chat_tokenizer(tmp_path)
     assert (
         again.get_vocab() == grown.get_vocab()
         and again.chat_template == grown.chat_template
@@ -342,7 +348,7 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
     config, asked = paper_config(name), []
 
     class Words:  # a tokenizer of the right size
-        all_special_tokens = [IMAGE, REGION, "<crop_fea>"]
+        all_special_tokens = [IMAGE_TOKEN, REGION_TOKEN, "<crop_fea>"]
 
         def convert_tokens_to_ids(self, tokens):
             return [config.image_token_id, config.region_token_id, config.crop_token_id][
@@ -353,7 +359,7 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
         asked.append(str(place))
         part = (
             config.crop_tower
-            if place == HUB[name].get("crop_tower")
+            if place == HUB_PRESETS[name].get("crop_tower")
             else config.local_tower
             if "dino" in place
             else config.global_tower
@@ -376,9 +382,9 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
         monkeypatch.setattr(module, function, stand_in)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
     with torch.device("meta"):
-        model = FerretForConditionalGeneration.from_towers(**HUB[name])
+        model = FerretForConditionalGeneration.from_towers(**HUB_PRESETS[name])
     assert set(asked) == {
-        v for k, v in HUB[name].items() if k.endswith("tower") or k == "llm"
+        v for k, v in HUB_PRESETS[name].items() if k.endswith("tower") or k == "llm"
     } and all(re.fullmatch(r"[\w-]+/[\w.-]+", a) for a in asked)
     for key in (
         "resolution",
@@ -432,8 +438,8 @@ def test_a_real_language_model_speaks_and_stage_one_teaches_it_what_the_towers_s
     from tqdm.auto import tqdm
 
     from ferretlite.common.files import WEIGHTS
-    from ferretlite.training.stages import FERRET_STAGES, stage_processor
-    from ferretlite.training.trainer import run_stage, stage_data
+    from ferretlite.training.stages import FERRET_STAGES, make_stage_processor
+    from ferretlite.training.trainer import make_stage_data, run_stage
 
     torch.manual_seed(0)
     model = FerretForConditionalGeneration.from_towers(
@@ -446,7 +452,7 @@ def test_a_real_language_model_speaks_and_stage_one_teaches_it_what_the_towers_s
     processor = FerretProcessor.for_model(model, smollm)
     words = processor.tokenizer
     asked = torch.tensor(
-        [[words.bos_token_id] + prompt_ids(words, "What is the capital of France?")]
+        [[words.bos_token_id] + encode_user_turn(words, "What is the capital of France?")]
     )
     said = words.decode(
         model.generate(
@@ -461,8 +467,8 @@ def test_a_real_language_model_speaks_and_stage_one_teaches_it_what_the_towers_s
     assert "Paris" in said
     before = copy.deepcopy(model.language_model.state_dict())
     stage = replace(FERRET_STAGES[0], batch_size=2, lr=3e-3)
-    data = stage_data(stage, 4, 7, 1)
-    batch = Collator(stage_processor(processor, stage))([data[i] for i in range(4)])
+    data = make_stage_data(stage, 4, 7, 1)
+    batch = Collator(make_stage_processor(processor, stage))([data[i] for i in range(4)])
     batch.pop("ids")  # captions of other scenes
 
     def loss():

@@ -17,20 +17,20 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import tiny_llama_config
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.training import trainer
-from ferretlite.training.distributed import ByLength, Options
+from ferretlite.training.distributed import LengthGroupedDataset, RunOptions
 from ferretlite.training.stages import Stage, prepare_stage
 from ferretlite.training.trainer import (
     MOST_PICTURES,
+    StageProgress,
     StageTrainer,
-    Watch,
-    carried_out,
+    apply_options,
     choose_attention,
-    fitting_steps,
+    count_alignment_steps,
+    list_aligned_projectors,
+    make_stage_data,
+    make_stage_trainer,
+    make_training_arguments,
     run_stage,
-    stage_arguments,
-    stage_data,
-    stage_trainer,
-    used_projectors,
 )
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
@@ -54,14 +54,14 @@ class Bar:
 
 def test_a_stages_scenes_begin_at_a_number_of_its_own():
     "Seed 3, stage 2: the scenes from 320 million on."
-    data = stage_data(PLAIN, 5, 3, 2)
+    data = make_stage_data(PLAIN, 5, 3, 2)
     assert len(data) == 5 and data.scenes.seed == 320_000_000
     assert data.scenes[1].id == "train-320000001"
 
 
 def test_a_stages_questions_depend_on_its_seed_and_tasks():
     stage = replace(PLAIN, first=dict(count=1.0), first_share=0.2, others=dict(count=1.0))
-    data = stage_data(stage, 5, 7, 2)
+    data = make_stage_data(stage, 5, 7, 2)
     for i, tasks in ((0, dict(count=1.0)), (1, stage.tasks)):
         scene = data.scenes[i]
         assert scene.split == "count"
@@ -72,11 +72,11 @@ def test_a_stages_questions_depend_on_its_seed_and_tasks():
 
 def test_pictures_that_come_back_fill_the_samples():
     "Thirteen samples of two visits: seven pictures, then six of them again."
-    data = stage_data(replace(PLAIN, visits=2, others=dict(count=1.0)), 13, 0, 1)
+    data = make_stage_data(replace(PLAIN, visits=2, others=dict(count=1.0)), 13, 0, 1)
     assert isinstance(data.scenes, Revisited) and len(data) == 13
     ids = [data.scenes[i].id for i in range(13)]
     assert len(set(ids)) == 7 and ids[:6] == ids[7:] and ids[0] == "count-10000000"
-    assert len(stage_data(PLAIN, 13, 0, 1).scenes) == 13
+    assert len(make_stage_data(PLAIN, 13, 0, 1).scenes) == 13
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pictures_that_come_back_fill_the_samples():
 def test_how_many_pictures_are_kept_at_a_time(samples, sets, kept):
     "4992 pictures of four visits are 19,968 samples; sets are rounded to the nearest whole."
     assert MOST_PICTURES == 4992
-    scenes = stage_data(replace(PLAIN, visits=4), samples, 0, 1).scenes
+    scenes = make_stage_data(replace(PLAIN, visits=4), samples, 0, 1).scenes
     assert (scenes.at_once, len(scenes.scenes), scenes.rounds) == (kept, sets * kept, 4)
 
 
@@ -101,7 +101,7 @@ def test_how_many_pictures_are_kept_at_a_time(samples, sets, kept):
 
 def test_settings_of_a_stage(tmp_path):
     stage = replace(PLAIN, lr=7e-4)
-    found = stage_arguments(stage, tmp_path, 1200, 11)
+    found = make_training_arguments(stage, tmp_path, 1200, 11)
     assert Path(found.output_dir) == tmp_path and found.max_steps == 1200 and found.seed == 11
     assert (found.per_device_train_batch_size, found.gradient_accumulation_steps) == (16, 1)
     assert found.learning_rate == 7e-4 and found.lr_scheduler_type == "cosine"
@@ -120,7 +120,7 @@ def test_settings_of_a_stage(tmp_path):
 )
 def test_warmup_reports_and_saves_follow_the_steps(tmp_path, steps, warmup, logging, saving):
     "A tenth of the steps, at most 100; a quarter, at most 25; a twelfth, at least 20."
-    found = stage_arguments(PLAIN, tmp_path, steps, 0)
+    found = make_training_arguments(PLAIN, tmp_path, steps, 0)
     assert (found.warmup_steps, found.logging_steps, found.save_steps) == (warmup, logging, saving)
 
 
@@ -130,26 +130,30 @@ def test_warmup_reports_and_saves_follow_the_steps(tmp_path, steps, warmup, logg
 def test_a_step_is_divided_among_processes_and_parts(
     tmp_path, monkeypatch, size, at_once, each, parts
 ):
-    monkeypatch.setattr(trainer, "world", lambda: (0, size))
-    found = stage_arguments(PLAIN, tmp_path, 8, 0, Options(at_once=at_once, checkpointing=True))
+    monkeypatch.setattr(trainer, "read_world", lambda: (0, size))
+    found = make_training_arguments(
+        PLAIN, tmp_path, 8, 0, RunOptions(at_once=at_once, checkpointing=True)
+    )
     held = found.per_device_train_batch_size, found.gradient_accumulation_steps
     assert held == (each, parts) and found.activation_checkpointing
     assert found.ddp_find_unused_parameters == (size > 1)
     with pytest.raises(ValueError, match="expected a multiple of"):
-        stage_arguments(PLAIN, tmp_path, 8, 0, Options(at_once=32))
+        make_training_arguments(PLAIN, tmp_path, 8, 0, RunOptions(at_once=32))
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_half_precision_follows_the_machine(tmp_path, monkeypatch, fast):
     context = torch.autocast("cpu", torch.bfloat16, enabled=fast)
     monkeypatch.setattr(trainer, "autocast", lambda: context)
-    found = stage_arguments(PLAIN, tmp_path, 8, 0)
+    found = make_training_arguments(PLAIN, tmp_path, 8, 0)
     assert found.bf16 is fast and found.use_cpu is (not torch.cuda.is_available())
 
 
 def stepping(model, stage, out, **options):
     "A trainer of a stage that has no data."
-    return StageTrainer(model, stage_arguments(stage, out, 4, 0, Options(**options)), stage=stage)
+    return StageTrainer(
+        model, make_training_arguments(stage, out, 4, 0, RunOptions(**options)), stage=stage
+    )
 
 
 def test_the_optimiser_has_the_stages_rates(random_model, tmp_path):
@@ -199,7 +203,7 @@ def watched(parts):
                 p.mul_(10)
     model.language_model.set_attn_implementation("eager")
     stage = replace(PLAIN, look=0.4, batch_size=3, tasks=dict(rec=1.0, name=1.0))
-    data = stage_data(stage, 3, 0, 1)
+    data = make_stage_data(stage, 3, 0, 1)
     batch = Collator(FerretProcessor(config, tokenizer), look=True)([data[i] for i in range(3)])
     batch.pop("ids")
     return model, stage, batch
@@ -267,11 +271,11 @@ def test_randomness_of_a_step_depends_on_seed_and_step_alone(random_model, tmp_p
     model, _ = random_model
     steps = stepping(model, replace(PLAIN, batch_size=2), tmp_path)
     steps.args.seed, steps.state.global_step = 7, 5
-    monkeypatch.setattr(Trainer, "make_training_step", lambda *args, **kwargs: torch.rand(1))
+    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: torch.rand(1))
     drawn = steps.training_step(model, dict(ids=["a", "b"]))
     torch.manual_seed(7 * 1_000_003 + 5)
     assert torch.equal(drawn, torch.rand(1))
-    monkeypatch.setattr(Trainer, "make_training_step", lambda *a, **k: torch.tensor(float("inf")))
+    monkeypatch.setattr(Trainer, "training_step", lambda *a, **k: torch.tensor(float("inf")))
     with pytest.raises(ValueError, match="inf at step 5, in the batch of a, b"):
         steps.training_step(model, dict(ids=["a", "b"]))
 
@@ -280,7 +284,7 @@ def test_maps_are_kept_only_where_pictures_come_back(random_model, tmp_path, mon
     model, _ = random_model
     kept = []
     monkeypatch.setattr(StageTrainer, "keep_maps", lambda self, inputs, ids: kept.append(ids))
-    monkeypatch.setattr(Trainer, "make_training_step", lambda *args, **kwargs: torch.zeros(()))
+    monkeypatch.setattr(Trainer, "training_step", lambda *args, **kwargs: torch.zeros(()))
     for visits in (1, 2):
         steps = stepping(model, replace(PLAIN, visits=visits), tmp_path)
         steps.training_step(model, dict(ids=[visits]))
@@ -292,7 +296,7 @@ def test_maps_are_kept_only_where_pictures_come_back(random_model, tmp_path, mon
 
 def test_the_bar_counts_samples_and_shows_the_loss():
     bar = Bar()
-    watch = Watch(bar, 16, "II high-resolution")
+    watch = StageProgress(bar, 16, "II high-resolution")
     for _ in range(3):
         watch.on_step_end(None, TrainerState(), TrainerControl())
     watch.on_log(None, TrainerState(), TrainerControl(), dict(loss=1.23456))
@@ -315,46 +319,55 @@ def test_attention_is_plain_where_it_is_read_and_on_every_cpu(
 
 
 def test_three_steps_a_scene_align_and_six_thousand_at_most():
-    assert [fitting_steps(n) for n in (1, 300, 1999, 2000, 2001)] == [3, 900, 5997, 6000, 6000]
+    assert [count_alignment_steps(n) for n in (1, 300, 1999, 2000, 2001)] == [
+        3,
+        900,
+        5997,
+        6000,
+        6000,
+    ]
 
 
 def test_without_tiles_the_local_projector_is_not_aligned(random_model):
     _, processor = random_model
     stage = replace(PLAIN, align=("global_projector", "local_projector"))
-    assert used_projectors(processor, stage) == ("global_projector", "local_projector")
+    assert list_aligned_projectors(processor, stage) == ("global_projector", "local_projector")
     processor.config.resolution = "fixed"
-    assert used_projectors(processor, stage) == ("global_projector",)
+    assert list_aligned_projectors(processor, stage) == ("global_projector",)
 
 
 def test_pictures_come_once_where_maps_cannot_be_kept():
     stage = replace(PLAIN, visits=4, slow=dict(sampler=0.5, language_model=0.2))
-    slower = carried_out(stage, Options(slow=dict(language_model=0.1, global_tower=0.3)))
+    slower = apply_options(stage, RunOptions(slow=dict(language_model=0.1, global_tower=0.3)))
     assert slower.slow == dict(sampler=0.5, language_model=0.1, global_tower=0.3)
-    assert slower.visits == 4 == carried_out(stage, Options(lora=4)).visits
+    assert slower.visits == 4 == apply_options(stage, RunOptions(lora=4)).visits
     config = str(Path(__file__).parent.parent / "configs" / "fsdp.json")
-    for options in (Options(group=True), Options(fsdp=config), Options(deepspeed=config)):
-        assert carried_out(stage, options).visits == 1
-    assert carried_out(stage, Options(), from_files=True).visits == 1
+    for options in (RunOptions(group=True), RunOptions(fsdp=config), RunOptions(deepspeed=config)):
+        assert apply_options(stage, options).visits == 1
+    assert apply_options(stage, RunOptions(), from_files=True).visits == 1
 
 
 def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_path):
     model, processor = random_model
     bar = Bar()
     stage = replace(PLAIN, resolution="fixed", look=0.3)
-    made = stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
+    made = make_stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
     assert made.data_collator.most == 288 and made.data_collator.look is True
     assert made.data_collator.processor.config.resolution == "fixed"
     assert len(made.train_dataset) == 48 and made.train_dataset.scenes.seed == 520_000_000
     assert made.args.max_steps == 3 and made.args.seed == 5
-    watches = [c for c in made.callback_handler.callbacks if isinstance(c, Watch)]
+    watches = [c for c in made.callback_handler.callbacks if isinstance(c, StageProgress)]
     assert [(w.bar, w.batch_size, w.name) for w in watches] == [(bar, 16, "II plain")]
     assert not any(isinstance(c, PrinterCallback) for c in made.callback_handler.callbacks)
     order = list(made._get_train_sampler())
     assert order == list(range(48))  # samples come in order
-    grouped = stage_trainer(
-        model, processor, PLAIN, tmp_path, 3, 5, 2, bar, Options(group=True), ["a"] * 40
+    grouped = make_stage_trainer(
+        model, processor, PLAIN, tmp_path, 3, 5, 2, bar, RunOptions(group=True), ["a"] * 40
     )
-    assert isinstance(grouped.train_dataset, ByLength) and grouped.data_collator.most is None
+    assert (
+        isinstance(grouped.train_dataset, LengthGroupedDataset)
+        and grouped.data_collator.most is None
+    )
     held = grouped.train_dataset
     assert (held.batch_size, held.window, held.seed) == (16, 128, 5)
     assert grouped.data_collator.look is False
@@ -379,7 +392,7 @@ def noted(monkeypatch):
     made = SimpleNamespace(train=train, state=SimpleNamespace(log_history=history))
     note("align_projectors")
     note("prepare_stage")
-    note("stage_trainer", made)
+    note("make_stage_trainer", made)
     return seen
 
 
@@ -389,7 +402,7 @@ def test_a_stage_aligns_its_projectors_first(random_model, noted, tmp_path):
     stage = replace(PLAIN, align=("global_projector",), scenes=40)
     log, _ = run_stage(model, processor, stage, tmp_path, 9, 3, 2, bar, True)
     assert noted["align_projectors"] == (("global_projector",), 40, 30_000, 120)
-    assert noted["stage_trainer"][1:5] == (tmp_path, 9, 3, 2)
+    assert noted["make_stage_trainer"][1:5] == (tmp_path, 9, 3, 2)
     assert noted["resumed"] is None and bar.n == 0
     assert log == [(1, 2.5), (2, 1.5)]
 
@@ -417,7 +430,7 @@ def test_adapters_are_added_where_the_language_model_learns(
     monkeypatch.setattr(trainer, "add_adapters", lambda *args: seen.append(args[1:]))
     monkeypatch.setattr(trainer, "merge_adapters", lambda model: seen.append("merged"))
     stage = replace(PLAIN, trains=trains)
-    run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar(), options=Options(lora=lora))
+    run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar(), options=RunOptions(lora=lora))
     assert seen == ([(2, 32), "merged"] if added else [])
 
 
@@ -437,13 +450,13 @@ def test_the_language_model_is_compiled_where_that_was_asked_for(
 def test_data_from_files_are_shown_once_and_whole(random_model, noted, tmp_path):
     model, processor = random_model
     stage = replace(PLAIN, visits=4)
-    options = Options(slow=dict(sampler=0.5))
+    options = RunOptions(slow=dict(sampler=0.5))
     run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar(), options=options, data="files")
-    told, *_, given, data = noted["stage_trainer"]
+    told, *_, given, data = noted["make_stage_trainer"]
     assert (told.visits, told.slow, given, data) == (1, dict(sampler=0.5), options, "files")
     assert noted["prepare_stage"] == ()
     run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar())
-    assert noted["stage_trainer"][0].visits == 4
+    assert noted["make_stage_trainer"][0].visits == 4
 
 
 def test_logs_go_beside_the_stages_folders(random_model, tmp_path, monkeypatch):
@@ -451,12 +464,14 @@ def test_logs_go_beside_the_stages_folders(random_model, tmp_path, monkeypatch):
     model, processor = random_model
     asked = []
     callback = TrainerCallback()
-    monkeypatch.setattr(trainer, "board", lambda folder: asked.append(folder) or callback)
-    place, options = tmp_path / "stage-2" / "checkpoints", Options(tensorboard=True)
-    made = stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    monkeypatch.setattr(
+        trainer, "make_tensorboard_callback", lambda folder: asked.append(folder) or callback
+    )
+    place, options = tmp_path / "stage-2" / "checkpoints", RunOptions(tensorboard=True)
+    made = make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
     assert asked == [tmp_path / "logs" / "stage-2"]
     assert callback in made.callback_handler.callbacks
-    stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar())
-    monkeypatch.setattr(trainer, "world", lambda: (1, 2))
-    stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar())
+    monkeypatch.setattr(trainer, "read_world", lambda: (1, 2))
+    make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
     assert len(asked) == 1

@@ -12,29 +12,34 @@ from ferretlite.data.batches import Collator
 from ferretlite.training import run as training
 from ferretlite.training.alignment import align_projectors
 from ferretlite.training.distributed import newest_checkpoint
-from ferretlite.training.run import chosen_stages, train
+from ferretlite.training.run import select_stages, train
 from ferretlite.training.speed import (
+    measure_seconds_per_sample,
+    measure_seconds_per_scene,
     plan_minutes,
     plan_steps,
-    seconds_per_sample,
-    seconds_per_scene,
 )
 from ferretlite.training.stages import (
+    FERRET_PARTS,
     FERRET_STAGES,
     GRIFFON_PARTS,
     GRIFFON_STAGES,
-    PARTS,
     STAGES,
     TINY_GRIFFON_STAGES,
     TINY_STAGES,
     copy_projector,
     load_model,
-    parameter_groups,
+    make_parameter_groups,
+    make_stage_processor,
     prepare_stage,
-    stage_processor,
     start_model,
 )
-from ferretlite.training.trainer import StageTrainer, run_stage, stage_arguments, stage_data
+from ferretlite.training.trainer import (
+    StageTrainer,
+    make_stage_data,
+    make_training_arguments,
+    run_stage,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +56,7 @@ def make_small(patch):
     patch.setitem(
         STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in TINY_STAGES)
     )
-    arguments = stage_arguments
+    arguments = make_training_arguments
 
     def often(*args):
         found = arguments(*args)
@@ -63,7 +68,7 @@ def make_small(patch):
         ) = 2, 1, 0, None
         return found
 
-    patch.setattr("ferretlite.training.trainer.stage_arguments", often)
+    patch.setattr("ferretlite.training.trainer.make_training_arguments", often)
 
 
 @pytest.fixture(autouse=True)
@@ -84,8 +89,8 @@ def die_at(monkeypatch, stage, step):
             raise Killed
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(StageTrainer, "make_training_step", step_or_die)
-    return lambda: monkeypatch.setattr(StageTrainer, "make_training_step", original)
+    monkeypatch.setattr(StageTrainer, "training_step", step_or_die)
+    return lambda: monkeypatch.setattr(StageTrainer, "training_step", original)
 
 
 def same(a, b):
@@ -108,7 +113,7 @@ STARTS = {s.name.split()[0]: s for s in FERRET_STAGES}
 MOVES = {
     "I": {"global_projector", "visual_position"},
     "II": {"global_projector", "local_projector", "visual_position", "sampler"},
-    "III": set(PARTS),
+    "III": set(FERRET_PARTS),
 }
 
 
@@ -122,12 +127,12 @@ def test_a_stage_changes_exactly_its_parts(random_model, name):
     )
     prepare_stage(model, stage)
     before = copy.deepcopy(model.state_dict())
-    data = stage_data(stage, 4, 0, 1)
-    batch = Collator(stage_processor(processor, stage))([data[i] for i in range(4)])
+    data = make_stage_data(stage, 4, 0, 1)
+    batch = Collator(make_stage_processor(processor, stage))([data[i] for i in range(4)])
     batch.pop("ids")
     model.train()(**batch).loss.backward()
     torch.optim.AdamW(
-        [{k: v for k, v in g.items() if k != "name"} for g in parameter_groups(model, stage)]
+        [{k: v for k, v in g.items() if k != "name"} for g in make_parameter_groups(model, stage)]
     ).step()
     ids = {id(p): part for part, params in model.parts().items() for p in params}
     for key, p in model.named_parameters():
@@ -153,17 +158,17 @@ def test_the_tiny_preset_keeps_its_towers_and_begins_with_names(begin, finished)
         start_model(begin["towers"], begin["lm"], 0)[0].parts(),
         load_model(finished)[0].parts(),
     )
-    for name in PARTS:
+    for name in FERRET_PARTS:
         moved = not all(torch.equal(a, b) for a, b in zip(before[name], after[name]))
         assert moved == (not name.endswith("tower")), name
-    data = stage_data(replace(TINY_STAGES[2], first_share=0.5), 8, 0, 3)
+    data = make_stage_data(replace(TINY_STAGES[2], first_share=0.5), 8, 0, 3)
     assert all({t.task for t in data[i].turns} == {"name"} for i in range(4)) and any(
         t.task != "name" for i in range(4, 8) for t in data[i].turns
     )
 
 
 def test_alignment_moves_projectors_towards_the_things(begin):
-    devices.sum_in_order()
+    devices.use_deterministic_sums()
     model, processor = start_model(begin["towers"], begin["lm"], 0)
     before = copy.deepcopy(model.state_dict())
     log = align_projectors(model, processor, ("local_projector",), n=2, steps=60)
@@ -194,8 +199,8 @@ def test_stage_one_leaves_the_local_projector_as_it_was(begin, finished):
 def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
     model, processor = random_model
     stage = replace(TINY_STAGES[2], batch_size=3, visits=2)
-    data, collate = stage_data(stage, 6, 0, 3), Collator(processor)
-    pixels = collate([stage_data(replace(stage, visits=1), 6, 0, 3)[i] for i in range(3)])
+    data, collate = make_stage_data(stage, 6, 0, 3), Collator(processor)
+    pixels = collate([make_stage_data(replace(stage, visits=1), 6, 0, 3)[i] for i in range(3)])
     trainer = StageTrainer.__new__(StageTrainer)
     trainer.model, trainer.kept = model.eval(), {}
     losses = []
@@ -225,7 +230,7 @@ def test_a_long_stage_shows_one_set_of_pictures_after_another_and_keeps_the_maps
     monkeypatch.setattr("ferretlite.training.trainer.MOST_PICTURES", 3)
     model, processor = random_model
     data, collate = (
-        stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3),
+        make_stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3),
         Collator(processor),
     )  # 13 visits: two sets of three, the last one until the end
     ids = [data[i].id for i in range(13)]
@@ -234,7 +239,7 @@ def test_a_long_stage_shows_one_set_of_pictures_after_another_and_keeps_the_maps
     )
     trainer, data = (
         StageTrainer.__new__(StageTrainer),
-        stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3),
+        make_stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3),
     )
     trainer.model, trainer.kept = model.eval(), {}
     for first in (0, 3, 6, 9):
@@ -248,9 +253,9 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)
     model.language_model.set_attn_implementation("eager")
     prepare_stage(model, stage)
-    batch = Collator(processor, look=True)([stage_data(stage, 8, 0, 3)[i] for i in range(4)])
+    batch = Collator(processor, look=True)([make_stage_data(stage, 8, 0, 3)[i] for i in range(4)])
     batch.pop("ids")
-    trainer = StageTrainer(model, stage_arguments(stage, tmp_path, 1, 0), stage=stage)
+    trainer = StageTrainer(model, make_training_arguments(stage, tmp_path, 1, 0), stage=stage)
 
     def loss_at(look):
         trainer.stage = replace(stage, look=look)
@@ -314,9 +319,9 @@ def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
     model, _ = random_model
     stage = replace(FERRET_STAGES[2], slow=dict(language_model=0.5))
     prepare_stage(model, stage)
-    groups = parameter_groups(model, stage)
+    groups = make_parameter_groups(model, stage)
     assert {g["name"]: g["lr"] / stage.lr for g in groups} == {
-        n: stage.slow.get(n, 1.0) for n in PARTS
+        n: stage.slow.get(n, 1.0) for n in FERRET_PARTS
     }
     assert all((g["weight_decay"] > 0) == all(p.ndim > 1 for p in g["params"]) for g in groups)
     assert sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
@@ -324,13 +329,13 @@ def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
 
 def test_stage_one_sees_the_whole_image_alone(random_model):
     model, processor = random_model
-    assert stage_processor(processor, FERRET_STAGES[0]).config.grid_for((192, 192)) == (0, 0)
+    assert make_stage_processor(processor, FERRET_STAGES[0]).config.grid_for((192, 192)) == (0, 0)
     assert processor.config.grid_for((192, 192)) == (2, 2) == model.config.grid_for((192, 192))
 
 
 def test_stages_and_seeds_share_no_scene():
     starts = sorted(
-        stage_data(s, 10, seed, n).scenes.seed
+        make_stage_data(s, 10, seed, n).scenes.seed
         for seed in range(3)
         for n, s in enumerate(FERRET_STAGES, 1)
     )
@@ -426,15 +431,17 @@ def test_one_stage_from_another_model(begin, finished, tmp_path):
     assert torch.equal(
         before.local_projector[0].weight, after.local_projector[0].weight
     ) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
-    assert chosen_stages("tiny", 2) == [1] and chosen_stages("tiny", "all") == [0, 1, 2]
+    assert select_stages("tiny", 2) == [1] and select_stages("tiny", "all") == [0, 1, 2]
 
 
 def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        training, "seconds_per_sample", lambda model, processor, stage, seed: 6.0
+        training, "measure_seconds_per_sample", lambda model, processor, stage, seed: 6.0
     )  # 10 samples a minute
     monkeypatch.setattr(
-        training, "seconds_per_scene", lambda model, processor, stage, seed: 3.0 * bool(stage.align)
+        training,
+        "measure_seconds_per_scene",
+        lambda model, processor, stage, seed: 3.0 * bool(stage.align),
     )
     revive = die_at(monkeypatch, "II", 0)
     with pytest.raises(Killed):
@@ -479,11 +486,11 @@ def test_plan_splits_samples_and_minutes_by_share():
 def test_measuring_leaves_the_model_alone(random_model):
     model, processor = random_model
     before = copy.deepcopy(model.state_dict())
-    assert seconds_per_sample(model, processor, STAGES["tiny"][0], 0, n=1) > 0
+    assert measure_seconds_per_sample(model, processor, STAGES["tiny"][0], 0, n=1) > 0
     assert (
-        seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=1)
+        measure_seconds_per_scene(model, processor, STAGES["tiny"][1], 0, n=1)
         > 0
-        == seconds_per_scene(model, processor, STAGES["tiny"][2], 0)
+        == measure_seconds_per_scene(model, processor, STAGES["tiny"][2], 0)
     )
     assert same(before, model.state_dict()) and all(p.grad is None for p in model.parameters())
 
@@ -529,7 +536,7 @@ def test_a_changed_configuration_is_trained_recorded_and_not_resumed_as_another(
 def test_towers_may_go_on_learning_slowly(begin, tmp_path, monkeypatch):
     stages = STAGES["tiny-unfrozen"]
     assert (
-        set(stages[-1].trains) == set(PARTS)
+        set(stages[-1].trains) == set(FERRET_PARTS)
         and stages[-1].visits == 1
         and stages[-1].slow["local_tower"] < 1
     )
@@ -625,4 +632,4 @@ def test_a_projector_that_joins_cells_is_aligned_on_whole_views(begin):
 
 def test_minutes_are_planned_for_pictures_in_questions_too(begin, small_griffon):
     model, processor = start_model(begin["towers"], begin["lm"], 0, preset="tiny-griffon")
-    assert seconds_per_sample(model, processor, STAGES["tiny-griffon"][1], 0, n=1) > 0
+    assert measure_seconds_per_sample(model, processor, STAGES["tiny-griffon"][1], 0, n=1) > 0

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from ferretlite.training import run as training
-from ferretlite.training.distributed import Options
+from ferretlite.training.distributed import RunOptions
 from ferretlite.training.run import (
+    _load_stage_data,
     begin_run,
-    chosen_stages,
     draw_losses,
     next_stage,
     open_run,
     plan_run,
     save_model,
     save_record,
-    told_data,
+    select_stages,
     train,
 )
 from ferretlite.training.stages import Stage
@@ -53,10 +53,10 @@ class Clock:
 
 
 def test_which_stages_are_meant():
-    assert chosen_stages("tiny", "all") == [0, 1, 2] and chosen_stages("tiny", "3") == [2]
+    assert select_stages("tiny", "all") == [0, 1, 2] and select_stages("tiny", "3") == [2]
     for stage in ("0", "4", "I"):
         with pytest.raises(ValueError, match="Unknown stage"):
-            chosen_stages("tiny", stage)
+            select_stages("tiny", stage)
 
 
 SETTINGS = dict(
@@ -137,9 +137,11 @@ def test_a_short_run_aligns_on_three_scenes_a_sample():
 def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, left):
     ".78 of the minutes, less .3 and the time that measuring took; a tenth at least."
     monkeypatch.setattr(
-        training, "seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
+        training, "measure_seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
     )
-    monkeypatch.setattr(training, "seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share)
+    monkeypatch.setattr(
+        training, "measure_seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share
+    )
     seen = []
     monkeypatch.setattr(training, "plan_minutes", lambda *args: seen.append(args) or "planned")
     stages = shared((1, 16, 300), (3, 16, 100))
@@ -151,8 +153,8 @@ def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, 
 
 def test_the_time_that_measuring_took_is_taken_off(monkeypatch):
     "Ten minutes, of which 90 seconds went by: .78 · 10 - 1.5 - .3 = 6."
-    monkeypatch.setattr(training, "seconds_per_sample", lambda *args: 1.0)
-    monkeypatch.setattr(training, "seconds_per_scene", lambda *args: 1.0)
+    monkeypatch.setattr(training, "measure_seconds_per_sample", lambda *args: 1.0)
+    monkeypatch.setattr(training, "measure_seconds_per_scene", lambda *args: 1.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
     monkeypatch.setattr(training, "plan_minutes", lambda stages, left, *args: left)
     assert plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
@@ -175,7 +177,7 @@ def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):
     assert next(model.parameters()).dtype == torch.float32
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["dtype"] == "float16" and (tmp_path / "model" / "tokenizer.json").exists()
-    monkeypatch.setattr(training, "world", lambda: (1, 2))
+    monkeypatch.setattr(training, "read_world", lambda: (1, 2))
     monkeypatch.setattr(training, "wait_for_all", lambda: None)
     save_record(tmp_path / "second.json", {})
     save_model(model, processor, tmp_path / "second")
@@ -213,9 +215,9 @@ def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
     _, processor = random_model
     seen = []
     monkeypatch.setattr(training, "read_recipe", lambda data: f"recipe of {data}")
-    monkeypatch.setattr(training, "mixture_dataset", lambda *args: seen.append(args) or "told")
-    assert told_data("m.json", "tiny", 7, 0, 48, processor) == "told"
-    assert told_data(None, "tiny", 7, 0, 48, processor) is None
+    monkeypatch.setattr(training, "make_mixture", lambda *args: seen.append(args) or "told")
+    assert _load_stage_data("m.json", "tiny", 7, 0, 48, processor) == "told"
+    assert _load_stage_data(None, "tiny", 7, 0, 48, processor) is None
     ((recipe, number, samples, seed, told),) = seen
     assert (recipe, number, samples, seed) == ("recipe of m.json", 1, 48, 7)
     assert told.config.resolution == "fixed"  # stage I shows the whole view alone
@@ -227,7 +229,7 @@ def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkey
     monkeypatch.setattr(training, "load_model", lambda folder: asked.append(folder) or (model, 1))
     bar = Bar()
     run = dict(done=["II plain"])
-    found = next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, Options())
+    found = next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, RunOptions())
     assert found == (model, 1) and bar.n == 144 and asked == [tmp_path / "stage-2"]
 
 
@@ -247,10 +249,10 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
     run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
     bar = Bar()
     next_stage(
-        model, processor, run, tmp_path, number, PLAIN, 9, bar, True, False, Options(), "data"
+        model, processor, run, tmp_path, number, PLAIN, 9, bar, True, False, RunOptions(), "data"
     )
     folder = tmp_path / f"stage-{number + 1}"
-    told = folder / "checkpoints", 9, 3, number + 1, bar, True, False, Options(), "data"
+    told = folder / "checkpoints", 9, 3, number + 1, bar, True, False, RunOptions(), "data"
     assert seen == ["copied"] * copied + [told, folder]
     assert run["done"] == ["before", "II plain"] and run["log"] == {"II plain": [(1, 2.0)]}
     assert 5.0 < run["seconds"] < 10 and json.loads((tmp_path / "run.json").read_text())["done"]
@@ -273,7 +275,7 @@ def test_what_a_run_takes_by_default():
         lm=None,
         compile=False,
         config=None,
-        options=Options(),
+        options=RunOptions(),
         data=None,
         progress=True,
     )

@@ -11,21 +11,21 @@ import torch
 from ferretlite.data.batches import Collator
 from ferretlite.training import speed as training_speed
 from ferretlite.training.speed import (
-    Meter,
-    bench_lines,
+    PartTimer,
     bench_train,
-    carry_gradients,
+    continue_backward,
     cut_graph,
-    matmul_peak,
-    measured_step,
-    measured_steps,
+    format_training_bench,
+    measure_matmul_peak,
+    measure_seconds_per_sample,
+    measure_seconds_per_scene,
+    measure_step,
+    measure_steps,
     plan_minutes,
     plan_steps,
-    seconds_per_sample,
-    seconds_per_scene,
 )
 from ferretlite.training.stages import Stage, prepare_stage
-from ferretlite.training.trainer import stage_data
+from ferretlite.training.trainer import make_stage_data
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
 
@@ -50,13 +50,13 @@ class Clock:
 
 def test_a_meter_adds_up_seconds_and_operations(monkeypatch):
     "A product of 3 x 4 and 4 x 5 takes 2 · 3 · 4 · 5 = 120 operations."
-    monkeypatch.setattr(training_speed, "finished", Clock(1.0, 3.0, 10.0, 10.5, 20.0, 24.0))
-    meter = Meter(counting=True)
+    monkeypatch.setattr(training_speed, "read_clock", Clock(1.0, 3.0, 10.0, 10.5, 20.0, 24.0))
+    meter = PartTimer(counting=True)
     for part in ("a", "b", "a"):
         with meter(part):
             torch.ones(3, 4) @ torch.ones(4, 5)
     assert meter.seconds == dict(a=6.0, b=0.5) and meter.flop == dict(a=240, b=120)
-    assert Meter().counting is False
+    assert PartTimer().counting is False
 
 
 def test_a_cut_graph_carries_its_gradients_on():
@@ -66,9 +66,9 @@ def test_a_cut_graph_carries_its_gradients_on():
     assert [leaf.requires_grad for leaf in leaves] == [True, False]
     (leaves[0] * torch.tensor([5.0, 7.0])).sum().backward()
     assert x.grad is None
-    carry_gradients([y, constant], leaves)
+    continue_backward([y, constant], leaves)
     assert x.grad.tolist() == [15.0, 21.0]
-    carry_gradients([y], cut_graph([y]))  # nobody asked: nothing to carry
+    continue_backward([y], cut_graph([y]))  # nobody asked: nothing to carry
 
 
 def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
     model, processor = random_model
     stage = replace(PLAIN, batch_size=2, trains=tuple(model.parts()))
     prepare_stage(model.eval(), stage)
-    data = stage_data(stage, 2, 0, 1)
+    data = make_stage_data(stage, 2, 0, 1)
     batch = Collator(processor)([data[i] for i in range(2)])
     batch.pop("ids")
     assert any(batch["regions"])
@@ -95,8 +95,8 @@ def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
         model=model, _prepare_inputs=lambda batch: dict(batch), compute_loss=compute_loss
     )
     before = copy.deepcopy(model.state_dict())
-    meter = Meter()
-    measured_step(stub, torch.optim.SGD(model.parameters(), lr=1.0), batch, meter)
+    meter = PartTimer()
+    measure_step(stub, torch.optim.SGD(model.parameters(), lr=1.0), batch, meter)
     assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
     parts = {"towers", "projectors", "sampler", "language model", "optimiser"}
     assert set(meter.seconds) == parts
@@ -118,10 +118,10 @@ def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
         told.append((batch["input_ids"] != processor.tokenizer.pad_token_id).float().mean().item())
         meter.seconds["towers"] += 1
 
-    monkeypatch.setattr(training_speed, "measured_step", step)
+    monkeypatch.setattr(training_speed, "measure_step", step)
     stage = replace(PLAIN, batch_size=2, visits=4, first=dict(count=1.0), first_share=0.9)
     stage = replace(stage, trains=("sampler",))
-    meter, used = measured_steps(model, processor, stage, 0, n=3)
+    meter, used = measure_steps(model, processor, stage, 0, n=3)
     assert len(seen) == 4 and len({i for i, *_ in seen}) == 2
     assert [i == id(meter) for i, *_ in seen] == [False, True, True, True]
     assert {row[1:] for row in seen} == {(2, False)}
@@ -132,13 +132,13 @@ def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
 
 def test_the_matmul_peak_is_the_best_of_some_products(monkeypatch):
     "Two 4 x 4 matrices: 2 · 64 operations, in 2 seconds at best."
-    monkeypatch.setattr(training_speed, "finished", Clock(0, 3, 10, 12, 20, 25))
-    assert matmul_peak(torch.float32, 4, 3) == 64.0
+    monkeypatch.setattr(training_speed, "read_clock", Clock(0, 3, 10, 12, 20, 25))
+    assert measure_matmul_peak(torch.float32, 4, 3) == 64.0
 
 
 def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     "Stage III of tiny: batches of 16, four visits; two steps were timed."
-    spent, counted = Meter(), Meter(counting=True)
+    spent, counted = PartTimer(), PartTimer(counting=True)
     spent.seconds = Counter({"towers": 8.0, "data": 4.0, "language model": 2.0})
     counted.flop = Counter({"towers": 16e9, "language model": 8e9})
     answers = {False: (spent, 0.9), True: (counted, 0.5)}
@@ -148,9 +148,9 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
         asked.append((stage.name.split()[0], seed, n))
         return answers[counting]
 
-    monkeypatch.setattr(training_speed, "measured_steps", measured)
+    monkeypatch.setattr(training_speed, "measure_steps", measured)
     peaks = {torch.float32: 8e9, torch.bfloat16: 32e9}
-    monkeypatch.setattr(training_speed, "matmul_peak", lambda dtype: peaks[dtype])
+    monkeypatch.setattr(training_speed, "measure_matmul_peak", lambda dtype: peaks[dtype])
     stub = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr(training_speed, "start_model", lambda seed: (stub, None))
     found = bench_train(steps=2, seed=3)
@@ -163,7 +163,7 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     assert found["share_of_peak"] == pytest.approx(4e9 / 2.5 / 8e9)
     assert found["peak_gflops"] == dict(float32=8.0, bfloat16=32.0)
     assert found["tokens_used"] == 0.5 and found["threads"] == torch.get_num_threads()
-    lines = bench_lines(found).splitlines()
+    lines = format_training_bench(found).splitlines()
     assert lines[1].split() == ["towers", "1000", "2.0", "2.0", "25%"]
     assert lines[-2].startswith("6.4 samples a second, 20% of float32's matmul peak; 50% of")
     assert "float32 8, bfloat16 32" in lines[-1]
@@ -171,15 +171,15 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
 
 def test_seconds_of_a_sample_and_of_a_scene(monkeypatch):
     "Three steps of 16 samples; what comes back four times is drawn and looked at once."
-    meter = Meter()
+    meter = PartTimer()
     meter.seconds = Counter({"towers": 48.0, "data": 96.0, "optimiser": 12.0})
     asked = []
     monkeypatch.setattr(
-        training_speed, "measured_steps", lambda *args: asked.append(args[3:]) or (meter, 1.0)
+        training_speed, "measure_steps", lambda *args: asked.append(args[3:]) or (meter, 1.0)
     )
     stage = replace(PLAIN, visits=4)
-    assert seconds_per_sample(None, None, stage, 7) == pytest.approx((12 + 24 + 12) / 48)
-    assert seconds_per_sample(None, None, PLAIN, 7, 1) == pytest.approx((48 + 96 + 12) / 16)
+    assert measure_seconds_per_sample(None, None, stage, 7) == pytest.approx((12 + 24 + 12) / 48)
+    assert measure_seconds_per_sample(None, None, PLAIN, 7, 1) == pytest.approx((48 + 96 + 12) / 16)
     assert asked == [(7, 3), (7, 1)]
 
 
@@ -190,10 +190,10 @@ def test_seconds_of_a_scene_that_aligns(random_model, monkeypatch):
     clock = SimpleNamespace(perf_counter=Clock(10.0, 22.0))
     monkeypatch.setattr(training_speed, "time", clock)
     stage = replace(PLAIN, align=("global_projector",))
-    assert seconds_per_scene(model, processor, stage, 7) == 2.0
+    assert measure_seconds_per_scene(model, processor, stage, 7) == 2.0
     ((copied, _, names, n, seed, steps),) = asked
     assert copied is not model and (names, n, seed, steps) == (("global_projector",), 6, 7, 18)
-    assert seconds_per_scene(model, processor, PLAIN, 7) == 0.0
+    assert measure_seconds_per_scene(model, processor, PLAIN, 7) == 0.0
 
 
 def test_steps_follow_shares_and_batches():

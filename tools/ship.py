@@ -177,7 +177,7 @@ hold an object's words and edges as ideal eyes might see them. It knows how answ
 
 {GRIFFON_LM if griffon else ""}**Made by**{" these runs, each going on from the end of the one before:" + chr(10) * 2 if len(runs) > 1 else " "}{made}
 
-Its loss at the end was {run["log"][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `look_loss` added.
+Its loss at the end was {run["log"][-1][1]:.2f}: per token (no idea: 6.64), with 0.3 of `attention_loss` added.
 
 Licence: Apache-2.0, as the code.
 """
@@ -203,7 +203,7 @@ def ship_stages(folder: Path, seed: int):
             f"""# ferretlite tiny after stages I and II
 
 What the first two stages of the run behind `tiny` changed: projectors, position code and (II) sampler; everything else is as `ferretlite.training.stages.start_model(seed={seed})`
-makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stages.stage_model(1)` and `(2)` put them together; `nbs/7_training/training.ipynb` goes on from there.
+makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stages.load_stage_model(1)` and `(2)` put them together; `nbs/7_training/training.ipynb` goes on from there.
 The third stage's result is `tiny`, whose card tells how the run was made.
 
 Licence: Apache-2.0, as the code.

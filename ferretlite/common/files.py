@@ -12,23 +12,26 @@ from pathlib import Path
 
 # %% ../../nbs/1_start/files.ipynb #568e3a60
 def write_whole(
-    path,  # where to
-    save,  # function that writes to the path it is given
-):
-    "Write a file whole or not at all: under a temporary name first, then renamed."
+    path,  # path of the finished file
+    save,  # function that writes the file to the path it is given
+) -> None:
+    """Write a file completely or not at all.
+
+    `save` writes under a temporary name (`path` with `.part`), which is then renamed. Missing
+    folders are made. When `save` raises, the file under `path` stays as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save(part)
     part.replace(path)
 
-
+# %% ../../nbs/1_start/files.ipynb #c4927615
 def write_json(
-    path,  # where to
-    data,  # what JSON can hold
-    indent: int | None = None,
-) -> Path:
-    "JSON, whole or not at all. Raises ValueError for NaN, which is no JSON."
+    path,  # path of the finished file
+    data,  # value of the types that JSON has
+    indent: int | None = None,  # spaces per level; None: one line
+) -> Path:  # the path
+    "Write JSON completely or not at all. Raises ValueError for NaN, which JSON lacks."
     text = json.dumps(data, indent=indent, allow_nan=False) + "\n"
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
     return Path(path)

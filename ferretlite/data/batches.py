@@ -18,7 +18,7 @@ from ..scenes.world import make_scene
 
 # %% ../../nbs/6_data/data.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
-    "Procedural scenes, each drawn when it is asked for; the i-th depends on `seed + i` alone."
+    "A data set of procedural scenes; the i-th is drawn on access, from `seed + i` alone."
 
     sizes = ((384, 384),) * 6 + (
         (320, 448),
@@ -31,17 +31,18 @@ class SceneStream(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        n: int,  # how many
-        seed: int = 0,  # of the first
-        split: str = "train",  # see world.SPLITS
-        size=None,  # side, (height, width), or None: one of `sizes` by chance
-        others: dict | None = None,  # split -> share of scenes that are of that split instead
+        n: int,  # number of scenes
+        seed: int = 0,  # seed of the first scene
+        split: str = "train",  # a key of world.SPLITS
+        size=None,  # side, (height, width), or None: drawn from `sizes`
+        others: dict | None = None,  # split -> share of scenes of that split
     ):
         self.n, self.seed, self.split, self.size, self.others = n, seed, split, size, others or {}
         shares = list(self.others.values())
         if split in self.others or min(shares, default=0) < 0 or sum(shares) > 1:
             raise ValueError(
-                f"Found others={others} beside split={split!r}: expected shares of other splits that add up to at most 1."
+                f"Found others={others} beside split={split!r}: "
+                "expected shares of other splits that add up to at most 1."
             )
 
     def __len__(self):
@@ -57,14 +58,16 @@ class SceneStream(torch.utils.data.Dataset):
 
 # %% ../../nbs/6_data/data.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):
-    "Scenes that come round again, one set of them after another. A process that has handed out a scene's picture once does not do so again while the set lasts."
+    """Scenes that are visited several times, one set of scenes after another.
+
+    From the second visit in one process on, a scene comes without its image."""
 
     def __init__(
         self,
         scenes,  # anything with len() and [i] -> Scene
-        n: int,  # how many visits in all
-        at_once: int | None = None,  # how many scenes are a set; None: all
-        rounds: int = 1,  # how often each set comes; the last one comes until the end
+        n: int,  # number of visits in all
+        at_once: int | None = None,  # scenes in a set; None: all
+        rounds: int = 1,  # visits to each set; the last set is visited until the end
     ):
         self.scenes, self.n, self.at_once, self.rounds, self.first, self.seen = (
             scenes,
@@ -82,7 +85,7 @@ class Revisited(torch.utils.data.Dataset):
         which = min(i // (self.at_once * self.rounds), len(self.scenes) // self.at_once - 1)
         first, number = which * self.at_once, which * self.at_once + i % self.at_once
         if first != self.first:
-            self.first, self.seen = first, {}  # of the sets before nothing is needed any more
+            self.first, self.seen = first, {}  # earlier sets are not needed any more
         if number in self.seen:
             return self.seen[number]
         scene = self.scenes[number]
@@ -91,15 +94,15 @@ class Revisited(torch.utils.data.Dataset):
 
 # %% ../../nbs/6_data/data.ipynb #c2a95be3
 class ConversationDataset(torch.utils.data.Dataset):
-    "Conversations on scenes: the questions on the i-th scene depend on (seed, i) alone, whoever asks and whenever."
+    "A data set of conversations on scenes; the i-th questions depend on (seed, i) alone."
 
     def __init__(
         self,
         scenes,  # anything with len() and [i] -> Scene
-        tasks,  # name -> weight, see tasks.TASKS; or a function of the number, which gives such a dict
-        n_turns: int = 4,  # at most
-        seed: int = 0,
-        order: str = "left",  # of the boxes in answers to Griffon's tasks, a key of tasks.ORDERS
+        tasks,  # task -> weight (see tasks.TASKS), or a function of i that returns such a dict
+        n_turns: int = 4,  # highest number of turns
+        seed: int = 0,  # seed of the questions
+        order: str = "left",  # of boxes in Griffon's answers, a key of BOX_ORDERS
     ):
         self.scenes, self.tasks, self.n_turns, self.seed, self.order = (
             scenes,
@@ -120,7 +123,7 @@ class ConversationDataset(torch.utils.data.Dataset):
 
 # %% ../../nbs/6_data/data.ipynb #bcf7861e
 class Collator:
-    "Conversations -> a training batch, and their ids (which a failing batch is named by)."
+    "A function that packs conversations into a training batch, with their ids under `ids`."
 
     def __init__(
         self,
@@ -134,7 +137,8 @@ class Collator:
         asked = [c for c in conversations if c.turns]
         if not asked:
             raise ValueError(
-                f"None of {', '.join(str(c.id) for c in conversations[:4])} … can pose a question: expected one scene of the batch to."
+                f"None of {', '.join(str(c.id) for c in conversations[:4])} … can pose a question: "
+                "expected one scene of the batch to."
             )
         return {
             **self.processor.encode_conversations(asked, most=self.most, look=self.look),

@@ -11,6 +11,7 @@ __all__ = ['GPU_PEAKS', 'BENCH_SIDES', 'BENCH_BATCHES', 'BENCH_WIDTHS', 'COMPILE
 # %% ../../nbs/9_scale/kernel_speed.ipynb #13dbb218
 import math
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,15 +26,16 @@ from ferretlite.vision.conv_kernels import (
 )
 from ..vision.kernel_choice import TRIED_TILES
 from ferretlite.vision.kernels import (
+    compute_shuffle_cells,
     conv_gelu,
     conv_gelu_torch,
-    compute_shuffle_cells,
     shuffle_norm,
     shuffle_norm_torch,
 )
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #eaef500b
-GPU_PEAKS = {  # part of the GPU's name -> dense bf16 TFLOP/s with fp32 sums, GB/s of its memory; by the makers' data sheets
+# part of the GPU's name -> dense bf16 TFLOP/s with fp32 sums, GB/s of memory (data sheets)
+GPU_PEAKS = {
     "GH200": (989, 4000),
     "H200": (989, 4800),
     "H100 PCIe": (756, 2000),
@@ -52,19 +54,21 @@ BENCH_SIDES, BENCH_BATCHES, BENCH_WIDTHS = (448, 700, 1022), (1, 8, 32), (4096, 
 
 
 def find_gpu_peak(device: str) -> tuple | None:  # TFLOP/s, GB/s
-    "What a GPU can do at best, or None for one that is not in PEAKS."
+    "Return what a GPU can do at best, or None for one that is not in GPU_PEAKS."
     return next((p for name, p in GPU_PEAKS.items() if name in device), None)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #6fc91a36
 def compute_roof_ms(work: dict, peak: tuple) -> float:
-    "The least time that a GPU's peaks allow for `flop` and `bytes`."
+    "Return the least time in ms that a GPU's peaks allow for `flop` and `bytes`."
     return max(work["flop"] / peak[0] / 1e9, work["bytes"] / peak[1] / 1e6)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #08ccaae9
 def count_conv_work(
     side: int, batch: int, N: int, C: int = 1024, training: bool = False
 ) -> dict:  # flop, bytes (2 a number)
-    "What the convolution must compute and move at least: every tensor once per pass that needs it."
+    """Return what the convolution must compute and move at least.
+
+    Every tensor is counted once per pass that needs it."""
     cells, out = batch * (side // 14) ** 2, batch * ((side // 14 + 1) // 2) ** 2
     x, w, y = cells * C, 9 * C * N, out * N
     forward = x + w + y
@@ -80,7 +84,9 @@ def count_conv_work(
 def count_shuffle_work(
     side: int, batch: int, C: int = 1024, training: bool = False
 ) -> dict:  # flop, bytes
-    "Pixel-shuffle and norm compute next to nothing: read and write; backward reads two and writes one."
+    """Return what pixel-shuffle and norm must compute and move at least.
+
+    There are no products; backward reads two tensors and writes one."""
     cells, out = batch * (side // 14) ** 2, batch * ((side // 14 + 1) // 2) ** 2
     return dict(
         flop=0, bytes=2 * C * ((cells + 4 * out) + (2 * cells + 4 * out if training else 0))
@@ -91,7 +97,10 @@ def measure_ms(
     work,  # function without arguments
     seconds: float = 0.12,  # to measure for, at least 5 times
 ) -> tuple:  # (ms of the GPU, ms of the CPU)
-    "Median times: of the GPU from the first kernel to the last, and of the CPU to line them up. The GPU's cache is wiped before each run, long enough for the CPU to be done before the GPU begins."
+    """Return median times of the GPU, from first to last kernel, and of the CPU to line them up.
+
+    The GPU's cache is wiped before each run, long enough for the CPU to be done before the GPU
+    begins."""
     wipe, cpu = torch.empty(2**28, dtype=torch.int8, device="cuda"), []
     for _ in range(2):
         work()
@@ -117,24 +126,28 @@ def measure_ms(
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #add3485e
 def make_training_step(f, tensors, dy):
-    "A function that runs `f` forward and backward."
+    "Return a function that runs `f` forward and backward."
     return lambda: torch.autograd.grad(f(*tensors), tensors, dy)
 
 
 def compute_worst_error(found, true) -> float:  # largest over the tensors of max|a - b| / max|b|
-    "How far results are from their reference."
+    "Return how far results are from their reference."
     return max(((a.float() - b).abs().max() / b.abs().max()).item() for a, b in zip(found, true))
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #17551be5
-def pick_fastest_tile(kernel: str, launch, tiles: tuple) -> tuple:  # (best tile, {tile as text: ms})
-    "The fastest of the tiles that this GPU has registers for."
+def pick_fastest_tile(
+    kernel: str,  # a key of KERNEL_TILES
+    launch,  # function of a tile, which runs the kernel
+    tiles: tuple,  # the tiles to try
+) -> tuple:  # (best tile, {tile as text: ms})
+    "Return the fastest of the tiles that this GPU has registers for."
     able = [t for t in tiles if 10 * torch.cuda.get_device_capability()[0] >= t.since]
-    times = {t: measure_ms(lambda: launch(t), 0.03)[0] for t in able}
+    times = {t: measure_ms(partial(launch, t), 0.03)[0] for t in able}
     return min(times, key=times.get), {" ".join(map(str, t)): ms for t, ms in times.items()}
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #c0c06d51
 def make_example_maps(side: int, batch: int, C: int, dtype) -> Tensor:  # [B, side/14, side/14, C]
-    "Random maps behind a class token, as a tower gives them."
+    "Return random maps behind a class token, as a tower gives them."
     torch.manual_seed(0)
     cells = side // 14
     return (
@@ -147,26 +160,29 @@ def make_example_maps(side: int, batch: int, C: int, dtype) -> Tensor:  # [B, si
 def pick_fastest_tiles(
     x: Tensor, taps: Tensor, b: Tensor, dy: Tensor, shape: tuple
 ) -> dict:  # "forward False", "forward True", "dx", "dw" -> {tile: ms}
-    "Find the fastest tile of each kernel at one size, and remember it in TRIED."
+    """Return the times of all tiles at one size.
+
+    The fastest tile of each kernel is remembered in TRIED_TILES."""
     tried = {}
-    for training in (False, True):
-        TRIED_TILES["forward", training, *shape, x.dtype], tried[f"forward {training}"] = pick_fastest_tile(
-            "forward", lambda t: launch_forward(x, taps, b, True, training, t), KERNEL_TILES["forward"]
-        )
-    for kernel, launch in (
-        ("dx", lambda t: launch_dx(dy, taps, x, t)),
-        ("dw", lambda t: launch_dw(dy, x, t)),
-    ):
-        TRIED_TILES[kernel, True, *shape, x.dtype], tried[kernel] = pick_fastest_tile(
-            kernel, launch, KERNEL_TILES[kernel]
-        )
+    launches = {
+        "forward False": lambda t: launch_forward(x, taps, b, True, False, t),
+        "forward True": lambda t: launch_forward(x, taps, b, True, True, t),
+        "dx": lambda t: launch_dx(dy, taps, x, t),
+        "dw": lambda t: launch_dw(dy, x, t),
+    }
+    for name, launch in launches.items():
+        kernel = name.split()[0]
+        best, tried[name] = pick_fastest_tile(kernel, launch, KERNEL_TILES[kernel])
+        TRIED_TILES[kernel, name != "forward False", *shape, x.dtype] = best
     return tried
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #46960f25
 def measure_errors(
     runs: dict, tensors, dy, reference
 ) -> dict:  # name -> [of the result, of the gradients]
-    "How far each way to compute is from the reference in fp32 (true fp32: without the shortcut through tf32)."
+    """Return how far each way to compute is from the reference in fp32.
+
+    The reference is in true fp32, without the shortcut through tf32."""
     kept, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
     try:
         exact = [t.detach().float().requires_grad_() for t in tensors]
@@ -200,7 +216,7 @@ def _benchmark(f):  # the function, with cuDNN trying its ways first
 
 
 def make_runner(f, tensors, dy=None):
-    "A function that runs `f`; with `dy`, forward and backward."
+    "Return a function that runs `f`; with `dy`, forward and backward."
     if dy is None:
         return lambda: f(*tensors)
     return make_training_step(f, [t.detach().requires_grad_() for t in tensors], dy)
@@ -209,13 +225,19 @@ def make_runner(f, tensors, dy=None):
 def bench_conv(
     side: int, batch: int, N: int, C: int = 1024, dtype=torch.bfloat16
 ) -> list:  # of two rows: forward, training
-    "The convolution at one size: the tiles, then whether it is right, then against PyTorch with both layouts of its weight."
+    """Return the measurements of the convolution at one size.
+
+    First the tiles, then whether it is right, then the times beside PyTorch with both layouts of
+    its weight."""
     x = make_example_maps(side, batch, C, dtype)
     w, b = (
         (torch.randn(N, C, 3, 3, device="cuda") / (9 * C) ** 0.5).to(dtype),
         torch.randn(N, device="cuda").to(dtype),
     )
-    packed, cells = w.contiguous(memory_format=torch.channels_last), compute_conv_cells(x.shape[1:3])
+    packed, cells = (
+        w.contiguous(memory_format=torch.channels_last),
+        compute_conv_cells(x.shape[1:3]),
+    )
     shape, dy = (
         (batch * math.prod(cells), C, N),
         torch.randn(batch, *cells, N, device="cuda").to(dtype),
@@ -264,7 +286,7 @@ def bench_conv(
 def bench_shuffle(
     side: int, batch: int, C: int = 1024, dtype=torch.bfloat16
 ) -> list:  # of two rows: forward, training
-    "Pixel-shuffle and norm at one size, as `bench_conv`."
+    "Return the measurements of pixel-shuffle and norm at one size, as `bench_conv`."
     x = make_example_maps(side, batch, C, dtype)
     w, b = (torch.randn(2, 4 * C, device="cuda") + 1).to(dtype)
     cells, ways, rows = (
@@ -300,7 +322,7 @@ def bench_shuffle(
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #e965e271
 def time_compiled(row: dict) -> tuple:  # ms of the GPU, ms of the CPU
-    "What torch.compile(mode='max-autotune') makes of a row's work."
+    "Return the times of a row's work by torch.compile(mode='max-autotune')."
     torch._dynamo.reset()
     dtype, N = getattr(torch, row["dtype"]), row["N"]
     x = make_example_maps(row["side"], row["batch"], row["C"], dtype)
@@ -323,7 +345,8 @@ def time_compiled(row: dict) -> tuple:  # ms of the GPU, ms of the CPU
         return measure_ms(make_runner(f, (x, w, b), dy if row["training"] else None))
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #1ff75710
-COMPILED_SIZES = (  # the sizes at which torch.compile is tried, the most telling first: op, side, batch, N, training
+# the sizes at which torch.compile is tried, most telling first: op, side, batch, N, training
+COMPILED_SIZES = (
     ("conv", 1022, 1, 5120, False),
     ("conv", 448, 1, 5120, False),
     ("shuffle", 1022, 1, 4096, False),
@@ -334,7 +357,9 @@ COMPILED_SIZES = (  # the sizes at which torch.compile is tried, the most tellin
 
 
 def _compile_some(record, every, seconds, done, say, began):
-    "Add torch.compile's times to rows of a record: to all, or to those of COMPILED while the seconds last."
+    """Add torch.compile's times to rows of a record.
+
+    To all rows, or to those of COMPILED_SIZES while the seconds last."""
 
     def size(r):
         return (r["op"], r["side"], r["batch"], r["N"], r["training"])
@@ -354,14 +379,17 @@ def _compile_some(record, every, seconds, done, say, began):
             row["ms"]["compile"], row["cpu"]["compile"] = time_compiled(row)
         except Exception as error:
             row["compile_error"] = f"{type(error).__name__}: {error}"[:300]
+        training = " training" if row["training"] else ""
+        found = row["ms"].get("compile", row.get("compile_error"))
         say(
-            f"{time.perf_counter() - began:6.1f} s  torch.compile {row['op']} {row['side']} x {row['batch']}{' training' if row['training'] else ''}: {row['ms'].get('compile', row.get('compile_error'))}"
+            f"{time.perf_counter() - began:6.1f} s  torch.compile {row['op']} {row['side']} x "
+            f"{row['batch']}{training}: {found}"
         )
         done(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #6b3aa1e6
 def format_kernel_table(record: dict) -> str:  # of bench_kernels
-    "What `bench_kernels` found, as a table; times in ms."
+    "Return what `bench_kernels` found as a table; times in ms."
     columns = (
         "eager_nchw",
         "eager_channels_last",
@@ -371,12 +399,10 @@ def format_kernel_table(record: dict) -> str:  # of bench_kernels
         "triton",
         "triton_nchw",
     )
+    short = {"eager_channels_last": "eager_cl", "eager_benchmark": "eager_tuned"}
     lines = [
         f"{'':8s}{'image':>6s}{'batch':>6s}{'N':>6s} {'pass':9s}"
-        + "".join(
-            f"{c.replace('eager_channels_last', 'eager_cl').replace('eager_benchmark', 'eager_tuned'):>12s}"
-            for c in columns
-        )
+        + "".join(f"{short.get(c, c):>12s}" for c in columns)
         + f"{'TFLOP/s':>9s}{'GB/s':>7s}{'of roof':>9s}{'CPU ms':>8s}  error"
     ]
     for r in record["rows"]:
@@ -387,8 +413,9 @@ def format_kernel_table(record: dict) -> str:  # of bench_kernels
             + (f"{r['cpu']['triton']:8.2f}" if "cpu" in r else f"{'?':>8s}")
         )
         lines.append(
-            f"{r['op']:8s}{r['side']:6d}{r['batch']:6d}{r['N']:6d} {'training' if r['training'] else 'forward':9s}{times}{reach}  {r['error']['triton']:.1e}"
-            + ("" if r["right"] else "  WRONG")
+            f"{r['op']:8s}{r['side']:6d}{r['batch']:6d}{r['N']:6d} "
+            f"{'training' if r['training'] else 'forward':9s}{times}{reach}  "
+            f"{r['error']['triton']:.1e}" + ("" if r["right"] else "  WRONG")
         )
     return "\n".join(lines)
 
@@ -436,7 +463,10 @@ def _keep(record, rows, done, say, began):
         if record["peak"]:
             row["roof"] = compute_roof_ms(row["work"], record["peak"]) / row["ms"]["triton"]
         record["rows"].append(row)
-    say(f"{time.perf_counter() - began:6.1f} s  " + format_kernel_table(dict(rows=rows)).splitlines()[-1])
+    say(
+        f"{time.perf_counter() - began:6.1f} s  "
+        + format_kernel_table(dict(rows=rows)).splitlines()[-1]
+    )
     done(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #4be35826
@@ -447,10 +477,13 @@ def bench_kernels(
     done=lambda record: None,  # called with the record as far as it is, again and again
     say=lambda text: None,  # told what is going on
 ) -> dict:
-    "Every kernel at every size against PyTorch, on this machine's GPU. Raises ValueError where there is none."
+    """Return a record of every kernel at every size, on this machine's GPU.
+
+    Raises ValueError where there is none."""
     if not torch.cuda.is_available():
         raise ValueError(
-            "bench kernels times kernels on an NVIDIA GPU and found none on this machine: run it where torch.cuda.is_available() is true."
+            "bench kernels times kernels on an NVIDIA GPU and found none on this machine: "
+            "run it where torch.cuda.is_available() is true."
         )
     if triton is None:
         raise ImportError("bench kernels needs Triton, which is not installed: pip install triton")

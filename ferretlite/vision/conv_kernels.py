@@ -36,7 +36,7 @@ except ImportError:  # the kernels below are defined all the same, and never cal
 # %% ../../nbs/9_scale/triton.ipynb #f3a17356
 @jit
 def _dot(a, b, acc, UPCAST: tl.constexpr):
-    "acc + a @ b, summed in fp32. The interpreter cannot multiply bf16: UPCAST does it in fp32 there."
+    "acc + a @ b, summed in fp32. UPCAST: the interpreter multiplies bf16 in fp32."
     if UPCAST:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -45,7 +45,7 @@ def _dot(a, b, acc, UPCAST: tl.constexpr):
 # %% ../../nbs/9_scale/triton.ipynb #6df52036
 @jit
 def _tile_of(pid, rows, cols, GROUP: tl.constexpr):
-    "The tile (row, column) of a program: down GROUP rows, then one column on, so that neighbours in time share what they read."
+    "The tile (row, column) of a program: down GROUP rows, then one column on."
     first = pid // (GROUP * cols) * GROUP
     high = tl.minimum(rows - first, GROUP)
     rest = pid % (GROUP * cols)
@@ -112,7 +112,9 @@ def conv_forward_kernel(
 
 # %% ../../nbs/9_scale/triton.ipynb #db556fa8
 class Tile(NamedTuple):
-    "How a product is cut: the tile of a program, how much of the sum it reads at once, and what it runs on."
+    """How a product is cut.
+
+    It holds the tile of a program, how much of the sum is read at once, and what it runs on."""
 
     rows: int
     cols: int
@@ -148,7 +150,9 @@ KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # %% ../../nbs/9_scale/triton.ipynb #364b6013
 def is_interpreted() -> bool:
-    "Whether Triton was told (TRITON_INTERPRET=1, before this module was imported) to run kernels on the CPU, slowly."
+    """Return whether Triton runs kernels on the CPU, slowly.
+
+    It does where TRITON_INTERPRET=1 was set before this module was imported."""
     return type(conv_forward_kernel).__name__ == "InterpretedFunction"
 
 # %% ../../nbs/9_scale/triton.ipynb #402f847a
@@ -174,8 +178,11 @@ def _upcast(x):
     return x.dtype == torch.bfloat16 and is_interpreted()
 
 
-def compute_conv_cells(cells: tuple) -> tuple:
-    return tuple((n + 1) // 2 for n in cells)  # (h', w')
+def compute_conv_cells(
+    cells: tuple,  # (h, w) of the map
+) -> tuple:  # (h', w')
+    "Return how many output tokens the convolution has each way."
+    return tuple((n + 1) // 2 for n in cells)
 
 # %% ../../nbs/9_scale/triton.ipynb #a23295c9
 def launch_forward(
@@ -220,7 +227,7 @@ def launch_forward(
 
 # %% ../../nbs/9_scale/triton.ipynb #8b579861
 def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict:  # of TILES
-    "What is fixed when a kernel is compiled, for even sizes."
+    "Return the constants of a kernel, for sizes that fill its blocks."
     return dict(
         ROWS=tile.rows,
         COLS=tile.cols,
@@ -241,14 +248,18 @@ def measure_compiled_resources(
     stages: int,
     arch: int,  # compute capability: 80, 90
 ) -> dict:  # registers, spilled (bytes), shared (bytes), target, ptx
-    "What a kernel takes on a GPU that need not be here: compiled for it, with sizes and strides that are multiples of 16. Not in a process that interprets."
+    """Return what a kernel takes on a GPU that need not be here.
+
+    It is compiled for sizes and strides that are multiples of 16, in a process that does not
+    interpret."""
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia import compiler as nvidia
     from triton.compiler import ASTSource
 
     if "constexprs" not in ASTSource.__init__.__code__.co_varnames:
         raise ImportError(
-            f"found Triton {triton.__version__}, expected 3.3 or later to compile for a GPU that is not here"
+            f"found Triton {triton.__version__}, "
+            "expected 3.3 or later to compile for a GPU that is not here"
         )
     names, half = (
         kernel.arg_names,

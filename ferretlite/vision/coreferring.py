@@ -62,9 +62,13 @@ def cut_crop(
 
 # %% ../../nbs/3_vision/coreferring.ipynb #51f24cd2
 class VisualTokenizer(nn.Module):
-    """Crops -> language-model vectors, one each: a frozen encoder's class token and a projector that learns.
+    """Turns crops into language-model vectors, one each.
 
-    arXiv 2403.09333, section 3.3, which writes a linear projector; the public code has Linear, ReLU, Linear. That code takes the class token before CLIP's last
+    A frozen encoder gives a class token, and a projector that learns brings it to the width of the
+    language model.
+
+    Source: arXiv 2403.09333, section 3.3, which writes a linear projector; the public code has
+    Linear, ReLU, Linear. That code takes the class token before CLIP's last
     norm; ours comes after it, as our encoder was taught."""
 
     def __init__(

@@ -21,7 +21,10 @@ def may_use_kernels(
     impl: str,  # "auto", "triton" or "torch"
     maps: Tensor,
 ) -> bool:
-    "Whether the kernels of notebook `triton` should be asked: by name, by the environment, or because there is a GPU that they may have been measured on."
+    """Return whether the GPU kernels of `ferretlite.vision.kernels` should be asked.
+
+    They are asked by name, by the environment, or because there is a GPU that they may have been
+    measured on."""
     return (
         impl == "triton"
         or impl == "auto"
@@ -30,7 +33,7 @@ def may_use_kernels(
 
 
 def check_impl(impl: str) -> str:
-    "Raises ValueError for an unknown one."
+    "Return `impl` itself. Raises ValueError for an unknown one."
     if impl not in ("auto", "triton", "torch"):
         raise ValueError(f"found impl={impl!r}, expected one of auto, triton, torch")
     return impl
@@ -39,7 +42,8 @@ def check_impl(impl: str) -> str:
 class ConvDownsampler(nn.Module):
     """Griffon v2's projector: a strided convolution, an activation, a linear layer.
 
-    arXiv 2403.09333, table 10 and equation 1, which writes no activation; the public code (`multimodal_projector/builder.py`, `conv_reduce`) has a GELU."""
+    Source: arXiv 2403.09333, table 10 and equation 1, which writes no activation. The public code
+    (`multimodal_projector/builder.py`, `conv_reduce`) has a GELU."""
 
     def __init__(
         self,
@@ -50,13 +54,14 @@ class ConvDownsampler(nn.Module):
         stride: int = 2,
         padding: int = 1,  # in cells
         gelu: bool = True,  # False: the paper's equation
-        impl: str = "auto",  # "triton": the kernels of notebook `triton`, "torch": PyTorch's, "auto": whichever was measured to be faster
+        impl: str = "auto",  # "triton": our kernels; "torch": PyTorch's; "auto": the faster one
     ):
         super().__init__()
         self.impl, self.usual = check_impl(impl), (kernel, stride, padding) == (3, 2, 1)
         if impl == "triton" and not self.usual:
             raise ValueError(
-                f"found kernel={kernel}, stride={stride}, padding={padding} with impl='triton', expected 3, 2, 1"
+                f"found kernel={kernel}, stride={stride}, padding={padding} with impl='triton', "
+                "expected 3, 2, 1"
             )
         self.conv = nn.Conv2d(in_dim, hidden or out_dim, kernel, stride, padding)
         self.act = nn.GELU() if gelu else nn.Identity()
@@ -72,8 +77,7 @@ class ConvDownsampler(nn.Module):
     def forward(
         self,
         maps: Tensor,  # [B, h, w, in_dim]
-        place: Tensor
-        | None = None,  # [B or 1, h', w', hidden], see `fusion.VisualPosition`: joins before the activation
+        place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
     ) -> Tensor:  # [B, h', w', out_dim]
         if self.usual and may_use_kernels(self.impl, maps):
             from ferretlite.vision.kernels import conv_gelu
@@ -161,14 +165,17 @@ def compute_sine_positions(
 ) -> Tensor:  # [h*w, dim]
     "Sines and cosines of x and y at wavelengths from a few cells of a 100-cell side to many sides."
     frequencies = 2 * math.pi * 100 * 10_000 ** -torch.linspace(0, 1, dim // 4, device=device) / 4
-    angle = compute_cell_centers(size, device).flatten(0, 1)[..., None] * frequencies  # [n, 2, dim/4]
+    angle = (
+        compute_cell_centers(size, device).flatten(0, 1)[..., None] * frequencies
+    )  # [n, 2, dim/4]
     return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
 
 # %% ../../nbs/3_vision/downsampling.ipynb #ae9eb099
 class Resampler(nn.Module):
     """A fixed grid of learned queries reads the whole map in one cross-attention.
 
-    Queries begin as small random numbers and both sides know their places. (In the public code they begin as zeros: its `_init_weights` runs only with `delay_load`, which is never passed.)"""
+    Queries begin as small random numbers and both sides know their places. (In the public code they
+    begin as zeros: its `_init_weights` runs only with `delay_load`, which is never passed.)"""
 
     def __init__(
         self,
@@ -206,9 +213,9 @@ class Resampler(nn.Module):
         width = self.asked.shape[-1]
         told = self.norm_kv(self.keys(maps.flatten(1, 2)))
         keys = told + compute_sine_positions(maps.shape[1:3], width, maps.device).to(told.dtype)
-        asked = self.norm_q(self.asked) + compute_sine_positions(self.queries, width, maps.device).to(
-            told.dtype
-        )
+        asked = self.norm_q(self.asked) + compute_sine_positions(
+            self.queries, width, maps.device
+        ).to(told.dtype)
         if place is not None:
             asked = asked + place.flatten(1, 2).to(asked.dtype)
         found = self.attention(asked.expand(len(maps), -1, -1), keys, told, need_weights=False)[0]
@@ -233,12 +240,14 @@ DOWNSAMPLER_CLASSES = {
 
 
 def make_downsampler(
-    kind: str,  # a key of DOWNSAMPLERS
+    kind: str,  # a key of DOWNSAMPLER_CLASSES
     in_dim: int,  # width of the tower
     out_dim: int,  # width of the language model
     **options,  # of its class
 ) -> nn.Module:
     "A projector by name. Raises ValueError for an unknown one."
     if kind not in DOWNSAMPLER_CLASSES:
-        raise ValueError(f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}.")
+        raise ValueError(
+            f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}."
+        )
     return DOWNSAMPLER_CLASSES[kind](in_dim, out_dim, **options)

@@ -76,10 +76,13 @@ CAPTION_TRAINED_TYPES = (
 def build_tower(
     config,  # a configuration whose model type is a key of TOWERS
 ) -> nn.Module:  # the model of that configuration
-    "The tower of a configuration, with random weights. Raises ValueError for any other kind of configuration."
+    """Return the tower of a configuration, with random weights.
+
+    Raises ValueError for any other kind of configuration."""
     if config.model_type not in TOWER_CLASSES:
         raise ValueError(
-            f"Unknown vision tower {config.model_type!r}: expected one of {', '.join(TOWER_CLASSES)}."
+            f"Unknown vision tower {config.model_type!r}: "
+            f"expected one of {', '.join(TOWER_CLASSES)}."
         )
     return TOWER_CLASSES[config.model_type](config)
 
@@ -92,14 +95,15 @@ PIXEL_STATISTICS = {  # model type -> (mean, std) of the pixels its pre-training
     "siglip_vision_model": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-PIXEL_STATISTICS["dinov2_with_registers"] = PIXEL_STATISTICS["dinov3_vit"] = PIXEL_STATISTICS["dinov2"]
+PIXEL_STATISTICS["dinov2_with_registers"] = PIXEL_STATISTICS["dinov2"]
+PIXEL_STATISTICS["dinov3_vit"] = PIXEL_STATISTICS["dinov2"]
 
 # %% ../../nbs/3_vision/encoders.ipynb #c038b98a
 def resize_to_bytes(
     image: Image.Image,  # RGB
     size: tuple,  # (height, width) of the view
 ) -> torch.Tensor:  # uint8 [3, height, width]
-    "Stretch an image to a tower's view."
+    "Return the bytes of an image, stretched to a tower's view."
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -108,21 +112,21 @@ def resize_to_bytes(
 
 def normalise_pixels(
     pixels: torch.Tensor,  # uint8 [..., 3, height, width]
-    mean: tuple,  # per channel, of pixels in 0–1: see NORMALISATION
+    mean: tuple,  # per channel, of pixels in 0–1: see PIXEL_STATISTICS
     std: tuple,  # per channel
 ) -> torch.Tensor:  # float32, same shape
-    "Bytes as a tower expects them: (byte / 255 − mean) / std, as one multiplication and one addition."
+    "Return (byte / 255 − mean) / std, as one multiplication and one addition."
     mean, std = (torch.tensor(v)[:, None, None] for v in (mean, std))
     return pixels.contiguous().float().mul_(1 / (255 * std)).add_(-mean / std)
 
 
 def prepare_pixels(
     image: Image.Image,  # RGB
-    size: tuple,
-    mean: tuple,
-    std: tuple,  # see `resize_to_bytes`, `normalise_pixels`
+    size: tuple,  # (height, width) of the view
+    mean: tuple,  # per channel, of pixels in 0–1: see PIXEL_STATISTICS
+    std: tuple,  # per channel
 ) -> torch.Tensor:  # [3, height, width]
-    "Stretch an image to a tower's view and normalise it as that tower expects."
+    "Return an image, stretched to a tower's view and normalised as that tower expects."
     return normalise_pixels(resize_to_bytes(image, size), mean, std)
 
 # %% ../../nbs/3_vision/encoders.ipynb #39ea071b
@@ -132,7 +136,9 @@ def interpolate_positions(
     mode: str = "bilinear",  # or "bicubic"
     antialias: bool = False,  # average where there are fewer patches than learned positions
 ) -> torch.Tensor:  # [h2, w2, C], same dtype
-    "Position embeddings for another number of patches: the learned grid, stretched over the same image."
+    """Return position embeddings for another number of patches.
+
+    The learned grid is stretched over the same image."""
     if tuple(size) == tuple(positions.shape[:2]):
         return positions
     stretched = F.interpolate(
@@ -148,39 +154,37 @@ def interpolate_positions(
 def embed_patches(
     tower: nn.Module,  # of `build_tower`
     pixels: torch.Tensor,  # [N, 3, H, W], normalised for this tower
-    mode: str = "bicubic",  # or "bilinear": how learned positions are stretched to a view of another size
+    mode: str = "bicubic",  # or "bilinear": interpolation of positions for a view of another size
 ) -> torch.Tensor:  # [N, class token and registers where it has them + hw, C]: patches row by row
-    "Patches as vectors, each told its place: what a tower's layers begin with."
+    """Return patches as vectors with their positions added: the input of a tower's layers."""
     parts, kind = tower.embeddings, tower.config.model_type
-    convolution = (
-        parts.patch_embedding
-        if kind in CAPTION_TRAINED_TYPES
-        else parts.patch_embeddings
-        if kind == "dinov3_vit"
-        else parts.patch_embeddings.projection
-    )
+    if kind in CAPTION_TRAINED_TYPES:
+        convolution = parts.patch_embedding
+    elif kind == "dinov3_vit":
+        convolution = parts.patch_embeddings
+    else:
+        convolution = parts.patch_embeddings.projection
     patches = convolution(pixels.to(convolution.weight.dtype)).movedim(1, -1)  # [N, h, w, C]
-    first = (
-        []
-        if kind == "siglip_vision_model"
-        else [parts.class_embedding if kind in CAPTION_TRAINED_TYPES else parts.cls_token[0, 0]]
-    )
+    if kind == "siglip_vision_model":
+        first = []
+    else:
+        first = [parts.class_embedding if kind in CAPTION_TRAINED_TYPES else parts.cls_token[0, 0]]
     registers = list(getattr(parts, "register_tokens", []))
     if kind != "dinov3_vit":  # which tells its layers the places instead
-        places = (
-            parts.position_embedding.weight if kind in CAPTION_TRAINED_TYPES else parts.position_embeddings[0]
-        )  # [class token? + side * side, C]
+        if kind in CAPTION_TRAINED_TYPES:
+            places = parts.position_embedding.weight  # [class token? + side * side, C]
+        else:
+            places = parts.position_embeddings[0]
         first, places = [token + places[0] for token in first], places[len(first) :]
         side = math.isqrt(len(places))
         patches = patches + interpolate_positions(
             places.unflatten(0, (side, side)), patches.shape[1:3], mode, antialias=bool(registers)
         )  # so it is in DINOv2 with registers
     begin = [t[None] for t in first] + registers
-    return (
-        torch.cat([torch.cat(begin).expand(len(patches), -1, -1), patches.flatten(1, 2)], 1)
-        if begin
-        else patches.flatten(1, 2)
-    )
+    patches = patches.flatten(1, 2)
+    if not begin:
+        return patches
+    return torch.cat([torch.cat(begin).expand(len(patches), -1, -1), patches], 1)
 
 # %% ../../nbs/3_vision/encoders.ipynb #e37451bc
 def compute_tower_map(
@@ -188,10 +192,11 @@ def compute_tower_map(
     pixels: torch.Tensor,  # [N, 3, H, W], normalised for this tower
     mode: str = "bicubic",  # see `embed_patches`
 ) -> torch.Tensor:  # [N, H/patch, W/patch, C]
-    """The map of features that the rest of the model reads, row-major.
+    """Return the map of features that the rest of the model reads, row-major.
 
-    CLIP and SigLIP give their penultimate layer without the class token (as LLaVA and Ferret use it), DINOv2 and DINOv3 their last normalised patches, without class
-    token and registers. Raises ValueError where the size is not a whole number of patches."""
+    CLIP and SigLIP give their penultimate layer without the class token (as LLaVA and Ferret use
+    it), DINOv2 and DINOv3 their last normalised patches, without class token and registers. Raises
+    ValueError where the size is not a whole number of patches."""
     patch, (h, w) = tower.config.patch_size, pixels.shape[-2:]
     if h % patch or w % patch:
         raise ValueError(f"A view of {h}x{w} pixels does not divide into {patch}-pixel patches.")
@@ -213,7 +218,9 @@ def compute_tower_map(
 def list_unread_parameters(
     tower: nn.Module,  # CLIPVisionModel or Dinov2Model
 ) -> list:  # of parameter names
-    "Parameters that no feature depends on, so that they never get a gradient: the last layer and final norm of CLIP and SigLIP (and SigLIP's head), DINO's mask token."
+    """Return the names of parameters that no feature depends on, so that they never get a gradient.
+
+    These are the last layer and final norm of CLIP and SigLIP, SigLIP's head, DINO's mask token."""
     if tower.config.model_type not in CAPTION_TRAINED_TYPES:
         return ["embeddings.mask_token"]
     last = f"encoder.layers.{tower.config.num_hidden_layers - 1}."

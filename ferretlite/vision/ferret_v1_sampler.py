@@ -15,8 +15,8 @@ from ferretlite.vision.sampler import (
     MapFeatures,
     SpatialAwareSampler,
     compute_expanded_distances,
-    pick_farthest_points,
     gather_points,
+    pick_farthest_points,
     stack_map_cells,
 )
 
@@ -25,7 +25,9 @@ def list_ferret_pixels(
     region: Region,  # image frame
     size: tuple,  # (height, width) of its image
 ) -> Tensor:  # [n, 2]: x, y of each pixel in shares of the image, column by column
-    "The pixels that Ferret's public code gives to a region: 11 x 11 around a point, a box with its last row and column."
+    """Return the pixels that Ferret's public code gives to a region.
+
+    A point has 11 x 11 pixels around it, a box includes its last row and column."""
     (h, w), region = size, check_region(region, size)
     if isinstance(region, Point):
         x, y = int(region.x), int(region.y)
@@ -42,20 +44,20 @@ def list_ferret_pixels(
 
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #e52a313d
 class FerretSampler(SpatialAwareSampler):
-    """`SpatialAwareSampler` with the geometry of apple/ml-ferret (`ferret/model/ferret_arch.py`), for official weights. Its mistakes are kept on purpose.
+    """`SpatialAwareSampler` with the geometry of apple/ml-ferret, for official weights.
 
-    In `train()` all dice are torch's global ones unless a generator is given; in `eval()` each region has the same dice, and farthest points begin in the middle."""
+    The mistakes of `ferret/model/ferret_arch.py` are kept on purpose. In `train()` all random
+    numbers come from torch's global generator unless a generator is given. In `eval()` each region
+    has the same ones, and farthest points begin in the middle."""
 
     generator = None
 
     def draw_points(self, regions, sizes, generator=None):  # -> [M, n_points, 2]
-        "Every pixel, and some again; or a random choice where there are more."
+        "Return every pixel, some repeated; or a random choice where there are more."
         points = []
         for region, size in ((r, size) for of_image, size in zip(regions, sizes) for r in of_image):
-            dice, pixels = (
-                generator if self.training else torch.Generator().manual_seed(0),
-                list_ferret_pixels(region, size),
-            )
+            dice = generator if self.training else torch.Generator().manual_seed(0)
+            pixels = list_ferret_pixels(region, size)
             n, lacking = len(pixels), self.n_points - len(pixels)
             if lacking > 0:
                 pixels = torch.cat(
@@ -67,23 +69,21 @@ class FerretSampler(SpatialAwareSampler):
         self.generator = generator
         return torch.stack(points) if points else torch.zeros(0, self.n_points, 2)
 
-    def points_and_cells(self, maps, regions, sizes, generator=None):  # -> [M, n, 2], OnMap
+    def points_and_cells(self, maps, regions, sizes, generator=None):  # -> [M, n, 2], MapFeatures
         self._check(maps, regions, sizes)
-        points = self.draw_points(regions, sizes, generator).to(
-            maps[0].device, maps[0].dtype
-        )  # the public code's precision
+        points = self.draw_points(regions, sizes, generator)
+        points = points.to(maps[0].device, maps[0].dtype)  # the public code's precision
         return points, MapFeatures(
-            *stack_map_cells(maps, points.flip(-1), [len(of_image) for of_image in regions], aligned=True)
+            *stack_map_cells(
+                maps, points.flip(-1), [len(of_image) for of_image in regions], aligned=True
+            )
         )
 
     def choose(self, i, points):  # [M, N, 2] -> [M, S], [M, S, k]
-        first = (
-            torch.randint(0, points.shape[1], (len(points),), generator=self.generator).to(
-                points.device
-            )
-            if self.training
-            else None
-        )
+        first = None
+        if self.training:
+            first = torch.randint(0, points.shape[1], (len(points),), generator=self.generator)
+            first = first.to(points.device)
         kept = pick_farthest_points(
             points,
             self.n_centers[i],
@@ -97,13 +97,16 @@ class FerretSampler(SpatialAwareSampler):
 @patch
 def load_ferret_weights(
     self: FerretSampler,
-    state_dict: dict,  # official names, with or without what stands before them (`model.region_geo_sampler.`)
+    state_dict: dict,  # official names, with or without their prefix (`model.region_geo_sampler.`)
 ):
-    "Load an official Ferret sampler; other parts of the checkpoint are passed over. Raises ValueError for what is missing, stands there twice, is left over or has another shape."
+    """Load an official Ferret sampler; other parts of the checkpoint are passed over.
+
+    Raises ValueError for a tensor that is missing, doubled, left over or of another shape."""
     own, official = self.state_dict(), {}
     if not isinstance(state_dict, dict):
         raise ValueError(
-            f"found a {type(state_dict).__name__}, expected a checkpoint's dictionary of names and tensors"
+            f"found a {type(state_dict).__name__}, "
+            "expected a checkpoint's dictionary of names and tensors"
         )
     for full, t in state_dict.items():
         name = full.rsplit("region_geo_sampler.", 1)[-1]
@@ -113,16 +116,20 @@ def load_ferret_weights(
             raise ValueError(f"found {name!r} twice in the checkpoint, expected one Ferret sampler")
         if name not in own:
             raise ValueError(
-                f"found {full!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages, which has no such weights"
+                f"found {full!r} in the checkpoint, expected a Ferret sampler of "
+                f"{len(self.n_centers)} stages, which has no such weights"
             )
         official[name] = t
     for name, t in own.items():
         if name not in official:
             raise ValueError(
-                f"found no {name!r} in the checkpoint, expected a Ferret sampler of {len(self.n_centers)} stages"
+                f"found no {name!r} in the checkpoint, "
+                f"expected a Ferret sampler of {len(self.n_centers)} stages"
             )
         if official[name].shape != t.shape:
             raise ValueError(
-                f"found {name!r} of shape {tuple(official[name].shape)}, expected {tuple(t.shape)}: set in_dim, out_dim, n_points and n_centers to the checkpoint's"
+                f"found {name!r} of shape {tuple(official[name].shape)}, "
+                f"expected {tuple(t.shape)}: "
+                "set in_dim, out_dim, n_points and n_centers to the checkpoint's"
             )
     self.load_state_dict(official)

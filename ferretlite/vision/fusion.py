@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 # %% ../../nbs/3_vision/fusion.ipynb #aa5942ba
 class Projector(nn.Sequential):
-    "Linear, GELU, Linear on the last axis: from a tower's width to the language model's. Parameter names `0` and `2`, as in LLaVA's `mlp2x_gelu`."
+    """Linear, GELU, Linear on the last axis: from a tower's width to the language model's.
+
+    Parameter names are `0` and `2`, as in LLaVA's `mlp2x_gelu`."""
 
     def __init__(
         self,
@@ -41,10 +43,13 @@ def join_patches(
     maps: Tensor,  # [N, h, w, C]
     k: int,  # neighbours each way
 ) -> Tensor:  # [N, h/k, w/k, k*k*C]
-    "Lay k x k neighbours behind each other, in raster order. Raises ValueError where the map does not divide."
+    """Return maps in which each cell holds k x k neighbours behind each other, in raster order.
+
+    Raises ValueError where the map does not divide."""
     if maps.shape[1] % k or maps.shape[2] % k:
         raise ValueError(
-            f"found a map of {maps.shape[1]} x {maps.shape[2]} cells, expected sides that divide by {k}"
+            f"found a map of {maps.shape[1]} x {maps.shape[2]} cells, "
+            f"expected sides that divide by {k}"
         )
     return rearrange(maps, "n (h a) (w b) c -> n h w (a b c)", a=k, b=k)
 
@@ -54,7 +59,7 @@ def upsample_map(
     size: tuple,  # (H, W) of the result
     mode: str = "bilinear",  # or "nearest", as the public code has it
 ) -> Tensor:  # [B, H, W, C], same dtype
-    "Stretch maps to another number of cells, so that each place keeps its features. Computed in float32."
+    "Return maps stretched to another number of cells; computed in float32."
     if tuple(size) == tuple(maps.shape[1:3]):
         return maps
     corners = {} if mode == "nearest" else dict(align_corners=False)
@@ -64,9 +69,9 @@ def upsample_map(
 # %% ../../nbs/3_vision/fusion.ipynb #0bb08bb8
 def compute_cell_centers(
     size: tuple,  # (h, w) of a map
-    device=None,  # where to put the result
+    device=None,  # of the result
 ) -> Tensor:  # [h, w, 2], float32
-    "Centres (x, y) of a map's cells in the unit frame."
+    "Return the centres (x, y) of a map's cells in the unit frame."
     y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
@@ -75,9 +80,12 @@ def fuse_maps(
     local: Tensor,  # [H, W, C], the tiles' maps merged
     global_: Tensor,  # [h, w, C], the whole view's map
     mode: str = "bilinear",  # how the global map is stretched
-    how: str = "sum",  # or "concat": channels behind each other; or "local": nothing of the global map
+    how: str = "sum",  # or "concat": channels behind each other; or "local": the local map alone
 ) -> Tensor:  # [H, W, C], or [H, W, 2C]
-    "Ferret-v2's fused map: the local map plus the global map stretched to its size. It feeds the sampler only."
+    """Return Ferret-v2's fused map, which feeds the sampler only.
+
+    It is the local map plus the global map stretched to its size. Raises ValueError for unequal
+    widths."""
     if how == "local":
         return local
     stretched = upsample_map(global_[None], local.shape[:2], mode)[0]
@@ -85,7 +93,8 @@ def fuse_maps(
         return torch.cat([local, stretched], -1)
     if local.shape[-1] != global_.shape[-1]:
         raise ValueError(
-            f"found a local map of width {local.shape[-1]} and a global map of width {global_.shape[-1]}, expected equal widths: project both first"
+            f"found a local map of width {local.shape[-1]} and a global map of width "
+            f"{global_.shape[-1]}, expected equal widths: project both first"
         )
     return local + stretched
 
@@ -95,7 +104,7 @@ def build_token_sequence(
     separator: Tensor | None = None,  # [C], put behind every row
     overview: str = "first",  # or "last": where the whole view stands
 ) -> Tensor:  # [n, C]
-    "The views as the language model reads them: row by row, one after the other."
+    "Return the views as the language model reads them: row by row, one after the other."
     if separator is not None:
         views = [torch.cat([v, separator.to(v.dtype).expand(len(v), 1, -1)], 1) for v in views]
     return torch.cat([v.flatten(0, 1) for v in (views if overview == "first" else views[::-1])])
@@ -105,14 +114,16 @@ def compute_fourier_features(
     xy: Tensor,  # [..., 2], unit frame
     octaves: int = 6,  # frequencies 1, 2, 4, ... half waves per side
 ) -> Tensor:  # [..., 4*octaves + 2]
-    "The place itself, then sines, then cosines of it at doubling frequencies."
+    "Return the place itself, then sines, then cosines of it at doubling frequencies."
     frequencies = math.pi * 2.0 ** torch.arange(octaves, device=xy.device)
     angles = (xy[..., None] * frequencies).flatten(-2)  # [..., 2*octaves]
     return torch.cat([xy, angles.sin(), angles.cos()], -1)
 
 # %% ../../nbs/3_vision/fusion.ipynb #ed6872cd
 class VisualPosition(nn.Linear):
-    "A learned linear reading of each cell's place, told to the projectors: the same place gets the same code in every map."
+    """A learned linear code of each cell's place, added inside the projectors.
+
+    The same place gets the same code in every map."""
 
     def __init__(
         self,
@@ -123,7 +134,7 @@ class VisualPosition(nn.Linear):
         super().__init__(4 * octaves + 2, dim)
 
     def reset_parameters(self):
-        "Start quiet: what the towers have to say comes first."
+        "Start with small weights, so that the towers' features dominate at first."
         nn.init.normal_(self.weight, std=0.05)
         nn.init.zeros_(self.bias)
 
@@ -131,5 +142,7 @@ class VisualPosition(nn.Linear):
         self,
         size: tuple,  # (h, w) of the map
     ) -> Tensor:  # [h, w, dim]
-        features = compute_fourier_features(compute_cell_centers(size, self.weight.device), self.octaves)
+        features = compute_fourier_features(
+            compute_cell_centers(size, self.weight.device), self.octaves
+        )
         return super().forward(features.to(self.weight.dtype))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 import ferretlite
 from ferretlite.vision.conv_kernels import (
-    KERNEL_DTYPES,
     FLOAT_TILE,
+    KERNEL_DTYPES,
     KERNEL_TILES,
     Tile,
     compute_conv_cells,
@@ -31,17 +31,17 @@ from ferretlite.vision.conv_kernels import (
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #526501bb
 KERNEL_RECORDS = Path(ferretlite.__file__).parent / "records" / "kernels"
-TRIED_TILES = {}  # (kernel, training, M, C, N, dtype) -> Tile: what a bench that is running has found
+TRIED_TILES = {}  # (kernel, training, M, C, N, dtype) -> Tile that a running bench found
 
 
 def format_record_name(device: str) -> str:  # of a file in RECORDS
-    "`NVIDIA H100 80GB HBM3` -> `nvidia-h100-80gb-hbm3.json`"
+    "Return a GPU's file name: `NVIDIA H100 80GB HBM3` -> `nvidia-h100-80gb-hbm3.json`."
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
 
 @cache
 def read_record(path) -> dict | None:
-    "What `bench kernels` wrote, or None where there is no such file."
+    "Return the record that `bench kernels` wrote, or None where there is no such file."
     return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else None
 
 
@@ -51,22 +51,22 @@ def _device_record(index):
 
 
 def find_record(device: torch.device) -> Path | str | None:
-    "The file with the measurements of this GPU: the one that the environment's FERRETLITE_KERNELS names, or one that ships."
-    return (
-        None
-        if device.type != "cuda"
-        else os.environ.get("FERRETLITE_KERNELS") or _device_record(device.index)
-    )
+    """Return the file with the measurements of a GPU, or None for other devices.
+
+    The environment's FERRETLITE_KERNELS names one; otherwise it is a file of KERNEL_RECORDS."""
+    if device.type != "cuda":
+        return None
+    return os.environ.get("FERRETLITE_KERNELS") or _device_record(device.index)
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #dd843f87
 def find_nearest_row(
-    record: dict | None,  # see `read_record`
+    record: dict | None,  # result of `read_record`
     op: str,  # "conv" or "shuffle"
-    dtype: torch.dtype,
-    training: bool,
+    dtype: torch.dtype,  # of the maps
+    training: bool,  # whether gradients are wanted
     shape: tuple,  # output tokens of the batch, channels in, channels out
 ) -> dict | None:  # None: nothing within a factor of two in each
-    "The measurement that comes closest to a piece of work."
+    "Return the measurement that comes closest to a piece of work."
 
     def far(row):
         return max(abs(math.log2(a / b)) for a, b in zip(shape, row["shape"]))
@@ -83,9 +83,13 @@ def find_nearest_row(
 
 @cache
 def find_measurement(
-    path, op: str, dtype: torch.dtype, training: bool, shape: tuple
-) -> dict | None:  # see `find_nearest_row`
-    "The row of a file that speaks for a piece of work."
+    path,  # a record's file, or None
+    op: str,  # "conv" or "shuffle"
+    dtype: torch.dtype,  # of the maps
+    training: bool,  # whether gradients are wanted
+    shape: tuple,  # see `find_nearest_row`
+) -> dict | None:
+    "Return the row of a record's file that comes closest to a piece of work, or None."
     return None if path is None else find_nearest_row(read_record(path), op, dtype, training, shape)
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #364b6002
@@ -93,9 +97,11 @@ IMPLEMENTATIONS = ("auto", "triton", "torch")
 
 
 def resolve_implementation(
-    impl: str,  # one of IMPLS
-) -> str:  # one of IMPLS
-    "What `auto` means where the environment's FERRETLITE_TRITON is 0 or 1. Raises ValueError for anything else."
+    impl: str,  # one of IMPLEMENTATIONS
+) -> str:  # one of IMPLEMENTATIONS
+    """Return what `auto` means where the environment's FERRETLITE_TRITON is 0 or 1.
+
+    Raises ValueError for any other `impl` or value."""
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"found impl={impl!r}, expected one of {', '.join(IMPLEMENTATIONS)}")
     said = os.environ.get("FERRETLITE_TRITON", "") if impl == "auto" else ""
@@ -105,15 +111,17 @@ def resolve_implementation(
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #b65e1dbb
 def should_use_triton(
-    impl: str,  # one of IMPLS
+    impl: str,  # one of IMPLEMENTATIONS
     op: str,  # "conv" or "shuffle"
-    x: Tensor,
-    training: bool,
+    x: Tensor,  # maps [B, H, W, C]
+    training: bool,  # whether gradients are wanted
     shape: tuple,  # see `find_nearest_row`
-    ours: str,
-    theirs: str,  # columns of the record that compete
+    ours: str,  # column of the record with our time
+    theirs: str,  # column of the record with the time of the rival
 ) -> bool:
-    "Whether a piece of work goes to our kernels. Raises ImportError or ValueError where it should and cannot."
+    """Return whether a piece of work goes to our kernels.
+
+    Raises ImportError or ValueError where `impl` is "triton" and Triton cannot do it."""
     impl = resolve_implementation(impl)
     if impl == "triton":
         if triton is None:
@@ -122,38 +130,53 @@ def should_use_triton(
             )
         if not (x.is_cuda or x.is_meta or is_interpreted()):
             raise ValueError(
-                f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before ferretlite.vision.conv_kernels is imported)"
+                f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a "
+                "GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before "
+                "ferretlite.vision.conv_kernels is imported)"
             )
         if x.dtype not in KERNEL_DTYPES:
             raise ValueError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
     if impl != "auto":
         return impl == "triton"
-    if triton is None or not x.is_cuda or x.dtype not in KERNEL_DTYPES or torch.compiler.is_compiling():
+    if (
+        triton is None
+        or not x.is_cuda
+        or x.dtype not in KERNEL_DTYPES
+        or torch.compiler.is_compiling()
+    ):
         return False  # a compiler fuses by itself
     row = find_measurement(find_record(x.device), op, x.dtype, training, shape)
 
-    def took(name):
-        return max(
-            row["ms"].get(name, 0), row.get("cpu", {}).get(name, 0)
-        )  # whoever of the two is later
+    def waited(name):  # ms until GPU and CPU are both done
+        return max(row["ms"].get(name, 0), row.get("cpu", {}).get(name, 0))
 
-    return row is not None and took(ours) < took(
-        theirs
-    )  # a rival that was not measured is not beaten
+    return row is not None and waited(ours) < waited(theirs)  # an unmeasured rival (0) wins
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #8cb554bf
-def choose_tile(kernel: str, x: Tensor, training: bool, shape: tuple) -> Tile:
-    "The measured tile, or the first of TILES."
+def choose_tile(
+    kernel: str,  # a key of KERNEL_TILES
+    x: Tensor,  # maps [B, H, W, C]
+    training: bool,  # whether gradients are wanted
+    shape: tuple,  # see `find_nearest_row`
+) -> Tile:
+    "Return the tile that was fastest at the nearest measured size, or the first of KERNEL_TILES."
     if x.dtype == torch.float32:
         return FLOAT_TILE
     tried = TRIED_TILES.get((kernel, training, *shape, x.dtype))
     if tried:
         return tried
-    row = find_measurement(find_record(x.device), "conv", x.dtype, training, shape) or dict(tiles={})
+    row = find_measurement(find_record(x.device), "conv", x.dtype, training, shape) or dict(
+        tiles={}
+    )
     return Tile(*row["tiles"].get(kernel, KERNEL_TILES[kernel][0]))
 
 
-def choose_conv_tile(kernel: str, x: Tensor, w: Tensor, training: bool) -> Tile:
-    "The tile of a kernel for these maps [B, H, W, C] and weights [N, 3, 3, C]: see `choose_tile`."
+def choose_conv_tile(
+    kernel: str,  # a key of KERNEL_TILES
+    x: Tensor,  # maps [B, H, W, C]
+    w: Tensor,  # weights [N, 3, 3, C]
+    training: bool,  # whether gradients are wanted
+) -> Tile:
+    "Return the tile of a kernel for maps [B, H, W, C] and weights [N, 3, 3, C]."
     rows, cols = compute_conv_cells(x.shape[1:3])
     return choose_tile(kernel, x, training, (len(x) * rows * cols, x.shape[-1], len(w)))

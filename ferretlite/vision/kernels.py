@@ -25,7 +25,11 @@ from ferretlite.vision.conv_kernels import (
     launch_gelu_backward,
     tl,
 )
-from .kernel_choice import choose_conv_tile, resolve_implementation, should_use_triton
+from ferretlite.vision.kernel_choice import (
+    choose_conv_tile,
+    resolve_implementation,
+    should_use_triton,
+)
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #73708234
 @jit(do_not_specialize=["H", "W", "h", "w"])
@@ -165,7 +169,8 @@ def _(x, w, b, gelu, save):
 @torch.library.custom_op(
     "ferretlite::conv_gelu_backward",
     mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor w, Tensor z, bool gelu, bool[] wanted) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor dy, Tensor x, Tensor w, Tensor z, bool gelu, bool[] wanted) "
+    "-> (Tensor, Tensor, Tensor)",
 )
 def conv_gelu_backward_op(dy, x, w, z, gelu, wanted):
     dz, db = (
@@ -271,7 +276,8 @@ def _(x, weight, bias, k, eps):
 @torch.library.custom_op(
     "ferretlite::shuffle_norm_backward",
     mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor rstd, int k) -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor dy, Tensor x, Tensor weight, Tensor mean, Tensor rstd, int k) "
+    "-> (Tensor, Tensor, Tensor)",
 )
 def shuffle_norm_backward_op(dy, x, weight, mean, rstd, k):
     (B, H, W, C), (_, h, w, size) = x.shape, dy.shape
@@ -334,7 +340,9 @@ def conv_gelu_torch(
     bias: Tensor,  # [N]
     gelu: bool = True,  # exact GELU behind it
 ) -> Tensor:  # [B, h', w', N]
-    "Width 3, stride 2, one cell of zeros around. A map of tokens is already in the order that PyTorch calls channels-last."
+    """Return a convolution of width 3 and stride 2 by PyTorch, one cell of zeros around the map.
+
+    A map of tokens is already in the order that PyTorch calls channels-last."""
     y = F.conv2d(maps.movedim(-1, 1), weight, bias, 2, 1).movedim(1, -1)
     return F.gelu(y) if gelu else y
 
@@ -357,29 +365,32 @@ def check_conv(maps, weight, bias):
         or bias.shape != weight.shape[:1]
     ):
         raise ValueError(
-            f"found maps {list(maps.shape)}, weight {list(weight.shape)}, bias {list(bias.shape)}; expected [B, H, W, C], [N, C, 3, 3], [N]"
+            f"found maps {list(maps.shape)}, weight {list(weight.shape)}, "
+            f"bias {list(bias.shape)}; expected [B, H, W, C], [N, C, 3, 3], [N]"
         )
     if not maps.dtype == weight.dtype == bias.dtype:
         raise ValueError(
-            f"found maps of {maps.dtype}, weight of {weight.dtype}, bias of {bias.dtype}; expected one type"
+            f"found maps of {maps.dtype}, weight of {weight.dtype}, bias of {bias.dtype}; "
+            "expected one type"
         )
     if (
         max(abs(s * n) for s, n in zip(maps.stride()[1:3], maps.shape[1:3])) >= 2**30
         or weight.numel() >= 2**31
     ):
         raise ValueError(
-            f"found maps {list(maps.shape)} and weight {list(weight.shape)}, expected less than 2**31 numbers per image and in the weight"
+            f"found maps {list(maps.shape)} and weight {list(weight.shape)}, "
+            "expected less than 2**31 numbers per image and in the weight"
         )
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #42ba9650
 def conv_gelu(
-    maps: Tensor,  # [B, H, W, C]; other strides than the last are free: `hidden[:, 1:].unflatten(1, (H, W))` is not copied
+    maps: Tensor,  # [B, H, W, C]; only the last stride must be 1, so that slices are not copied
     weight: Tensor,  # [N, C, 3, 3]; not copied when it is channels-last in memory
     bias: Tensor,  # [N]
     gelu: bool = True,  # exact GELU behind it
-    impl: str = "auto",  # one of IMPLS
+    impl: str = "auto",  # one of IMPLEMENTATIONS
 ) -> Tensor:  # [B, h', w', N]
-    "Griffon's strided convolution of width 3, by our kernels or by PyTorch."
+    "Return Griffon's strided convolution of width 3, by our kernels or by PyTorch."
     cells, packed = (
         compute_conv_cells(maps.shape[1:3]),
         weight.is_contiguous(memory_format=torch.channels_last),
@@ -415,7 +426,9 @@ def shuffle_norm_torch(
     k: int = 2,  # cells joined each way
     eps: float = 1e-5,
 ) -> Tensor:  # [B, h', w', k*k*C]
-    "k x k cells behind each other in raster order, then a norm; a side that does not divide gets its last row or column again."
+    """Return k x k cells behind each other in raster order, normalised, by PyTorch.
+
+    A side that does not divide gets its last row or column again."""
     down, right = (-n % k for n in maps.shape[1:3])
     if down or right:
         maps = F.pad(maps.movedim(-1, 1), (0, right, 0, down), mode="replicate").movedim(1, -1)
@@ -431,9 +444,9 @@ def shuffle_norm(
     bias: Tensor,  # [k*k*C]
     k: int = 2,  # cells joined each way
     eps: float = 1e-5,
-    impl: str = "auto",  # one of IMPLS
+    impl: str = "auto",  # one of IMPLEMENTATIONS
 ) -> Tensor:  # [B, h', w', k*k*C]
-    "Pixel-shuffle and LayerNorm, in one pass by our kernel or in several by PyTorch."
+    "Return pixel-shuffle and LayerNorm, in one pass by our kernel or in several by PyTorch."
     cells, C, fits = (
         compute_shuffle_cells(maps.shape[1:3], k),
         maps.shape[-1],
@@ -462,11 +475,14 @@ def shuffle_norm(
         )  # as autocast does for a norm
     if maps.ndim != 4 or weight.shape != (k * k * C,) or bias.shape != weight.shape:
         raise ValueError(
-            f"found maps {list(maps.shape)}, weight {list(weight.shape)}, bias {list(bias.shape)}; expected [B, H, W, C], [{k}*{k}*C], [{k}*{k}*C]"
+            f"found maps {list(maps.shape)}, weight {list(weight.shape)}, "
+            f"bias {list(bias.shape)}; expected [B, H, W, C], [{k}*{k}*C], [{k}*{k}*C]"
         )
     if not fits:
         raise ValueError(
-            f"found {k} x {k} cells of {C} channels, expected at most {MAX_PROGRAM_NUMBERS} numbers, each factor rounded up to a power of two, for one program"
+            f"found {k} x {k} cells of {C} channels, "
+            f"expected at most {MAX_PROGRAM_NUMBERS} numbers, "
+            "each factor rounded up to a power of two, for one program"
         )
     if maps.stride(-1) != 1:
         maps = maps.contiguous()

@@ -39,8 +39,8 @@ def measure_grid_fit(
     size: tuple,  # the image, (height, width)
     tile: int | tuple,  # a tile: its side, or (height, width)
     grid: tuple,  # (rows, cols)
-) -> tuple:  # (effective, wasted): pixels of the image that survive, and pixels of the canvas that carry nothing
-    "What an image keeps when it is scaled to fit inside a grid of tiles; exact, as fractions."
+) -> tuple:  # (effective, wasted): pixels of the image that survive, empty pixels of the canvas
+    "Return what an image keeps when it is scaled to fit inside a grid of tiles, as fractions."
     (height, width), canvas = size, compute_canvas_size(tile, grid)
     scale = min(Fraction(canvas[0], height), Fraction(canvas[1], width), Fraction(1))
     effective = height * width * scale**2
@@ -51,7 +51,7 @@ def compute_canvas_size(
     tile: int | tuple,  # a tile: its side, or (height, width)
     grid: tuple,  # (rows, cols)
 ) -> tuple:  # (height, width)
-    "Size in pixels of a grid of tiles."
+    "Return the size in pixels of a grid of tiles."
     h, w = tile if isinstance(tile, (tuple, list)) else (tile, tile)
     return int(h) * grid[0], int(w) * grid[1]
 
@@ -61,7 +61,10 @@ def choose_grid(
     tile: int | tuple,  # a tile: its side, or (height, width)
     grids: tuple = FERRET_GRIDS,  # the grids to choose from, (rows, cols) each
 ) -> tuple:  # (rows, cols)
-    "The grid that keeps most of the image; then wastes least; then comes nearest in shape; then has fewest tiles."
+    """Return the grid that keeps most of the image.
+
+    Among equals it wastes least, then comes nearest in shape, then has fewest tiles.
+    Raises ValueError for an empty image, tile or menu."""
     size = tuple(int(n) for n in size)
     if min(size) < 1:
         raise ValueError(f"found an image of size {size}, expected at least one pixel each way")
@@ -71,7 +74,12 @@ def choose_grid(
 
     def cost(grid):
         effective, wasted = measure_grid_fit(size, tile, grid)
-        return -effective, wasted, measure_shape_mismatch(size, compute_canvas_size(tile, grid)), grid[0] * grid[1]
+        return (
+            -effective,
+            wasted,
+            measure_shape_mismatch(size, compute_canvas_size(tile, grid)),
+            grid[0] * grid[1],
+        )
 
     return min(grids, key=cost)
 
@@ -91,7 +99,7 @@ def measure_shape_mismatch(
     a: tuple,  # (height, width)
     b: tuple,  # (height, width)
 ) -> float:  # 0 for equal shapes, log 2 when one is twice as wide for its height
-    "How much stretching turns one shape into the other."
+    "Return how much stretching turns one shape into the other."
     return round(abs(math.log(a[0] * b[1] / (a[1] * b[0]))), 9)
 
 # %% ../../nbs/3_vision/resolution.ipynb #5f919c69
@@ -100,7 +108,7 @@ def count_visual_tokens(
     tile_tokens: int,  # tokens of one tile
     global_tokens: int = 0,  # tokens of the whole view
 ) -> int:
-    "How many tokens an image costs the language model."
+    "Return how many tokens an image costs the language model."
     return global_tokens + grid[0] * grid[1] * tile_tokens
 
 # %% ../../nbs/3_vision/resolution.ipynb #5ba2eaca
@@ -108,21 +116,23 @@ def filter_grids(
     grids: tuple,  # (rows, cols) each
     max_tiles: int | None = None,  # most tiles; None: any number
     max_visual_tokens: int | None = None,  # most tokens, whole view included; None: any number
-    cost=None,  # function grid -> its visual tokens, whole view included; needed for max_visual_tokens
+    cost=None,  # function grid -> its tokens with the whole view; needed for max_visual_tokens
 ) -> tuple:  # the grids that fit, order kept
-    "Grids within a budget of tiles, of tokens, or of both."
+    "Return the grids within a budget of tiles, of tokens, or of both. Raises ValueError for none."
     check_grids(grids)
     if max_visual_tokens is not None and cost is None:
         raise ValueError("found max_visual_tokens without cost, expected both")
     few = [tuple(g) for g in grids if max_tiles is None or g[0] * g[1] <= max_tiles]
     if not few:
         raise ValueError(
-            f"found no grid within {max_tiles} tiles, expected max_tiles to be {min(g[0] * g[1] for g in grids)} at least"
+            f"found no grid within {max_tiles} tiles, "
+            f"expected max_tiles to be {min(g[0] * g[1] for g in grids)} at least"
         )
     fits = tuple(g for g in few if max_visual_tokens is None or cost(g) <= max_visual_tokens)
     if not fits:
         raise ValueError(
-            f"found no grid within {max_visual_tokens} visual tokens, expected max_visual_tokens to be {min(map(cost, few))} at least"
+            f"found no grid within {max_visual_tokens} visual tokens, "
+            f"expected max_visual_tokens to be {min(map(cost, few))} at least"
         )
     return fits
 
@@ -131,7 +141,9 @@ def resize_image(
     image: Image.Image,  # any mode
     size: tuple,  # (height, width) of the result
 ) -> Image.Image:
-    "Stretch an image to a size, bicubic. Stretching keeps every place at the same fraction of the sides, which padding would not."
+    """Return an image stretched to a size, by bicubic interpolation.
+
+    Stretching keeps every place at the same fraction of the sides, which padding would not."""
     height, width = size
     return (
         image
@@ -144,7 +156,9 @@ def count_kept_cells(
     size: tuple,  # the image, (height, width)
     cells: tuple,  # the canvas in cells, (rows, columns)
 ) -> tuple:  # (rows, columns), at least one each
-    "How many of a canvas's square cells an image fills that is scaled to fit without being stretched, in whole cells."
+    """Return how many of a canvas's square cells an image fills, in whole cells.
+
+    The image is scaled to fit without being stretched."""
     scale = min(Fraction(cells[0], size[0]), Fraction(cells[1], size[1]))
     return tuple(max(1, math.floor(n * scale + Fraction(1, 2))) for n in size)
 
@@ -153,11 +167,12 @@ def split_tiles(
     pixels: Tensor,  # [C, H, W]
     grid: tuple,  # (rows, cols)
 ) -> Tensor:  # [rows*cols, C, H/rows, W/cols]
-    "Cut an image into tiles, in raster order."
+    "Return the tiles of an image in raster order. Raises ValueError where it does not divide."
     rows, cols = grid
     if pixels.shape[-2] % rows or pixels.shape[-1] % cols:
         raise ValueError(
-            f"found {pixels.shape[-2]} x {pixels.shape[-1]} pixels for a {rows} x {cols} grid, expected sides that divide evenly"
+            f"found {pixels.shape[-2]} x {pixels.shape[-1]} pixels for a {rows} x {cols} grid, "
+            "expected sides that divide evenly"
         )
     return rearrange(pixels, "c (rows h) (cols w) -> (rows cols) c h w", rows=rows, cols=cols)
 
@@ -166,7 +181,9 @@ def merge_tiles(
     maps: Tensor,  # [rows*cols, h, w, C], one map per tile in raster order
     grid: tuple,  # (rows, cols)
 ) -> Tensor:  # [rows*h, cols*w, C]
-    "Put the tiles' maps back where their tiles were: one large map."
+    """Return one large map: the tiles' maps where their tiles were.
+
+    Raises ValueError for a wrong number of maps."""
     rows, cols = grid
     if len(maps) != rows * cols:
         raise ValueError(
