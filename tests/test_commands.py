@@ -517,7 +517,7 @@ def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
 
 def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
     asked = noted("evaluation.suites", "evaluate", dict(a=1))
-    noted("evaluation.scores", "metrics_table", "a table")
+    noted("evaluation.scores", "format_metrics_table", "a table")
     monkeypatch.setattr(Ferret, "load", lambda name: f"ferret {name}")
     words = "--suite other --n 7 --split val --seed 4 --batch 3".split()
     code, said, _ = ran(capsys, "eval", "mine", *words, "--json", tmp_path / "e.json")
@@ -602,8 +602,8 @@ def test_a_mixture_is_checked_by_its_styles_model(
         name: str = "mine"
 
     read = noted("data.recipes", "read_recipe", Recipe(style, {"1": "one", "2": "two"}))
-    asked = noted("data.inspection", "check", dict(problems=problems))
-    noted("data.inspection", "check_lines", "lines")
+    asked = noted("data.inspection", "check_mixture", dict(problems=problems))
+    noted("data.inspection", "format_check", "lines")
     written = noted("data.inspection", "write_check", tmp_path / "page.html")
     monkeypatch.setattr(
         "ferretlite.model.processing.FerretProcessor.from_pretrained",

@@ -94,11 +94,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr("ferretlite.training.trainer.make_training_arguments", often)
-    monkeypatch.setattr(StageTrainer, "make_training_step", dying)
+    monkeypatch.setattr(StageTrainer, "training_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(out=tmp_path / "run", samples=60, progress=False)
     assert newest_checkpoint(tmp_path / "run" / "stage-3" / "checkpoints").endswith("checkpoint-2")
-    monkeypatch.setattr(StageTrainer, "make_training_step", step)
+    monkeypatch.setattr(StageTrainer, "training_step", step)
     train(out=tmp_path / "run", samples=60, progress=False, resume=True)
     assert all(p.isfinite().all() for p in load_model(tmp_path / "run")[0].parameters())
 
@@ -297,7 +297,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
         ),
     )
     monkeypatch.setattr(
-        "ferretlite.training.trainer.look_loss",
+        "ferretlite.training.trainer.attention_loss",
         lambda weights, writes, shows: (weights[:, 0, 0] * shows[writes[:, 0]]).sum(),
     )
     trainer = StageTrainer.__new__(StageTrainer)

@@ -361,7 +361,7 @@ def test_what_the_truth_looks_like():
 def test_pictures_of_a_card(monkeypatch):
     "Boxes that meet the truth are green, others red, and the truth is blue."
     drawn = []
-    real = demo.draw
+    real = demo.draw_answer
 
     def draw(image, groundings=(), regions=(), colors=None):
         drawn.append(([(g.name, g.boxes, g.scores) for g in groundings], list(regions), colors))

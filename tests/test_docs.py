@@ -340,6 +340,7 @@ def test_a_small_site_is_built_and_its_broken_link_is_found(small_course, tmp_pa
     assert 'id="boxes.regions.boxes.Box.grow"' in api and "1_first/one.html" in api
     assert 'href="api/regions.boxes.html"' in (site / "index.html").read_text()
     assert (site / "search.html").exists() and (site / ".nojekyll").exists()
+    assert not (site / ".doctrees").exists()
 
 
 def test_the_tool_explains_itself():

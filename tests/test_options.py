@@ -83,10 +83,10 @@ def test_a_killed_run_with_adapters_is_resumed_with_them(short, tmp_path, monkey
         train(out=tmp_path / "whole", options=RunOptions(lora=2), **short),
         RunOptions(lora=2),
     )
-    monkeypatch.setattr(StageTrainer, "make_training_step", dying)
+    monkeypatch.setattr(StageTrainer, "training_step", dying)
     with pytest.raises(KeyboardInterrupt):
         train(out=tmp_path / "run", options=options, **short)
-    monkeypatch.setattr(StageTrainer, "make_training_step", step)
+    monkeypatch.setattr(StageTrainer, "training_step", step)
     train(out=tmp_path / "run", options=options, resume=True, **short)
     assert all(
         torch.equal(a, b)
@@ -226,7 +226,7 @@ def test_a_run_on_files_of_every_format_is_resumed_as_the_same_run(short, tmp_pa
         asked.append(list(inputs["ids"]))
         return step(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(StageTrainer, "make_training_step", noting)
+    monkeypatch.setattr(StageTrainer, "training_step", noting)
     out = train(out=tmp_path / "run", data=mixture, **short)
     assert len(asked) == 2 and {i.split("/")[0] for batch in asked for i in batch} <= {
         p["name"] for p in stages["3"]

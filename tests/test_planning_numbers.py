@@ -632,7 +632,7 @@ def test_the_selftest_judges_each_number(monkeypatch):
     monkeypatch.setattr(selftest_module, "compare_devices", lambda preset, device, **kw: found)
     monkeypatch.setattr(Ferret, "load", lambda *args: "ferret")
     answers = (torch.tensor([[1]]), [torch.tensor([[1.0, 2.0]])])
-    monkeypatch.setattr(selftest_module, "answer_questions", lambda *args, **kwargs: answers)
+    monkeypatch.setattr(selftest_module, "answer_scenes", lambda *args, **kwargs: answers)
     losses = iter([[1.0, float("nan")]] + [[1.0]] * 5)
     monkeypatch.setattr(
         selftest_module, "run_training_steps", lambda preset, number, steps: next(losses)

@@ -51,9 +51,9 @@ def small(monkeypatch):
     monkeypatch.setattr(distillation, "SelfDistiller", lambda: SelfDistiller(32, 16))
     monkeypatch.setattr(probes, "DenseTowers", lambda: DenseTowers(32))
     for module, name in (
-        (pretraining, "caption_scores"),
-        (distillation, "distilled_scores"),
-        (probes, "dense_scores"),
+        (pretraining, "score_captions"),
+        (distillation, "score_distillation"),
+        (probes, "score_towers"),
     ):
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda model, whole=whole: whole(model, n=8))

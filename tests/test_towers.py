@@ -375,9 +375,9 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
         return LlamaForCausalLM(text)
 
     for function, stand_in in (
-        ("grow_tokenizer", lambda *_: Words()),
+        ("load_chat_tokenizer", lambda *_: Words()),
         ("load_tower", tower),
-        ("load_language", language),
+        ("load_language_model", language),
     ):
         monkeypatch.setattr(module, function, stand_in)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)

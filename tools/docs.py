@@ -519,7 +519,8 @@ def build(root: Path, out: Path, source: Path) -> list[str]:
     shutil.rmtree(out, ignore_errors=True)
     pages = write_sources(root, source)
     problems = [f"link leads nowhere: {found}" for found in pages.missing]
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", source / ".doctrees"]
+    command = [sys.executable, "-m", "sphinx", "-q", "-j", "auto", "-b", "html"]
+    command += ["-d", source / ".doctrees"]  # outside of what is published
     done = subprocess.run(
         [*command, source, out], capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"}
     )

@@ -216,7 +216,7 @@ def _options_data(parser):
 
 # %% ../../nbs/tools/command_line.ipynb #8929760d
 def list_versions() -> dict:  # name -> version, or None where it is not installed
-    "Of the packages that matter."
+    "Return the versions of the packages that matter."
     from importlib.metadata import PackageNotFoundError, version
 
     def of(name):
@@ -243,6 +243,7 @@ def list_versions() -> dict:  # name -> version, or None where it is not install
 
 
 def measure_megabytes(folder) -> float:
+    "Return the size of the files in a folder in megabytes."
     return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e6
 
 # %% ../../nbs/tools/command_line.ipynb #dd4f03fb

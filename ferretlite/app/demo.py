@@ -96,7 +96,11 @@ def draw_scribble(mask, size):  # -> geometry.Mask
     return Mask(drawn) if drawn.sum() >= 25 else mask
 
 
-def write_scribble(mask, size, path) -> Path:
+def write_scribble(
+    mask,  # Mask
+    size,  # (height, width)
+    path,  # PNG file to write
+) -> Path:
     "Write a mask as a black-and-white PNG and return its path."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +118,10 @@ def make_demo_turn(scene, task: str, form, key):  # -> Turn or None
 
 # %% ../../nbs/tools/demo.ipynb #d374b1ee
 def write_and_read_scenes(
-    folder, numbers, size: int
-):  # -> coco.CocoScenes; numbers: split -> seeds
+    folder,  # folder to write into
+    numbers,  # split -> seeds
+    size: int,  # side of the images
+):  # -> coco.CocoScenes
     "Write scenes to a folder and return the reader of that folder."
     export_coco(
         [make_scene(seed, size, split) for split, seeds in numbers.items() for seed in seeds],
@@ -125,8 +131,11 @@ def write_and_read_scenes(
 
 
 def take_first_scene(
-    scenes, split: str, used: set, pose
-):  # -> (place of the scene, turn), or (None, None)
+    scenes,  # list of Scene
+    split: str,  # split that the scene has to have
+    used: set,  # numbers of used scenes; the new one is added
+    pose,  # function scene -> Turn or None
+):  # -> (number of the scene, turn), or (None, None)
     "Return the first unused scene of a split that can pose the question, and mark it as used."
     for i, scene in enumerate(scenes):
         if scene.split == split and i not in used and (turn := pose(scene)):
@@ -279,8 +288,12 @@ def match_boxes(answer: list, truth: list, named: bool = True) -> list:  # of bo
     return found
 
 # %% ../../nbs/tools/demo.ipynb #9ec75e0c
-def compute_f1(hits: int, answered: int, true: int) -> float:
-    "The harmonic mean of precision and recall."
+def compute_f1(
+    hits: int,  # right answers
+    answered: int,  # all answers
+    true: int,  # all true ones
+) -> float:
+    "Return the harmonic mean of precision and recall."
     return 2 * hits / (answered + true) if answered + true else 1.0
 
 # %% ../../nbs/tools/demo.ipynb #2594472c
@@ -306,8 +319,10 @@ def count_hits(card):  # -> (hits, how many were answered, how many are true)
     return sum(match_boxes(said, true)), len(said), len(true)
 
 # %% ../../nbs/tools/demo.ipynb #1d2995ec
-def judge_card(card):
-    "Fill in whether a card's answer is right, and how right. The rules are RULES."
+def judge_card(
+    card,  # Card with its answer; `right` and `note` are filled in
+):
+    "Fill in whether a card's answer is right, and how right. The rules are TASK_RULES."
     task, meta, answer = card.turn.task, card.turn.meta, card.answer
     if task in ("name", "word"):
         card.right = normalise_name(answer.text) == normalise_name(card.turn.answer)
@@ -330,7 +345,9 @@ def judge_card(card):
         )
 
 # %% ../../nbs/tools/demo.ipynb #1aeecde8
-def compute_chance(card) -> float:
+def compute_chance(
+    card,  # Card
+) -> float:
     """Return the probability that a guess is right.
 
     A guess is an option, an object of the scene, or a number from one to ten; 0 otherwise."""
@@ -342,13 +359,16 @@ def compute_chance(card) -> float:
 GOOD, BAD, TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
 
 
-def format_image_tag(image, alt: str) -> str:
-    "An <img> that carries its own pixels."
+def format_image_tag(
+    image,  # PIL image
+    alt: str,  # alternative text
+) -> str:
+    "Return an <img> tag that contains its own pixels."
     return f'<img alt="{html.escape(alt)}" src="{encode_image_url(image)}">'
 
 
 def list_true_groundings(card) -> list:  # of Grounding
-    "What the truth looks like: the boxes that are asked for, or of what the words are about."
+    "Return the true boxes of the question, or those of the object that the answer names."
     meta, things = card.turn.meta, card.scene.objects
     if "box" in meta and card.turn.task != "rec":
         return [Grounding(card.turn.answer, [meta["box"]])]
@@ -378,8 +398,10 @@ def draw_card(card) -> list:  # of (picture, caption)
     ]
 
 # %% ../../nbs/tools/demo.ipynb #6a40c2b4
-def format_answer(answer) -> str:
-    "An answer for people: the words, then a line per box."
+def format_answer(
+    answer,  # Answer
+) -> str:
+    "Return an answer as its words and one line per box."
     lines = [answer.text or "(no words)"]
     for g in answer.groundings:
         for box, score in zip(g.boxes, g.scores or [None] * len(g.boxes)):
@@ -391,22 +413,31 @@ def format_answer(answer) -> str:
     return "\n".join(lines)
 
 # %% ../../nbs/tools/demo.ipynb #8c921ca0
-def format_truth(card) -> str:
-    "The right answer as `format_answer` would write it: words, and boxes in pixels."
+def format_truth(
+    card,  # Card
+) -> str:
+    "Return the right answer in the form of `format_answer`: words, and boxes in pixels."
     boxes = list_asked_groundings(card)
     if card.turn.task in ("search", "find", "find_set"):
         return format_answer(Answer("" if boxes else card.turn.answer, boxes))
     return format_answer(Answer(re.sub(r"\s*\[[\d, ]+\]", "", card.turn.answer), boxes))
 
 # %% ../../nbs/tools/demo.ipynb #74a4c463
-def format_model_name(model: str, folder) -> str:
+def format_model_name(
+    model: str,  # name or folder of a model
+    folder,  # folder of the demo
+) -> str:
     "What to call a model inside `folder`: the path of a model's folder changes, a name does not."
     if model in list_shipped_models() or Path(model).is_absolute() or not Path(model).is_dir():
         return model
     return os.path.relpath(model, folder)
 
 
-def format_command(card, model: str, folder) -> str:
+def format_command(
+    card,  # Card with its answer
+    model: str,  # name or folder of a model
+    folder,  # folder of the demo
+) -> str:
     "The line that asks the same in a terminal, from inside the demo's folder."
     parts = ["ferretlite", "ask", os.path.relpath(card.path, folder), card.turn.prompt]
     for r in card.turn.regions:
@@ -457,7 +488,11 @@ padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
 max-width:46rem}"""
 
 # %% ../../nbs/tools/demo.ipynb #3dd2b2a3
-def format_card(card, model: str, folder) -> str:
+def format_card(
+    card,  # Card with its answer
+    model: str,  # name or folder of a model
+    folder,  # folder of the demo
+) -> str:
     "Return one card of the page as HTML."
     figures = "".join(
         f"<figure>{format_image_tag(p, card.title + ': ' + c)}<figcaption>{c}</figcaption></figure>"
@@ -481,10 +516,16 @@ def format_card(card, model: str, folder) -> str:
     )
 
 # %% ../../nbs/tools/demo.ipynb #fffe0222
-def format_demo_page(cards: list, model: str, folder, seconds: float) -> str:
+def format_demo_page(
+    cards: list,  # of Card
+    model: str,  # name or folder of a model
+    folder,  # folder of the demo
+    seconds: float,  # time that the answers took
+) -> str:
     "Return the whole page as HTML without outside files."
     right, n = sum(c.right for c in cards), len(cards)
     expected = sum(map(compute_chance, cards))
+    name = shlex.quote(format_model_name(model, folder))
     lead = (
         f"{n} questions about image files that <b>{html.escape(model)}</b> has not seen, "
         f"answered on this machine in {seconds:.0f} seconds. "
@@ -495,7 +536,7 @@ def format_demo_page(cards: list, model: str, folder, seconds: float) -> str:
     foot = (
         "The shipped model has a few million weights. It knows scenes of glyphs, not photographs. "
         "Every score with its interval and its chance level: "
-        f"<code>ferretlite eval {html.escape(shlex.quote(format_model_name(model, folder)))} --n 1000"
+        f"<code>ferretlite eval {html.escape(name)} --n 1000"
         "</code>. The commands run from inside this folder."
     )
     return (

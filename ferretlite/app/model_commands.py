@@ -151,7 +151,7 @@ def _budget(parser):
 
 # %% ../../nbs/tools/model_commands.ipynb #f7ee39be
 def parse_rate(text: str):  # -> (part, factor)
-    "`language_model=0.1`."
+    "Return a part and its factor, read from text such as `language_model=0.1`."
     part, _, factor = text.partition("=")
     with contextlib.suppress(argparse.ArgumentTypeError):
         if part:

@@ -33,7 +33,7 @@ EXPECTED_ERRORS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    "Whether memory ran out, on the GPU or beside it."
+    "Return whether memory ran out, on the GPU or beside it."
     return (
         isinstance(error, MemoryError)
         or isinstance(error, RuntimeError)
@@ -42,7 +42,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def format_error(error: BaseException) -> str:
-    "An exception as one line."
+    "Return an exception as one line."
     text = " ".join(str(error).split()) or type(error).__name__
     if is_out_of_memory(error):
         return f"There is too little memory ({text}): ask for less at once, or for a smaller model."
@@ -82,19 +82,19 @@ def run_guarded(run, args) -> int:  # exit code
 
 # %% ../../nbs/tools/options.ipynb #f555b3b1
 def parse_whole(text: str, least: int = 1) -> int:
-    "A whole number of at least one."
+    "Return a whole number of at least `least`, read from text."
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
 
 
 def parse_seed(text: str) -> int:
-    "A whole number of at least zero: scenes have no seeds below it."
+    "Return a whole number of at least zero: scenes have no seeds below it."
     return parse_whole(text, 0)
 
 # %% ../../nbs/tools/options.ipynb #216a63d2
 def parse_positive(text: str) -> float:
-    "A positive number."
+    "Return a positive number, read from text."
     try:
         value = float(text)
     except ValueError:
@@ -105,14 +105,14 @@ def parse_positive(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    "More than 0, at most 1."
+    "Return a number that is more than 0 and at most 1, read from text."
     if (value := parse_positive(text)) > 1:
         raise argparse.ArgumentTypeError(f"{text!r} is more than 1")
     return value
 
 
 def parse_minutes(text: str) -> float:
-    "A positive number of minutes."
+    "Return a positive number of minutes, read from text."
     try:
         return parse_positive(text)
     except argparse.ArgumentTypeError:
@@ -120,7 +120,7 @@ def parse_minutes(text: str) -> float:
 
 
 def parse_size(text: str):  # -> side, or (height, width)
-    "`384`, or `288x384` for height x width."
+    "Return a side or (height, width): `384`, or `288x384` for height x width."
     sides = text.lower().split("x")
     if len(sides) > 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form SIDE or HEIGHTxWIDTH")
@@ -133,7 +133,7 @@ def parse_size(text: str):  # -> side, or (height, width)
 
 # %% ../../nbs/tools/options.ipynb #16b6c1ec
 def parse_numbers(text: str, n: int, form: str) -> list:  # of float
-    "`n` finite numbers separated by commas."
+    "Return `n` finite numbers that commas separate."
     try:
         values = [float(v) for v in text.split(",")]
     except ValueError:
@@ -144,18 +144,22 @@ def parse_numbers(text: str, n: int, form: str) -> list:  # of float
 
 
 def parse_box(text):
+    "Return the kind `box` and four numbers, read from text."
     return "box", parse_numbers(text, 4, "x1,y1,x2,y2 (pixels)")
 
 
 def parse_point(text):
+    "Return the kind `point` and two numbers, read from text."
     return "point", parse_numbers(text, 2, "x,y (pixels)")
 
 
 def parse_mask_name(text):
+    "Return the kind `mask` and the name of a file."
     return "mask", text
 
 
 def parse_crop(text):  # a box of the image itself, or the name of a picture file
+    "Return a box of the image itself, or the kind `file` and the name of a picture file."
     try:
         return parse_box(text)
     except argparse.ArgumentTypeError:

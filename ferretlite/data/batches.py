@@ -127,10 +127,10 @@ class Collator:
 
     def __init__(
         self,
-        processor: FerretProcessor,
+        processor: FerretProcessor,  # processor of the model
         most: int | None = 288,  # tokens of text per image
-        look: bool = False,
-    ):  # see FerretProcessor.encode_conversations
+        look: bool = False,  # see FerretProcessor.encode_conversations
+    ):
         self.processor, self.most, self.look = processor, most, look
 
     def __call__(self, conversations: list) -> dict:

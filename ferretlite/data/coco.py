@@ -156,11 +156,11 @@ class CocoScenes(InstanceScenes):
     def __init__(
         self,
         folder,  # folder of the annotations and the pictures' folder
-        annotations: str = "annotations.json",
-        images: str = "images",
+        annotations: str = "annotations.json",  # annotation file in `folder`
+        images: str = "images",  # folder of the pictures in `folder`
         exhaustive: bool = True,  # False: objects may lack an annotation, nothing is known absent
-        **options,
-    ):  # see Files
+        **options,  # see AnnotationReader
+    ):
         self.annotations, self.exhaustive = annotations, exhaustive
         super().__init__(folder, images, **options)
         self.names = {int(k): v for k, v in self.head["names"].items()}

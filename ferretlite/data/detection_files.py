@@ -25,7 +25,11 @@ class LvisScenes(CocoScenes):
     image_keys = ("id", "height", "width")
 
     def __init__(
-        self, folder, annotations: str = "lvis_v1_train.json", images: str = ".", **options
+        self,
+        folder,  # folder of annotations and pictures
+        annotations: str = "lvis_v1_train.json",  # annotation file in `folder`
+        images: str = ".",  # folder of the pictures in `folder`
+        **options,  # see AnnotationReader
     ):
         super().__init__(folder, annotations, images, **options)
 
@@ -53,7 +57,9 @@ class LvisScenes(CocoScenes):
         }
 
 # %% ../../nbs/6_data/detection_files.ipynb #713bad35
-def make_run_polygons(mask: Mask) -> list:  # of [x1, y1, x2, y2, …]
+def make_run_polygons(
+    mask: Mask,  # mask with its size
+) -> list:  # of [x1, y1, x2, y2, …]
     "Return a mask as polygons: one rectangle per run, which own the same pixels."
     h, w = mask.size
     found = []
@@ -66,19 +72,27 @@ def make_run_polygons(mask: Mask) -> list:  # of [x1, y1, x2, y2, …]
     return found
 
 # %% ../../nbs/6_data/detection_files.ipynb #d704e05a
-def make_coco_names(scene, number: int) -> tuple:  # (as COCO 2017 has it, as RefCOCO has it)
+def make_coco_names(
+    scene,  # not used
+    number: int,  # COCO id
+) -> tuple:  # (name in COCO 2017, name in RefCOCO)
     "Return the file names of a COCO picture with this number."
     return f"train2017/{number:012d}.jpg", f"COCO_train2014_{number:012d}.jpg"
 
 
-def save_scene_image(scene, path):
+def save_scene_image(
+    scene,  # Scene
+    path,  # JPEG file to write
+):
     "Write a scene's image as a JPEG file."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scene.image.save(path, quality=95)
 
 
-def convert_to_xywh(box: Box) -> list:
+def convert_to_xywh(
+    box: Box,  # image frame
+) -> list:
     "Return a box as [x, y, width, height]."
     return [box.x1, box.y1, box.width, box.height]
 
@@ -89,7 +103,10 @@ def _lvis_category(name: str, number: int) -> dict:
     return dict(id=number, name=written, synset=f"{written}.n.01", synonyms=[name], frequency="f")
 
 # %% ../../nbs/6_data/detection_files.ipynb #de9e7fa7
-def export_lvis(scenes, folder) -> Path:  # of the annotations
+def export_lvis(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+) -> Path:  # file that was written
     "Write scenes as LVIS v1 (polygons, three negative categories each); return the file."
     folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
     images, annotations = [], []
@@ -122,10 +139,8 @@ def export_lvis(scenes, folder) -> Path:  # of the annotations
             for k, o in enumerate(scene.objects)
         ]
     categories = [_lvis_category(name, i) for name, i in ids.items()]
-    return write_json(
-        folder / "lvis_v1_train.json",
-        dict(info={}, licenses=[], images=images, annotations=annotations, categories=categories),
-    )
+    data = dict(images=images, annotations=annotations, categories=categories)
+    return write_json(folder / "lvis_v1_train.json", dict(info={}, licenses=[], **data))
 
 # %% ../../nbs/6_data/detection_files.ipynb #f40838cc
 class Objects365Scenes(CocoScenes):
@@ -133,9 +148,9 @@ class Objects365Scenes(CocoScenes):
 
     def __init__(
         self,
-        folder,
-        annotations: str = "zhiyuan_objv2_train.json",
-        images: str = "train",
+        folder,  # folder of annotations and pictures
+        annotations: str = "zhiyuan_objv2_train.json",  # annotation file in `folder`
+        images: str = "train",  # folder of the pictures in `folder`
         **options,
     ):
         super().__init__(folder, annotations, images, **options)
@@ -153,7 +168,10 @@ class Objects365Scenes(CocoScenes):
         return next((p for p in tried if p.exists()), tried[-1])
 
 # %% ../../nbs/6_data/detection_files.ipynb #67fd0b47
-def export_objects365(scenes, folder) -> Path:  # of the annotations
+def export_objects365(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+) -> Path:  # file that was written
     "Write scenes as Objects365 v2 (boxes, capitalised names); return the annotation file."
     folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
     images, annotations = [], []

@@ -41,7 +41,11 @@ from ..scenes.world import SceneObject
 PLACEHOLDER_PATTERN = re.compile(r"\s?<bbox_location(\d+)>")
 
 
-def fill_placeholders(text: str, places: list, write):  # -> text
+def fill_placeholders(
+    text: str,  # text with placeholders
+    places: list,  # places of the turn
+    write,  # function place -> text
+) -> str:
     """Return a text in which `write(places[k])` replaces each `<bbox_locationk>`.
 
     Raises ValueError for a placeholder that has no place."""
@@ -59,7 +63,9 @@ def fill_placeholders(text: str, places: list, write):  # -> text
 BLANK_IMAGE = Image.new("RGB", (64, 64), "white")  # image of a conversation that has none
 
 
-def strip_turn_marks(text: str) -> str:
+def strip_turn_marks(
+    text: str,  # text of a turn
+) -> str:
     "Return a turn's text without image, region and crop marks; line breaks stay."
     return re.sub(
         r"[ \t]+", " ", re.sub(r"<(?:region|crop)>|<image>\n?|\n?<image>", " ", text)
@@ -190,13 +196,13 @@ class GritDialogues(Dialogues):
 
     def __init__(
         self,
-        folder,
-        annotations: str,
-        images: str = "images",
+        folder,  # folder of annotations and pictures
+        annotations: str,  # annotation file in `folder`
+        images: str = "images",  # folder of the pictures in `folder`
         switch: float
         | None = None,  # share of conversations that ask for coordinates; None: leave all unchanged
-        **options,
-    ):  # see Files
+        **options,  # see AnnotationReader
+    ):
         self.switch = switch
         super().__init__(folder, annotations, images, **options)
 
@@ -243,7 +249,11 @@ def turn(self: GritDialogues, record, k, prompt, answer, size, rng, style):  # -
     return Turn("talk", prompt, answer, regions)
 
 # %% ../../nbs/6_data/dialogues.ipynb #eacf918a
-def export_grit(scenes, folder, seed: int = 0) -> Path:  # of the records
+def export_grit(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+    seed: int = 0,  # seed of the questions
+) -> Path:  # file that was written
     "Write questions about scenes as GRIT's records, with masks of regions; return the file."
     folder, records = Path(folder), []
     for scene in scenes:
@@ -285,7 +295,10 @@ FRACTION_BOX_PATTERN = re.compile(
 )
 
 
-def convert_from_square(fractions, size) -> Box:
+def convert_from_square(
+    fractions,  # x1, y1, x2, y2 in 0–1 of the padded square
+    size,  # (height, width) of the image
+) -> Box:
     "Return a box in the image frame from fractions of the image padded to a centred square."
     h, w = size
     side = max(h, w)
@@ -301,13 +314,13 @@ class LlavaDialogues(Dialogues):
 
     def __init__(
         self,
-        folder,
-        annotations: str,
-        images: str = "images",
+        folder,  # folder of annotations and pictures
+        annotations: str,  # annotation file in `folder`
+        images: str = "images",  # folder of the pictures in `folder`
         boxes: str
         | None = None,  # frame of fractions: "square" (padded), "image"; None: leave such turns out
-        **options,
-    ):  # see Files
+        **options,  # see AnnotationReader
+    ):
         if boxes not in (None, "square", "image"):
             raise ValueError(
                 f"Unknown frame of boxes {boxes!r}: expected square, image or nothing."
@@ -344,7 +357,10 @@ def turn(  # noqa: F811
     )
 
 # %% ../../nbs/6_data/dialogues.ipynb #a769bf33
-def export_llava(scenes, folder) -> Path:  # of the conversations
+def export_llava(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+) -> Path:  # file that was written
     "Write scenes as LLaVA's conversations, the last one without a picture; return the file."
     folder, records = Path(folder), []
     for scene in scenes:

@@ -41,7 +41,9 @@ from ferretlite.scenes.world import (
 ENTITY_PATTERN = re.compile(r"\[/EN#(\d+)/(\S+) ([^\]]*)\]")
 
 
-def read_entity_sentence(line: str) -> tuple:  # (caption, [(chain, start, end)])
+def read_entity_sentence(
+    line: str,  # sentence with marks `[/EN#chain/type words]`
+) -> tuple:  # (caption, [(chain, start, end)])
     "Return a marked sentence as plain text, and the chain, start and end of each phrase."
     text, spans, last = "", [], 0
     for m in ENTITY_PATTERN.finditer(line):
@@ -52,7 +54,9 @@ def read_entity_sentence(line: str) -> tuple:  # (caption, [(chain, start, end)]
     return text + line[last:], spans
 
 # %% ../../nbs/6_data/grounding_files.ipynb #86ab2291
-def read_entity_boxes(path) -> dict:  # size, boxes (chain -> list of [x1, y1, x2, y2])
+def read_entity_boxes(
+    path,  # XML file
+) -> dict:  # size, boxes (chain -> list of [x1, y1, x2, y2])
     "Return image size and boxes of each chain from an XML file of Flickr30k Entities."
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -105,11 +109,11 @@ class FlickrScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,
+        folder,  # folder of annotations and pictures
         split: str = "train",  # name of a list of picture numbers (`train.txt`); "": all pictures
-        images: str = "flickr30k-images",
-        **options,
-    ):  # see Files
+        images: str = "flickr30k-images",  # folder of the pictures in `folder`
+        **options,  # see AnnotationReader
+    ):
         self.split = split
         super().__init__(folder, images, **options)
 
@@ -172,7 +176,11 @@ def make(self: FlickrScenes, i, record):
     )
 
 # %% ../../nbs/6_data/grounding_files.ipynb #523d1e85
-def export_flickr(scenes, folder, split: str = "train") -> Path:  # of the list of pictures
+def export_flickr(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+    split: str = "train",  # name of the list of pictures
+) -> Path:  # list of the pictures
     """Write scenes as Flickr30k Entities and return the list of pictures.
 
     Each picture has two sentences: one about all objects, one about a kind and all its boxes."""
@@ -208,7 +216,10 @@ def export_flickr(scenes, folder, split: str = "train") -> Path:  # of the list 
     return folder / f"{split}.txt"
 
 # %% ../../nbs/6_data/grounding_files.ipynb #d2336df6
-def read_json_lines(path, what: str):  # -> iterator of (number of the line, what it holds)
+def read_json_lines(
+    path,  # JSONL file
+    what: str,  # content of the file, named in error messages
+):  # -> iterator of (number of the line, what it holds)
     "Yield line number and value of a file with one JSON value a line; skip empty lines."
     path = Path(path)
     try:
@@ -267,12 +278,12 @@ class GriffonScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,
-        annotations: str,
+        folder,  # folder of annotations and pictures
+        annotations: str,  # annotation file in `folder`
         kind: str,  # one of GRIFFON_KINDS
-        images: str = "images",
-        **options,
-    ):  # see Files
+        images: str = "images",  # folder of the pictures in `folder`
+        **options,  # see AnnotationReader
+    ):
         if kind not in GRIFFON_KINDS:
             raise ValueError(
                 f"Unknown kind {kind!r} of Griffon's files: "
@@ -332,7 +343,10 @@ def make(self: GriffonScenes, i, record):  # noqa: F811
     return scene
 
 # %% ../../nbs/6_data/grounding_files.ipynb #eaaf9fdf
-def export_griffon(scenes, folder) -> Path:  # of the folder
+def export_griffon(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+) -> Path:  # file that was written
     "Write scenes as one JSONL file per kind of GRIFFON_KINDS, images at `images/`."
     folder, lines = Path(folder), {k: [] for k in GRIFFON_KINDS}
     for number, scene in enumerate(scenes, 1):

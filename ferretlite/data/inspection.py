@@ -27,7 +27,8 @@ from ..regions.grammar import find_groundings
 
 # %% ../../nbs/6_data/inspection.ipynb #a25fee95
 def find_missing_files(
-    reader, most: int = 100_000
+    reader,  # AnnotationReader; others have no files
+    most: int = 100_000,  # highest number of files to look for
 ) -> tuple:  # (how many pictures are missing, of how many looked for, the first)
     "Return how many pictures are not where the annotations say, of how many looked for."
     if not isinstance(reader, AnnotationReader):
@@ -42,13 +43,17 @@ def find_missing_files(
     return len(gone), len(range(0, len(reader), step)), gone[0] if gone else None
 
 # %% ../../nbs/6_data/inspection.ipynb #6fc0b6b9
-def list_kept_ids(reader) -> set:
+def list_kept_ids(
+    reader,  # AnnotationReader
+) -> set:  # of int
     "Return the ids of a reader's COCO pictures, without excluded ones."
     ids = reader.coco_ids if reader.kept is None else reader.coco_ids[reader.kept]
     return {int(n) for n in ids if n >= 0}
 
 
-def count_shared_pictures(parts: list) -> list:  # of (name, name, pictures)
+def count_shared_pictures(
+    parts: list,  # of (Part, reader)
+) -> list:  # of (name, name, pictures)
     "Return the number of COCO pictures that each two parts share."
     held = [(p.name, list_kept_ids(r)) for p, r in parts if isinstance(r, AnnotationReader)]
     return [(a, b, len(x & y)) for k, (a, x) in enumerate(held) for b, y in held[k + 1 :] if x & y]
@@ -101,7 +106,7 @@ def _note_turns(found: dict, conversation, happened: Counter, record: int):
 
 # %% ../../nbs/6_data/inspection.ipynb #7662f6b5
 def check_part(
-    mixture: Mixture,
+    mixture: Mixture,  # mixture of one stage
     p: int,  # number of the part
     n: int,  # records to look at
     keep: int = 4,  # examples to keep for drawing
@@ -209,7 +214,9 @@ def _format_rate(row: dict, kind: str, whole: str = "looked") -> str:
     return f"{row[kind] / max(row[whole], 1):.1%}" if row[kind] else "–"
 
 
-def format_check(found: dict) -> str:
+def format_check(
+    found: dict,  # result of check_mixture
+) -> str:
     "Return what `check_mixture` found as lines for a terminal."
     lines = [
         f"{found['name']}: {found['style']} form, at most {found['max_tokens']} tokens of text "
@@ -246,7 +253,12 @@ def _soft(shape):
     return Image.fromarray((shape * 90).astype("uint8"))
 
 # %% ../../nbs/6_data/inspection.ipynb #66161a82
-def draw_turn(conversation, turn, style: str, width: int = 360) -> Image.Image:
+def draw_turn(
+    conversation,  # Conversation with its image
+    turn,  # one of its turns
+    style: str,  # written form of the answer
+    width: int = 360,  # highest width of the drawing
+) -> Image.Image:
     "Return an image with the regions of a turn and the boxes that its answer writes."
     image = conversation.image.copy()
     pen = ImageDraw.Draw(image)
@@ -277,7 +289,9 @@ def draw_turn(conversation, turn, style: str, width: int = 360) -> Image.Image:
     )
 
 # %% ../../nbs/6_data/inspection.ipynb #4eff24f4
-def encode_image_url(image) -> str:
+def encode_image_url(
+    image,  # PIL image
+) -> str:
     "Return an image as a JPEG `data:` address."
     held = io.BytesIO()
     image.save(held, "JPEG", quality=80)
@@ -392,7 +406,9 @@ def _card(c, style: str) -> str:  # of a Conversation
     )
 
 # %% ../../nbs/6_data/inspection.ipynb #65f5547d
-def format_check_page(found: dict) -> str:
+def format_check_page(
+    found: dict,  # result of check_mixture
+) -> str:
     "Return what `check_mixture` found as one HTML page without outside files."
     out = [f'<p class="bad">{_say(p)}</p>' for p in found["problems"]] or [
         '<p class="good">Nothing stands in the way.</p>'
@@ -418,7 +434,10 @@ def format_check_page(found: dict) -> str:
     )
 
 # %% ../../nbs/6_data/inspection.ipynb #1e24046a
-def write_check(found: dict, folder) -> Path:  # of the page
+def write_check(
+    found: dict,  # result of check_mixture
+    folder,  # folder to write into
+) -> Path:  # file of the page
     "Write the page as `index.html` and the numbers as `check.json`; return the page's path."
     folder = Path(folder)
     plain = {

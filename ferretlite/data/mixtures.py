@@ -69,7 +69,13 @@ LIST_TASKS = (
 )  # answers that are lists of boxes
 
 
-def shorten_list(turn, room: int, length, size, style):  # -> Turn or None
+def shorten_list(
+    turn,  # Turn
+    room: int,  # highest number of tokens of the answer
+    length,  # function text -> tokens
+    size,  # (height, width) of the image
+    style,  # written form
+):  # -> Turn or None
     "Return a turn whose list ends after the last whole box that fits; None where none fits."
     if turn.task not in LIST_TASKS:
         return None
@@ -244,12 +250,23 @@ def told(self: Mixture, p: int, record: int, rng) -> tuple:  # (Conversation, Co
     return conversation, Counter({(part.name, k): v for k, v in counts.items()}), used
 
 # %% ../../nbs/6_data/mixtures.ipynb #c02b0ae2
-def select_rank_samples(dataset, rank: int, world: int, start: int = 0):
+def select_rank_samples(
+    dataset,  # anything with len() and [i]
+    rank: int,  # number of the process
+    world: int,  # number of processes
+    start: int = 0,  # first sample
+):  # -> torch.utils.data.Subset
     "Return every world-th sample from `start + rank` on: the samples of one rank."
     return torch.utils.data.Subset(dataset, range(start + rank, len(dataset), world))
 
 # %% ../../nbs/6_data/mixtures.ipynb #17de0ab5
-def open_part(part: Part, root, exclude=(), strict: bool = False, cache=None):
+def open_part(
+    part: Part,  # part of a mixture
+    root,  # folder of the parts' folders
+    exclude=(),  # COCO ids and file names to leave out
+    strict: bool = False,  # True: raise at the first wrong annotation
+    cache=None,  # folder of packed annotations
+):  # -> AnnotationReader or DrawnScenes
     "Return the reader of a part, without the pictures in `exclude`."
     if part.format == "scenes":
         return DrawnScenes(**part.options)
@@ -260,7 +277,9 @@ def open_part(part: Part, root, exclude=(), strict: bool = False, cache=None):
     )
 
 # %% ../../nbs/6_data/mixtures.ipynb #6c7dcae7
-def list_exclusions(recipe: Recipe) -> dict:  # format -> set of numbers and names
+def list_exclusions(
+    recipe: Recipe,  # its `held_out` parts are opened
+) -> dict:  # format -> set of numbers and names
     """Return the held-out pictures that the readers of each format have to exclude.
 
     COCO's are listed by number for every format, others by name for the same format."""
@@ -276,10 +295,10 @@ def make_mixture(
     config,  # see read_recipe, or a Recipe
     stage,  # its number
     samples: int | None = None,  # how many conversations; None: one epoch
-    seed: int = 0,
-    processor=None,  # of the model that will read them: what does not fit is left out
-    root=None,
-    skip: bool = False,
+    seed: int = 0,  # seed of order and questions
+    processor=None,  # processor of the model; with it, what does not fit is left out
+    root=None,  # folder of the parts' folders; None: beside the file
+    skip: bool = False,  # True: pass over pictures that are missing or broken
 ) -> Mixture:
     "Return the conversations of a stage, ready for a Collator; item i is always the same."
     recipe = config if isinstance(config, Recipe) else read_recipe(config, root)

@@ -22,7 +22,7 @@ from ..scenes.turns import make_plural
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #73f617ca
 def add_placeholders(
-    text: str,
+    text: str,  # answer
     found: list,  # of (start, end, list of Box)
 ) -> tuple:  # (text with placeholders, list of [x1, y1, x2, y2])
     """Return a text with placeholders behind each part that has boxes, and the boxes.
@@ -89,8 +89,8 @@ class NameFinder:
         self,
         detector,  # function (image, names) -> list of Grounding with scores
         names: list,  # that may be looked for
-        most: int = 5,
-    ):  # boxes per name: a name that stands for more is left alone
+        most: int = 5,  # highest number of boxes of a name; others are left alone
+    ):
         self.detector, self.names, self.most = detector, names, most
 
     def __call__(self, image, text):
@@ -106,7 +106,7 @@ class NameFinder:
 def suppress_overlaps(
     boxes: torch.Tensor,  # [n, 4]
     scores: torch.Tensor,  # [n]
-    overlap: float,
+    overlap: float,  # IoU from which the worse of two boxes is dropped
 ) -> list:  # of indices, best first
     "Return the boxes that non-maximum suppression keeps."
     left, order, iou = (
@@ -154,10 +154,10 @@ class GroundingDino:
 
     def __init__(
         self,
-        folder: str = "IDEA-Research/grounding-dino-base",
-        threshold: float = 0.35,
-        overlap: float = 0.7,
-        device: str = "cpu",
+        folder: str = "IDEA-Research/grounding-dino-base",  # folder or hub id
+        threshold: float = 0.35,  # lowest score of a box
+        overlap: float = 0.7,  # IoU from which the worse of two boxes is dropped
+        device: str = "cpu",  # device of the model
     ):
         from transformers import AutoTokenizer, GroundingDinoForObjectDetection
         from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
@@ -216,7 +216,10 @@ def _detect(self: GroundingDino, image, names):
 class WordReader:
     "Words in an image, with boxes and scores, by rapidocr: needs `pip install ferretlite[ocr]`."
 
-    def __init__(self, threshold: float = 0.6):
+    def __init__(
+        self,
+        threshold: float = 0.6,  # lowest score of a word
+    ):
         import logging
 
         try:
@@ -249,8 +252,11 @@ class WordReader:
 class WordFinder:
     "A finder of written words for `add_pseudo_boxes`."
 
-    def __init__(self, reader):
-        self.reader = reader  # function image -> list of Grounding
+    def __init__(
+        self,
+        reader,  # function image -> list of Grounding
+    ):
+        self.reader = reader
 
     def __call__(self, image, text):
         found = []

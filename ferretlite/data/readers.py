@@ -74,7 +74,8 @@ def value(self: _Reader):
             if self.ended:
                 raise
         else:
-            if end < len(self.text) or self.ended:
+            whole = end < len(self.text) and self.text[end] not in ".eE"  # 12. may become 12.5
+            if whole or self.ended:
                 self.at = end
                 return found
         size *= 2
@@ -173,35 +174,51 @@ def _batched(items, n):
         yield some
 
 
-def map_packed_file(path):
+def map_packed_file(
+    path,  # file that `pack_records` wrote
+):  # -> datasets.Dataset
     "Return a packed file as a table that is mapped into memory."
     from datasets import Dataset
 
     return Dataset.from_file(str(path))
 
 
-def split_head(table):  # -> (head, table of the other rows)
-    "What `pack_records` was told about all rows, and the rows."
+def split_head(
+    table,  # table that `pack_records` made
+):  # -> (head, table of the other rows)
+    "Return the values that belong to all rows, and the other rows."
     return json.loads(table[0]["record"]), table.select(
         range(1, len(table)) if len(table) > 1 else []
     )
 
 # %% ../../nbs/6_data/readers.ipynb #62d66eb3
-def require_keys(record, keys: tuple, what):
+def require_keys(
+    record,  # value that should be a dict
+    keys: tuple,  # keys that it has to have
+    what,  # name of the record in error messages
+):
     "Raise a ValueError that names the first key a record lacks."
     for key in keys:
         if not isinstance(record, dict) or key not in record:
             raise ValueError(f"{what} has no {key!r}: expected {', '.join(keys)}.")
 
 
-def check_types(record: dict, types: dict, what):  # types: key -> (type or types, in words)
+def check_types(
+    record: dict,  # record of an annotation file
+    types: dict,  # key -> (type or types, their name in words)
+    what,  # name of the record in error messages
+):
     "Raise a ValueError that names the first key whose value is of another type."
     for key, (kind, told) in types.items():
         if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
             raise ValueError(f"{what} has the {key} {record[key]!r}: expected {told}.")
 
 # %% ../../nbs/6_data/readers.ipynb #b318c925
-def resolve_inside(folder, name: str, what: str) -> Path:
+def resolve_inside(
+    folder,  # folder that holds the file
+    name: str,  # file name from an annotation
+    what: str,  # name of the record in error messages
+) -> Path:
     "Return the path of a file in a folder; ValueError where the name leads out of the folder."
     root = Path(folder).resolve()
     try:
@@ -234,7 +251,9 @@ def open_annotated_image(
     )
 
 # %% ../../nbs/6_data/readers.ipynb #9aea3060
-def read_coco_id(name: str) -> int:
+def read_coco_id(
+    name: str,  # file name, with or without folders
+) -> int:
     """Return the number in the file name of a COCO picture, -1 for other names.
 
     For example 391895 for `train2014/COCO_train2014_000000391895.jpg`."""

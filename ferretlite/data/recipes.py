@@ -176,7 +176,11 @@ def _check_tasks(part: Part, style: str, what: str):
             )
 
 # %% ../../nbs/6_data/recipes.ipynb #05f80eba
-def read_part(given: dict, style: str, what: str) -> Part:
+def read_part(
+    given: dict,  # part in JSON form
+    style: str,  # written form, a key of DEFAULT_TASKS
+    what: str,  # name of the part in error messages
+) -> Part:
     "Return a part from its JSON form. Raises ValueError in one sentence."
     if not isinstance(given, dict) or "format" not in given:
         raise ValueError(f"{what} has no 'format': expected one of {', '.join(FORMAT_READERS)}.")
@@ -210,7 +214,10 @@ def read_part(given: dict, style: str, what: str) -> Part:
     return part
 
 # %% ../../nbs/6_data/recipes.ipynb #b8b0a211
-def get_tasks(part: Part, style: str) -> dict:
+def get_tasks(
+    part: Part,  # part of a mixture
+    style: str,  # written form, a key of DEFAULT_TASKS
+) -> dict:  # task -> weight
     "Return the tasks of a part: its own, or the default ones of its format."
     return (
         part.tasks
@@ -558,8 +565,8 @@ GRIFFON_TREE = dict(
 # %% ../../nbs/6_data/recipes.ipynb #f114a563
 def export_tree(
     scenes,  # function () -> iterator of scenes, called once for each format
-    folder,
-) -> Path:  # of the mixture
+    folder,  # folder to write into
+) -> Path:  # file of the mixture
     """Write scenes in every format, one folder each, with their mixtures; return the mixture.
 
     `mixture.json` is in Ferret's form, `mixture-griffon.json` in Griffon's. The last fifth of

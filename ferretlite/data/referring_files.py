@@ -38,7 +38,9 @@ def _corners(box, form):
     return [a, b, a + c, b + d] if form == "xywh" else [a, b, c, d]
 
 
-def strip_prompt_marks(text: str) -> str:
+def strip_prompt_marks(
+    text: str,  # text of an annotation
+) -> str:
     "Return a text on one line, without the marks that have a meaning in our prompts."
     return " ".join(re.sub(r"<(?:region|crop|image)>", " ", str(text)).split())
 
@@ -140,12 +142,12 @@ class RefScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,
-        annotations: str = "finetune_refcoco_train.json",
-        images: str = "train2014",
+        folder,  # folder of annotations and pictures
+        annotations: str = "finetune_refcoco_train.json",  # annotation file in `folder`
+        images: str = "train2014",  # folder of the pictures in `folder`
         boxes: str = "xywh",  # of the column bbox in a parquet file: or "xyxy"
-        **options,
-    ):  # see Files
+        **options,  # see AnnotationReader
+    ):
         if Path(annotations).suffix in (".p", ".pkl", ".pickle"):
             raise ValueError(
                 f"{annotations} is a pickle, which runs code when it is read: "
@@ -194,7 +196,11 @@ def phrase(self: RefScenes, p, size, what):
     return Phrase(strip_prompt_marks(p["text"]), [box], mask) if box else None
 
 # %% ../../nbs/6_data/referring_files.ipynb #be2d6436
-def make_expressions(scene, rng, most: int = 3) -> list:  # of (text, SceneObject)
+def make_expressions(
+    scene,  # Scene
+    rng,  # random.Random
+    most: int = 3,  # highest number of descriptions
+) -> list:  # of (text, SceneObject)
     "Return up to `most` descriptions, each of which fits exactly one object."
     found = {}
     for _ in range(2 * most):
@@ -239,8 +245,11 @@ def _expression(text: str) -> dict:
 
 # %% ../../nbs/6_data/referring_files.ipynb #a796adf2
 def export_refcoco(
-    scenes, folder, name: str = "finetune_refcoco_train.json", first: int = 1
-) -> Path:  # of the annotations
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+    name: str = "finetune_refcoco_train.json",  # file name; .parquet writes a table
+    first: int = 1,  # number of the first picture
+) -> Path:  # file that was written
     "Write scenes as RefCOCO in MDETR's form, or as parquet by the ending; return the file."
     folder, images, annotations, rows = Path(folder), [], [], []
     for number, scene in enumerate(scenes, first):
@@ -270,7 +279,9 @@ def export_refcoco(
     return _write_refcoco(folder / name, images, annotations, rows)
 
 # %% ../../nbs/6_data/referring_files.ipynb #2de80504
-def collect_coco_ids(readers) -> set:  # of int
+def collect_coco_ids(
+    readers,  # iterable of AnnotationReader
+) -> set:  # of int
     "Return the ids of all COCO pictures in these readers, for `exclude` of training readers."
     return {int(n) for r in readers for n in r.coco_ids if n >= 0}
 
@@ -280,12 +291,12 @@ class GenomeScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,
-        annotations: str = "region_descriptions.json",
-        data: str = "image_data.json",
-        images: str = ".",
-        **options,
-    ):  # see Files
+        folder,  # folder of annotations and pictures
+        annotations: str = "region_descriptions.json",  # annotation file in `folder`
+        data: str = "image_data.json",  # file of sizes and addresses in `folder`
+        images: str = ".",  # folder of the pictures in `folder`
+        **options,  # see AnnotationReader
+    ):
         self.annotations, self.data = annotations, data
         super().__init__(folder, images, **options)
 
@@ -345,7 +356,10 @@ def make(self: GenomeScenes, i, record):  # noqa: F811
     )
 
 # %% ../../nbs/6_data/referring_files.ipynb #cd689818
-def export_genome(scenes, folder) -> Path:  # of the annotations
+def export_genome(
+    scenes,  # iterable of Scene
+    folder,  # folder to write into
+) -> Path:  # file that was written
     "Write scenes as Visual Genome, every other picture as one of COCO's; return the file."
     folder, regions, images = Path(folder), [], []
     for number, scene in enumerate(scenes, 1):

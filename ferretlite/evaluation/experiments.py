@@ -171,7 +171,7 @@ def judge_difference(
     pair: dict,  # of `compare_arms`
     at_least: float = 0.0,  # the rule: how large the difference must be to count
 ) -> str:
-    "What may be said: `yes`, `no`, or `cannot tell`."
+    "Return what may be said of a difference: `yes`, `no`, or `cannot tell`."
     if pair["low"] > at_least:
         return "yes"
     if pair["high"] < at_least:
@@ -197,7 +197,9 @@ def judge_claims(
     claims,  # of Claim
     found: dict,  # of run_study
 ) -> list:  # of (Claim, what `compare_arms` says, verdict)
-    "Every claim and what may be said of it; claims with fewer than two pairs of runs are left out."
+    """Return every claim and what may be said of it; claims with fewer than two pairs of runs are
+    left out.
+    """
     pairs = [
         (c, compare_arms(found, c.arm, c.against, c.metric, c.beyond))
         for c in claims

@@ -355,7 +355,7 @@ COMPILED_SIZES = (
     ("conv", 1022, 8, 5120, False),
 )
 
-
+# %% ../../nbs/9_scale/kernel_speed.ipynb #04f47638
 def _compile_some(record, every, seconds, done, say, began):
     """Add torch.compile's times to rows of a record.
 

@@ -39,7 +39,7 @@ def make_preset_config(preset: str) -> FerretConfig:
 def count_weights(
     config: FerretConfig,
 ) -> dict:  # part -> weights; frozen encoders of crops are `crop_tower`
-    "How many weights each part has."
+    "Return how many weights each part has."
     return dict(_count_weights(config.to_json_string()))
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #91dab636
@@ -71,10 +71,12 @@ def _count_weights(config: str) -> dict:
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #50a5d052
 def count_matrix_flop(weights: float, tokens: float) -> float:
+    "Return the operations of matrices with so many weights on so many tokens."
     return 2 * weights * tokens
 
 
 def count_attention_flop(layers: int, tokens: float, width: int) -> float:
+    "Return the operations of attention between so many tokens."
     return layers * 4 * tokens**2 * width
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #39cca705
@@ -337,7 +339,7 @@ def plan_memory(
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #c55bb75d
 def count_lora_weights(llm, rank: int) -> int:
-    "How many weights adapters of this rank have."
+    "Return how many weights adapters of this rank have."
     h, i, kv = (
         llm.hidden_size,
         llm.intermediate_size,
@@ -432,7 +434,7 @@ def plan_training(
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #5c6a573c
 def format_plan(found: dict) -> str:
-    "A plan as text."
+    "Return a plan as text."
     weights, total = found["weights"], sum(found["weights"].values())
     lines = [
         f"{found['preset']}: {total / 1e9:.2f} billion weights: "

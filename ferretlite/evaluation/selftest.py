@@ -43,7 +43,7 @@ def force_float32_products():
 
 
 def move_batch(value, device, dtype=None):  # the same nest of lists and dicts
-    "Every tensor of a batch on a device, floats in a dtype."
+    "Return a batch with every tensor on a device and every float in a dtype."
     if torch.is_tensor(value):
         return value.to(device, dtype if value.is_floating_point() else None)
     if isinstance(value, dict):
@@ -142,7 +142,7 @@ def answer_scenes(
     chosen: list,
     replay: bool = False,  # see same_neighbours
 ) -> tuple:  # (tokens [n, L], logits: L of [n, V])
-    "Greedy answers to a question for each of `n` scenes."
+    "Return greedy answers to a question for each of `n` scenes."
     scenes, ask = (
         [make_scene(s, split="val") for s in range(n)],
         SELFTEST_QUESTIONS[ferret.processor.config.style == "griffon" and "tiny-griffon" or "tiny"],
@@ -245,7 +245,7 @@ def selftest(
 
 # %% ../../nbs/9_scale/selftest.ipynb #a009ecf2
 def format_selftest(rows: list, device=None) -> str:
-    "What `selftest` found, as a report."
+    "Return what `selftest` found as a report."
     device = torch.device(device or choose_training_device())
     compared = (
         f"CPU against {torch.cuda.get_device_name(device)}"

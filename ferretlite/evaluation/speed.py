@@ -21,7 +21,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from ..common.meters import PeakMemory, measure_quickest
 from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
-from ..model.processing import image_inputs
+from ..model.processing import FerretProcessor
 from ..regions.geometry import Box
 from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
 from ..vision.encoders import make_tiny_clip_config, make_tiny_dino_config
@@ -90,7 +90,7 @@ def bench_projectors(
     out_dim: int = 5120,
     **options,  # of time_projector
 ) -> list:  # of dict: kind, side, tokens, parameters, gflop, ms, mb
-    "Every projector at every resolution, in one run."
+    "Return the counts and the measurements of every projector at every resolution."
     return [
         count_projector(k, s, in_dim, out_dim) | time_projector(k, s, in_dim, out_dim, **options)
         for k in DOWNSAMPLER_CLASSES
@@ -99,7 +99,7 @@ def bench_projectors(
 
 
 def format_projector_bench(rows: list) -> str:  # of bench_projectors
-    "What `bench_projectors` found, as a table."
+    "Return what `bench_projectors` found as a table."
     lines = [
         (
             f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}"
@@ -217,7 +217,7 @@ def bench_sampler(
 
 # %% ../../nbs/8_evaluation/speed.ipynb #b80fc881
 def format_sampler_bench(found: dict) -> str:
-    "What `bench_sampler` found, as a table."
+    "Return what `bench_sampler` found as a table."
     rows = [f"{'':8s}{'forward':>12s}{'and back':>12s}{'extra memory':>16s}"]
     for name in ("plain", "fast"):
         one, most = found[name], found[name].get("backward_bytes", found[name]["forward_bytes"])
@@ -282,7 +282,7 @@ def measure_image_cost(
     model = FerretForConditionalGeneration(config).eval()
 
     def prepare():
-        return image_inputs(SimpleNamespace(config=config), [image])
+        return FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
 
     inputs = prepare()
 
@@ -313,7 +313,9 @@ def bench_resolution(
     sides: tuple = RESOLUTION_SIDES,  # of square images, in pixels
     n: int = 8,  # images that both processors prepare
     seed: int = 0,
-) -> dict:  # rows: cost_of_seeing by way and side; ours_per_second, llava_next_per_second, speedup
+) -> (
+    dict
+):  # rows: measure_image_cost by way and side; ours_per_second, llava_next_per_second, speedup
     """What each way of seeing costs by the size of the image, and how fast images are prepared
     beside transformers' LLaVA-NeXT, in the same run.
     """
@@ -348,7 +350,9 @@ def bench_resolution(
         crop_size=dict(height=336, width=336),
         image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
-    ours = n / measure_quickest(lambda: image_inputs(SimpleNamespace(config=config), photos[:n]))
+    ours = n / measure_quickest(
+        lambda: FerretProcessor.image_inputs(SimpleNamespace(config=config), photos[:n])
+    )
     other = n / measure_quickest(lambda: theirs(photos[:n], return_tensors="pt"))
     return dict(
         rows=rows,
@@ -360,7 +364,7 @@ def bench_resolution(
 
 # %% ../../nbs/8_evaluation/speed.ipynb #e06706bf
 def format_resolution_bench(found: dict) -> str:
-    "What `bench_resolution` found, as a table."
+    "Return what `bench_resolution` found as a table."
     lines = [
         (
             f"{'image':>9s}  "

@@ -137,7 +137,7 @@ def make_griffon_questions(scene: Scene, key) -> list:  # of Question
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #2d7c8194
 def read_kind(phrase: str) -> str:
-    "The kind in a full name: `star` for `filled red star`."
+    "Return the kind in a full name: `star` for `filled red star`."
     words = phrase.split()
     while len(words) > 1 and words[0] in (*FILLS, *COLORS):
         words = words[1:]
@@ -313,7 +313,7 @@ def make_suite_scenes(
 
 
 def split_into_portions(items, size: int):  # yields lists
-    "Cut an iterable into lists of at most `size`."
+    "Yield an iterable in lists of at most `size`."
     held = []
     for item in items:
         held.append(item)

@@ -51,7 +51,7 @@ PUBLIC_PREFIXES = {
 
 
 def rename_public_weights(weights: dict) -> dict:
-    "A public checkpoint's weights by our names; what a buffer holds is left out."
+    "Return a public checkpoint's weights by our names; what a buffer holds is left out."
     found = {}
     for name, value in weights.items():
         if name.endswith("rotary_emb.inv_freq") or name.endswith("position_ids"):

@@ -433,6 +433,17 @@ def embed(
         embeddings, input_ids == self.config.region_token_id, vectors, "region"
     )
 
+# %% ../../nbs/4_model/model.ipynb #27ef2656
+def _additive_mask(
+    allowed: torch.Tensor,  # bool [B, 1, L, L]
+    embeddings: torch.Tensor,  # [B, L, D], whose device and number format the scores have
+) -> torch.Tensor:  # [B, 1, L, L]
+    "Return 0 where a key may be seen and the most negative number of the format elsewhere."
+    device, dtype = embeddings.device.type, embeddings.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
 # %% ../../nbs/4_model/model.ipynb #c7a46e10
 @patch
 def forward(
@@ -477,15 +488,7 @@ def forward(
     if turn_ids is not None:
         attention_mask = turn_mask(turn_ids)
         if self.language_model.config._attn_implementation == "eager":  # wants numbers to add
-            device = inputs_embeds.device.type
-            dtype = (
-                torch.get_autocast_dtype(device)
-                if torch.is_autocast_enabled(device)
-                else inputs_embeds.dtype
-            )
-            attention_mask = torch.zeros_like(attention_mask, dtype=dtype).masked_fill(
-                ~attention_mask, torch.finfo(dtype).min
-            )
+            attention_mask = _additive_mask(attention_mask, inputs_embeds)
     out = self.language_model(
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,

@@ -36,6 +36,84 @@ PAPER_SIZES = (
     "griffon-v2-13b",
 )
 
+# %% ../../nbs/4_model/real_towers.ipynb #1ccd9584
+def _clip_large(side: int) -> CLIPVisionConfig:
+    "Return the size of CLIP ViT-L/14 for views of this side in pixels."
+    return CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=side,
+        patch_size=14,
+    )
+
+
+def _dinov2(hidden_size: int, layers: int, heads: int) -> Dinov2Config:
+    "Return the size of a DINOv2 tower for patches of 14 pixels."
+    return Dinov2Config(
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        image_size=518,
+        patch_size=14,
+    )
+
+# %% ../../nbs/4_model/real_towers.ipynb #6e3b2590
+def _small_config() -> FerretConfig:
+    "Return base towers and a chat model of 0.4 billion weights (SmolLM2-360M)."
+    return FerretConfig(
+        global_tower=CLIPVisionConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            image_size=224,
+            patch_size=16,
+        ),
+        local_tower=_dinov2(768, 12, 12),
+        text_config=LlamaConfig(
+            vocab_size=49154,
+            hidden_size=960,
+            intermediate_size=2560,
+            num_hidden_layers=32,
+            num_attention_heads=15,
+            num_key_value_heads=5,
+            tie_word_embeddings=True,
+        ),
+        image_token_id=49152,
+        region_token_id=49153,
+        global_view=(224, 224),
+        local_view=(224, 224),
+    )
+
+# %% ../../nbs/4_model/real_towers.ipynb #136680f9
+def _ferret_config(shared: dict, side: int) -> FerretConfig:
+    "Return Ferret-v2 with views of this side in pixels; `shared` holds the fields of all sizes."
+    return FerretConfig(
+        **shared,
+        local_tower=_dinov2(1024, 24, 16),
+        global_view=(side, side),
+        local_view=(side, side),
+        max_visual_tokens=1280 if side == 224 else 2880,
+    )
+
+
+def _griffon_config(shared: dict) -> FerretConfig:
+    "Return Griffon v2; `shared` holds the fields that it has in common with Ferret-v2."
+    return FerretConfig(
+        **shared,
+        resolution="direct",
+        global_view=(336, 336),
+        local_view=(336, 336),
+        direct_view=(1022, 1022),
+        projector="conv",
+        style="griffon",
+        region_features=False,
+        crop_tower=_clip_large(224),
+        crop_token_id=32002,
+    )
+
 # %% ../../nbs/4_model/real_towers.ipynb #a5986d47
 def paper_config(
     name: str,  # one of PAPER_SIZES
@@ -49,90 +127,21 @@ def paper_config(
     if name not in PAPER_SIZES:
         raise ValueError(f"Unknown size {name!r}: expected one of {', '.join(PAPER_SIZES)}.")
     if name == "small":
-        llm = LlamaConfig(
-            vocab_size=49154,
-            hidden_size=960,
-            intermediate_size=2560,
-            num_hidden_layers=32,
-            num_attention_heads=15,
-            num_key_value_heads=5,
-            tie_word_embeddings=True,
-        )
-        return FerretConfig(
-            global_tower=CLIPVisionConfig(
-                hidden_size=768,
-                intermediate_size=3072,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                image_size=224,
-                patch_size=16,
-            ),
-            local_tower=Dinov2Config(
-                hidden_size=768,
-                num_hidden_layers=12,
-                num_attention_heads=12,
-                image_size=518,
-                patch_size=14,
-            ),
-            text_config=llm,
-            image_token_id=49152,
-            region_token_id=49153,
-            global_view=(224, 224),
-            local_view=(224, 224),
-        )
-
-    def clip(side):
-        return CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=side,
-            patch_size=14,
-        )
-
-    large = (
-        dict(
-            hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40
-        )
-        if "13b" in name
-        else {}
+        return _small_config()
+    wide = dict(
+        hidden_size=5120, intermediate_size=13824, num_hidden_layers=40, num_attention_heads=40
     )
     shared = dict(
-        global_tower=clip(336),
-        text_config=LlamaConfig(vocab_size=32003, **large),
+        global_tower=_clip_large(336),
+        text_config=LlamaConfig(vocab_size=32003, **(wide if "13b" in name else {})),
         image_token_id=32000,
         region_token_id=32001,
         sampler_dim=1024,
         visual_position="none",
     )
     if name.startswith("griffon"):
-        return FerretConfig(
-            **shared,
-            resolution="direct",
-            global_view=(336, 336),
-            local_view=(336, 336),
-            direct_view=(1022, 1022),
-            projector="conv",
-            style="griffon",
-            region_features=False,
-            crop_tower=clip(224),
-            crop_token_id=32002,
-        )
-    side = 336 if name.endswith("-336") else 224
-    return FerretConfig(
-        **shared,
-        local_tower=Dinov2Config(
-            hidden_size=1024,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=518,
-            patch_size=14,
-        ),
-        global_view=(side, side),
-        local_view=(side, side),
-        max_visual_tokens=1280 if side == 224 else 2880,
-    )
+        return _griffon_config(shared)
+    return _ferret_config(shared, 336 if name.endswith("-336") else 224)
 
 # %% ../../nbs/4_model/real_towers.ipynb #3c0a14b4
 def _template(before: str, after: str, answer_end: str = "{{ eos_token }}") -> str:

@@ -81,11 +81,8 @@ def ask_phrase(
             continue
         taken |= set(found)
         called = make_plural(query.phrase) if len(found) > 1 or wanted == 1 else query.phrase
-        groundings.append(
-            Grounding(
-                called, [o.box for o in sort_in_raster_order([scene.objects[i] for i in found])]
-            )
-        )
+        ordered = sort_in_raster_order([scene.objects[i] for i in found])
+        groundings.append(Grounding(called, [o.box for o in ordered]))
     if not groundings or len(groundings) < min(wanted, 2):
         return None
     names = [f"the {g.name}" for g in groundings]
@@ -378,7 +375,10 @@ def ask_caption(
     )
 
 
-def grounded_caption(objects: list, size) -> str:
+def grounded_caption(
+    objects: list,  # of SceneObject, in the order of the sentence
+    size,  # (height, width)
+) -> str:
     "`write_caption` with the box of each object right after its name."
     names = [
         add_article(format_groundings([Grounding(o.phrase, [o.box])], size))

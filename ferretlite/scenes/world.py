@@ -113,8 +113,8 @@ def make_glyph_outline(
 def render_alpha(
     outline: Outline,  # centred outline in pixels
     fill: str,  # "filled" or "outlined"
-    x: float,
-    y: float,  # where its centre goes, image frame
+    x: float,  # of the centre, image frame
+    y: float,  # of the centre, image frame
     size: tuple,  # (height, width) of the image
 ):  # -> (alpha [h', w'] in 0–1, row, column of its top-left pixel)
     """Draw an outline and return the coverage of each pixel in the smallest window that holds it.

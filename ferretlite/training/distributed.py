@@ -175,8 +175,9 @@ DEFAULT_OPTIONS = RunOptions()
 
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
 def list_adapters(model) -> list:  # of parameters
-    """The weights of low-rank adapters in the language model (see `RunOptions`); none where there are
-    no adapters.
+    """Return the weights of low-rank adapters in the language model (see `RunOptions`).
+
+    The list is empty where there are none.
     """
     return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
 

@@ -58,7 +58,7 @@ from .trainer import run_stage
 
 # %% ../../nbs/7_training/training.ipynb #4b920990
 def select_stages(preset: str, stage: str) -> list:  # of indices
-    "Which of a preset's stages are meant."
+    "Return the indices of the stages of a preset that are meant."
     if preset not in STAGES:
         raise ValueError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
     choices = ["all"] + [str(i + 1) for i in range(len(STAGES[preset]))]

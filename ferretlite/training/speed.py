@@ -68,6 +68,9 @@ class PartTimer:
 
 # %% ../../nbs/7_training/training_speed.ipynb #e23bcecd
 def cut_graph(tensors):  # -> list of tensors that gather gradients here instead of passing them on
+    """Return copies of tensors that a new graph begins with; `continue_backward` carries gradients
+    back.
+    """
     return [t.detach().requires_grad_(t.requires_grad) for t in tensors]
 
 
@@ -223,7 +226,7 @@ def bench_train(
 
 # %% ../../nbs/7_training/training_speed.ipynb #a9b4c304
 def format_training_bench(found: dict) -> str:
-    "What `bench_train` found, as a table."
+    "Return what `bench_train` found as a table."
     rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
     rows += [
         (
@@ -278,7 +281,7 @@ def measure_seconds_per_scene(model, processor, stage: Stage, seed: int, n: int 
 
 # %% ../../nbs/7_training/training_speed.ipynb #f5406acf
 def plan_steps(stages, samples: int) -> list:  # of steps per stage
-    "Steps per stage for a number of samples in all."
+    "Return the steps per stage for a number of samples in all."
     total = sum(s.share for s in stages)
     return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
 

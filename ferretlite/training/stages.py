@@ -301,7 +301,7 @@ def load_towers(
     eyes: dict,  # place in the model -> "global" or "local"
     towers: Path,
 ):  # their folder
-    "Load towers into their places."
+    "Load towers' weights into their places in a model."
     for name, side in eyes.items():
         if name == "local_tower" and model.local_tower is None:
             continue
@@ -350,7 +350,7 @@ def start_model(
 
 # %% ../../nbs/7_training/stages.ipynb #5e6a2a2c
 def load_model(folder):  # -> (model, processor)
-    "A saved model in float32 with its processor."
+    "Return a saved model in float32 and its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     for p in model.parameters():
         # out of the file's memory map, where products round otherwise: a resumed run is the same
@@ -421,14 +421,14 @@ def copy_projector(model):
 
 
 def make_stage_processor(processor: FerretProcessor, stage: Stage) -> FerretProcessor:
-    "The processor at the stage's resolution."
+    "Return the processor at the stage's resolution."
     config = copy.deepcopy(processor.config)
     config.resolution = stage.resolution or config.resolution
     return FerretProcessor(config, processor.tokenizer)
 
 # %% ../../nbs/7_training/stages.ipynb #c7f37506
 def make_parameter_groups(model, stage: Stage, weight_decay: float = 0.01) -> list:
-    "One group per part with its learning rate; norms and biases do not decay."
+    "Return one group per part with its learning rate; norms and biases do not decay."
     groups = []
     for name, params in model.parts().items():
         params = [p for p in params if p.requires_grad]

@@ -167,6 +167,9 @@ def fair_share(self: StageTrainer, name, written):
 # %% ../../nbs/7_training/trainer.ipynb #b2bf0781
 @patch
 def compute_loss(self: StageTrainer, model, inputs, return_outputs=False, **kwargs):
+    """Return the loss of a batch: words, boxes and, where the stage asks for it, attention to
+    patches.
+    """
     if not self.stage.look:
         return super(StageTrainer, self).compute_loss(model, inputs, return_outputs, **kwargs)
     written, shows = {k: inputs.pop(k) for k in ("names", "writes")}, inputs.pop("shows")
@@ -246,6 +249,7 @@ def choose_attention(model, stage: Stage):
 
 
 def count_alignment_steps(scenes: int) -> int:
+    "Return how many steps an alignment on so many scenes takes."
     return min(3 * scenes, 6000)  # how long to align on so many scenes
 
 
@@ -269,7 +273,10 @@ def apply_options(stage: Stage, options: RunOptions, from_files: bool = False) -
 
 # %% ../../nbs/7_training/trainer.ipynb #5cf26e38
 def make_tensorboard_callback(folder):  # -> callback
-    "Logs for `tensorboard --logdir`. Raises ImportError without the package tensorboard."
+    """Return a callback that logs for `tensorboard --logdir`.
+
+    Raises ImportError without the package tensorboard.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -293,7 +300,7 @@ def make_stage_trainer(
     options: RunOptions = DEFAULT_OPTIONS,
     data=None,
 ) -> StageTrainer:
-    "The trainer of a stage, on its own scenes or on `data`."
+    "Return the trainer of a stage, on its own scenes or on `data`."
     most, data = (
         (288, make_stage_data(stage, steps * stage.batch_size, seed, number))
         if data is None

@@ -239,7 +239,7 @@ def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict: 
         UPCAST=False,
     )
 
-
+# %% ../../nbs/9_scale/triton.ipynb #e2a33b53
 def measure_compiled_resources(
     kernel,  # one of the kernels above
     dtype: torch.dtype,

@@ -7,6 +7,7 @@ __all__ = ['CROP_MARGIN', 'compute_crop_window', 'cut_crop', 'VisualTokenizer']
 
 # %% ../../nbs/3_vision/coreferring.ipynb #644f4a97
 import torch
+from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def compute_crop_window(
     )
     return left, top, left + width, top + height
 
-
+# %% ../../nbs/3_vision/coreferring.ipynb #0f206b08
 def cut_crop(
     image: Image.Image,  # RGB
     box: Box | None = None,  # image frame; None: all of the picture
@@ -96,14 +97,18 @@ class VisualTokenizer(nn.Module):
         self.tower.eval()
         return self
 
-    def look(
-        self,
-        pixels: Tensor,  # [n, 3, H, W], normalised for the encoder
-        at_once: int = 64,  # crops in one call
-    ) -> Tensor:  # [n, width]
-        "The class tokens, without autograd."
-        with torch.no_grad():
-            return torch.cat([self.tower(p).pooler_output for p in pixels.split(at_once)])
+# %% ../../nbs/3_vision/coreferring.ipynb #b2d2805b
+@patch
+def look(
+    self: VisualTokenizer,
+    pixels: Tensor,  # [n, 3, H, W], normalised for the encoder
+    at_once: int = 64,  # crops in one call
+) -> Tensor:  # [n, width]
+    "The class tokens, without autograd."
+    with torch.no_grad():
+        return torch.cat([self.tower(p).pooler_output for p in pixels.split(at_once)])
 
-    def forward(self, pixels: Tensor) -> Tensor:  # [n, 3, H, W] -> [n, out_dim]
-        return self.projector(self.look(pixels))
+# %% ../../nbs/3_vision/coreferring.ipynb #11ef7803
+@patch
+def forward(self: VisualTokenizer, pixels: Tensor) -> Tensor:  # [n, 3, H, W] -> [n, out_dim]
+    return self.projector(self.look(pixels))

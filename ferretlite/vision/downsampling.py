@@ -12,6 +12,7 @@ import os
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .fusion import Projector, compute_cell_centers, join_patches
@@ -74,21 +75,23 @@ class ConvDownsampler(nn.Module):
             for n, p, k, s in zip(cells, self.conv.padding, self.conv.kernel_size, self.conv.stride)
         )
 
-    def forward(
-        self,
-        maps: Tensor,  # [B, h, w, in_dim]
-        place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
-    ) -> Tensor:  # [B, h', w', out_dim]
-        if self.usual and may_use_kernels(self.impl, maps):
-            from ferretlite.vision.kernels import conv_gelu
+# %% ../../nbs/3_vision/downsampling.ipynb #8e43782e
+@patch
+def forward(
+    self: ConvDownsampler,
+    maps: Tensor,  # [B, h, w, in_dim]
+    place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
+) -> Tensor:  # [B, h', w', out_dim]
+    if self.usual and may_use_kernels(self.impl, maps):
+        from ferretlite.vision.kernels import conv_gelu
 
-            fused = place is None and isinstance(self.act, nn.GELU)
-            x = conv_gelu(maps, self.conv.weight, self.conv.bias, fused, self.impl)
-            if fused:
-                return self.linear(x)
-        else:
-            x = self.conv(maps.movedim(-1, 1)).movedim(1, -1)
-        return self.linear(self.act(x if place is None else x + place.to(x.dtype)))
+        fused = place is None and isinstance(self.act, nn.GELU)
+        x = conv_gelu(maps, self.conv.weight, self.conv.bias, fused, self.impl)
+        if fused:
+            return self.linear(x)
+    else:
+        x = self.conv(maps.movedim(-1, 1)).movedim(1, -1)
+    return self.linear(self.act(x if place is None else x + place.to(x.dtype)))
 
 # %% ../../nbs/3_vision/downsampling.ipynb #e04ba9f2
 class ShuffleDownsampler(nn.Module):
@@ -114,24 +117,26 @@ class ShuffleDownsampler(nn.Module):
         "Size of the map that comes out."
         return tuple(-(-n // self.factor) for n in cells)
 
-    def forward(
-        self,
-        maps: Tensor,  # [B, h, w, in_dim]
-        place: Tensor | None = None,  # [B or 1, h', w', hidden]
-    ) -> Tensor:  # [B, h', w', out_dim]
-        if may_use_kernels(self.impl, maps):
-            from ferretlite.vision.kernels import shuffle_norm
+# %% ../../nbs/3_vision/downsampling.ipynb #18754872
+@patch
+def forward(  # noqa: F811 (a method of another class)
+    self: ShuffleDownsampler,
+    maps: Tensor,  # [B, h, w, in_dim]
+    place: Tensor | None = None,  # [B or 1, h', w', hidden]
+) -> Tensor:  # [B, h', w', out_dim]
+    if may_use_kernels(self.impl, maps):
+        from ferretlite.vision.kernels import shuffle_norm
 
-            return self.mlp(
-                shuffle_norm(
-                    maps, self.norm.weight, self.norm.bias, self.factor, self.norm.eps, self.impl
-                ),
-                place,
-            )
-        h, w = (-n % self.factor for n in maps.shape[1:3])
-        if h or w:
-            maps = F.pad(maps.movedim(-1, 1), (0, w, 0, h), mode="replicate").movedim(1, -1)
-        return self.mlp(self.norm(join_patches(maps, self.factor)), place)
+        return self.mlp(
+            shuffle_norm(
+                maps, self.norm.weight, self.norm.bias, self.factor, self.norm.eps, self.impl
+            ),
+            place,
+        )
+    h, w = (-n % self.factor for n in maps.shape[1:3])
+    if h or w:
+        maps = F.pad(maps.movedim(-1, 1), (0, w, 0, h), mode="replicate").movedim(1, -1)
+    return self.mlp(self.norm(join_patches(maps, self.factor)), place)
 
 # %% ../../nbs/3_vision/downsampling.ipynb #9e270b2f
 class PoolDownsampler(nn.Module):
@@ -207,19 +212,21 @@ class Resampler(nn.Module):
         "Always the same."
         return self.queries
 
-    def forward(
-        self, maps: Tensor, place: Tensor | None = None
-    ) -> Tensor:  # [B, h, w, in_dim] -> [B, h', w', out_dim]
-        width = self.asked.shape[-1]
-        told = self.norm_kv(self.keys(maps.flatten(1, 2)))
-        keys = told + compute_sine_positions(maps.shape[1:3], width, maps.device).to(told.dtype)
-        asked = self.norm_q(self.asked) + compute_sine_positions(
-            self.queries, width, maps.device
-        ).to(told.dtype)
-        if place is not None:
-            asked = asked + place.flatten(1, 2).to(asked.dtype)
-        found = self.attention(asked.expand(len(maps), -1, -1), keys, told, need_weights=False)[0]
-        return self.linear(self.norm(found)).unflatten(1, self.queries)
+# %% ../../nbs/3_vision/downsampling.ipynb #86d382bb
+@patch
+def forward(  # noqa: F811 (a method of another class)
+    self: Resampler, maps: Tensor, place: Tensor | None = None
+) -> Tensor:  # [B, h, w, in_dim] -> [B, h', w', out_dim]
+    width = self.asked.shape[-1]
+    told = self.norm_kv(self.keys(maps.flatten(1, 2)))
+    keys = told + compute_sine_positions(maps.shape[1:3], width, maps.device).to(told.dtype)
+    asked = self.norm_q(self.asked) + compute_sine_positions(self.queries, width, maps.device).to(
+        told.dtype
+    )
+    if place is not None:
+        asked = asked + place.flatten(1, 2).to(asked.dtype)
+    found = self.attention(asked.expand(len(maps), -1, -1), keys, told, need_weights=False)[0]
+    return self.linear(self.norm(found)).unflatten(1, self.queries)
 
 # %% ../../nbs/3_vision/downsampling.ipynb #5901305d
 class MlpProjector(Projector):

@@ -69,29 +69,35 @@ class FerretSampler(SpatialAwareSampler):
         self.generator = generator
         return torch.stack(points) if points else torch.zeros(0, self.n_points, 2)
 
-    def points_and_cells(self, maps, regions, sizes, generator=None):  # -> [M, n, 2], MapFeatures
-        self._check(maps, regions, sizes)
-        points = self.draw_points(regions, sizes, generator)
-        points = points.to(maps[0].device, maps[0].dtype)  # the public code's precision
-        return points, MapFeatures(
-            *stack_map_cells(
-                maps, points.flip(-1), [len(of_image) for of_image in regions], aligned=True
-            )
+# %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #bd0a1dfe
+@patch
+def points_and_cells(
+    self: FerretSampler, maps, regions, sizes, generator=None
+):  # -> [M, n, 2], MapFeatures
+    self._check(maps, regions, sizes)
+    points = self.draw_points(regions, sizes, generator)
+    points = points.to(maps[0].device, maps[0].dtype)  # the public code's precision
+    return points, MapFeatures(
+        *stack_map_cells(
+            maps, points.flip(-1), [len(of_image) for of_image in regions], aligned=True
         )
+    )
 
-    def choose(self, i, points):  # [M, N, 2] -> [M, S], [M, S, k]
-        first = None
-        if self.training:
-            first = torch.randint(0, points.shape[1], (len(points),), generator=self.generator)
-            first = first.to(points.device)
-        kept = pick_farthest_points(
-            points,
-            self.n_centers[i],
-            first,
-            lambda a, b: (a[:, :, None] - b[:, None]).square().sum(-1),
-        )  # in the points' own precision
-        distances = compute_expanded_distances(gather_points(points, kept), points)
-        return kept, distances.topk(self.n_neighbors[i], largest=False, sorted=False).indices
+# %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #c538dcc3
+@patch
+def choose(self: FerretSampler, i, points):  # [M, N, 2] -> [M, S], [M, S, k]
+    first = None
+    if self.training:
+        first = torch.randint(0, points.shape[1], (len(points),), generator=self.generator)
+        first = first.to(points.device)
+    kept = pick_farthest_points(
+        points,
+        self.n_centers[i],
+        first,
+        lambda a, b: (a[:, :, None] - b[:, None]).square().sum(-1),
+    )  # in the points' own precision
+    distances = compute_expanded_distances(gather_points(points, kept), points)
+    return kept, distances.topk(self.n_neighbors[i], largest=False, sorted=False).indices
 
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #02c19c85
 @patch

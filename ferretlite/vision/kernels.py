@@ -264,7 +264,7 @@ def shuffle_norm_op(x, weight, bias, k, eps):
     )
     return y, mean, rstd
 
-
+# %% ../../nbs/9_scale/kernel_operators.ipynb #c2de71a0
 @shuffle_norm_op.register_fake
 def _(x, weight, bias, k, eps):
     h, w = compute_shuffle_cells(x.shape[1:3], k)
@@ -312,7 +312,7 @@ def shuffle_norm_backward_op(dy, x, weight, mean, rstd, k):
     )
     return dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(weight.dtype)
 
-
+# %% ../../nbs/9_scale/kernel_operators.ipynb #62a33f07
 @shuffle_norm_backward_op.register_fake
 def _(dy, x, weight, mean, rstd, k):
     return x.new_empty(x.shape), *(weight.new_empty(weight.shape) for _ in range(2))

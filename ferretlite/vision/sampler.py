@@ -317,36 +317,42 @@ class RegionSampler(nn.Module):
             last.weight.copy_(torch.eye(last.in_features) / 4)
             last.bias.zero_()
 
-    def draw_points(self, regions, sizes, generator=None):  # -> [M, n_points, 2], unit frame
-        """Return all regions' points, in the unit frame.
+# %% ../../nbs/3_vision/sampler.ipynb #74ecead4
+@patch
+def draw_points(
+    self: RegionSampler, regions, sizes, generator=None
+):  # -> [M, n_points, 2], unit frame
+    """Return all regions' points, in the unit frame.
 
-        In eval() they are evenly spread and always the same. In train() they are random: the random
-        numbers of a region depend on the generator's next number and on the region, and not on the
-        other regions of the batch."""
-        base = (
-            int(
-                torch.randint(
-                    2**62, (), generator=generator, device=generator.device if generator else "cpu"
-                )
+    In eval() they are evenly spread and always the same. In train() they are random: the random
+    numbers of a region depend on the generator's next number and on the region, and not on the
+    other regions of the batch."""
+    base = (
+        int(
+            torch.randint(
+                2**62, (), generator=generator, device=generator.device if generator else "cpu"
             )
-            if self.training
-            else None
         )
-        points = [
-            sample_points(
-                region, size, self.n_points, _dice(base, region) if self.training else None
-            )
-            for of_image, size in zip(regions, sizes)
-            for region in of_image
-        ]
-        return torch.stack(points).float() if points else torch.zeros(0, self.n_points, 2)
+        if self.training
+        else None
+    )
+    points = [
+        sample_points(region, size, self.n_points, _dice(base, region) if self.training else None)
+        for of_image, size in zip(regions, sizes)
+        for region in of_image
+    ]
+    return torch.stack(points).float() if points else torch.zeros(0, self.n_points, 2)
 
-    def points_and_cells(self, maps, regions, sizes, generator=None):  # -> [M, n, 2], MapFeatures
-        self._check(maps, regions, sizes)
-        points = self.draw_points(regions, sizes, generator).to(maps[0].device)
-        return points, MapFeatures(
-            *stack_map_cells(maps, points, [len(of_image) for of_image in regions])
-        )
+# %% ../../nbs/3_vision/sampler.ipynb #da1cc978
+@patch
+def points_and_cells(
+    self: RegionSampler, maps, regions, sizes, generator=None
+):  # -> [M, n, 2], MapFeatures
+    self._check(maps, regions, sizes)
+    points = self.draw_points(regions, sizes, generator).to(maps[0].device)
+    return points, MapFeatures(
+        *stack_map_cells(maps, points, [len(of_image) for of_image in regions])
+    )
 
 # %% ../../nbs/3_vision/sampler.ipynb #14ed0012
 @patch
@@ -396,7 +402,7 @@ COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry,
     "ferret": "ferretlite.vision.ferret_v1_sampler:FerretSampler"
 }
 
-
+# %% ../../nbs/3_vision/sampler.ipynb #6d5292c0
 class SpatialAwareSampler(RegionSampler):
     """Ferret's region encoder: one vector for each region.
 
@@ -484,7 +490,7 @@ def pool_rows(
     rows = self.agg_projector_list[i](gather_points(of_points, near) + of_centers[:, :, None])
     return rows.amax(2) if self.pool == "max" else rows.mean(2)
 
-
+# %% ../../nbs/3_vision/sampler.ipynb #1864e110
 @patch
 def stage(
     self: SpatialAwareSampler, i, points, features
