@@ -64,13 +64,13 @@ def small_stages(every=2):
     "Batches of two, and a checkpoint every second step; float32."
     import torch
 
-    from ferretlite.training import stages, trainer
+    from ferretlite.training import alignment, stages, trainer
 
     torch.set_num_threads(1)
     stages.STAGES["tiny"] = tuple(
         replace(s, batch_size=2, share=1 / 3, n_turns=2, scenes=6) for s in stages.TINY_STAGES
     )
-    stages.autocast = trainer.autocast = lambda: torch.autocast("cpu", enabled=False)
+    alignment.autocast = trainer.autocast = lambda: torch.autocast("cpu", enabled=False)
     arguments = trainer.make_training_arguments
 
     def often(*args):

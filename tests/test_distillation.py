@@ -393,7 +393,7 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "run_training_loop", train)
     monkeypatch.setattr(
         distillation,
-        "stream",
+        "load_batches",
         lambda data, n, collate, start: streams.append((data, n, collate, start)),
     )
     found = pretrain_dino(tmp_path, samples=100, seed=2, lr=5e-4)

@@ -979,7 +979,7 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkey
 
     monkeypatch.setattr(language, "run_training_loop", train)
     monkeypatch.setattr(
-        language, "stream", lambda data, n, collate, start: streams.append((data, n, start))
+        language, "load_batches", lambda data, n, collate, start: streams.append((data, n, start))
     )
     log = pretrain_lm(
         tmp_path / "b", samples=100, lr=5e-4, seed=2, start=tmp_path / "a", style="griffon"
