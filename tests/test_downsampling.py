@@ -449,3 +449,12 @@ def test_the_bench_of_projectors_hands_on_widths_and_options():
         alone = count_projector(found["kind"], 28, 8, 16)
         assert found["parameters"] == alone["parameters"] and found["gflop"] == alone["gflop"]
         assert found["ms"] == 1000
+
+
+def test_the_griffon_preset_has_the_choices_of_its_paper():
+    """Equation 1 and section 3.2: bicubic positions, one convolution with GELU, two crop layers."""
+    from ferretlite.model.towers import paper_config
+
+    config = paper_config("griffon-v2-13b")
+    assert config.projector == "conv" and config.projector_options is None
+    assert config.position_mode == "bicubic" and config.crop_linear is False
