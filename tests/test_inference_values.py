@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 from small_model import Scripted, save_small, small_ferret
 
 from ferretlite.model import inference
@@ -519,6 +519,22 @@ def test_labels_tell_name_and_score_above_the_box_or_inside(monkeypatch):
     assert found.getpixel((101, 197)) == found.getpixel((101, int(y))) == color
     assert found.getpixel((101, 170)) == (255, 255, 255)
     assert found.getpixel((710, 290)) == rgb(drawing.PALETTE[1])
+
+
+@pytest.mark.parametrize("size", [(720, 300), (300, 720)])
+def test_labels_end_at_the_right_edge_of_wide_and_of_tall_pictures(monkeypatch, size):
+    places = []
+    monkeypatch.setattr(
+        drawing.ImageDraw.ImageDraw, "text", lambda self, xy, text, **k: places.append(xy)
+    )
+    wide, _ = size
+    box = Box(wide - 10, 100, wide - 1, 150)
+    found = draw_answer(Image.new("RGB", size, "white"), [Grounding("cup", [box])])
+    # three pixels of colour on either side of the word, as wide as Pillow says
+    assert places[0][0] == wide - ImageFont.load_default(12).getbbox("cup")[2] - 3
+    color = rgb(drawing.PALETTE[0])
+    assert found.getpixel((wide - 1, 97)) == found.getpixel((places[0][0] - 3, 97)) == color
+    assert found.getpixel((places[0][0] - 4, 97)) == (255, 255, 255)
 
 
 def test_regions_are_drawn_dashed_tinted_or_as_a_ring():
