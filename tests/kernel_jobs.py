@@ -255,7 +255,7 @@ def no_copy(device="cpu"):
     """A class-token slice and a channels-last weight reach the op as they are: their memory, not a
     copy of it.
     """
-    seen, real = [], kernels.launch_forward
+    seen, real = [], kernels_module.launch_forward
 
     def spy(x, w, *rest):
         seen.append((x.data_ptr(), w.data_ptr()))
@@ -265,11 +265,11 @@ def no_copy(device="cpu"):
         maps_of((2, 3, 4, 16), FLOAT, True, device),
         torch.nn.Conv2d(16, 8, 3, 2, 1, device=device).to(memory_format=torch.channels_last),
     )
-    kernels.launch_forward = spy
+    kernels_module.launch_forward = spy
     try:
         y = kernels_module.conv_gelu(x, conv.weight.detach(), conv.bias.detach(), impl="triton")
     finally:
-        kernels.launch_forward = real
+        kernels_module.launch_forward = real
     assert seen == [(x.data_ptr(), conv.weight.data_ptr())], "something was copied"
     return {
         "y": off(
@@ -540,7 +540,7 @@ def auto_case():
         ms=dict(triton=1.0, triton_nchw=1.0, eager_nchw=2.0, eager_channels_last=0.5),
         cpu=dict.fromkeys(("triton", "triton_nchw", "eager_nchw", "eager_channels_last"), 0.1),
     )
-    kernels.launch_forward = spy
+    kernels_module.launch_forward = spy
     try:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["FERRETLITE_KERNELS"] = f"{folder}/record.json"
@@ -550,7 +550,7 @@ def auto_case():
             kernels_module.conv_gelu(x, w.contiguous(memory_format=torch.channels_last), b)
             assert len(calls) == 1, "the record says that PyTorch wins for this layout"
     finally:
-        kernels.launch_forward = real
+        kernels_module.launch_forward = real
         del os.environ["FERRETLITE_KERNELS"]
     return {"y": off(y, kernels_module.conv_gelu_torch(x, w, b))}
 

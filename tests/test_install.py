@@ -231,6 +231,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
         "train",
         "eval",
         "ocr",
+        "docs",
         "dev",
     }
     assert (

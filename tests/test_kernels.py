@@ -164,10 +164,10 @@ def test_without_gpu_or_interpreter_the_error_is_a_sentence():
 @triton
 def test_the_interpreter_must_be_chosen_before_the_import():
     late = "import ferretlite.vision.conv_kernels; os.environ['TRITON_INTERPRET'] = '1'"
-    assert "False" in python(late, "print(kernels.interpreted())").stdout
+    assert "False" in python(late, "print(kernels.is_interpreted())").stdout
     assert (
         "True"
-        in python("os.environ['TRITON_INTERPRET'] = '1'", "print(kernels.interpreted())").stdout
+        in python("os.environ['TRITON_INTERPRET'] = '1'", "print(kernels.is_interpreted())").stdout
     )
 
 

@@ -282,7 +282,7 @@ def work() -> None:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
                 tests = [f"tests/{t}" for t in json.loads(line)]
-                code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=no", *tests])
+                code = pytest.main(["-x", "-q", "-n0", "-p", "no:cacheprovider", "--tb=no", *tests])
                 sys.stdout.flush()
                 os._exit(int(code))
             code = wait(child)
