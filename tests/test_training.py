@@ -456,7 +456,7 @@ def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
     assert (
         1 <= planned["scenes"][0] <= planned["scenes"][1] <= 4
     )  # a third of 0.6 minutes, three seconds a scene: four in all
-    for name in ("seconds_per_sample", "seconds_per_scene"):
+    for name in ("measure_seconds_per_sample", "measure_seconds_per_scene"):
         monkeypatch.setattr(training, name, lambda *args: pytest.fail("measured twice"))
     train(out=tmp_path / "run", minutes=1.0, resume=True, **begin)
     again = json.loads((tmp_path / "run" / "run.json").read_text())
