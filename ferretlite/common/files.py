@@ -18,12 +18,16 @@ def write_whole(
     """Write a file completely or not at all.
 
     `save` writes under a temporary name (`path` with `.part`), which is then renamed. Missing
-    folders are made. When `save` raises, the file under `path` stays as it was."""
+    folders are made. When `save` raises, the file under `path` stays
+    as it was, and no other file is left behind."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    save(part)
-    part.replace(path)
+    try:
+        save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 # %% ../../nbs/1_start/files.ipynb #c4927615
 def write_json(

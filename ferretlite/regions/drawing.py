@@ -6,12 +6,12 @@
 __all__ = ['PALETTE', 'draw_answer', 'find_picture_format', 'save_image']
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #563cff23
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.files import write_whole
 from .geometry import Mask, Point
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #a66c61e5
@@ -119,10 +119,5 @@ def save_image(
 
     Raises what `find_picture_format` raises."""
     path, kind = Path(path), find_picture_format(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        image.save(part, format=kind)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, lambda part: image.save(part, format=kind))
     return path

@@ -8,8 +8,6 @@ __all__ = ['KINDS', 'NOVEL_KINDS', 'PRACTICE_KINDS', 'COLORS', 'FILLS', 'LETTERS
            'add_article', 'write_caption', 'make_scene', 'make_example', 'export_coco']
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #6c0de682
-import json
-import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
@@ -25,6 +23,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 from PIL import Image
 
+from ..common.files import write_json
 from ..regions.geometry import Box, Mask
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #559a9d50
@@ -514,15 +513,6 @@ def export_coco(
         images.append(dict(id=i, file_name=name, height=h, width=w, **said))
         for o in scene.objects:
             annotations.append(_coco_annotation(o, len(annotations) + 1, i, ids[o.name]))
-    out, part = folder / "annotations.json", folder / "annotations.json.part"
-    part.write_text(
-        json.dumps(
-            dict(
-                images=images,
-                annotations=annotations,
-                categories=[dict(id=i, name=n) for n, i in ids.items()],
-            )
-        )
-    )
-    os.replace(part, out)
+    out, categories = folder / "annotations.json", [dict(id=i, name=n) for n, i in ids.items()]
+    write_json(out, dict(images=images, annotations=annotations, categories=categories))
     return out
