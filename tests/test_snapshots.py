@@ -1,6 +1,7 @@
 """What the model is asked and trained on, as it is today.
 
-`tests/golden/prompts.json` holds the words of every task, style and evaluation suite, and
+`tests/golden/prompts.json` holds the words of every style, stage and evaluation suite (those of
+every task lie in `questions.json`, see test_questions.py), and
 `tests/golden/batches.json` one training batch of each stage of the shipped models. Both change only
 by
 `pytest tests/test_snapshots.py --update-golden`. Look at the diff of those files before you commit
@@ -25,9 +26,7 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import format_user_turn
 from ferretlite.model.towers import CHAT_TEMPLATES
 from ferretlite.scenes.conversations import make_conversation
-from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
-from ferretlite.scenes.tasks import TASKS
-from ferretlite.scenes.turns import WORDINGS, name_region_form
+from ferretlite.scenes.turns import name_region_form
 from ferretlite.scenes.world import make_scene
 from ferretlite.training.stages import STAGES, make_stage_processor
 from ferretlite.training.trainer import make_stage_data
@@ -49,15 +48,6 @@ def turn_as_json(turn) -> dict:
     if turn.crops:
         held["crops"] = len(turn.crops)
     return held
-
-
-def task_prompts() -> dict:
-    """Each task on one scene, in the canonical wording and in one that is drawn."""
-    scene, found = make_scene(5001, (256, 384), "test"), {}
-    for name, ask in (TASKS | GRIFFON_TASKS).items():
-        turns = [ask(scene, random.Random(f"snapshot {name}"), wording) for wording in (0, None)]
-        found[name] = [turn_as_json(t) for t in turns if t]
-    return found
 
 
 def evaluation_prompts() -> dict:
@@ -108,8 +98,6 @@ def grounding_prompts() -> dict:
 
 def prompts() -> dict:
     return {
-        "wordings": {task: list(texts) for task, texts in WORDINGS.items()},
-        "tasks": task_prompts(),
         "evaluation": evaluation_prompts(),
         "training": training_prompts(),
         "chat": chat_prompts(),
