@@ -3,8 +3,8 @@
 `tests/golden/prompts.json` holds the words of every style, stage and evaluation suite (those of
 every task lie in `questions.json`, see test_questions.py), and
 `tests/golden/batches.json` one training batch of each stage of the shipped models. Both change
-only by `pytest tests/test_snapshots.py --update-golden`. Look at the diff of those files before you
-commit it: a model that was trained on other words than it is asked answers worse, and nothing fails.
+only by `pytest tests/test_snapshots.py --update-golden`. Look at the diff before you commit it: a
+model that was trained on other words than it is asked answers worse, and nothing fails.
 """
 
 import itertools
