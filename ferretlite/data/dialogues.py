@@ -92,7 +92,9 @@ def _in_pairs(
 class Dialogues(AnnotationReader):
     "A reader of conversations: returns them with the words of the file."
 
-    def __init__(self, folder, annotations: str, images: str = "images", **options):  # see Files
+    def __init__(
+        self, folder, annotations: str, images: str = "images", **options
+    ):  # see AnnotationReader
         self.annotations = annotations
         super().__init__(folder, images, **options)
 

@@ -109,7 +109,7 @@ class Part:
     "One data set's share of a mixture."
 
     name: str
-    format: str  # a key of FORMATS
+    format: str  # a key of FORMAT_READERS
     options: dict  # of its reader: folder, annotations, images, …
     weight: float = 1.0  # how often each record is shown in an epoch
     tasks: dict = field(default_factory=dict)  # task -> weight; empty: the usual ones of its format
@@ -254,7 +254,7 @@ def _read_parts(parts: list, style: str, where: str) -> list:
 
 # %% ../../nbs/6_data/recipes.ipynb #3680684c
 def read_recipe(
-    config,  # a JSON file, a key of PRESETS, or a dict of that form
+    config,  # a JSON file, a key of PAPER_RECIPES, or a dict of that form
     root=None,  # where the parts' folders lie; None: beside the file
 ) -> Recipe:
     "Return the mixtures of a configuration. Raises ValueError or FileNotFoundError."

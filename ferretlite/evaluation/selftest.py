@@ -140,7 +140,7 @@ def answer_scenes(
     ferret: Ferret,
     n: int,  # questions
     chosen: list,
-    replay: bool = False,  # see same_neighbours
+    replay: bool = False,  # see replay_neighbours
 ) -> tuple:  # (tokens [n, L], logits: L of [n, V])
     "Return greedy answers to a question for each of `n` scenes."
     scenes, ask = (

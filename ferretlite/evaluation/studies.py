@@ -143,7 +143,7 @@ def summarise_answers(rows: list) -> dict:  # name -> share of right answers
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #124ded57
 def train_and_ask(
-    settings: dict,  # of ARMS and SHARED, with a seed
+    settings: dict,  # of RESOLUTION_ARMS and RESOLUTION_SETTINGS, with a seed
     folder,
 ) -> dict:
     """Train one arm in `folder`, going on where it was stopped, and ask it: shares, costs, and
@@ -155,7 +155,7 @@ def train_and_ask(
     if settings["start"] != (ours := hash_start_weights(settings["tower"])):
         raise ValueError(
             f"The study starts from {settings['start']}, and this package's weights and "
-            f"stages give {ours}: expected the same; put the new key into SHARED and make "
+            f"stages give {ours}: expected the same; put the new key into RESOLUTION_SETTINGS, make "
             "all runs again."
         )
     folder, resume = Path(folder), (Path(folder) / "run.json").exists()

@@ -158,7 +158,7 @@ class FerretProcessor:
     @classmethod
     def for_model(
         cls, model, llm, chat: str | None = None
-    ):  # a model of `from_towers`; folder or hub id of its language model; see grow_tokenizer
+    ):  # a model of `from_towers`; folder or hub id of its language model; see load_chat_tokenizer
         "The processor of a model that was put together of towers and a language model."
         return cls(
             model.config, load_chat_tokenizer(llm, chat, model.config.crop_tower is not None)

@@ -157,7 +157,7 @@ def encode_captions(
     captions: list,  # of str
     most: int = 24,  # tokens, start and end included
 ) -> torch.Tensor:  # int [n, most]
-    "Captions as numbers of WORDS, padded. Raises ValueError for a word that is not in the list."
+    "Return captions as padded numbers of CAPTION_WORDS. Raises ValueError for other words."
     rows = torch.zeros(len(captions), most, dtype=torch.long)
     for row, caption in zip(rows, captions):
         words = re.findall(r"\w+", caption.lower())
@@ -165,7 +165,7 @@ def encode_captions(
         if unknown:
             raise ValueError(
                 f"The caption {caption!r} holds the unknown word {unknown[0]!r}: expected words "
-                "of WORDS."
+                "of CAPTION_WORDS."
             )
         ids = [CAPTION_WORDS.index(w) for w in ("<start>", *words[: most - 2], "<end>")]
         row[: len(ids)] = torch.tensor(ids)
@@ -380,7 +380,7 @@ def pretrain_clip(
     lr: float = 1e-3,  # peak learning rate of embeddings and norms
     muon: float = 0.02,  # of the matrices inside the layers
     regions: float = 0.0,  # weight of naming things by the mean of their patches
-) -> dict:  # of caption_scores
+) -> dict:  # of score_captions
     "Teach a CLIP-style tower by captions, from nothing."
     torch.manual_seed(seed)
     pair, data = CaptionPair(), IconicViews(10**7, 10**7 * (1 + seed))

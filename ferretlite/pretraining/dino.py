@@ -261,7 +261,7 @@ def pretrain_dino(
     batch_size: int = 8,  # scenes a step
     lr: float = 1e-3,  # peak learning rate of embeddings and norms
     muon: float = 0.02,  # of the matrices inside the layers
-) -> dict:  # of distilled_scores
+) -> dict:  # of score_distillation
     "Teach a DINOv2-style tower by itself, from nothing."
     torch.manual_seed(seed)
     model, data = SelfDistiller(), MultiCropViews(10**7, 10**7 * (1 + seed))

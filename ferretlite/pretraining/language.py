@@ -36,7 +36,7 @@ from ferretlite.pretraining.objects import (
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #3c2060cc
 def compute_lesson_loss(
     model,
-    batch: dict,  # of collate_things
+    batch: dict,  # of collate_objects
     tokenizer,
     look: float,
 ) -> torch.Tensor:  # scalar
@@ -96,7 +96,7 @@ def pretrain_lm(
     batch_size: int = 24,  # scenes a step
     lr: float = 2e-3,  # peak learning rate of embeddings and norms
     muon: float | None = 0.02,  # of the matrices inside the layers; None: as the others, by AdamW
-    look: float = 0.3,  # weight of look_loss
+    look: float = 0.3,  # weight of attention_loss
     compile: bool = False,  # by torch.compile: faster after a minute's wait; needs a C++ compiler
     style: str = "ferret",  # or "griffon": its questions, its view, its written form, and crops
     # folder of a language model to go on from, with whole scenes at once; None: from nothing
@@ -108,7 +108,7 @@ def pretrain_lm(
     data = ObjectScenes(
         10**7, 2 * 10**7 * (1 + seed), style=style, skip=CURRICULA[style][0][0] if start else 0
     )
-    model.set_attn_implementation("eager")  # the attention that look_loss reads
+    model.set_attn_implementation("eager")  # the attention that attention_loss reads
     if compile:
         model.compile(dynamic=True)
 

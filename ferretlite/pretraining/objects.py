@@ -45,7 +45,7 @@ def encode_edges(
     edges: torch.Tensor,  # [..., 4]: x1, y1, x2, y2 in the unit frame
     # [..., 4]: how uncertain each edge is, as a standard deviation in the unit frame
     blur: torch.Tensor,
-) -> torch.Tensor:  # [..., THING_WIDTH]
+) -> torch.Tensor:  # [..., EDGE_WIDTH]
     """Every edge with its sines and cosines at doubling frequencies.
 
     The fine ones fade where an edge is uncertain: the mean of a wave over a bell curve."""
@@ -74,7 +74,7 @@ def make_object_vectors(
             / width
         )
         * (2 / width) ** 0.5
-    )  # [THING_WIDTH, D], orthonormal
+    )  # [EDGE_WIDTH, D], orthonormal
     return 6 * words @ table + 1.5 * encode_edges(edges, blur) @ directions
 
 # %% ../../nbs/5_pretraining/objects.ipynb #c770ea81

@@ -123,7 +123,7 @@ class Relation:
     "Describes an object through a relation: `star left of the red umbrella`, `largest star`."
 
     query: Query  # which objects are meant
-    relation: str  # a key of RELATIONS
+    relation: str  # a key of RELATION_WORDS
     anchor: Query | None = None  # the other object, unique in the scene; None for `largest`
 
     @property

@@ -139,7 +139,7 @@ def render_alpha(
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #acff2bf7
 def is_held_out(
-    kind: str,  # a key of KINDS or NOVEL
+    kind: str,  # a key of KINDS or NOVEL_KINDS
     color: str,  # a key of COLORS
 ) -> bool:
     """Return whether the colour and kind appear together in the split `unseen` only.
@@ -440,7 +440,7 @@ def make_scene(
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2d10e54c
 def make_example(
-    kind: str,  # a key of KINDS, NOVEL or PRACTICE
+    kind: str,  # a key of KINDS, NOVEL_KINDS or PRACTICE_KINDS
     seed: int,  # same seed and kind: same picture, unless colour or fill are given
     side: int = 96,  # in pixels
     color: str | None = None,  # a key of COLORS; None: by chance
@@ -452,7 +452,7 @@ def make_example(
     glyphs = KINDS | NOVEL_KINDS | PRACTICE_KINDS
     if kind not in glyphs:
         raise ValueError(
-            f"Unknown kind {kind!r}: expected a key of KINDS or NOVEL, such as star or novel 7."
+            f"Unknown kind {kind!r}: expected a key of KINDS or NOVEL_KINDS, such as star."
         )
     if color not in (None, *COLORS):
         raise ValueError(f"Unknown colour {color!r}: expected one of {', '.join(COLORS)}.")

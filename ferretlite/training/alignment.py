@@ -123,7 +123,7 @@ def _project_cells(
     projector,
     maps,
     owners,
-    kinds,  # see with_and_without
+    kinds,  # see separate_cells
     places,  # see FerretForConditionalGeneration.place_cells
     dice,
 ):  # yields, for each kind, (what the projector makes of some cells [k, D], their owners [k])
@@ -154,7 +154,7 @@ def align_projectors(
     steps: int = 1000,
 ) -> list:  # of (step, loss)
     """Fit projectors and `visual_position` so that each patch becomes the thing vector
-    (`language.thing_vectors`) of what lies there, and an empty one nothing.
+    (`objects.make_object_vectors`) of what lies there, and an empty one nothing.
 
     No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
     wave is small.

@@ -139,7 +139,7 @@ def measure_steps(
     seed: int,
     n: int = 3,  # after a first one that warms up
     counting: bool = False,
-):  # -> (Meter of n steps, share of tokens that are not padding)
+):  # -> (PartTimer of n steps, share of tokens that are not padding)
     "A few steps of a stage on a copy of the model, thrown away."
     model = copy.deepcopy(model)
     prepare_stage(model, stage)

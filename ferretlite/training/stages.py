@@ -316,7 +316,7 @@ def start_model(
     lm=None,  # folder; None: the shipped one, for Griffon that which was taught in its manner
     seed: int = 0,
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
-    preset: str = "tiny",  # a key of STARTS; what is none begins as `tiny` does
+    preset: str = "tiny",  # a key of TINY_PRESETS; what is none begins as `tiny` does
 ):  # -> (model, processor)
     """The untrained model of a preset: towers and language model know their trade, what lies
     between them is random.

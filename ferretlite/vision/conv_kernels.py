@@ -226,7 +226,7 @@ def launch_forward(
     return y, z
 
 # %% ../../nbs/9_scale/triton.ipynb #8b579861
-def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict:  # of TILES
+def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict:  # of KERNEL_TILES
     "Return the constants of a kernel, for sizes that fill its blocks."
     return dict(
         ROWS=tile.rows,

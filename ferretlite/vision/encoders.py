@@ -74,7 +74,7 @@ CAPTION_TRAINED_TYPES = (
 
 
 def build_tower(
-    config,  # a configuration whose model type is a key of TOWERS
+    config,  # a configuration whose model type is a key of TOWER_CLASSES
 ) -> nn.Module:  # the model of that configuration
     """Return the tower of a configuration, with random weights.
 

@@ -34,7 +34,7 @@ KERNEL_RECORDS = Path(ferretlite.__file__).parent / "records" / "kernels"
 TRIED_TILES = {}  # (kernel, training, M, C, N, dtype) -> Tile that a running bench found
 
 
-def format_record_name(device: str) -> str:  # of a file in RECORDS
+def format_record_name(device: str) -> str:  # of a file in KERNEL_RECORDS
     "Return a GPU's file name: `NVIDIA H100 80GB HBM3` -> `nvidia-h100-80gb-hbm3.json`."
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
