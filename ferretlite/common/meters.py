@@ -18,7 +18,8 @@ class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors made inside its `with` block.
 
     `now` counts those in use, `peak` the most that were in use at once.
-    A storage that several tensors share counts once. Tensors from outside do not count."""
+    A storage that several tensors share counts once. A view of a tensor from outside counts
+    with its whole storage."""
 
     def __init__(self):
         super().__init__()

@@ -155,8 +155,8 @@ def train_and_ask(
     if settings["start"] != (ours := hash_start_weights(settings["tower"])):
         raise ValueError(
             f"The study starts from {settings['start']}, and this package's weights and "
-            f"stages give {ours}: expected the same; put it into RESOLUTION_SETTINGS, make "
-            "all runs again."
+            f"stages give {ours}: expected the same. Put the new key into RESOLUTION_SETTINGS "
+            "and make all runs again."
         )
     folder, resume = Path(folder), (Path(folder) / "run.json").exists()
     with tempfile.TemporaryDirectory() as towers:
