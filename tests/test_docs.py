@@ -348,3 +348,18 @@ def test_the_tool_explains_itself():
         [sys.executable, ROOT / "tools" / "docs.py", "--help"], capture_output=True, text=True
     )
     assert told.returncode == 0 and "_site" in told.stdout
+
+
+def test_known_limits_give_the_scores_of_the_shipped_weights():
+    text = (ROOT / "tools/site/limits.md").read_text(encoding="utf-8")
+    scores = {
+        model: json.loads((ROOT / f"ferretlite/weights/{model}/eval.json").read_text())
+        for model in ("tiny", "tiny-griffon")
+    }
+    tiny, griffon = scores["tiny"], scores["tiny-griffon"]
+    assert f"(0 of {tiny['word.acc']['n']})" in text and tiny["word.acc"]["value"] == 0
+    assert f"{tiny['rec.small']['value']:.0%}".replace("%", " %") in text
+    assert f"{tiny['rec.large']['value']:.0%}".replace("%", " %") in text
+    assert f"{griffon['absent.balanced_acc']['value']:.0%}".replace("%", " %") in text
+    for model in scores:
+        assert f"{scores[model]['count.mae']['value']:.2f} for `{model}`" in text
