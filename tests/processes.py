@@ -101,7 +101,7 @@ def run(out, begin, fail=None):
     from ferretlite.training.run import train
 
     small_stages()
-    keep = runs.keep_checkpoint
+    keep = runs._keep_checkpoint
 
     def then_fail(place, name, limit):
         keep(place, name, limit)
@@ -111,7 +111,7 @@ def run(out, begin, fail=None):
             else:
                 (place / "part").write_text("in the way")
 
-    runs.keep_checkpoint = then_fail
+    runs._keep_checkpoint = then_fail
     try:
         train(out=out, samples=24, resume=True, **begin)
     except OSError as error:

@@ -313,7 +313,7 @@ def test_eval_writes_flat_json_with_five_fields_each(capsys, scripted, monkeypat
 
 def test_eval_of_a_model_in_a_folder_is_the_same_twice(capsys, model, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        evaluation, "ANSWER_TOKEN_LIMITS", dict.fromkeys(evaluation.ANSWER_TOKEN_LIMITS, 3)
+        evaluation, "_ANSWER_TOKEN_LIMITS", dict.fromkeys(evaluation._ANSWER_TOKEN_LIMITS, 3)
     )
     for name, batch in (("a", 4), ("b", 32)):
         assert (
@@ -375,14 +375,16 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(
     )
     shown, n = (
         text.count("<figcaption>what is shown</figcaption>"),
-        len(demo.CARDS) + len(demo.GRIFFON_CARDS),
+        len(demo._CARDS) + len(demo._GRIFFON_CARDS),
     )
     assert (
         shown == 3
         and len(page.images) == 2 * len(page.cards) + shown
         and text.count("<figcaption>the truth</figcaption>") == len(page.cards)
     )  # no truth without its picture
-    right = len(demo.CARDS) // 2 + len(demo.GRIFFON_CARDS) // 2  # every second answer of each model
+    right = (
+        len(demo._CARDS) // 2 + len(demo._GRIFFON_CARDS) // 2
+    )  # every second answer of each model
     assert len(page.cards) == n and sum("right" in c for c in page.cards) == right == n - sum(
         "wrong" in c for c in page.cards
     )
@@ -398,18 +400,18 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
     cards = demo.make_demo_cards(tmp_path / "scenes", size=192)
     for card in cards:
         card.answer = truth_of(evaluation.Question(card.scene, card.turn))
-        demo.judge_card(card)
+        demo._judge_card(card)
     assert all(card.right for card in cards)
     for card in (
         cards
     ):  # boxes are written in pixels, as a person would type them, and drawn where the truth is
         shown, words = (
-            [b for g in demo.list_true_groundings(card) for b in g.boxes],
-            demo.format_truth(card),
+            [b for g in demo._list_true_groundings(card) for b in g.boxes],
+            demo._format_truth(card),
         )
         assert (
             shown
-            and "&lt;region&gt;" not in demo.format_card(card, "tiny", tmp_path).split("<code>")[0]
+            and "&lt;region&gt;" not in demo._format_card(card, "tiny", tmp_path).split("<code>")[0]
         )
         if card.turn.task == "count":
             assert len(shown) == card.turn.meta["n"]
@@ -618,7 +620,7 @@ def test_griffons_language_model_is_taught_from_the_command_line(capsys, monkeyp
 def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypatch):
     import shlex
 
-    cards = demo.make_griffon_cards(tmp_path / "by-example", size=192)
+    cards = demo._make_griffon_cards(tmp_path / "by-example", size=192)
     assert [c.turn.task for c in cards] == ["search", "search", "search", "find", "find_set"] and {
         c.model for c in cards
     } == {"tiny-griffon"}
@@ -638,13 +640,13 @@ def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypat
             ],
             image=card.scene.image,
         )
-        demo.judge_card(card)
+        demo._judge_card(card)
         assert (
             card.right
-            and len(demo.draw_card(card)) == 2 + len(card.turn.crops)
-            and "crop&gt;" not in demo.format_card(card, card.model, tmp_path).split("<code>")[0]
+            and len(demo._draw_card(card)) == 2 + len(card.turn.crops)
+            and "crop&gt;" not in demo._format_card(card, card.model, tmp_path).split("<code>")[0]
         )
-    assert demo.format_truth(cards[3]) == "None" and "[" in demo.format_truth(cards[0])
+    assert demo._format_truth(cards[3]) == "None" and "[" in demo._format_truth(cards[0])
     monkeypatch.chdir(tmp_path)
     for card in cards:
         args = cli.make_parser().parse_args(

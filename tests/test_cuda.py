@@ -12,13 +12,13 @@ import torch
 from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
 from ferretlite.evaluation.selftest import (
-    answer_scenes,
-    compare_answers,
-    compare_devices,
-    force_float32_products,
+    _answer_scenes,
+    _compare_answers,
+    _compare_devices,
+    _force_float32_products,
+    _measure_distance,
+    _replay_neighbours,
     format_selftest,
-    measure_distance,
-    replay_neighbours,
     selftest,
 )
 from ferretlite.model import modeling as model_module
@@ -125,7 +125,7 @@ def test_the_bench_counts_on_the_gpu():
 @cuda
 @presets
 def test_every_part_computes_what_the_cpu_computes(preset):
-    for what, far in compare_devices(preset, "cuda"):
+    for what, far in _compare_devices(preset, "cuda"):
         assert far < (1e-3 if "gradients" in what else 1e-4), what
 
 
@@ -133,12 +133,12 @@ def test_every_part_computes_what_the_cpu_computes(preset):
 @presets
 def test_generated_answers_are_the_cpus(preset):
     chosen = []
-    with force_float32_products():
+    with _force_float32_products():
         here, there = (
-            answer_scenes(Ferret.load(preset, device, torch.float32), 12, chosen, replay=k > 0)
+            _answer_scenes(Ferret.load(preset, device, torch.float32), 12, chosen, replay=k > 0)
             for k, device in enumerate(("cpu", "cuda"))
         )
-    equal, gap = compare_answers(here, there)
+    equal, gap = _compare_answers(here, there)
     assert gap < 1e-3 and equal >= 0.75
 
 
@@ -176,7 +176,7 @@ def test_the_sampler_reads_the_same_vectors_and_sends_back_the_same_gradients(ki
             sampler.to(device),
         )
         sampler.zero_grad()
-        with force_float32_products(), replay_neighbours(sampler, chosen, replay=k > 0):
+        with _force_float32_products(), _replay_neighbours(sampler, chosen, replay=k > 0):
             vectors = sampler(held, REGIONS, SIZES)
         sum(v.square().sum() for v in vectors).backward()
         found[device] = (
@@ -185,7 +185,7 @@ def test_the_sampler_reads_the_same_vectors_and_sends_back_the_same_gradients(ki
             [p.grad.clone() for p in sampler.parameters()],
         )
     for here, there in zip(found["cpu"], found["cuda"]):
-        assert measure_distance(here, there) < 1e-4
+        assert _measure_distance(here, there) < 1e-4
 
 
 @cuda
@@ -227,7 +227,7 @@ def test_the_selftest_finds_nothing_wrong():
 
 def test_the_selftest_tells_right_from_wrong(monkeypatch):
     "It compares float64 here; a part that computes something else is found."
-    rows = compare_devices("tiny", "cpu", torch.float64)
+    rows = _compare_devices("tiny", "cpu", torch.float64)
     assert {
         "towers",
         "projectors",
@@ -244,7 +244,7 @@ def test_the_selftest_tells_right_from_wrong(monkeypatch):
         return maps if self.dtype == torch.float32 else [m * 1.01 for m in maps]
 
     monkeypatch.setattr(FerretForConditionalGeneration, "look", wrong)
-    assert dict(compare_devices("tiny", "cpu", torch.float64))["towers"] == pytest.approx(
+    assert dict(_compare_devices("tiny", "cpu", torch.float64))["towers"] == pytest.approx(
         0.01, rel=0.01
     )
 
@@ -252,12 +252,12 @@ def test_the_selftest_tells_right_from_wrong(monkeypatch):
 def test_answers_that_part_are_judged_by_their_logits():
     logits = [torch.tensor([[0.0, 1.0, 5.0], [2.0, 2.0005, 0.0]])] * 2
     here = torch.tensor([[2, 2], [1, 1]]), logits
-    assert compare_answers(here, here) == (1.0, 0.0)
-    assert compare_answers(here, (torch.tensor([[2, 2], [1, 0]]), logits)) == (
+    assert _compare_answers(here, here) == (1.0, 0.0)
+    assert _compare_answers(here, (torch.tensor([[2, 2], [1, 0]]), logits)) == (
         0.5,
         pytest.approx(0.0005, abs=1e-6),
     )
-    assert compare_answers(here, (torch.tensor([[2, 1], [1, 1]]), logits))[1] == pytest.approx(4)
+    assert _compare_answers(here, (torch.tensor([[2, 1], [1, 1]]), logits))[1] == pytest.approx(4)
     report = format_selftest([("a", 1e-5, 1e-4, True), ("b", float("nan"), 1e-4, False)], "cpu")
     assert "no CUDA here" in report and "BAD  b" in report and "1 of 2 as they should be" in report
 

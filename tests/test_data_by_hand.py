@@ -10,17 +10,17 @@ from PIL import Image
 
 from ferretlite.data import readers
 from ferretlite.data.batches import Collator, ConversationDataset, Revisited, SceneStream
-from ferretlite.data.coco import CocoScenes, fill_polygons, read_coco_mask
+from ferretlite.data.coco import CocoScenes, _fill_polygons, read_coco_mask
 from ferretlite.data.readers import (
     AnnotationReader,
-    cache_folder,
+    _cache_folder,
+    _map_packed_file,
+    _pack_records,
+    _split_head,
     check_types,
-    map_packed_file,
-    pack_records,
     read_coco_id,
     require_keys,
     resolve_inside,
-    split_head,
     walk_json,
 )
 from ferretlite.regions.geometry import Box
@@ -171,15 +171,15 @@ def test_json_that_is_no_file_or_no_text_is_named(tmp_path):
 def test_packed_records_come_back_in_their_order(tmp_path, n):
     rows = [(dict(k=k, text="ü"), f"{k}.jpg", 7 * k - 1) for k in range(n)]
     for path in (None, tmp_path / "a.arrow"):
-        head, table = split_head(pack_records(iter(rows), path, dict(names=[1, 2])))
+        head, table = _split_head(_pack_records(iter(rows), path, dict(names=[1, 2])))
         assert head == dict(names=[1, 2]) and len(table) == n
         assert table.data.column("coco").to_pylist() == [7 * k - 1 for k in range(n)]
         assert table.data.column("picture").to_pylist() == [f"{k}.jpg" for k in range(n)]
         assert [json.loads(table[k]["record"])["k"] for k in range(0, n, 333)] == list(
             range(0, n, 333)
         )
-    assert split_head(pack_records([]))[0] == {}
-    assert split_head(map_packed_file(tmp_path / "a.arrow"))[0] == dict(names=[1, 2])
+    assert _split_head(_pack_records([]))[0] == {}
+    assert _split_head(_map_packed_file(tmp_path / "a.arrow"))[0] == dict(names=[1, 2])
 
 
 def test_what_a_record_lacks_or_holds_wrongly():
@@ -223,11 +223,11 @@ def test_numbers_of_coco_pictures():
 
 def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("FERRETLITE_CACHE", str(tmp_path / "c"))
-    assert cache_folder() == tmp_path / "c"
+    assert _cache_folder() == tmp_path / "c"
     monkeypatch.setenv("FERRETLITE_CACHE", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "ferretlite"
-    assert readers.MIN_PACKED_BYTES == 64 * 1024 * 1024
+    assert _cache_folder() == tmp_path / ".cache" / "ferretlite"
+    assert readers._MIN_PACKED_BYTES == 64 * 1024 * 1024
 
 
 def test_rows_are_left_out_by_number_and_by_name():
@@ -276,7 +276,7 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     """The packed file is named by what it depends on: also by the time of the file, which may
     change and keep its size.
     """
-    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 1)
+    monkeypatch.setattr("ferretlite.data.readers._MIN_PACKED_BYTES", 1)
     source, made = tmp_path / "a.txt", []
     source.write_text("one")
 
@@ -315,11 +315,11 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
     Other("x", tmp_path / "c")
     assert len(made) == 5
     monkeypatch.setattr(
-        "ferretlite.data.readers.MIN_PACKED_BYTES", 6
+        "ferretlite.data.readers._MIN_PACKED_BYTES", 6
     )  # five bytes are few: nothing is packed into a file
     Packed("z", tmp_path / "d")
     assert not (tmp_path / "d").exists()
-    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 5)
+    monkeypatch.setattr("ferretlite.data.readers._MIN_PACKED_BYTES", 5)
     monkeypatch.setenv("FERRETLITE_CACHE", str(tmp_path / "d"))
     Packed("z", None)
     assert len(list((tmp_path / "d").iterdir())) == 1
@@ -330,7 +330,7 @@ def test_large_annotations_are_packed_anew_when_the_file_or_an_option_changes(
 
 def drawn(*polygons, size=(6, 9)):
     return [
-        "".join(".#"[v] for v in row) for row in fill_polygons(list(polygons), size).astype(int)
+        "".join(".#"[v] for v in row) for row in _fill_polygons(list(polygons), size).astype(int)
     ]
 
 
@@ -402,7 +402,7 @@ def test_two_polygons_are_joined_and_one_that_crosses_itself_has_a_hole():
 )
 def test_what_is_no_polygon_is_refused(polygon):
     with pytest.raises(ValueError):
-        fill_polygons([polygon], (6, 9))
+        _fill_polygons([polygon], (6, 9))
 
 
 def test_masks_of_annotations():

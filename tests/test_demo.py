@@ -13,37 +13,37 @@ from PIL import Image
 
 from ferretlite.app import demo
 from ferretlite.app.demo import (
-    CARDS,
-    GRIFFON_CARDS,
-    TASK_RULES,
+    _CARDS,
+    _GRIFFON_CARDS,
+    _TASK_RULES,
     Card,
-    compute_chance,
-    compute_f1,
-    count_hits,
-    draw_card,
-    draw_scribble,
-    flatten_groundings,
+    _compute_chance,
+    _compute_f1,
+    _count_hits,
+    _draw_card,
+    _draw_scribble,
+    _flatten_groundings,
+    _format_card,
+    _format_demo_page,
+    _format_image_tag,
+    _format_model_name,
+    _format_truth,
+    _judge_card,
+    _list_asked_groundings,
+    _list_true_groundings,
+    _make_cards,
+    _make_demo_turn,
+    _make_example_turn,
+    _make_find_turn,
+    _make_griffon_cards,
+    _make_griffon_turn,
+    _match_boxes,
+    _take_first_scene,
+    _write_scribble,
     format_answer,
-    format_card,
     format_command,
-    format_demo_page,
-    format_image_tag,
-    format_model_name,
-    format_truth,
-    judge_card,
-    list_asked_groundings,
-    list_true_groundings,
-    make_cards,
     make_demo_cards,
-    make_demo_turn,
-    make_example_turn,
-    make_find_turn,
-    make_griffon_cards,
-    make_griffon_turn,
-    match_boxes,
-    take_first_scene,
     write_demo,
-    write_scribble,
 )
 from ferretlite.model.inference import Answer
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -73,7 +73,7 @@ def card(task, answer="", meta=None, text="", groundings=(), **fields):
 
 def judged(*args, **kwargs):
     found = card(*args, **kwargs)
-    judge_card(found)
+    _judge_card(found)
     return found.right, found.note
 
 
@@ -81,7 +81,7 @@ def judged(*args, **kwargs):
 
 
 def test_the_questions_of_the_page():
-    assert Counter((task, form) for _, task, form in CARDS) == {
+    assert Counter((task, form) for _, task, form in _CARDS) == {
         ("name", "point"): 1,
         ("name", "box"): 1,
         ("name", "mask"): 1,
@@ -96,7 +96,7 @@ def test_the_questions_of_the_page():
         ("count", None): 2,
         ("word", None): 1,
     }
-    assert [row[1:] for row in GRIFFON_CARDS] == [
+    assert [row[1:] for row in _GRIFFON_CARDS] == [
         ("count", "same"),
         ("count", "other"),
         ("novel", "other"),
@@ -104,7 +104,7 @@ def test_the_questions_of_the_page():
         ("test", "find_set"),
     ]
     words = {"point": "point", "box": "box", "mask": "scribble"}
-    assert all(words[form] in title for title, _, form in CARDS if form)
+    assert all(words[form] in title for title, _, form in _CARDS if form)
 
 
 def test_a_card_begins_unanswered():
@@ -117,7 +117,7 @@ def test_a_scribble_is_a_zigzag_inside_its_mask():
     "Seven turns between the edges, a tenth of the longer side wide; thin things stay whole."
     area = np.zeros((100, 150), bool)
     area[10:70, 20:140] = True
-    found = draw_scribble(Mask(area), (100, 150)).to_mask(100, 150)
+    found = _draw_scribble(Mask(area), (100, 150)).to_mask(100, 150)
     assert not (found & ~area).any() and 0.15 < found.sum() / area.sum() < 0.75
     crossings = (np.diff(found[40].astype(int)) == 1).sum()
     assert crossings == 6  # the middle row is crossed by six strokes
@@ -132,15 +132,15 @@ def test_a_scribble_is_a_zigzag_inside_its_mask():
     thin = np.zeros((100, 150), bool)
     thin[10:14, 20:26] = True  # 24 pixels
     mask = Mask(thin)
-    assert draw_scribble(mask, (100, 150)) is mask
+    assert _draw_scribble(mask, (100, 150)) is mask
     thin[10:15, 20:26] = True
-    assert draw_scribble(Mask(thin), (100, 150)).to_mask(100, 150).sum() >= 25
+    assert _draw_scribble(Mask(thin), (100, 150)).to_mask(100, 150).sum() >= 25
 
 
 def test_a_scribble_is_written_in_black_and_white(tmp_path):
     area = np.zeros((10, 15), bool)
     area[2:5, 3:9] = True
-    path = write_scribble(Mask(area), (10, 15), tmp_path / "new" / "s.png")
+    path = _write_scribble(Mask(area), (10, 15), tmp_path / "new" / "s.png")
     found = np.asarray(Image.open(path))
     assert found.dtype == np.uint8 and set(np.unique(found)) == {0, 255}
     assert np.array_equal(found > 0, area) and path == tmp_path / "new" / "s.png"
@@ -149,16 +149,16 @@ def test_a_scribble_is_written_in_black_and_white(tmp_path):
 @pytest.mark.parametrize("form, kind", [("point", Point), ("box", Box), ("mask", Mask)])
 def test_a_question_has_the_form_that_was_asked_for(form, kind):
     for key in range(4):
-        turn = make_demo_turn(make_scene(3, 192, "test"), "name", form, key)
+        turn = _make_demo_turn(make_scene(3, 192, "test"), "name", form, key)
         assert isinstance(turn.regions[0], kind) and turn.meta["form"] == form
-        again = make_demo_turn(make_scene(3, 192, "test"), "name", form, key)
+        again = _make_demo_turn(make_scene(3, 192, "test"), "name", form, key)
         assert (turn.prompt, turn.answer) == (again.prompt, again.answer)
 
 
 def test_a_question_that_cannot_be_posed_is_none():
     empty = Scene(Image.new("RGB", (64, 64)), (64, 64), [], split="test")
-    assert make_demo_turn(empty, "name", "box", 0) is None
-    assert make_demo_turn(make_scene(3, 192, "test"), "rec", None, 0).task == "rec"
+    assert _make_demo_turn(empty, "name", "box", 0) is None
+    assert _make_demo_turn(make_scene(3, 192, "test"), "rec", None, 0).task == "rec"
 
 
 def test_scenes_are_dealt_once_and_by_their_split():
@@ -171,18 +171,18 @@ def test_scenes_are_dealt_once_and_by_their_split():
         posed.append(scene.id)
         return f"turn {scene.id}" if scene.id != "1" else None
 
-    assert take_first_scene(scenes, "test", used, pose) == (2, "turn 2") and used == {2}
-    assert take_first_scene(scenes, "test", used, pose) == (None, None) and used == {2}
+    assert _take_first_scene(scenes, "test", used, pose) == (2, "turn 2") and used == {2}
+    assert _take_first_scene(scenes, "test", used, pose) == (None, None) and used == {2}
     assert posed == ["1", "2", "1"]
-    assert take_first_scene(scenes, "val", used, pose) == (0, "turn 0")
+    assert _take_first_scene(scenes, "val", used, pose) == (0, "turn 0")
 
 
 def test_cards_are_made_of_the_first_scenes_of_the_seed(tmp_path):
     "Seed 2: test scenes from 2000, counting scenes from 2000, each used once."
     cards = make_demo_cards(tmp_path, seed=2, size=128)
     ids = [c.scene.id for c in cards]
-    assert len(set(ids)) == len(ids) >= len(CARDS) - 1
-    order = [title for title, *_ in CARDS]
+    assert len(set(ids)) == len(ids) >= len(_CARDS) - 1
+    order = [title for title, *_ in _CARDS]
     assert [c.title for c in cards] == [t for t in order if t in {c.title for c in cards}]
     assert len(list((tmp_path / "images").iterdir())) == 18 + 2
     numbers = {c.scene.split: [] for c in cards}
@@ -204,7 +204,7 @@ def test_cards_are_made_of_the_first_scenes_of_the_seed(tmp_path):
 
 def test_griffons_cards_come_from_scenes_of_their_own(tmp_path):
     "Seed 1: scenes from 1100; four to count in, two with novel things, six of the test split."
-    cards = make_griffon_cards(tmp_path, seed=1, size=128)
+    cards = _make_griffon_cards(tmp_path, seed=1, size=128)
     assert len(cards) == 5 and len(list((tmp_path / "images").iterdir())) == 12
     assert [c.scene.split for c in cards] == ["count", "count", "novel", "test", "test"]
     assert all(1100 <= c.scene.seed < 1106 for c in cards)
@@ -218,52 +218,54 @@ def test_griffons_cards_come_from_scenes_of_their_own(tmp_path):
 
 def test_names_that_are_there_and_one_that_is_not():
     rng = random.Random(3)
-    found = make_find_turn(make_scene(5, 192, "test"), True, rng)
+    found = _make_find_turn(make_scene(5, 192, "test"), True, rng)
     assert found.task == "find_set" and found.meta["groundings"]
-    none = make_find_turn(make_scene(5, 192, "test"), False, rng)
+    none = _make_find_turn(make_scene(5, 192, "test"), False, rng)
     assert none.task == "find" and none.meta["groundings"] == [] and none.answer == "None"
 
 
 def test_an_example_shows_the_commonest_kind(tmp_path):
-    turn = make_example_turn(scene(), "same", tmp_path, random.Random(0))
+    turn = _make_example_turn(scene(), "same", tmp_path, random.Random(0))
     assert turn.meta["kind"] == "star" and turn.meta["n"] == 2
     assert turn.crops[0].box in (STAR, GEAR) and list(tmp_path.iterdir()) == []
-    other = make_example_turn(scene(), "other", tmp_path, random.Random(0))
+    other = _make_example_turn(scene(), "other", tmp_path, random.Random(0))
     assert other.crops[0].image == tmp_path / "s-1-other.png" and other.crops[0].image.exists()
     novel = scene()
     novel.split = "novel"  # among scenes of novel things only those count
-    assert make_example_turn(novel, "same", tmp_path, random.Random(0)) is None
-    assert make_griffon_turn(scene(), "same", tmp_path, 0).task == "search"
-    assert make_griffon_turn(make_scene(5, 192, "test"), "absent", tmp_path, 0).task == "find"
-    assert make_griffon_turn(make_scene(5, 192, "test"), "find_set", tmp_path, 0).task == "find_set"
+    assert _make_example_turn(novel, "same", tmp_path, random.Random(0)) is None
+    assert _make_griffon_turn(scene(), "same", tmp_path, 0).task == "search"
+    assert _make_griffon_turn(make_scene(5, 192, "test"), "absent", tmp_path, 0).task == "find"
+    assert (
+        _make_griffon_turn(make_scene(5, 192, "test"), "find_set", tmp_path, 0).task == "find_set"
+    )
 
 
 # What is right
 
 
 def test_every_task_has_a_rule():
-    assert set(TASK_RULES) >= {task for _, task, _ in CARDS} | {"search", "find", "find_set"}
-    assert "0.5" in TASK_RULES["rec"] and "0.5" in TASK_RULES["phrase"]
+    assert set(_TASK_RULES) >= {task for _, task, _ in _CARDS} | {"search", "find", "find_set"}
+    assert "0.5" in _TASK_RULES["rec"] and "0.5" in _TASK_RULES["phrase"]
 
 
 def test_groundings_become_one_row_a_box():
-    found = flatten_groundings([Grounding("a", [STAR, CUP], [0.5, 0.25]), Grounding("b", [GEAR])])
+    found = _flatten_groundings([Grounding("a", [STAR, CUP], [0.5, 0.25]), Grounding("b", [GEAR])])
     assert found == [("a", STAR, 0.5), ("a", CUP, 0.25), ("b", GEAR, None)]
 
 
 def test_each_true_box_is_met_once_by_a_box_of_its_name():
     truth = [("star", STAR, None), ("cup", CUP, None)]
     said = [("The star", STAR, 1), ("star", STAR, 1), ("star", CUP, 1), ("cup", CUP, 1)]
-    assert match_boxes(said, truth) == [True, False, False, True]
-    assert match_boxes(said, truth, named=False) == [True, False, True, False]
+    assert _match_boxes(said, truth) == [True, False, False, True]
+    assert _match_boxes(said, truth, named=False) == [True, False, True, False]
     assert len(truth) == 2
 
 
 def test_a_box_meets_another_from_an_iou_of_one_half():
     "20 x 30 pixels against 20 x 15 of them: exactly one half; against 20 x 14: less."
     truth = [("a", STAR, None)]
-    assert match_boxes([("a", Box(10, 20, 30, 35), 1)], truth) == [True]
-    assert match_boxes([("a", Box(10, 20, 30, 34), 1)], truth) == [False]
+    assert _match_boxes([("a", Box(10, 20, 30, 35), 1)], truth) == [True]
+    assert _match_boxes([("a", Box(10, 20, 30, 34), 1)], truth) == [False]
 
 
 @pytest.mark.parametrize(
@@ -271,15 +273,15 @@ def test_a_box_meets_another_from_an_iou_of_one_half():
     [(2, 4, 2, 2 / 3), (1, 1, 3, 0.5), (0, 3, 0, 0.0), (0, 0, 0, 1.0), (0, 0, 2, 0.0)],
 )
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(hits, answered, true, value):
-    assert compute_f1(hits, answered, true) == pytest.approx(value)
+    assert _compute_f1(hits, answered, true) == pytest.approx(value)
 
 
 def test_boxes_that_a_question_asks_for():
-    one = list_asked_groundings(card("rec", meta=dict(query="the star", box=STAR)))
+    one = _list_asked_groundings(card("rec", meta=dict(query="the star", box=STAR)))
     assert [(g.name, g.boxes) for g in one] == [("the star", [STAR])]
     held = [Grounding("cup", [CUP])]
-    assert list_asked_groundings(card("phrase", meta=dict(groundings=held, box=STAR))) == held
-    assert list_asked_groundings(card("name", meta=dict(box=STAR))) == []
+    assert _list_asked_groundings(card("phrase", meta=dict(groundings=held, box=STAR))) == held
+    assert _list_asked_groundings(card("name", meta=dict(box=STAR))) == []
 
 
 def test_captions_are_compared_phrase_by_phrase():
@@ -288,10 +290,10 @@ def test_captions_are_compared_phrase_by_phrase():
         "A red star, a blue cup and a gear.",
         text="A blue cup and a red star and a moon.",
     )
-    assert count_hits(found) == (2, 3, 3)
+    assert _count_hits(found) == (2, 3, 3)
     boxes = [Grounding("star", [STAR]), Grounding("cup", [GEAR])]
     truth = [Grounding("star", [STAR]), Grounding("cup", [CUP]), Grounding("sun", [CUP])]
-    assert count_hits(card("phrase", meta=dict(groundings=truth), groundings=boxes)) == (1, 2, 3)
+    assert _count_hits(card("phrase", meta=dict(groundings=truth), groundings=boxes)) == (1, 2, 3)
 
 
 def test_names_and_words_are_right_as_a_whole():
@@ -331,11 +333,13 @@ def test_lists_are_right_from_an_f1_of_one_half():
 
 
 def test_chances_of_guessing():
-    assert compute_chance(card("choose")) == 0.5 and compute_chance(card("count")) == 0.1
-    assert compute_chance(card("rec")) == pytest.approx(1 / 3) and compute_chance(card("name")) == 0
+    assert _compute_chance(card("choose")) == 0.5 and _compute_chance(card("count")) == 0.1
+    assert (
+        _compute_chance(card("rec")) == pytest.approx(1 / 3) and _compute_chance(card("name")) == 0
+    )
     empty = card("rec")
     empty.scene.objects = []
-    assert compute_chance(empty) == 1
+    assert _compute_chance(empty) == 1
 
 
 # What is shown
@@ -344,7 +348,7 @@ def test_chances_of_guessing():
 def test_what_the_truth_looks_like():
 
     def rows(shown):
-        return [(g.name, g.boxes) for g in list_true_groundings(shown)]
+        return [(g.name, g.boxes) for g in _list_true_groundings(shown)]
 
     pointed = card("name", "red star", dict(box=STAR), prompt="<region>?", regions=[STAR])
     assert rows(pointed) == [("red star", [STAR])]
@@ -381,7 +385,7 @@ def test_pictures_of_a_card(monkeypatch):
         regions=regions,
         crops=[Crop(example, Box(5, 10, 25, 20))],
     )
-    pictures = draw_card(shown)
+    pictures = _draw_card(shown)
     assert [c for _, c in pictures] == ["what is shown", "the model", "the truth"]
     shown_part = np.asarray(pictures[0][0]).astype(int)
     assert (shown_part[96, 60:132] == [255, 0, 0]).all()  # the box, in the middle of its crop
@@ -396,13 +400,13 @@ def test_pictures_of_a_card(monkeypatch):
     drawn.clear()
     other = Grounding("anything", [STAR], [0.9])  # of a single phrase the name does not count
     silent = card("rec", meta=dict(query="star", box=STAR), groundings=[other])
-    draw_card(silent)
+    _draw_card(silent)
     assert drawn[0][2] == ["#1a8f3c"]
-    assert draw_card(card("name", "a star"))[0][1] == "the question"
+    assert _draw_card(card("name", "a star"))[0][1] == "the question"
 
 
 def test_a_picture_carries_its_own_pixels():
-    found = format_image_tag(Image.new("RGB", (4, 3)), 'a "b" <c>')
+    found = _format_image_tag(Image.new("RGB", (4, 3)), 'a "b" <c>')
     assert found.startswith('<img alt="a &quot;b&quot; &lt;c&gt;" src="data:image/')
 
 
@@ -418,27 +422,27 @@ def test_an_answer_in_lines():
 
 def test_the_right_answer_in_lines():
     truth = [Grounding("cup", [CUP])]
-    found = format_truth(card("phrase", "a cup [400, 50, 600, 250] it is", dict(groundings=truth)))
+    found = _format_truth(card("phrase", "a cup [400, 50, 600, 250] it is", dict(groundings=truth)))
     assert found.splitlines()[0] == "a cup it is" and "[40, 5, 60, 25]" in found
-    assert format_truth(card("find", "None", dict(groundings=[]))) == "None"
-    assert format_truth(card("search", "[1, 2, 3, 4]", dict(groundings=truth))).startswith(
+    assert _format_truth(card("find", "None", dict(groundings=[]))) == "None"
+    assert _format_truth(card("search", "[1, 2, 3, 4]", dict(groundings=truth))).startswith(
         "(no words)"
     )
-    names = format_truth(card("find_set", "cup [1, 2, 3, 4]", dict(groundings=truth)))
+    names = _format_truth(card("find_set", "cup [1, 2, 3, 4]", dict(groundings=truth)))
     assert names.startswith("(no words)") and names.count("[") == 1
 
 
 def test_what_a_model_is_called_inside_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert format_model_name("mine", tmp_path / "demo") == os.path.join("..", "mine")
-    assert format_model_name("tiny", tmp_path / "demo") == "tiny"
+    assert _format_model_name("mine", tmp_path / "demo") == os.path.join("..", "mine")
+    assert _format_model_name("tiny", tmp_path / "demo") == "tiny"
     (tmp_path / "tiny").mkdir()
     assert (
-        format_model_name("tiny", "demo") == "tiny"
-        and format_model_name("hub/id", "demo") == "hub/id"
+        _format_model_name("tiny", "demo") == "tiny"
+        and _format_model_name("hub/id", "demo") == "hub/id"
     )
-    assert format_model_name(str(tmp_path / "mine"), "demo") == str(tmp_path / "mine")
+    assert _format_model_name(str(tmp_path / "mine"), "demo") == str(tmp_path / "mine")
 
 
 def test_the_command_that_asks_the_same(tmp_path):
@@ -462,15 +466,15 @@ def test_a_card_of_the_page():
     meta = dict(options=["<a>", "b"], answer="b", box=CUP)
     shown = card("choose", "b", meta, text="<a>", prompt="<b>A</b> <region>?", regions=[STAR])
     shown.note = "a note"
-    found = format_card(shown, "tiny", "demo")
+    found = _format_card(shown, "tiny", "demo")
     assert '<article class="card wrong">' in found and "✗ wrong" in found and "&lt;a&gt;" in found
     assert "&lt;b&gt;A&lt;/b&gt; <mark>region</mark>?" in found and "by chance 50%. a note" in found
     assert "Right means: the right option" in found
     assert html.escape(format_command(shown, "tiny", "demo")) in found
     assert re.search(r"<dt>model</dt><dd>&lt;a&gt;</dd><dt>truth</dt><dd>b", found)
     shown.right = True
-    assert '<article class="card right">' in format_card(shown, "tiny", "demo")
-    assert "by chance" not in format_card(card("name", "b"), "tiny", "demo")
+    assert '<article class="card right">' in _format_card(shown, "tiny", "demo")
+    assert "by chance" not in _format_card(card("name", "b"), "tiny", "demo")
 
 
 def test_the_page_counts_what_is_right_and_what_guessing_would_get():
@@ -480,7 +484,7 @@ def test_the_page_counts_what_is_right_and_what_guessing_would_get():
         card("count", "1", dict(n=1, query="star")),
         card("rec", "x", dict(query="q", box=CUP), right=True),
     ]
-    text = format_demo_page(cards, "mi<ne", "demo", 12.4)
+    text = _format_demo_page(cards, "mi<ne", "demo", 12.4)
     assert "2 of 3 right" in text and "(67%; guessing would get about 0.9)" in text
     assert 'style="width:67%"' in text and "in 12 seconds" in text
     assert (
@@ -504,12 +508,12 @@ def test_the_sister_is_asked_beside_the_shipped_model_alone(monkeypatch, tmp_pat
         return make
 
     monkeypatch.setattr(demo, "make_demo_cards", cards_of("f"))
-    monkeypatch.setattr(demo, "make_griffon_cards", cards_of("g"))
-    assert [c.model for c in make_cards(tmp_path, "tiny", 4)] == ["tiny", "tiny-griffon"]
+    monkeypatch.setattr(demo, "_make_griffon_cards", cards_of("g"))
+    assert [c.model for c in _make_cards(tmp_path, "tiny", 4)] == ["tiny", "tiny-griffon"]
     assert asked == [("f", tmp_path / "scenes", 4), ("g", tmp_path / "by-example", 4)]
-    assert [c.model for c in make_cards(tmp_path, "mine", 4)] == ["mine"]
+    assert [c.model for c in _make_cards(tmp_path, "mine", 4)] == ["mine"]
     monkeypatch.setattr(demo, "list_shipped_models", lambda: {"tiny": "x"})
-    assert [c.model for c in make_cards(tmp_path, "tiny", 4)] == ["tiny"]
+    assert [c.model for c in _make_cards(tmp_path, "tiny", 4)] == ["tiny"]
 
 
 def test_each_card_gets_the_answer_to_its_own_question(monkeypatch, tmp_path):
@@ -519,7 +523,7 @@ def test_each_card_gets_the_answer_to_its_own_question(monkeypatch, tmp_path):
         card("word", "SIX", prompt="3", model="tiny"),
     ]
     loaded = []
-    monkeypatch.setattr(demo, "make_cards", lambda folder, model, seed: cards)
+    monkeypatch.setattr(demo, "_make_cards", lambda folder, model, seed: cards)
     monkeypatch.setattr(demo.Ferret, "load", lambda name: loaded.append(name) or name)
 
     def answer_all(ferret, questions, batch, done):

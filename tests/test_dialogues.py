@@ -14,26 +14,26 @@ import torch
 from PIL import Image
 
 from ferretlite.data.dialogues import (
-    BLANK_IMAGE,
-    FRACTION_BOX_PATTERN,
-    PLACEHOLDER_PATTERN,
+    _BLANK_IMAGE,
+    _FRACTION_BOX_PATTERN,
+    _PLACEHOLDER_PATTERN,
     GritDialogues,
     LlavaDialogues,
-    convert_from_square,
+    _convert_from_square,
+    _strip_turn_marks,
     export_grit,
     export_llava,
     fill_placeholders,
-    strip_turn_marks,
 )
 from ferretlite.data.pseudo_boxes import (
     GroundingDino,
     NameFinder,
     WordFinder,
     WordReader,
-    add_placeholders,
-    add_pseudo_boxes,
-    find_names,
-    suppress_overlaps,
+    _add_placeholders,
+    _add_pseudo_boxes,
+    _find_names,
+    _suppress_overlaps,
 )
 from ferretlite.regions.geometry import Box, Mask, box_iou
 from ferretlite.regions.grammar import Grounding
@@ -60,21 +60,21 @@ def test_the_kth_placeholder_gets_the_kth_place_in_the_order_they_are_written():
     assert fill_placeholders("nothing", [], write) == "nothing"
     with pytest.raises(ValueError, match="found <bbox_location2> with 2 boxes"):
         fill_placeholders("<bbox_location2>", ["a", "b"], write)
-    assert PLACEHOLDER_PATTERN.sub("", "a dog <bbox_location12>.") == "a dog."
+    assert _PLACEHOLDER_PATTERN.sub("", "a dog <bbox_location12>.") == "a dog."
 
 
 def test_marks_of_ours_are_no_words():
-    assert strip_turn_marks("<image>\nWhat is   this?") == "What is this?"
-    assert strip_turn_marks("What is <region> and\t<crop>?\nTell me.") == "What is and ?\nTell me."
-    assert strip_turn_marks("Look.\n<image>") == "Look."
-    assert strip_turn_marks("a <image> b\nc") == "a b\nc"
+    assert _strip_turn_marks("<image>\nWhat is   this?") == "What is this?"
+    assert _strip_turn_marks("What is <region> and\t<crop>?\nTell me.") == "What is and ?\nTell me."
+    assert _strip_turn_marks("Look.\n<image>") == "Look."
+    assert _strip_turn_marks("a <image> b\nc") == "a b\nc"
 
 
 def test_a_conversation_without_an_image_looks_at_a_white_square():
     assert (
-        BLANK_IMAGE.size == (64, 64)
-        and BLANK_IMAGE.getpixel((5, 60)) == (255, 255, 255)
-        and BLANK_IMAGE.mode == "RGB"
+        _BLANK_IMAGE.size == (64, 64)
+        and _BLANK_IMAGE.getpixel((5, 60)) == (255, 255, 255)
+        and _BLANK_IMAGE.mode == "RGB"
     )
 
 
@@ -340,7 +340,7 @@ def test_exported_llava_records(tmp_path):
 
 def test_fractions_are_four_numbers_from_zero_to_one():
     assert [
-        m.group() for m in FRACTION_BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [0.1,0.2,0.3,0.4]")
+        m.group() for m in _FRACTION_BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [0.1,0.2,0.3,0.4]")
     ] == [
         "[0.25, 1, 0,.5]",
         "[0.1,0.2,0.3,0.4]",
@@ -352,20 +352,20 @@ def test_fractions_are_four_numbers_from_zero_to_one():
         "[0.1, 0.2, 0.3, 0.4, 0.5]",
         "0.1, 0.2, 0.3, 0.4",
     ):
-        assert not FRACTION_BOX_PATTERN.search(text)
+        assert not _FRACTION_BOX_PATTERN.search(text)
 
 
 def test_fractions_of_a_padded_square():
     # 80 high, 200 wide: 60 above and below the image
-    assert convert_from_square([0.1, 0.4, 0.3, 0.65], (80, 200)).list() == pytest.approx(
+    assert _convert_from_square([0.1, 0.4, 0.3, 0.65], (80, 200)).list() == pytest.approx(
         [20, 20, 60, 70]
     )
-    assert convert_from_square([0.4, 0.1, 0.65, 0.3], (200, 80)).list() == pytest.approx(
+    assert _convert_from_square([0.4, 0.1, 0.65, 0.3], (200, 80)).list() == pytest.approx(
         [20, 20, 70, 60]
     )
-    assert convert_from_square([0, 0, 1, 0.5], (80, 200)).list() == pytest.approx([0, 0, 200, 40])
+    assert _convert_from_square([0, 0, 1, 0.5], (80, 200)).list() == pytest.approx([0, 0, 200, 40])
     with pytest.raises(ValueError, match="outside"):
-        convert_from_square([0, 0, 1, 0.2], (80, 200))
+        _convert_from_square([0, 0, 1, 0.2], (80, 200))
 
 
 def llava(tmp_path, turns, **options):
@@ -415,11 +415,11 @@ def test_places_stand_behind_their_words_and_the_longest_of_those_that_overlap_s
     text = "A hot dog, a cat and a dog."
     one, two, three = Box(1, 2, 3, 4), Box(5, 6, 7, 8), Box(9, 9, 10, 12)
     found = [(23, 26, [three]), (6, 9, [two]), (2, 9, [one, two]), (2, 5, [three]), (13, 16, [])]
-    told, boxes = add_placeholders(text, found)
+    told, boxes = _add_placeholders(text, found)
     assert told == "A hot dog <bbox_location0> <bbox_location1>, a cat and a dog <bbox_location2>."
     assert boxes == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 10, 12]]
     assert (
-        add_placeholders("abcd", [(0, 2, [one]), (2, 4, [two])])[0]
+        _add_placeholders("abcd", [(0, 2, [one]), (2, 4, [two])])[0]
         == "ab <bbox_location0>cd <bbox_location1>"
     )
 
@@ -445,7 +445,7 @@ def test_unified_records_by_hand(tmp_path):
             if (k := text.find(w)) >= 0
         ]
 
-    assert add_pseudo_boxes(reader, find, tmp_path / "out.json", 3) == dict(
+    assert _add_pseudo_boxes(reader, find, tmp_path / "out.json", 3) == dict(
         records=3, grounded=1, boxes=4
     )
     first, second, third = json.loads((tmp_path / "out.json").read_text())
@@ -459,24 +459,24 @@ def test_unified_records_by_hand(tmp_path):
     assert (first["image_h"], first["image_w"], first["id"]) == (HEIGHT, WIDTH, 1)
     assert second == dict(id=2, conversations=records[1]["conversations"], box_x1y1x2y2=[[], []])
     assert third["conversations"] == records[2]["conversations"]
-    assert add_pseudo_boxes(reader, find, tmp_path / "out.json") == dict(
+    assert _add_pseudo_boxes(reader, find, tmp_path / "out.json") == dict(
         records=4, grounded=2, boxes=5
     )
-    assert add_pseudo_boxes(reader, find, tmp_path / "out.json", 9)["records"] == 4
+    assert _add_pseudo_boxes(reader, find, tmp_path / "out.json", 9)["records"] == 4
 
 
 def test_names_in_a_text_are_singular_or_plural_in_any_case():
     text = "Mice, a MOUSE; two wine glasses. Mousetrap, glass"
-    found = find_names(text, ["mouse", "glass", "wine glass"])
+    found = _find_names(text, ["mouse", "glass", "wine glass"])
     assert [(text[a:b], n) for a, b, n in found] == [
         ("Mice", "mouse"),
         ("MOUSE", "mouse"),
         ("wine glasses", "wine glass"),
         ("glass", "glass"),
     ]
-    assert find_names("a c++ book", ["c++"]) == [(2, 5, "c++")]
-    assert find_names("anything", []) == []
-    assert find_names("sheepdog un-sheep", ["sheep"]) == [(12, 17, "sheep")]
+    assert _find_names("a c++ book", ["c++"]) == [(2, 5, "c++")]
+    assert _find_names("anything", []) == []
+    assert _find_names("sheepdog un-sheep", ["sheep"]) == [(12, 17, "sheep")]
 
 
 def test_a_name_that_stands_for_more_than_five_boxes_is_left_alone():
@@ -507,16 +507,16 @@ def test_of_boxes_that_overlap_too_much_the_best_stays():
     )
     scores = torch.tensor([0.5, 0.6, 0.9, 0.8, 0.7])
     # of number 3 number 0 takes .9 and number 1 5/9; of number 2 number 4 takes 9/11
-    assert suppress_overlaps(boxes, scores, 0.7) == [2, 3, 1]
-    assert suppress_overlaps(boxes, scores, 0.55) == [2, 3]
-    assert suppress_overlaps(boxes, scores, 0.95) == [2, 3, 4, 1, 0]
-    assert suppress_overlaps(
+    assert _suppress_overlaps(boxes, scores, 0.7) == [2, 3, 1]
+    assert _suppress_overlaps(boxes, scores, 0.55) == [2, 3]
+    assert _suppress_overlaps(boxes, scores, 0.95) == [2, 3, 4, 1, 0]
+    assert _suppress_overlaps(
         torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]]), torch.tensor([0.1, 0.2]), 0.5
     ) == [
         1,
         0,
     ]  # exactly half stays
-    assert suppress_overlaps(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
+    assert _suppress_overlaps(torch.zeros(0, 4), torch.zeros(0), 0.5) == []
     rng = torch.Generator().manual_seed(0)
     corner = torch.rand(30, 2, generator=rng) * 20
     many, sure = (
@@ -528,7 +528,7 @@ def test_of_boxes_that_overlap_too_much_the_best_stays():
         best, *left = left
         wanted.append(best)
         left = [k for k in left if box_iou(many[best][None], many[k][None]).item() <= 0.4]
-    assert suppress_overlaps(many, sure, 0.4) == wanted
+    assert _suppress_overlaps(many, sure, 0.4) == wanted
 
 
 class Spelling:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from ferretlite.evaluation.speed import (
-    PROJECTOR_SIDES,
+    _PROJECTOR_SIDES,
+    _count_projector,
+    _time_projector,
     bench_projectors,
-    count_projector,
     format_projector_bench,
-    time_projector,
 )
 from ferretlite.vision import kernels as kernels_module
 from ferretlite.vision.downsampling import (
@@ -81,7 +81,7 @@ def test_a_token_hears_its_own_cells_and_no_distant_ones(kind):
 
 
 def test_the_published_numbers():
-    sizes = {side: count_projector("conv", side) for side in (448, 700, 1022)}
+    sizes = {side: _count_projector("conv", side) for side in (448, 700, 1022)}
     assert [s["tokens"] for s in sizes.values()] == [256, 625, 1369]
     assert all(
         s["parameters"] == 9 * 1024 * 5120 + 5120 + 5120 * 5120 + 5120 for s in sizes.values()
@@ -311,22 +311,22 @@ def test_projectors_are_counted_by_hand():
     mlp = 2 * 1024 * (1024 * 5120 + 5120 * 5120) / 1e9
     pool = 2 * 256 * (1024 * 5120 + 5120 * 5120) / 1e9
     for kind, tokens, gflop in (("conv", 256, conv), ("mlp", 1024, mlp), ("pool", 256, pool)):
-        found = count_projector(kind, 448)
+        found = _count_projector(kind, 448)
         assert (found["kind"], found["side"], found["tokens"]) == (kind, 448, tokens)
         assert found["gflop"] == pytest.approx(gflop)
-    assert count_projector("mlp", 70, 3, 8)["parameters"] == 3 * 8 + 8 + 8 * 8 + 8
-    assert count_projector("mlp", 83, 3, 8)["tokens"] == 25
-    assert PROJECTOR_SIDES == (448, 700, 1022)
+    assert _count_projector("mlp", 70, 3, 8)["parameters"] == 3 * 8 + 8 + 8 * 8 + 8
+    assert _count_projector("mlp", 83, 3, 8)["tokens"] == 25
+    assert _PROJECTOR_SIDES == (448, 700, 1022)
 
 
 def test_a_projector_is_timed_by_its_best_run_and_by_the_memory_of_its_work():
     times = iter([0, 3, 10, 12, 20, 24])
-    found = time_projector("mlp", 70, 3, 8, 3, lambda: next(times))
+    found = _time_projector("mlp", 70, 3, 8, 3, lambda: next(times))
     assert found["ms"] == 2000
     # 25 cells: the hidden layer, its GELU and the result, 8 numbers of 4 bytes each
     assert 3 * 25 * 8 * 4 <= found["mb"] * 2**20 < 4 * 25 * 8 * 4
     times = iter([0, 3, 10, 12])
-    assert time_projector("mlp", 70, 3, 8, clock=lambda: next(times))["ms"] == 2000
+    assert _time_projector("mlp", 70, 3, 8, clock=lambda: next(times))["ms"] == 2000
 
 
 def test_the_table_of_projectors_names_its_columns_and_units():
@@ -446,7 +446,7 @@ def test_the_bench_of_projectors_hands_on_widths_and_options():
     rows = bench_projectors((28,), 8, 16, n=3, clock=lambda: next(times))
     assert next(times) == 2 * 3 * len(DOWNSAMPLER_CLASSES)
     for found in rows:
-        alone = count_projector(found["kind"], 28, 8, 16)
+        alone = _count_projector(found["kind"], 28, 8, 16)
         assert found["parameters"] == alone["parameters"] and found["gflop"] == alone["gflop"]
         assert found["ms"] == 1000
 

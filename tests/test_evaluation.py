@@ -21,21 +21,21 @@ from ferretlite.evaluation.metrics import (
     WordResult,
 )
 from ferretlite.evaluation.suites import (
-    ANSWER_RULES,
-    ANSWER_TOKEN_LIMITS,
-    ASKED_TASKS,
+    _ANSWER_RULES,
+    _ANSWER_TOKEN_LIMITS,
+    _ASKED_TASKS,
     Question,
+    _batch_by_length,
+    _make_griffon_count,
+    _make_griffon_questions,
+    _make_griffon_rec,
+    _make_suite_scenes,
+    _read_kind,
+    _score_answer,
+    _split_into_portions,
     answer_questions,
-    batch_by_length,
     evaluate,
-    make_griffon_count,
-    make_griffon_questions,
-    make_griffon_rec,
     make_questions,
-    make_suite_scenes,
-    read_kind,
-    score_answer,
-    split_into_portions,
     take_first_box,
 )
 from ferretlite.regions.geometry import Box, Point
@@ -89,13 +89,13 @@ class Recorder:
 
 
 def test_constants():
-    assert ASKED_TASKS == ("rec", "name", "choose", "phrase", "word", "dense_detection")
+    assert _ASKED_TASKS == ("rec", "name", "choose", "phrase", "word", "dense_detection")
     assert (
-        evaluation.N_NAMES == (40 * 2 + 1) * 8
+        evaluation._N_NAMES == (40 * 2 + 1) * 8
     )  # kinds, filled or outlined, and words; in eight colours
-    assert evaluation.N_WORDS == 17576 + 456976  # three and four capitals
-    assert evaluation.SCENES_PER_PORTION == 128
-    assert ANSWER_TOKEN_LIMITS == {
+    assert evaluation._N_WORDS == 17576 + 456976  # three and four capitals
+    assert evaluation._SCENES_PER_PORTION == 128
+    assert _ANSWER_TOKEN_LIMITS == {
         "rec": 64,
         "name": 32,
         "choose": 32,
@@ -112,7 +112,7 @@ def test_constants():
         "dense_detection": 448,
     }
     asked = {"rec", "name", "choose", "phrase", "word", "count", "dense_detection"}
-    assert set(ANSWER_RULES) == asked | {"find_set", "find", "find_phrases", "tell", "search"}
+    assert set(_ANSWER_RULES) == asked | {"find_set", "find", "find_phrases", "tell", "search"}
 
 
 def test_defaults():
@@ -122,7 +122,7 @@ def test_defaults():
 
     expected = dict(suite="scenes", n=1000, seed=0, batch=32, progress=True, split="test")
     assert defaults(evaluate) == expected
-    assert defaults(make_suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
+    assert defaults(_make_suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
     assert defaults(answer_questions) == dict(batch=32, done=None)
     assert defaults(make_questions) == dict(tasks=None, style="ferret")
     assert Question(None, None).group == ""
@@ -179,7 +179,7 @@ def test_a_griffon_is_asked_its_own_questions():
         turn = GRIFFON_TASKS[q.turn.task](place, random.Random(f"k 3 {q.turn.task}"), 0)
         assert (q.turn.prompt, q.turn.answer, q.group) == (turn.prompt, turn.answer, "")
     assert found[1].turn.prompt.startswith("Detect all objects of these kinds: ")
-    turn = make_griffon_rec(place, random.Random("k 3 rec"))
+    turn = _make_griffon_rec(place, random.Random("k 3 rec"))
     assert (found[0].turn.prompt, found[0].turn.answer) == (turn.prompt, turn.answer)
 
 
@@ -188,7 +188,7 @@ def test_ferrets_referring_question_in_griffons_words():
     for i in range(12):
         place = make_scene(i, 96, "test")
         turn, theirs = (
-            make_griffon_rec(place, random.Random(i)),
+            _make_griffon_rec(place, random.Random(i)),
             TASKS["rec"](place, random.Random(i), 0),
         )
         query, related = theirs.meta["query"], bool(theirs.meta["relation"])
@@ -200,25 +200,25 @@ def test_ferrets_referring_question_in_griffons_words():
         numbers = ",".join(f"{v:.3f}" for v in (box.x1 / w, box.y1 / h, box.x2 / w, box.y2 / h))
         assert turn.answer == f"{query}-[{numbers}]" and turn.meta == theirs.meta
     assert min(seen[True], seen[False]) > 1
-    assert make_griffon_rec(Scene(None, SIZE), random.Random(0)) is None
+    assert _make_griffon_rec(Scene(None, SIZE), random.Random(0)) is None
 
 
 def test_ferrets_counting_question_in_griffons_words():
-    turn = make_griffon_count(scene("count"), "cup")
+    turn = _make_griffon_count(scene("count"), "cup")
     assert (turn.task, turn.prompt) == ("find", "Where is a cup? Give every box.")
     assert turn.answer == "cup-[0.400,0.500,0.600,0.917]&cup-[0.700,0.083,0.950,0.250]"
     assert turn.meta == dict(groundings=[Grounding("cup", [B]), Grounding("cup", [C])], n=2)
-    assert make_griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith(
+    assert _make_griffon_count(scene("count", ("umbrella",)), "umbrella").prompt.startswith(
         "Where is an umbrella?"
     )
-    assert make_griffon_count(scene("count"), "owl").answer == "None"
+    assert _make_griffon_count(scene("count"), "owl").answer == "None"
 
 
 def test_a_griffon_counts_what_there_is_most_of():
     place = scene(
         "count", ("star", "cup", "cup", "star", "anchor")
     )  # two stars and two cups: the later name
-    found = make_griffon_questions(place, "k")
+    found = _make_griffon_questions(place, "k")
     assert [(q.turn.task, q.group) for q in found] == [
         ("find", ""),
         ("search", "count.same"),
@@ -241,16 +241,16 @@ def test_a_griffon_counts_what_there_is_most_of():
         found[1].turn.crops[0].image is place.image
         and found[2].turn.crops[0].image is not place.image
     )
-    more = make_griffon_questions(scene("count", ("star", "cup", "cup")), "k")
+    more = _make_griffon_questions(scene("count", ("star", "cup", "cup")), "k")
     assert more[0].turn.prompt == "Where is a cup? Give every box."
-    assert make_griffon_questions(scene("count", ()), "k") == []
+    assert _make_griffon_questions(scene("count", ()), "k") == []
 
 
 def test_a_griffon_searches_for_what_has_no_name():
     place = scene("novel", ("novel 4", "cup", "novel 7", "cup", "novel 7"))
     kinds = Counter()
     for key in range(12):
-        [found] = make_griffon_questions(place, key)
+        [found] = _make_griffon_questions(place, key)
         assert (found.turn.task, found.group, found.turn.meta["source"]) == (
             "search",
             "find.novel",
@@ -263,7 +263,7 @@ def test_a_griffon_searches_for_what_has_no_name():
         )
         kinds[kind] += 1
     assert len(kinds) == 2
-    assert make_griffon_questions(scene("novel", ("cup", "star")), "k") == []
+    assert _make_griffon_questions(scene("novel", ("cup", "star")), "k") == []
 
 
 # -- records
@@ -284,7 +284,7 @@ def test_a_griffon_searches_for_what_has_no_name():
     ],
 )
 def test_the_kind_in_a_full_name(phrase, kind):
-    assert read_kind(phrase) == kind
+    assert _read_kind(phrase) == kind
 
 
 def test_the_first_box_of_an_answer():
@@ -305,7 +305,7 @@ EVERYTHING = [("star", A), ("cup", B), ("cup", C)]
 
 
 def record(task, split="test", said=SAID, **meta):
-    return score_answer(Question(scene(split), Turn(task, "?", "", meta=meta)), said)
+    return _score_answer(Question(scene(split), Turn(task, "?", "", meta=meta)), said)
 
 
 def test_what_becomes_of_an_answer():
@@ -360,9 +360,9 @@ def asked(*lengths, task="name"):
 
 def test_long_answers_come_first_and_equal_ones_in_order():
     questions = asked(3, 9, 5, 9, 1, 5, 7)
-    assert batch_by_length(questions, 3) == [[1, 3, 6], [2, 5, 0], [4]]
-    assert batch_by_length(questions, 100) == [[1, 3, 6, 2, 5, 0, 4]]
-    assert batch_by_length([], 3) == []
+    assert _batch_by_length(questions, 3) == [[1, 3, 6], [2, 5, 0], [4]]
+    assert _batch_by_length(questions, 100) == [[1, 3, 6, 2, 5, 0, 4]]
+    assert _batch_by_length([], 3) == []
 
 
 def test_every_question_is_asked_with_what_belongs_to_it_and_answered_in_place():
@@ -401,10 +401,10 @@ def test_unknown_tasks_are_cut_at_256_tokens_and_32_are_asked_at_once():
 
 
 def test_portions():
-    assert list(split_into_portions(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(split_into_portions(range(6), 3)) == [[0, 1, 2], [3, 4, 5]]
-    assert list(split_into_portions([], 3)) == []
-    endless = split_into_portions(iter(int, 1), 2)
+    assert list(_split_into_portions(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(_split_into_portions(range(6), 3)) == [[0, 1, 2], [3, 4, 5]]
+    assert list(_split_into_portions([], 3)) == []
+    endless = _split_into_portions(iter(int, 1), 2)
     assert next(endless) == [0, 0]
 
 
@@ -413,22 +413,22 @@ def test_portions():
 
 def test_the_scenes_of_a_suite(monkeypatch):
     monkeypatch.setattr(evaluation, "make_scene", lambda *arguments: arguments)
-    assert list(make_suite_scenes(2, 3)) == [
+    assert list(_make_suite_scenes(2, 3)) == [
         ("3 test 0", (3_000_000, 384, "test")),
         ("3 test 1", (3_000_001, 384, "test")),
         ("3 count 0", (3_000_000, 384, "count")),
         ("3 count 1", (3_000_001, 384, "count")),
     ]
-    assert [key for key, _ in make_suite_scenes(1)] == ["0 test 0", "0 count 0"]
-    assert list(make_suite_scenes(1, 0, "count", (96, 128))) == [
+    assert [key for key, _ in _make_suite_scenes(1)] == ["0 test 0", "0 count 0"]
+    assert list(_make_suite_scenes(1, 0, "count", (96, 128))) == [
         ("0 count 0", (0, (96, 128), "count"))
     ]
-    assert [key for key, _ in make_suite_scenes(1, 2, "val", others=("count", "novel"))] == [
+    assert [key for key, _ in _make_suite_scenes(1, 2, "val", others=("count", "novel"))] == [
         "2 val 0",
         "2 count 0",
         "2 novel 0",
     ]
-    seen = [{numbers[0] for _, numbers in make_suite_scenes(2000, seed)} for seed in range(3)]
+    seen = [{numbers[0] for _, numbers in _make_suite_scenes(2000, seed)} for seed in range(3)]
     assert len(set.union(*seen)) == 6000  # no two seeds share a scene
 
 
@@ -456,7 +456,7 @@ def test_a_silent_model_is_asked_everything(monkeypatch):
         evaluation, "make_scene", lambda seed, size, split: make_scene(seed, 96, split)
     )
     monkeypatch.setattr(evaluation, "tqdm", Bar)
-    monkeypatch.setattr(evaluation, "SCENES_PER_PORTION", 3)
+    monkeypatch.setattr(evaluation, "_SCENES_PER_PORTION", 3)
     Bar.made.clear()
     ferret = Recorder()
     found = evaluate(ferret, n=5, seed=2, batch=4, progress=False)

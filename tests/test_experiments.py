@@ -15,13 +15,13 @@ import torch
 
 from ferretlite.evaluation.experiments import (
     Claim,
-    compare_arms,
-    compute_student_quantile,
+    _compare_arms,
+    _compute_student_quantile,
+    _hash_settings,
+    _judge_difference,
+    _run_once,
     format_claims,
-    hash_settings,
     judge_claims,
-    judge_difference,
-    run_once,
     run_study,
 )
 
@@ -55,33 +55,33 @@ def test_a_stopped_study_goes_on_and_makes_no_run_twice(tmp_path):
 
 def test_a_record_says_what_was_asked_for_and_others_are_refused(tmp_path):
     settings = dict(seed=1, grids=[[2, 2]], name="x")
-    run_once(settings, lambda s, f: dict(score=0.5), tmp_path)
+    _run_once(settings, lambda s, f: dict(score=0.5), tmp_path)
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
     assert (
-        path.stem == hash_settings(settings)
+        path.stem == _hash_settings(settings)
         and record["settings"] == settings
         and record["result"] == dict(score=0.5)
         and {"seconds", "resumed", "machine"} <= set(record)
     )
     path.write_text(json.dumps(dict(record, settings=dict(settings, seed=2))))
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        run_once(settings, None, tmp_path)
+        _run_once(settings, None, tmp_path)
 
 
 def test_a_result_that_is_no_number_is_not_kept(tmp_path):
     with pytest.raises(ValueError):
-        run_once(dict(seed=1), lambda s, f: dict(score=float("nan")), tmp_path)
+        _run_once(dict(seed=1), lambda s, f: dict(score=float("nan")), tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
 
 def test_keys_do_not_depend_on_order_and_notice_every_value():
     one = dict(a=1, b=dict(c=[1, 2], d=None))
-    assert hash_settings(one) == hash_settings(dict(b=dict(d=None, c=[1, 2]), a=1))
+    assert _hash_settings(one) == _hash_settings(dict(b=dict(d=None, c=[1, 2]), a=1))
     changed = [dict(one, a=2), dict(one, b=dict(c=[2, 1], d=None)), dict(one, e=0), {}]
-    assert len({hash_settings(s) for s in [one, *changed]}) == 5
+    assert len({_hash_settings(s) for s in [one, *changed]}) == 5
     with pytest.raises(ValueError, match="cannot be written down"):
-        hash_settings(dict(a=float("inf")))
+        _hash_settings(dict(a=float("inf")))
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
@@ -89,7 +89,7 @@ def test_the_interval_keeps_its_promise(n):
     dice = np.random.default_rng(n)
     held = 0
     for row in dice.normal(0.3, 1, (2000, n)):
-        pair = compare_arms(
+        pair = _compare_arms(
             dict(a=[dict(s=float(v)) for v in row], b=[dict(s=0.0)] * n), "a", "b", "s"
         )
         held += pair["low"] <= 0.3 <= pair["high"]
@@ -101,19 +101,19 @@ def test_verdicts():
         return dict(low=low, high=high, difference=(low + high) / 2, detectable=0.1, n=3)
 
     assert [
-        judge_difference(pair(0.1, 0.2)),
-        judge_difference(pair(-0.2, -0.1)),
-        judge_difference(pair(0.1, 0.2), at_least=0.3),
+        _judge_difference(pair(0.1, 0.2)),
+        _judge_difference(pair(-0.2, -0.1)),
+        _judge_difference(pair(0.1, 0.2), at_least=0.3),
     ] == ["yes", "no", "no"]
-    assert judge_difference(pair(-0.1, 0.2)) == "cannot tell"
+    assert _judge_difference(pair(-0.1, 0.2)) == "cannot tell"
     with pytest.raises(ValueError, match="at least two seeds"):
-        compare_arms(dict(a=[dict(s=1)], b=[dict(s=1)]), "a", "b", "s")
+        _compare_arms(dict(a=[dict(s=1)], b=[dict(s=1)]), "a", "b", "s")
 
 
 def test_reading_stops_before_the_first_gap(tmp_path):
     arms = dict(a=dict(arm="a"), b=dict(arm="b"))
     for seed in (0, 2):
-        run_once(dict(arm="a", seed=seed), lambda s, f: dict(score=1.0), tmp_path)
+        _run_once(dict(arm="a", seed=seed), lambda s, f: dict(score=1.0), tmp_path)
     found = run_study(arms, 5, {}, None, tmp_path)
     assert [len(runs) for runs in found.values()] == [
         1,
@@ -149,10 +149,10 @@ def test_claims_are_judged_by_their_own_rule():
 
 
 def test_two_processes_share_a_study_and_a_killed_one_leaves_no_lock(tmp_path):
-    """The other process holds the lock of seed 0, as `run_once` does at work; it needs no torch
+    """The other process holds the lock of seed 0, as `_run_once` does at work; it needs no torch
     for that.
     """
-    lock = tmp_path / "work" / f"{hash_settings(dict(seed=0))}.lock"
+    lock = tmp_path / "work" / f"{_hash_settings(dict(seed=0))}.lock"
     lock.parent.mkdir(parents=True)
     code = (
         "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]);"
@@ -179,10 +179,10 @@ def test_a_run_that_is_being_made_is_not_begun_again(tmp_path):
     began = []
 
     def work(settings, folder):
-        began.append(run_once(settings, lambda s, f: dict(score=2.0), tmp_path))
+        began.append(_run_once(settings, lambda s, f: dict(score=2.0), tmp_path))
         return dict(score=1.0)
 
-    assert run_once(dict(seed=0), work, tmp_path) == dict(score=1.0) and began == [None]
+    assert _run_once(dict(seed=0), work, tmp_path) == dict(score=1.0) and began == [None]
 
 
 # The resolution study
@@ -190,23 +190,23 @@ def test_a_run_that_is_being_made_is_not_begun_again(tmp_path):
 
 def test_arms_differ_in_what_they_say_and_claims_name_arms_that_exist():
     from ferretlite.evaluation.studies import (
-        RESOLUTION_ARMS,
-        RESOLUTION_CLAIMS,
-        RESOLUTION_SETTINGS,
+        _RESOLUTION_ARMS,
+        _RESOLUTION_CLAIMS,
+        _RESOLUTION_SETTINGS,
+        _TOKEN_CLAIMS,
         STUDIES,
-        TOKEN_CLAIMS,
     )
 
-    assert len({json.dumps(a) for a in RESOLUTION_ARMS.values()}) == len(
-        RESOLUTION_ARMS
-    ) == 7 and all(a["config"]["local_tower"] is None for a in RESOLUTION_ARMS.values())
+    assert len({json.dumps(a) for a in _RESOLUTION_ARMS.values()}) == len(
+        _RESOLUTION_ARMS
+    ) == 7 and all(a["config"]["local_tower"] is None for a in _RESOLUTION_ARMS.values())
     assert all(
-        {c.arm, c.against} <= set(RESOLUTION_ARMS) for c in RESOLUTION_CLAIMS + TOKEN_CLAIMS
-    ) and any(c.metric.startswith("large") for c in RESOLUTION_CLAIMS)
-    assert STUDIES["resolution"][2] == RESOLUTION_CLAIMS + TOKEN_CLAIMS
-    assert hash_settings(
-        {**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["any"], "seed": 0}
-    ) != hash_settings({**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["direct"], "seed": 0})
+        {c.arm, c.against} <= set(_RESOLUTION_ARMS) for c in _RESOLUTION_CLAIMS + _TOKEN_CLAIMS
+    ) and any(c.metric.startswith("large") for c in _RESOLUTION_CLAIMS)
+    assert STUDIES["resolution"][2] == _RESOLUTION_CLAIMS + _TOKEN_CLAIMS
+    assert _hash_settings(
+        {**_RESOLUTION_SETTINGS, **_RESOLUTION_ARMS["any"], "seed": 0}
+    ) != _hash_settings({**_RESOLUTION_SETTINGS, **_RESOLUTION_ARMS["direct"], "seed": 0})
 
 
 def test_every_run_of_the_study_is_kept_and_says_so_itself():
@@ -214,33 +214,33 @@ def test_every_run_of_the_study_is_kept_and_says_so_itself():
     rows; arms that differ in tokens see what their names say.
     """
     from ferretlite.evaluation.studies import (
-        RESOLUTION_ARMS,
-        RESOLUTION_SETTINGS,
-        hash_start_weights,
-        summarise_answers,
+        _RESOLUTION_ARMS,
+        _RESOLUTION_SETTINGS,
+        _hash_start_weights,
+        _summarise_answers,
     )
 
-    assert RESOLUTION_SETTINGS["start"] == hash_start_weights(RESOLUTION_SETTINGS["tower"])
+    assert _RESOLUTION_SETTINGS["start"] == _hash_start_weights(_RESOLUTION_SETTINGS["tower"])
     found = run_study(
-        RESOLUTION_ARMS,
+        _RESOLUTION_ARMS,
         9,
-        RESOLUTION_SETTINGS,
+        _RESOLUTION_SETTINGS,
         None,
         Path(__file__).parent.parent / "nbs/records/resolution",
     )
-    assert {arm: len(runs) for arm, runs in found.items()} == dict.fromkeys(RESOLUTION_ARMS, 3)
+    assert {arm: len(runs) for arm, runs in found.items()} == dict.fromkeys(_RESOLUTION_ARMS, 3)
     for arm, runs in found.items():
         for run in runs:
             assert len(run["asked"]) == 1500 and all(
                 run[name] == pytest.approx(share)
-                for name, share in summarise_answers(run["asked"]).items()
+                for name, share in _summarise_answers(run["asked"]).items()
             ), arm
         if arm.endswith("tokens"):
             assert {run["tokens"] for run in runs} == {int(arm.split()[1])}
 
 
 def test_rows_tell_what_was_right_and_how_tall_it_was():
-    from ferretlite.evaluation.studies import ask_by_size, summarise_answers
+    from ferretlite.evaluation.studies import _ask_by_size, _summarise_answers
     from ferretlite.evaluation.suites import make_questions
     from ferretlite.model.inference import Answer
     from ferretlite.regions.grammar import parse_groundings
@@ -275,10 +275,10 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
                 for p, r in zip(prompts, regions)
             ]
 
-    rows = ask_by_size(Knowing(), "test", 5)
+    rows = _ask_by_size(Knowing(), "test", 5)
     assert (
-        summarise_answers(rows)["test name"] == 1
-        and summarise_answers(rows)["test rec"] >= 0.8
+        _summarise_answers(rows)["test name"] == 1
+        and _summarise_answers(rows)["test rec"] >= 0.8
         and len(rows) == 10
     )  # two scenes may ask in the same words
     assert all(
@@ -288,20 +288,20 @@ def test_rows_tell_what_was_right_and_how_tall_it_was():
 
 def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
     from ferretlite.evaluation.studies import (
-        RESOLUTION_ARMS,
-        RESOLUTION_SETTINGS,
-        hash_start_weights,
-        train_and_ask,
+        _RESOLUTION_ARMS,
+        _RESOLUTION_SETTINGS,
+        _hash_start_weights,
+        _train_and_ask,
     )
 
     assert (
-        RESOLUTION_SETTINGS["start"]
-        == hash_start_weights(RESOLUTION_SETTINGS["tower"])
-        != hash_start_weights("global")
+        _RESOLUTION_SETTINGS["start"]
+        == _hash_start_weights(_RESOLUTION_SETTINGS["tower"])
+        != _hash_start_weights("global")
     )
     with pytest.raises(ValueError, match="starts from 0123, and this package"):
-        train_and_ask(
-            {**RESOLUTION_SETTINGS, **RESOLUTION_ARMS["fixed"], "seed": 0, "start": "0123"},
+        _train_and_ask(
+            {**_RESOLUTION_SETTINGS, **_RESOLUTION_ARMS["fixed"], "seed": 0, "start": "0123"},
             tmp_path,
         )
 
@@ -312,13 +312,13 @@ def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
 def test_a_key_is_the_start_of_the_sha256_of_sorted_json():
     text = b'{"a": [1.5, null, "\\u00e9"], "b": 1}'
     assert (
-        hash_settings(dict(b=1, a=[1.5, None, "é"]))
+        _hash_settings(dict(b=1, a=[1.5, None, "é"]))
         == hashlib.sha256(text).hexdigest()[:12]
         == "4402241338ce"
     )
     for bad in (dict(a=float("nan")), dict(a={1, 2}), dict(a=object())):
         with pytest.raises(ValueError, match="cannot be written down"):
-            hash_settings(bad)
+            _hash_settings(bad)
 
 
 def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
@@ -332,12 +332,12 @@ def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
         return dict(score=0.5)
 
     settings = dict(seed=4, grids=((2, 2),))
-    key = hash_settings(settings)
+    key = _hash_settings(settings)
     with pytest.raises(KeyboardInterrupt):
-        run_once(settings, work, out)
+        _run_once(settings, work, out)
     assert not list(out.glob("*.json"))
     (out / "work" / key).rmdir()
-    assert run_once(settings, work, out) == dict(score=0.5)
+    assert _run_once(settings, work, out) == dict(score=0.5)
     assert seen == [(settings, out / "work" / key, False)] * 2
     record = json.loads((out / f"{key}.json").read_text())
     assert set(record) == {"settings", "result", "seconds", "resumed", "machine"}
@@ -345,18 +345,18 @@ def test_work_gets_its_settings_and_a_folder_of_its_own(tmp_path):
     assert record["machine"] == dict(
         python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()
     )
-    assert run_once(settings, None, str(out)) == dict(
+    assert _run_once(settings, None, str(out)) == dict(
         score=0.5
     )  # tuples and lists are the same settings
-    assert run_once(dict(seed=5), None, out) is None
-    (out / "work" / hash_settings(dict(seed=6))).mkdir()  # left by a run that was stopped
-    assert run_once(dict(seed=6), lambda s, f: dict(score=1.0), out) == dict(score=1.0)
-    record = json.loads((out / f"{hash_settings(dict(seed=6))}.json").read_text())
+    assert _run_once(dict(seed=5), None, out) is None
+    (out / "work" / _hash_settings(dict(seed=6))).mkdir()  # left by a run that was stopped
+    assert _run_once(dict(seed=6), lambda s, f: dict(score=1.0), out) == dict(score=1.0)
+    record = json.loads((out / f"{_hash_settings(dict(seed=6))}.json").read_text())
     assert record["resumed"] is True and not list(out.glob("*.part*"))
 
 
 def test_seconds_are_those_of_the_work(tmp_path):
-    run_once(dict(seed=0), lambda s, f: time.sleep(0.1) or dict(score=1.0), tmp_path)
+    _run_once(dict(seed=0), lambda s, f: time.sleep(0.1) or dict(score=1.0), tmp_path)
     [path] = tmp_path.glob("*.json")
     assert 0.1 <= json.loads(path.read_text())["seconds"] < 5
 
@@ -410,7 +410,7 @@ def test_arms_change_what_is_shared_and_seeds_come_last(tmp_path):
     ],
 )
 def test_students_distribution_by_the_table(freedom, share, value):
-    assert compute_student_quantile(freedom, share) == pytest.approx(value, abs=5e-5)
+    assert _compute_student_quantile(freedom, share) == pytest.approx(value, abs=5e-5)
 
 
 def test_a_pair_by_hand():
@@ -423,12 +423,12 @@ def test_a_pair_by_hand():
         a=[dict(s=0.6, t=9), dict(s=0.7, t=9), dict(s=0.65, t=9), dict(s=5.0, t=9)],
         b=[dict(s=0.5, t=9), dict(s=0.6, t=9), dict(s=0.56, t=9)],
     )
-    pair = compare_arms(found, "a", "b", "s")
+    pair = _compare_arms(found, "a", "b", "s")
     assert list(pair) == ["difference", "low", "high", "detectable", "n"] and pair["n"] == 3
     assert [type(v) for v in pair.values()] == [float] * 4 + [int]
     expected = [0.0966667, 0.0966667 - 0.0143422, 0.0966667 + 0.0143422, 0.0178777]
     assert list(pair.values())[:4] == pytest.approx(expected, abs=1e-6)
-    back = compare_arms(found, "b", "a", "s")
+    back = _compare_arms(found, "b", "a", "s")
     assert [back["difference"], back["low"], back["high"]] == pytest.approx(
         [-pair[k] for k in ("difference", "high", "low")]
     )
@@ -439,7 +439,7 @@ def test_beyond_another_metric():
     found = dict(
         a=[dict(s=0.8, t=0.3), dict(s=0.9, t=0.5)], b=[dict(s=0.5, t=0.2), dict(s=0.4, t=0.4)]
     )
-    pair = compare_arms(found, "a", "b", "s", "t")
+    pair = _compare_arms(found, "a", "b", "s", "t")
     assert pair["difference"] == pytest.approx(0.3) and pair["n"] == 2
     assert pair["low"] == pytest.approx(0.3 - 1.27062, abs=1e-5)
     assert pair["high"] == pytest.approx(0.3 + 1.27062, abs=1e-5)
@@ -466,9 +466,9 @@ def test_beyond_another_metric():
 )
 def test_a_verdict_needs_the_whole_interval(low, high, at_least, said):
     pair = dict(low=low, high=high, difference=(low + high) / 2, detectable=0.1, n=3)
-    assert judge_difference(pair, at_least) == said
+    assert _judge_difference(pair, at_least) == said
     if at_least == 0:
-        assert judge_difference(pair) == said
+        assert _judge_difference(pair) == said
 
 
 def test_claims_are_a_table():

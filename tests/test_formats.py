@@ -11,12 +11,12 @@ from PIL import Image
 
 from ferretlite.data import detection_files as formats
 from ferretlite.data import grounding_files, referring_files
-from ferretlite.data.coco import CocoScenes, fill_polygons
+from ferretlite.data.coco import CocoScenes, _fill_polygons
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import (
     GritDialogues,
     LlavaDialogues,
-    convert_from_square,
+    _convert_from_square,
     export_grit,
     export_llava,
 )
@@ -25,12 +25,12 @@ from ferretlite.data.pseudo_boxes import (
     NameFinder,
     WordFinder,
     WordReader,
-    add_placeholders,
-    add_pseudo_boxes,
-    find_names,
+    _add_placeholders,
+    _add_pseudo_boxes,
+    _find_names,
 )
 from ferretlite.data.readers import open_annotated_image
-from ferretlite.data.referring_files import GenomeScenes, RefScenes, collect_coco_ids
+from ferretlite.data.referring_files import GenomeScenes, RefScenes, _collect_coco_ids
 from ferretlite.regions.geometry import Box, Mask, Point, box_iou
 from ferretlite.regions.grammar import Grounding, parse_groundings
 from ferretlite.scenes.conversations import keep_complete_kinds, make_conversation
@@ -124,7 +124,7 @@ def test_polygons_own_the_pixels_that_pycocotools_gives_them_but_for_the_rim():
             ],
             1,
         )
-        ours = fill_polygons([corners.flatten().tolist()], (100, 120))
+        ours = _fill_polygons([corners.flatten().tolist()], (100, 120))
         theirs = masks.decode(masks.frPyObjects([corners.flatten().tolist()], 100, 120))[..., 0] > 0
         y, x = np.nonzero(ours ^ theirs)
         start, along = (
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_raised_or_counted(shelf):
 
 
 def test_large_files_are_packed_once_and_mapped(shelf, tmp_path, monkeypatch):
-    monkeypatch.setattr("ferretlite.data.readers.MIN_PACKED_BYTES", 10)
+    monkeypatch.setattr("ferretlite.data.readers._MIN_PACKED_BYTES", 10)
     first = LvisScenes(shelf / "lvis", cache=tmp_path)
     [packed] = tmp_path.glob("*.arrow")
     made = packed.stat().st_mtime_ns
@@ -273,7 +273,7 @@ def test_a_pickle_is_never_opened(shelf, name):
 
 def test_pictures_of_refcoco_val_stay_out_of_every_other_reader(shelf):
     referring_files.export_refcoco(SCENES[2:3], shelf / "refcoco", "val.json", first=3)
-    secret = collect_coco_ids([RefScenes(shelf / "refcoco", "val.json")])
+    secret = _collect_coco_ids([RefScenes(shelf / "refcoco", "val.json")])
     assert secret == {3}
     assert [s.id for s in LvisScenes(shelf / "lvis", exclude=secret)] == [
         f"{k:012d}" for k in (1, 2, 4, 5)
@@ -339,7 +339,7 @@ def test_grounded_captions_of_flickr_read_back(shelf):
 def test_xml_that_is_wrong_is_named(tmp_path, text, says):
     (tmp_path / "7.xml").write_text(text)
     with pytest.raises(ValueError, match=f"7.xml {'defines ' if 'own' in says else ''}{says}"):
-        grounding_files.read_entity_boxes(tmp_path / "7.xml")
+        grounding_files._read_entity_boxes(tmp_path / "7.xml")
 
 
 def test_a_list_of_pictures_cannot_lead_out_of_its_folder(shelf):
@@ -351,7 +351,7 @@ def test_a_list_of_pictures_cannot_lead_out_of_its_folder(shelf):
 def test_griffon_lines_of_each_kind(shelf):
     read = {
         k: GriffonScenes(shelf / "griffon", f"{k.lower()}.jsonl", k)
-        for k in grounding_files.GRIFFON_KINDS
+        for k in grounding_files._GRIFFON_KINDS
     }
     for kind in ("DET", "RANDDET", "VISJ"):
         for scene, again in zip(SCENES, read[kind], strict=True):
@@ -361,7 +361,7 @@ def test_griffon_lines_of_each_kind(shelf):
     assert all(len(set(s.names) - {o.name for o in s.objects}) == 2 for s in read["RANDDET"])
     assert sum(not s.phrases[0].boxes for s in read["VG"]) == len(SCENES)
     for kind, task in zip(
-        grounding_files.GRIFFON_KINDS, ("find_set", "find_set", "find", "tell", "search")
+        grounding_files._GRIFFON_KINDS, ("find_set", "find_set", "find", "tell", "search")
     ):
         turns = [
             t
@@ -543,7 +543,7 @@ def test_llava_fractions_are_left_out_or_converted(tmp_path):
     assert LlavaDialogues(tmp_path, "l.json", ".", boxes="image")[0].turns[0].regions == [
         Box(50, 25, 100, 75)
     ]
-    assert convert_from_square([0, 0.25, 1, 0.75], (100, 200)) == Box(0, 0, 200, 100)
+    assert _convert_from_square([0, 0.25, 1, 0.75], (100, 200)) == Box(0, 0, 200, 100)
 
 
 @pytest.mark.parametrize(
@@ -633,7 +633,7 @@ def test_unified_records_are_ordinary_records(shelf):
             for n in names
         ]
 
-    counts = add_pseudo_boxes(
+    counts = _add_pseudo_boxes(
         llava, NameFinder(truth, list(KINDS)), shelf / "llava" / "unified.json"
     )
     assert counts["records"] == 6 and counts["grounded"] == 5
@@ -650,12 +650,12 @@ def test_unified_records_are_ordinary_records(shelf):
 
 
 def test_names_are_whole_words_and_longest_first():
-    assert find_names("Hot dogs, dogs; a doghouse and a DOG.", ["dog", "hot dog"]) == [
+    assert _find_names("Hot dogs, dogs; a doghouse and a DOG.", ["dog", "hot dog"]) == [
         (0, 8, "hot dog"),
         (10, 14, "dog"),
         (33, 36, "dog"),
     ]
-    assert add_placeholders("a b", []) == ("a b", [])
+    assert _add_placeholders("a b", []) == ("a b", [])
 
 
 def test_grounding_dino_from_a_folder_in_hub_format(tmp_path):
@@ -762,7 +762,7 @@ def test_written_words_are_read_where_they_stand():
     )
     assert read(Image.new("RGB", (80, 80), "white")) == []
     text = "The garden is left of exit 24."
-    told, boxes = add_placeholders(text, WordFinder(lambda image: listed)(sign, text))
+    told, boxes = _add_placeholders(text, WordFinder(lambda image: listed)(sign, text))
     assert told == "The garden <bbox_location0> is left of exit 24 <bbox_location1>." and boxes == [
         found["GARDEN"].list(),
         found["Exit 24"].list(),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ferretlite.evaluation.suites import ANSWER_TOKEN_LIMITS, make_questions
+from ferretlite.evaluation.suites import _ANSWER_TOKEN_LIMITS, make_questions
 from ferretlite.model.inference import Ferret
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_example, make_scene
@@ -150,7 +150,7 @@ def candidates(model: str, seed: int) -> list:
         where = {"seed": seed, "size": size, "split": split}
         for asked in make_questions(scene, f"golden {seed} {split}", style=style):
             turn = asked.turn
-            options = {"prompt": turn.prompt, "max_new_tokens": ANSWER_TOKEN_LIMITS[turn.task]}
+            options = {"prompt": turn.prompt, "max_new_tokens": _ANSWER_TOKEN_LIMITS[turn.task]}
             if turn.regions:
                 options["regions"] = [region_as_json(r) for r in turn.regions]
             kind = turn.meta["form"] if turn.task == "name" else turn.task

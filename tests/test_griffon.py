@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
-from ferretlite.evaluation.suites import evaluate, make_griffon_questions, score_answer
+from ferretlite.evaluation.suites import _make_griffon_questions, _score_answer, evaluate
 from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.inference import Ferret, format_grounding_question, merge_groundings
 from ferretlite.model.modeling import FerretForConditionalGeneration
@@ -615,7 +615,7 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
         q
         for split in ("test", "count", "novel")
         for i in range(6)
-        for q in make_griffon_questions(make_scene(i, 192, split), f"0 {i}")
+        for q in _make_griffon_questions(make_scene(i, 192, split), f"0 {i}")
     ]
     assert {(q.turn.task, q.group) for q in questions} == {
         ("rec", ""),
@@ -636,7 +636,7 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
     ]
     found = {}
     for q, a in zip(questions, answers):
-        found.setdefault(q.group, []).append(score_answer(q, a))
+        found.setdefault(q.group, []).append(_score_answer(q, a))
     assert all(
         score_results(found[g])["count.mae"]["value"] == 0 for g in ("count.same", "count.cross")
     ) and score_results(found["find.novel"])["det.AP50"]["value"] == pytest.approx(1)
@@ -651,7 +651,7 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
         and plain["name.acc"]["value"] == plain["phrase.acc"]["value"] == 1
     )
     silent = [
-        score_answer(q, SimpleNamespace(groundings=[], text="None"))
+        _score_answer(q, SimpleNamespace(groundings=[], text="None"))
         for q in questions
         if q.turn.task == "find"
     ]

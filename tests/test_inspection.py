@@ -15,17 +15,17 @@ from PIL import Image
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.inspection import (
-    CHECK_PAGE_STYLE,
+    _CHECK_PAGE_STYLE,
+    _check_part,
+    _count_shared_pictures,
+    _draw_turn,
+    _find_missing_files,
+    _format_check_page,
+    _format_histogram,
+    _list_kept_ids,
     check_mixture,
-    check_part,
-    count_shared_pictures,
-    draw_turn,
     encode_image_url,
-    find_missing_files,
     format_check,
-    format_check_page,
-    format_histogram,
-    list_kept_ids,
     write_check,
 )
 from ferretlite.data.mixtures import shuffle_index
@@ -66,18 +66,18 @@ def test_missing_pictures_are_counted_among_those_that_are_looked_for(tmp_path):
     reader = Listed(
         tmp_path, ["a.jpg", "b.jpg", "", "c.jpg", "../x.jpg", "d.jpg", "e.jpg"], [-1] * 7
     )
-    assert find_missing_files(reader) == (4, 7, "b.jpg")
+    assert _find_missing_files(reader) == (4, 7, "b.jpg")
     # every second: a.jpg, no picture, a name that leads out, e.jpg
-    gone, of, first = find_missing_files(reader, 3)
+    gone, of, first = _find_missing_files(reader, 3)
     assert (gone, of) == (2, 4) and "leads out" in first
-    assert find_missing_files(reader, 7)[1] == find_missing_files(reader, 4)[1] == 7
-    assert find_missing_files(Listed(tmp_path, ["a.jpg"], [3])) == (0, 1, None)
-    assert find_missing_files(Listed(tmp_path / "no folder", ["", "b.jpg"], [-1, -1])) == (
+    assert _find_missing_files(reader, 7)[1] == _find_missing_files(reader, 4)[1] == 7
+    assert _find_missing_files(Listed(tmp_path, ["a.jpg"], [3])) == (0, 1, None)
+    assert _find_missing_files(Listed(tmp_path / "no folder", ["", "b.jpg"], [-1, -1])) == (
         1,
         2,
         "b.jpg",
     )  # no picture is none that is missing
-    assert find_missing_files("no reader of files") == (0, 0, None)
+    assert _find_missing_files("no reader of files") == (0, 0, None)
 
 
 def test_shared_pictures_are_counted_for_each_two_parts():
@@ -87,11 +87,11 @@ def test_shared_pictures_are_counted_for_each_two_parts():
         Listed("x", list("ab"), [3, 9]),
         Listed("x", ["a"], [-1]),
     ]
-    assert [list_kept_ids(r) for r in readers] == [{1, 2, 3}, {2, 3}, {3, 9}, set()]
+    assert [_list_kept_ids(r) for r in readers] == [{1, 2, 3}, {2, 3}, {3, 9}, set()]
     parts = [(SimpleNamespace(name=n), r) for n, r in zip("pqrs", readers)]
     parts.insert(1, (SimpleNamespace(name="drawn"), "no files"))
-    assert count_shared_pictures(parts) == [("p", "q", 2), ("p", "r", 1), ("q", "r", 1)]
-    assert list_kept_ids(Listed("x", list("abcd"), [0, 2, 3, -1], exclude={2, "d"})) == {0, 3}
+    assert _count_shared_pictures(parts) == [("p", "q", 2), ("p", "r", 1), ("q", "r", 1)]
+    assert _list_kept_ids(Listed("x", list("abcd"), [0, 2, 3, -1], exclude={2, "d"})) == {0, 3}
 
 
 # -- one part
@@ -140,7 +140,7 @@ def test_what_is_counted_in_a_part():
     reader = Listed("x", [f"{k}.jpg" for k in range(10)], range(10), exclude={1, 2})
     reader.left_out["box"] = 4
     mixture = Told(told, reader)
-    found = check_part(mixture, 1, 99, 2)
+    found = _check_part(mixture, 1, 99, 2)
     numbers = dict(missing=1, broken=2, silent=1, lost=1, too_long=3, shortened=1, reserved=3)
     assert {k: found[k] for k in numbers} == numbers
     assert found["turns"] == 4 + 3 + 3  # told, too long, with reserved words
@@ -179,7 +179,7 @@ def test_what_is_counted_in_a_part():
 def test_a_check_looks_at_so_many_records_and_keeps_four_examples():
     told = [(talk(str(k), "rec"), happened(), k) for k in range(8)]
     reader = Listed("x", list("abcdefgh"), [-1] * 8)
-    found = check_part(Told(told, reader), 1, 6)
+    found = _check_part(Told(told, reader), 1, 6)
     assert (found["looked"], len(found["tokens"]), len(found["examples"]), found["held_out"]) == (
         6,
         6,
@@ -362,7 +362,7 @@ def draw(regions=(), answer="", crops=(), style="ferret", image=None, **options)
     prompt = "<region>" * len(regions) + "<crop>" * len(crops)
     asked = Turn("x", prompt, answer, list(regions), crops=list(crops))
     before = image.tobytes()
-    result = draw_turn(
+    result = _draw_turn(
         Conversation(image, (image.height, image.width), [asked]), asked, style, **options
     )
     assert image.tobytes() == before
@@ -423,16 +423,16 @@ def test_a_picture_is_a_jpeg_in_the_page():
 def test_bars_of_a_histogram():
     # the top is 99, so that 100 counts share 10 bars; 0 to 9 fall into the first, 50 to 59 into the
     # sixth
-    text = format_histogram([0, 5, 9, 50, 99], 20, 10)
+    text = _format_histogram([0, 5, 9, 50, 99], 20, 10)
     rects = re.findall(r'<rect x="(\d+)" y="([\d.]+)" width="9" height="([\d.]+)"', text)
     assert rects == [("0", "2.0", "48.0"), ("50", "34.0", "16.0"), ("90", "34.0", "16.0")]
     assert 'line x1="20.0" x2="20.0"' in text and "99 tokens, limit 20<" in text  # 100 x 20 / 100
     assert 'viewBox="0 0 104 62" width="100"' in text
-    wide = format_histogram([10], 99)
+    wide = _format_histogram([10], 99)
     assert (
         'line x1="237.6"' in wide and "99 tokens, limit 99<" in wide and '<rect x="20"' in wide
     )  # 24 bars: 10 x 24 / 100 = 2.4
-    assert "<rect" not in format_histogram([], 5)
+    assert "<rect" not in _format_histogram([], 5)
 
 
 def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
@@ -446,7 +446,7 @@ def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
     ]
     one = row("x<y", turns=40, too_long=3, lost=5, tokens=[9], examples=talks)
     result = found(one, row("z", an_epoch=90), shared=[("x<y", "z", 8)], problems=["a < b"])
-    page = format_check_page(result)
+    page = _format_check_page(result)
     assert page.count('class="bad"') == 1 and "a &lt; b" in page and 'class="good"' not in page
     assert (
         page.count("<article") == 2
@@ -471,12 +471,12 @@ def test_a_page_says_what_is_wrong_and_shows_what_is_asked(tmp_path):
     assert cells[12:18] == ["z", "coco", "50", "7", "90", "75.0%"]
     assert (
         "ferret form · at most 288 tokens of text a picture · 4 pictures held out" in page
-        and CHECK_PAGE_STYLE in page
+        and _CHECK_PAGE_STYLE in page
     )
     assert "limit 288<" in cells[11]
-    assert 'class="good"' in format_check_page(found()) and 'class="bad"' not in format_check_page(
+    assert 'class="good"' in _format_check_page(
         found()
-    )
+    ) and 'class="bad"' not in _format_check_page(found())
     path = write_check(result, tmp_path / "page")
     assert path == tmp_path / "page" / "index.html" and path.read_text(encoding="utf-8") == page
     numbers = json.loads((Path(path).parent / "check.json").read_text())

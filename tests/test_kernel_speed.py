@@ -6,23 +6,23 @@ from torch.overrides import TorchFunctionMode
 
 from ferretlite.evaluation import kernel_speed
 from ferretlite.evaluation.kernel_speed import (
-    bench_conv,
+    _bench_conv,
+    _bench_shuffle,
+    _compute_roof_ms,
+    _compute_worst_error,
+    _count_conv_work,
+    _count_shuffle_work,
+    _find_gpu_peak,
+    _make_example_maps,
+    _make_runner,
+    _make_training_step,
+    _measure_errors,
+    _measure_ms,
+    _pick_fastest_tile,
+    _pick_fastest_tiles,
+    _time_compiled,
     bench_kernels,
-    bench_shuffle,
-    compute_roof_ms,
-    compute_worst_error,
-    count_conv_work,
-    count_shuffle_work,
-    find_gpu_peak,
     format_kernel_table,
-    make_example_maps,
-    make_runner,
-    make_training_step,
-    measure_errors,
-    measure_ms,
-    pick_fastest_tile,
-    pick_fastest_tiles,
-    time_compiled,
 )
 from ferretlite.vision.conv_kernels import KERNEL_TILES, Tile
 from ferretlite.vision.kernel_choice import TRIED_TILES
@@ -43,7 +43,7 @@ class OnCpu(TorchFunctionMode):
 
 
 def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
-    assert kernel_speed.GPU_PEAKS == {
+    assert kernel_speed._GPU_PEAKS == {
         "GH200": (989, 4000),
         "H200": (989, 4800),
         "H100 PCIe": (756, 2000),
@@ -58,9 +58,9 @@ def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
         "RTX 4090": (165, 1008),
         "RTX 3090": (71, 936),
     }
-    assert kernel_speed.BENCH_SIDES == (448, 700, 1022)
-    assert kernel_speed.BENCH_BATCHES == (1, 8, 32) and kernel_speed.BENCH_WIDTHS == (4096, 5120)
-    assert kernel_speed.COMPILED_SIZES == (
+    assert kernel_speed._BENCH_SIDES == (448, 700, 1022)
+    assert kernel_speed._BENCH_BATCHES == (1, 8, 32) and kernel_speed._BENCH_WIDTHS == (4096, 5120)
+    assert kernel_speed._COMPILED_SIZES == (
         ("conv", 1022, 1, 5120, False),
         ("conv", 448, 1, 5120, False),
         ("shuffle", 1022, 1, 4096, False),
@@ -88,35 +88,35 @@ def test_the_peaks_of_the_data_sheets_and_the_sizes_of_the_bench():
     ],
 )
 def test_the_longer_name_of_a_gpu_is_found_first(device, peak):
-    assert find_gpu_peak(device) == peak
+    assert _find_gpu_peak(device) == peak
 
 
 def test_the_roof_is_the_later_of_computing_and_moving():
     # 2e12 operations at 1 TFLOP/s take 2 s; 6e9 bytes at 2 GB/s take 3 s
-    assert compute_roof_ms(dict(flop=2e12, bytes=6e9), (1, 2)) == pytest.approx(3000)
-    assert compute_roof_ms(dict(flop=4e12, bytes=6e9), (1, 2)) == pytest.approx(4000)
+    assert _compute_roof_ms(dict(flop=2e12, bytes=6e9), (1, 2)) == pytest.approx(3000)
+    assert _compute_roof_ms(dict(flop=4e12, bytes=6e9), (1, 2)) == pytest.approx(4000)
 
 
 def test_the_work_of_the_convolution_by_hand():
     # 70 pixels: 5 x 5 cells, 3 x 3 tokens; batch 2, 10 channels in, 7 out
     maps, weight, out = 2 * 25 * 10, 9 * 10 * 7, 2 * 9 * 7
-    forward = count_conv_work(70, 2, 7, 10)
+    forward = _count_conv_work(70, 2, 7, 10)
     assert forward == dict(flop=2 * out * 90, bytes=2 * (maps + weight + out))
     # backward: the kept z; dy, z -> dz; dz, weight -> dx; dz, maps -> dw
     more = out + 3 * out + (out + weight + maps) + (out + maps + weight)
-    training = count_conv_work(70, 2, 7, 10, True)
+    training = _count_conv_work(70, 2, 7, 10, True)
     assert training == dict(flop=6 * out * 90, bytes=2 * (maps + weight + out + more))
-    assert count_conv_work(1022, 1, 5) == count_conv_work(1022, 1, 5, 1024, False)
+    assert _count_conv_work(1022, 1, 5) == _count_conv_work(1022, 1, 5, 1024, False)
 
 
 def test_the_work_of_the_shuffle_by_hand():
     # 70 pixels: 5 x 5 cells, 3 x 3 tokens of four cells; batch 2, 10 channels
     maps, out = 2 * 25 * 10, 2 * 9 * 4 * 10
-    assert count_shuffle_work(70, 2, 10) == dict(flop=0, bytes=2 * (maps + out))
+    assert _count_shuffle_work(70, 2, 10) == dict(flop=0, bytes=2 * (maps + out))
     # backward reads dy and the maps and writes dx
-    training = count_shuffle_work(70, 2, 10, True)
+    training = _count_shuffle_work(70, 2, 10, True)
     assert training == dict(flop=0, bytes=2 * (maps + out + 2 * maps + out))
-    assert count_shuffle_work(448, 3) == count_shuffle_work(448, 3, 1024, False)
+    assert _count_shuffle_work(448, 3) == _count_shuffle_work(448, 3, 1024, False)
 
 
 # -- the clock
@@ -170,7 +170,7 @@ def test_times_are_medians_behind_a_wiped_cache(clock):
     # two runs to warm up, five for the CPU's clock (median .1 ms), five for the GPU's (median 3)
     cpu = [9, 9, 0.01, 0.5, 0.1, 0.4, 0.05] + [1] * 5
     work = work_of([c / 1000 for c in cpu], [99] * 7 + [5, 1, 4, 2, 3])
-    gpu, cpu = measure_ms(work, 0)
+    gpu, cpu = _measure_ms(work, 0)
     assert gpu == pytest.approx(3) and cpu == pytest.approx(0.1)
     assert happened[:2] == ["work", "work"] and happened[2:12] == ["wait", "work"] * 5
     # four wipes and one for each whole .03 ms that the CPU needs
@@ -185,7 +185,7 @@ def test_times_are_medians_behind_a_wiped_cache(clock):
 def test_more_runs_are_timed_of_quick_work(clock, seconds, took, n):
     happened, work_of = clock
     took *= 0.999  # so that the division does not fall just short
-    measure_ms(work_of([took] * 60, [1] * 60), seconds)
+    _measure_ms(work_of([took] * 60, [1] * 60), seconds)
     assert happened.count("mark") == 2 * n
 
 
@@ -195,17 +195,17 @@ def test_more_runs_are_timed_of_quick_work(clock, seconds, took, n):
 def test_the_worst_error_is_the_largest_relative_to_the_largest_number():
     true = [torch.tensor([10.0, -20.0]), torch.tensor([1.0, 2.0])]
     found = [torch.tensor([11.0, -20.0]), torch.tensor([1.0, 1.8]).bfloat16()]
-    assert compute_worst_error(found, true) == pytest.approx(0.1, abs=3e-3)
-    assert compute_worst_error(found[:1], true[:1]) == pytest.approx(0.05)
+    assert _compute_worst_error(found, true) == pytest.approx(0.1, abs=3e-3)
+    assert _compute_worst_error(found[:1], true[:1]) == pytest.approx(0.05)
 
 
 def test_a_step_of_training_runs_forward_and_backward():
     a, b = torch.tensor([2.0, 3.0]), torch.tensor([5.0, 7.0])
     leaves = [t.clone().requires_grad_() for t in (a, b)]
-    step = make_training_step(lambda x, y: x * y, leaves, torch.tensor([1.0, 10.0]))
+    step = _make_training_step(lambda x, y: x * y, leaves, torch.tensor([1.0, 10.0]))
     assert [g.tolist() for g in step()] == [[5, 70], [2, 30]]
-    assert make_runner(lambda x, y: x + y, (a, b))().tolist() == [7, 10]
-    found = make_runner(lambda x, y: x * y, (a, b), torch.tensor([1.0, 10.0]))()
+    assert _make_runner(lambda x, y: x + y, (a, b))().tolist() == [7, 10]
+    found = _make_runner(lambda x, y: x * y, (a, b), torch.tensor([1.0, 10.0]))()
     assert [g.tolist() for g in found] == [[5, 70], [2, 30]]
 
 
@@ -230,7 +230,7 @@ def test_errors_are_those_of_the_result_and_of_the_gradients():
         slope=Wrong.apply,
     )
     kept = torch.backends.cudnn.allow_tf32
-    found = measure_errors(ways, (a, b), torch.tensor([1.0, 1.0]), lambda x, y: x * y)
+    found = _measure_errors(ways, (a, b), torch.tensor([1.0, 1.0]), lambda x, y: x * y)
     assert found["right"] == [0, 0]
     assert found["shifted"] == pytest.approx([0.1, 0])
     assert found["slope"] == pytest.approx([0, 0.1])
@@ -239,12 +239,12 @@ def test_errors_are_those_of_the_result_and_of_the_gradients():
 
 def test_maps_lie_behind_a_class_token():
     with OnCpu():
-        maps = make_example_maps(70, 2, 3, torch.bfloat16)
+        maps = _make_example_maps(70, 2, 3, torch.bfloat16)
     assert maps.shape == (2, 5, 5, 3) and maps.dtype == torch.bfloat16
     # strides: an image has 26 tokens of three channels, and the first is not shown
     assert maps.stride() == (78, 15, 3, 1) and maps.storage_offset() == 3
     with OnCpu():
-        assert torch.equal(maps, make_example_maps(70, 2, 3, torch.bfloat16))
+        assert torch.equal(maps, _make_example_maps(70, 2, 3, torch.bfloat16))
 
 
 # -- tiles
@@ -260,10 +260,10 @@ def test_the_fastest_tile_that_fits_is_picked(monkeypatch):
         work()
         return times[launched[-1].rows], 77
 
-    monkeypatch.setattr(kernel_speed, "measure_ms", stopwatch)
+    monkeypatch.setattr(kernel_speed, "_measure_ms", stopwatch)
     for capability, best in (((8, 0), 2), ((9, 0), 4)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
-        tile, tried = pick_fastest_tile("dx", launched.append, tiles)
+        tile, tried = _pick_fastest_tile("dx", launched.append, tiles)
         assert tile == tiles[best - 1]
         assert tried == {
             f"{n} 0 0 0 0 1 True {90 if n == 4 else 80}": ms
@@ -282,7 +282,7 @@ def test_each_kernels_tile_is_tried_with_its_own_work_and_remembered(monkeypatch
         launch(tiles[1])
         return tiles[-1], {kernel: 1.0}
 
-    monkeypatch.setattr(kernel_speed, "pick_fastest_tile", pick)
+    monkeypatch.setattr(kernel_speed, "_pick_fastest_tile", pick)
     for name in ("launch_forward", "launch_dx", "launch_dw"):
 
         def spy(*args, name=name):
@@ -290,7 +290,7 @@ def test_each_kernels_tile_is_tried_with_its_own_work_and_remembered(monkeypatch
 
         monkeypatch.setattr(kernel_speed, name, spy)
     try:
-        tried = pick_fastest_tiles(x, taps, b, dy, (9, 3, 7))
+        tried = _pick_fastest_tiles(x, taps, b, dy, (9, 3, 7))
         remembered = dict(TRIED_TILES)
     finally:
         TRIED_TILES.clear()
@@ -342,23 +342,23 @@ def bench(monkeypatch):
             TRIED_TILES[kernel, bool(training), *shape, x.dtype] = KERNEL_TILES[kernel][training]
         return {"forward False": 1, "forward True": 2, "dx": 3, "dw": 4}
 
-    monkeypatch.setattr(kernel_speed, "measure_ms", stopwatch)
+    monkeypatch.setattr(kernel_speed, "_measure_ms", stopwatch)
     monkeypatch.setattr(kernel_speed, "conv_gelu", conv)
     monkeypatch.setattr(kernel_speed, "shuffle_norm", shuffle)
-    monkeypatch.setattr(kernel_speed, "pick_fastest_tiles", pick)
+    monkeypatch.setattr(kernel_speed, "_pick_fastest_tiles", pick)
     with OnCpu():
         yield seen
     TRIED_TILES.clear()
 
 
 def test_a_row_of_the_convolution_says_what_was_measured(bench):
-    forward, training = bench_conv(70, 2, 7, 4, torch.float32)
+    forward, training = _bench_conv(70, 2, 7, 4, torch.float32)
     names = ["eager_nchw", "eager_channels_last", "eager_benchmark", "triton", "triton_nchw"]
     for i, found in enumerate((forward, training)):
         assert found["op"] == "conv" and found["dtype"] == "float32" and found["right"] is True
         assert (found["side"], found["batch"], found["N"], found["C"]) == (70, 2, 7, 4)
         assert found["training"] is bool(i) and found["shape"] == [18, 4, 7]
-        assert found["work"] == count_conv_work(70, 2, 7, 4, bool(i))
+        assert found["work"] == _count_conv_work(70, 2, 7, 4, bool(i))
         assert list(found["ms"]) == names
         assert list(found["ms"].values()) == [1.0 + 5 * i + n for n in range(5)]
         assert found["cpu"]["triton"] == pytest.approx(found["ms"]["triton"] / 100)
@@ -388,7 +388,7 @@ def test_cudnn_searches_for_one_way_alone_and_each_way_has_its_own_layout(bench,
 
     monkeypatch.setattr(kernel_speed, "conv_gelu_torch", theirs)
     monkeypatch.setattr(kernel_speed, "conv_gelu", triton)
-    bench_conv(70, 2, 7, 4, torch.float32)
+    _bench_conv(70, 2, 7, 4, torch.float32)
     assert searched[-6:] == [False, False, True] * 2 and not any(searched[:-6])
     assert eager[-6:] == [False, True, True] * 2
     assert ours[-4:] == [True, False] * 2
@@ -401,13 +401,13 @@ def test_a_kernel_that_is_off_by_two_percent_is_wrong(bench, monkeypatch):
             return conv_gelu_torch(*t) * factor
 
         monkeypatch.setattr(kernel_speed, "conv_gelu", off)
-        assert [r["right"] for r in bench_conv(70, 2, 7, 4, torch.float32)] == [right] * 2
+        assert [r["right"] for r in _bench_conv(70, 2, 7, 4, torch.float32)] == [right] * 2
 
         def off(*t, impl, factor=factor):
             return shuffle_norm_torch(*t) * factor
 
         monkeypatch.setattr(kernel_speed, "shuffle_norm", off)
-        assert [r["right"] for r in bench_shuffle(70, 2, 4, torch.float32)] == [right] * 2
+        assert [r["right"] for r in _bench_shuffle(70, 2, 4, torch.float32)] == [right] * 2
     # right in its result and wrong in its gradients: only the row of training is wrong
 
     class Steep(torch.autograd.Function):
@@ -417,15 +417,15 @@ def test_a_kernel_that_is_off_by_two_percent_is_wrong(bench, monkeypatch):
     monkeypatch.setattr(
         kernel_speed, "conv_gelu", lambda *t, impl: Steep.apply(conv_gelu_torch(*t))
     )
-    assert [r["right"] for r in bench_conv(70, 2, 7, 4, torch.float32)] == [True, False]
+    assert [r["right"] for r in _bench_conv(70, 2, 7, 4, torch.float32)] == [True, False]
 
 
 def test_a_row_of_the_shuffle_says_what_was_measured(bench):
-    for i, found in enumerate(bench_shuffle(70, 2, 4, torch.float32)):
+    for i, found in enumerate(_bench_shuffle(70, 2, 4, torch.float32)):
         assert found["op"] == "shuffle" and found["dtype"] == "float32" and found["right"]
         assert (found["side"], found["batch"], found["N"], found["C"]) == (70, 2, 16, 4)
         assert found["training"] is bool(i) and found["shape"] == [18, 4, 16]
-        assert found["work"] == count_shuffle_work(70, 2, 4, bool(i))
+        assert found["work"] == _count_shuffle_work(70, 2, 4, bool(i))
         assert found["ms"] == {"eager": 1.0 + 2 * i, "triton": 2.0 + 2 * i}
     assert [b[:2] for b in bench] == [(False, False)] * 2 + [(True, True)] * 2
 
@@ -446,7 +446,7 @@ def test_torch_compile_gets_the_rows_work(bench, monkeypatch):
     monkeypatch.setattr(torch, "compile", compile_)
     for training in (False, True):
         row = dict(op="conv", side=70, batch=2, N=7, C=4, dtype="bfloat16", training=training)
-        found = time_compiled(row)
+        found = _time_compiled(row)
         assert found == (len(bench), len(bench) / 100) and bench[-1][:2] == (training, training)
         assert told[:2] == ["reset", ("conv_gelu_torch", "max-autotune", False)]
         assert told[2:] == [
@@ -454,7 +454,7 @@ def test_torch_compile_gets_the_rows_work(bench, monkeypatch):
             (2, 3, 3, 7),
         ]
         told.clear()
-        time_compiled(row | dict(op="shuffle", N=16))
+        _time_compiled(row | dict(op="shuffle", N=16))
         assert told[1] == ("shuffle_norm_torch", "max-autotune", False)
         assert told[2][:3] == [(2, 5, 5, 4), (16,), (16,)] and told[3] == (2, 3, 3, 16)
         told.clear()
@@ -485,9 +485,9 @@ def a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
     monkeypatch.setattr(kernel_speed, "triton", type("Triton", (), dict(__version__="9.9")))
-    monkeypatch.setattr(kernel_speed, "bench_conv", conv)
-    monkeypatch.setattr(kernel_speed, "bench_shuffle", shuffle)
-    monkeypatch.setattr(kernel_speed, "time_compiled", lambda row: (0.5, 0.125))
+    monkeypatch.setattr(kernel_speed, "_bench_conv", conv)
+    monkeypatch.setattr(kernel_speed, "_bench_shuffle", shuffle)
+    monkeypatch.setattr(kernel_speed, "_time_compiled", lambda row: (0.5, 0.125))
     return made
 
 
@@ -532,7 +532,7 @@ def test_compiling_stops_when_its_time_is_over_and_goes_on_after_a_failure(a_gpu
     def fail(row):
         raise RuntimeError("x" * 999)
 
-    monkeypatch.setattr(kernel_speed, "time_compiled", fail)
+    monkeypatch.setattr(kernel_speed, "_time_compiled", fail)
     found = [r for r in bench_kernels(True)["rows"] if "compile_error" in r]
     assert len(found) == 5 and len(found[0]["compile_error"]) == 300
     assert found[0]["compile_error"].startswith("RuntimeError: xxx")

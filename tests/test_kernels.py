@@ -438,22 +438,22 @@ def test_bench_kernels_says_what_it_needs(capsys, tmp_path):
 
 
 def test_work_is_counted_by_hand():
-    work = kernel_speed.count_conv_work(1022, 1, 5120)
+    work = kernel_speed._count_conv_work(1022, 1, 5120)
     assert work["flop"] == 2 * 37 * 37 * 9 * 1024 * 5120 and abs(work["bytes"] - 119.3e6) < 1e5
     assert (
-        abs(kernel_speed.compute_roof_ms(work, (989, 3350)) - 0.1306) < 1e-3
+        abs(kernel_speed._compute_roof_ms(work, (989, 3350)) - 0.1306) < 1e-3
     )  # bound by the matrix units
     assert (
         abs(
-            kernel_speed.compute_roof_ms(kernel_speed.count_conv_work(448, 1, 5120), (989, 3350))
+            kernel_speed._compute_roof_ms(kernel_speed._count_conv_work(448, 1, 5120), (989, 3350))
             - 0.0297
         )
         < 1e-3
     )  # bound by memory
     assert (
-        kernel_speed.find_gpu_peak("NVIDIA H100 80GB HBM3") == (989, 3350)
-        and kernel_speed.find_gpu_peak("NVIDIA H100 PCIe") == (756, 2000)
-        and kernel_speed.find_gpu_peak("Iris") is None
+        kernel_speed._find_gpu_peak("NVIDIA H100 80GB HBM3") == (989, 3350)
+        and kernel_speed._find_gpu_peak("NVIDIA H100 PCIe") == (756, 2000)
+        and kernel_speed._find_gpu_peak("Iris") is None
     )
 
 

@@ -16,29 +16,29 @@ from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
 from ferretlite.data.mixtures import (
-    LIST_TASKS,
+    _LIST_TASKS,
     Mixture,
-    fit_turns,
+    _fit_turns,
+    _select_rank_samples,
+    _shorten_list,
     list_exclusions,
     make_mixture,
     open_part,
-    select_rank_samples,
-    shorten_list,
     shuffle_index,
 )
 from ferretlite.data.recipes import (
+    _FERRET_TREE,
+    _GRIFFON_TREE,
     DEFAULT_TASKS,
-    FERRET_TREE,
     FORMAT_EXPORTERS,
     FORMAT_READERS,
-    GRIFFON_TREE,
     PAPER_RECIPES,
     DrawnScenes,
     Part,
     Recipe,
+    _read_part,
     export_tree,
     get_tasks,
-    read_part,
     read_recipe,
 )
 from ferretlite.data.referring_files import GenomeScenes, RefScenes
@@ -93,7 +93,14 @@ def test_formats_and_their_readers():
         "grit": "export_grit",
         "llava": "export_llava",
     }
-    assert LIST_TASKS == ("dense_detection", "phrase", "find", "find_set", "find_phrases", "search")
+    assert _LIST_TASKS == (
+        "dense_detection",
+        "phrase",
+        "find",
+        "find_set",
+        "find_phrases",
+        "search",
+    )
 
 
 def test_usual_tasks_of_each_format():
@@ -208,15 +215,15 @@ def test_the_mixtures_of_the_papers():
 
 def test_the_mixtures_of_our_own_scenes():
     assert (
-        FERRET_TREE["max_tokens"],
-        FERRET_TREE["style"],
-        GRIFFON_TREE["max_tokens"],
-        GRIFFON_TREE["style"],
+        _FERRET_TREE["max_tokens"],
+        _FERRET_TREE["style"],
+        _GRIFFON_TREE["max_tokens"],
+        _GRIFFON_TREE["style"],
     ) == (288, "ferret", 512, "griffon")
-    assert weights(FERRET_TREE["stages"]["3"]) == dict(
+    assert weights(_FERRET_TREE["stages"]["3"]) == dict(
         expressions=2, regions=0.5, sentences=1, objects=1, instances=1, talk=3, captions=1
     )
-    assert [p["name"] for p in GRIFFON_TREE["stages"]["2"]] == [
+    assert [p["name"] for p in _GRIFFON_TREE["stages"]["2"]] == [
         "det",
         "randdet",
         "vg",
@@ -226,7 +233,7 @@ def test_the_mixtures_of_our_own_scenes():
         "flickr",
         "refcoco",
     ]
-    assert [p["kind"] for p in GRIFFON_TREE["stages"]["2"][:5]] == [
+    assert [p["kind"] for p in _GRIFFON_TREE["stages"]["2"][:5]] == [
         "DET",
         "RANDDET",
         "VG",
@@ -234,8 +241,8 @@ def test_the_mixtures_of_our_own_scenes():
         "VISJ",
     ]
     assert (
-        FERRET_TREE["held_out"]
-        == GRIFFON_TREE["held_out"]
+        _FERRET_TREE["held_out"]
+        == _GRIFFON_TREE["held_out"]
         == [dict(format="refcoco", folder="refcoco", annotations="finetune_refcoco_val.json")]
     )
 
@@ -244,7 +251,7 @@ def test_the_mixtures_of_our_own_scenes():
 
 
 def part_of(style="ferret", **given):
-    return read_part(given, style, "part 3")
+    return _read_part(given, style, "part 3")
 
 
 def test_a_part_is_read_with_its_options():
@@ -309,7 +316,7 @@ def test_a_part_is_read_with_its_options():
 )
 def test_a_part_that_cannot_be_is_refused(given, says):
     with pytest.raises(ValueError, match=f"part 3 {says}"):
-        read_part(given, "ferret", "part 3")
+        _read_part(given, "ferret", "part 3")
 
 
 def test_prompts_may_speak_of_what_any_wording_speaks_of():
@@ -427,10 +434,10 @@ def test_the_last_fifth_of_an_exported_tree_is_held_out(tmp_path):
     whole = json.loads((tmp_path / "coco" / "annotations.json").read_text())
     assert [r["file_name"] for r in whole["images"]] == [f"{k:012d}.png" for k in range(1, 12)]
     assert json.loads((tmp_path / "mixture.json").read_text()) == json.loads(
-        json.dumps(FERRET_TREE)
+        json.dumps(_FERRET_TREE)
     )
     assert json.loads((tmp_path / "mixture-griffon.json").read_text()) == json.loads(
-        json.dumps(GRIFFON_TREE)
+        json.dumps(_GRIFFON_TREE)
     )
 
 
@@ -445,7 +452,7 @@ def listed(n, style="ferret"):
 def test_a_list_ends_after_the_last_whole_box_that_fits():
     answer = listed(3)  # "cat [0, 50, 80, 500] [100, 50, 180, 500] [200, 50, 280, 500]"
     ends = [answer.index("]") + 1, answer.index("]", 25) + 1, len(answer)]
-    for task in LIST_TASKS:
+    for task in _LIST_TASKS:
         turn = Turn(task, "Where?", answer, meta=dict(a=1))
         for room, kept in (
             (ends[0], 1),
@@ -455,15 +462,15 @@ def test_a_list_ends_after_the_last_whole_box_that_fits():
             (ends[2], 3),
             (999, 3),
         ):
-            found = shorten_list(turn, room, len, (100, 100), "ferret")
+            found = _shorten_list(turn, room, len, (100, 100), "ferret")
             assert found.answer == answer[: ends[kept - 1]] and found.meta == dict(
                 a=1, shortened=3 - kept
             )
             assert (found.task, found.prompt) == (task, "Where?")
-        assert shorten_list(turn, ends[0] - 1, len, (100, 100), "ferret") is None
+        assert _shorten_list(turn, ends[0] - 1, len, (100, 100), "ferret") is None
     for task in ("rec", "count", "grounded_caption", "dense_referring", "tell"):
-        assert shorten_list(Turn(task, "Where?", answer), 999, len, (100, 100), "ferret") is None
-    in_griffon = shorten_list(
+        assert _shorten_list(Turn(task, "Where?", answer), 999, len, (100, 100), "ferret") is None
+    in_griffon = _shorten_list(
         Turn("find", "Where?", listed(3, "griffon")), 40, len, (100, 100), "griffon"
     )
     assert in_griffon.answer == "cat-[0.000,0.050,0.080,0.500]" and in_griffon.meta == dict(
@@ -478,18 +485,18 @@ def test_turns_fit_up_to_the_last_token(tiny):
         Turn("talk", "How many?", "Two of them."),
     ]
     talk = Conversation(None, (100, 100), turns)
-    _, counts, used = fit_turns(talk, tiny, 10**6)
+    _, counts, used = _fit_turns(talk, tiny, 10**6)
     assert counts == {}
     row = tiny.encode_conversations(
         [Conversation(make_scene(0, 96).image, (96, 96), turns)], most=10**6
     )
     assert used == (row["turn_ids"] > 0).sum().item()
-    alone = [fit_turns(Conversation(None, (100, 100), [t]), tiny, 10**6)[2] for t in turns]
+    alone = [_fit_turns(Conversation(None, (100, 100), [t]), tiny, 10**6)[2] for t in turns]
     assert sum(alone) == used
     assert [
-        len(fit_turns(talk, tiny, most)[0].turns) for most in (used, used - 1, alone[0] - 1, 0)
+        len(_fit_turns(talk, tiny, most)[0].turns) for most in (used, used - 1, alone[0] - 1, 0)
     ] == [3, 2, 1, 0]
-    some, counts, taken = fit_turns(
+    some, counts, taken = _fit_turns(
         talk, tiny, alone[0] + alone[2]
     )  # the second takes the room of the third
     assert (
@@ -505,15 +512,15 @@ def test_a_list_is_shortened_into_the_room_that_earlier_turns_leave(tiny):
         Turn("dense_detection", "Find all objects.", listed(6)),
     )
     talk = Conversation(None, (100, 100), [first, second])
-    whole = fit_turns(talk, tiny, 10**6)[2]
+    whole = _fit_turns(talk, tiny, 10**6)[2]
     for most in range(whole - 60, whole + 1):
-        some, counts, used = fit_turns(talk, tiny, most)
+        some, counts, used = _fit_turns(talk, tiny, most)
         assert used <= most
         kept = some.turns[-1].answer.count("[")
         assert counts == ({} if kept == 6 else dict(shortened=1)) and listed(6).startswith(
             some.turns[-1].answer
         )
-        more = fit_turns(
+        more = _fit_turns(
             Conversation(
                 None,
                 (100, 100),
@@ -671,12 +678,12 @@ def test_conversations_are_fitted_where_a_processor_is_given(tiny):
 
 
 def test_ranks_take_turns():
-    assert [list(select_rank_samples(list(range(100, 111)), rank, 3)) for rank in range(3)] == [
+    assert [list(_select_rank_samples(list(range(100, 111)), rank, 3)) for rank in range(3)] == [
         [100, 103, 106, 109],
         [101, 104, 107, 110],
         [102, 105, 108],
     ]
-    assert list(select_rank_samples(list(range(100, 111)), 1, 4, start=2)) == [103, 107]
+    assert list(_select_rank_samples(list(range(100, 111)), 1, 4, start=2)) == [103, 107]
 
 
 def test_a_stage_is_named_by_its_number(monkeypatch):

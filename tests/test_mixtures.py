@@ -15,21 +15,21 @@ from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator
 from ferretlite.data.inspection import (
+    _format_check_page,
+    _list_kept_ids,
     check_mixture,
     format_check,
-    format_check_page,
-    list_kept_ids,
     write_check,
 )
 from ferretlite.data.mixtures import (
-    fit_turns,
+    _fit_turns,
+    _select_rank_samples,
     list_exclusions,
     make_mixture,
-    select_rank_samples,
     shuffle_index,
 )
 from ferretlite.data.readers import AnnotationReader
-from ferretlite.data.recipes import FERRET_TREE, PAPER_RECIPES, export_tree, read_recipe
+from ferretlite.data.recipes import _FERRET_TREE, PAPER_RECIPES, export_tree, read_recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.grammar import find_groundings
 from ferretlite.scenes.turns import Conversation, Turn
@@ -127,11 +127,11 @@ def test_ranks_workers_and_resuming_see_the_same_samples(tree, tiny):
             )
         ]
 
-    alone = ids(select_rank_samples(mixture, 0, 1), 0)
+    alone = ids(_select_rank_samples(mixture, 0, 1), 0)
     assert (
-        ids(select_rank_samples(mixture, 0, 1, start=24), 1) == alone[6:]
+        ids(_select_rank_samples(mixture, 0, 1, start=24), 1) == alone[6:]
     )  # resumed at step 6, with a worker
-    shared = [ids(select_rank_samples(mixture, r, 2), 0) for r in range(2)]
+    shared = [ids(_select_rank_samples(mixture, r, 2), 0) for r in range(2)]
     assert sorted(i for of in shared for b in of for i in b) == sorted(i for b in alone for i in b)
 
 
@@ -142,7 +142,7 @@ def test_nothing_held_out_comes_in_by_any_door(tree):
     for stage in recipe.stages:
         for part, reader in make_mixture(recipe, stage).parts:
             if isinstance(reader, AnnotationReader):
-                assert not list_kept_ids(reader) & secret, part.name
+                assert not _list_kept_ids(reader) & secret, part.name
     assert {p.name: len(r.table) - len(r) for p, r in make_mixture(recipe, 3).parts} == dict(
         expressions=0, regions=1, sentences=0, objects=0, instances=2, talk=2, captions=2
     )
@@ -151,7 +151,7 @@ def test_nothing_held_out_comes_in_by_any_door(tree):
 def test_held_out_names_hold_for_their_own_format(tree):
     (tree / "flickr30k" / "test.txt").write_text("1003\n")
     recipe = read_recipe(
-        {**FERRET_TREE, "held_out": [dict(format="flickr30k", folder="flickr30k", split="test")]},
+        {**_FERRET_TREE, "held_out": [dict(format="flickr30k", folder="flickr30k", split="test")]},
         tree,
     )
     sentences = next(r for p, r in make_mixture(recipe, 3).parts if p.name == "sentences")
@@ -166,7 +166,7 @@ def test_what_does_not_fit_is_left_out_whole(tree, tiny):
     for i in range(len(mixture)):
         conversation = mixture[i]
         for most in (30, 60, 120, 300):
-            some, counts, used = fit_turns(conversation, tiny, most)
+            some, counts, used = _fit_turns(conversation, tiny, most)
             assert used <= most and len(some.turns) + counts["too long"] == len(conversation.turns)
             whole = {(t.prompt, t.answer) for t in conversation.turns}
             for t in some.turns:
@@ -198,14 +198,14 @@ def test_a_dialogue_ends_where_it_no_longer_fits(tiny):
         Turn("talk", "And this?", "A cup."),
     ]
     for linked, kept in ((True, [0]), (False, [0, 2])):
-        some, counts, _ = fit_turns(Conversation(image, (96, 96), turns, linked=linked), tiny, 60)
+        some, counts, _ = _fit_turns(Conversation(image, (96, 96), turns, linked=linked), tiny, 60)
         assert [turns.index(t) for t in some.turns] == kept and counts["too long"] == 1
 
 
 def test_words_that_the_tokenizer_reserves_are_left_out(tiny):
     image = make_scene(0, 96).image
     for prompt, answer in (("What does USER: mean?", "You."), ("Why?", "Because.<eos> So.")):
-        some, counts, _ = fit_turns(
+        some, counts, _ = _fit_turns(
             Conversation(image, (96, 96), [Turn("talk", prompt, answer)]), tiny, 300
         )
         assert some.turns == [] and counts["reserved words"] == 1
@@ -221,7 +221,7 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
             stages={
                 "1": [
                     dict(name="half", format="grit", folder="grit", annotations="half.json"),
-                    FERRET_TREE["stages"]["2"][0],
+                    _FERRET_TREE["stages"]["2"][0],
                 ]
             }
         ),
@@ -373,7 +373,7 @@ def test_the_check_names_what_is_wrong(tiny, tmp_path):
     assert next(r for r in found["stages"]["3"]["parts"] if r["name"] == "objects")["left_out"] == {
         "box": 1
     }
-    assert "left out 1 × box" in format_check(found) and format_check_page(found).count(
+    assert "left out 1 × box" in format_check(found) and _format_check_page(found).count(
         'class="bad"'
     ) == len(found["problems"])
     (tmp_path / "refcoco" / "finetune_refcoco_val.json").unlink()

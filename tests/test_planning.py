@@ -12,13 +12,13 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaFo
 
 from ferretlite.app.cli import main
 from ferretlite.evaluation.planning import (
-    count_forward_flop,
-    count_shown_tokens,
-    count_training_flop,
+    _count_forward_flop,
+    _count_shown_tokens,
+    _count_training_flop,
+    _make_preset_config,
+    _plan_memory,
     count_weights,
     format_plan,
-    make_preset_config,
-    plan_memory,
     plan_training,
 )
 from ferretlite.model.conversion import convert_checkpoint
@@ -33,8 +33,8 @@ from ferretlite.vision.ferret_v1_sampler import FerretSampler
 
 def test_published_numbers():
     seven, griffon = (
-        count_weights(make_preset_config("ferret-v2-7b")),
-        count_weights(make_preset_config("griffon-v2-13b")),
+        count_weights(_make_preset_config("ferret-v2-7b")),
+        count_weights(_make_preset_config("griffon-v2-13b")),
     )
     assert (
         seven["sampler"] == 44_069_900 + 4096 * 1024 + 1024
@@ -46,11 +46,11 @@ def test_published_numbers():
         and 1.29e10 < griffon["language_model"] < 1.31e10
     )
     assert [
-        count_shown_tokens(make_preset_config("ferret-v2-7b"), s)["visual_tokens"]
+        _count_shown_tokens(_make_preset_config("ferret-v2-7b"), s)["visual_tokens"]
         for s in STAGES["ferret-v2-7b"]
     ] == [256, 1280, 1280]
     assert (
-        count_shown_tokens(make_preset_config("griffon-v2-13b"), STAGES["griffon-v2-13b"][1])[
+        _count_shown_tokens(_make_preset_config("griffon-v2-13b"), STAGES["griffon-v2-13b"][1])[
             "visual_tokens"
         ]
         == 1369
@@ -90,7 +90,7 @@ def test_more_gpus_more_room_and_less_time():
         ("full", ("weights", "gradients", "optimiser")),
     ):
         one, two = (
-            plan_memory(make_preset_config("tiny"), STAGES["tiny"][2], n, 1, 300, sharding)
+            _plan_memory(_make_preset_config("tiny"), STAGES["tiny"][2], n, 1, 300, sharding)
             for n in (1, 2)
         )
         assert {k for k in one if two[k] == pytest.approx(one[k] / 2) and one[k] != two[k]} == set(
@@ -99,15 +99,15 @@ def test_more_gpus_more_room_and_less_time():
 
 
 def test_what_is_frozen_behind_what_learns_still_passes_gradients_on():
-    forward = count_forward_flop(make_preset_config("tiny"), STAGES["tiny"][0], 100)
+    forward = _count_forward_flop(_make_preset_config("tiny"), STAGES["tiny"][0], 100)
     times = {
         k: v / forward[k]
-        for k, v in count_training_flop(forward, STAGES["ferret-v2-7b"][0].trains).items()
+        for k, v in _count_training_flop(forward, STAGES["ferret-v2-7b"][0].trains).items()
     }
     assert times == dict(global_tower=1, global_projector=3, language_model=2, sampler=2)
     assert {
         k: v / forward[k]
-        for k, v in count_training_flop(
+        for k, v in _count_training_flop(
             forward, STAGES["ferret-v2-7b"][0].trains, again=True
         ).items()
     }["language_model"] == 3

@@ -12,35 +12,35 @@ from transformers import CLIPVisionConfig, Dinov2Config, LlamaConfig
 from ferretlite.evaluation import planning
 from ferretlite.evaluation import selftest as selftest_module
 from ferretlite.evaluation.planning import (
-    PAPER_SAMPLES,
-    PEAKS,
-    SHARDING,
-    count_activation_bytes,
-    count_attention_flop,
-    count_forward_flop,
-    count_layer_activations,
-    count_lora_weights,
-    count_matrix_flop,
-    count_sampler_flop,
-    count_shown_tokens,
-    count_training_flop,
+    _PAPER_SAMPLES,
+    _PEAKS,
+    _SHARDING,
+    _count_activation_bytes,
+    _count_attention_flop,
+    _count_forward_flop,
+    _count_layer_activations,
+    _count_lora_weights,
+    _count_matrix_flop,
+    _count_sampler_flop,
+    _count_shown_tokens,
+    _count_training_flop,
+    _make_preset_config,
+    _plan_memory,
     count_weights,
     format_plan,
-    make_preset_config,
-    plan_memory,
     plan_training,
 )
 from ferretlite.evaluation.selftest import (
-    answer_scenes,
-    collect_part_outputs,
-    compare_answers,
-    compare_devices,
-    force_float32_products,
+    _answer_scenes,
+    _collect_part_outputs,
+    _compare_answers,
+    _compare_devices,
+    _force_float32_products,
+    _measure_distance,
+    _move_batch,
+    _replay_neighbours,
+    _run_training_steps,
     format_selftest,
-    measure_distance,
-    move_batch,
-    replay_neighbours,
-    run_training_steps,
     selftest,
 )
 from ferretlite.model.configuration import FerretConfig
@@ -111,7 +111,7 @@ def test_weights_are_counted_part_by_part(toy):
     assert {n: found[n] for n in names} == {n: count(getattr(model, n)) for n in names}
     assert found["sampler"] == count(model.sampler) + count(model.bottleneck)
     assert sum(found.values()) == count(model) and count(model.bottleneck) == 6 * 10 + 6
-    griffon = make_preset_config("tiny-griffon")
+    griffon = _make_preset_config("tiny-griffon")
     held = count_weights(griffon)
     assert "sampler" not in held and "local_tower" not in held
     crops = FerretForConditionalGeneration(griffon).crop_tokenizer
@@ -121,22 +121,22 @@ def test_weights_are_counted_part_by_part(toy):
 
 def test_what_a_stage_shows(toy):
     "24 cells and a class token; two tiles of 20 and one; 24 + 40 visual tokens."
-    assert count_shown_tokens(toy, PLAIN) == dict(
+    assert _count_shown_tokens(toy, PLAIN) == dict(
         tiles=2, global_tokens=25, tile_tokens=21, visual_tokens=64
     )
     fixed = replace(PLAIN, resolution="fixed")
-    assert count_shown_tokens(toy, fixed) == dict(
+    assert _count_shown_tokens(toy, fixed) == dict(
         tiles=0, global_tokens=25, tile_tokens=0, visual_tokens=24
     )
     assert toy.resolution == "anyres"
-    assert count_shown_tokens(make_preset_config("tiny"), PLAIN, (192, 384))["tiles"] == 2
-    assert count_shown_tokens(make_preset_config("tiny"), PLAIN)["tiles"] == 4
+    assert _count_shown_tokens(_make_preset_config("tiny"), PLAIN, (192, 384))["tiles"] == 2
+    assert _count_shown_tokens(_make_preset_config("tiny"), PLAIN)["tiles"] == 4
 
 
 def test_operations_of_products_and_of_attention():
     "A multiplication and an addition each; scores and their use: 2 · 2 · tokens² · width a layer."
-    assert count_matrix_flop(7, 5) == 70
-    assert count_attention_flop(3, 5, 7) == 3 * 4 * 25 * 7 == 2100
+    assert _count_matrix_flop(7, 5) == 70
+    assert _count_attention_flop(3, 5, 7) == 3 * 4 * 25 * 7 == 2100
 
 
 def test_operations_of_each_part(toy):
@@ -144,7 +144,7 @@ def test_operations_of_each_part(toy):
 
     Llama's embeddings are looked up: 50 · 10 weights fewer."""
     counts = count_weights(toy)
-    found = count_forward_flop(toy, PLAIN, text=36, regions=3)
+    found = _count_forward_flop(toy, PLAIN, text=36, regions=3)
     expected = dict(
         global_tower=2 * counts["global_tower"] * 2 / 3 * 25 + 2 * 4 * 25**2 * 8,
         local_tower=2 * (2 * counts["local_tower"] * 21 + 2 * 4 * 21**2 * 12),
@@ -154,12 +154,12 @@ def test_operations_of_each_part(toy):
         sampler=2 * 60 * 48 + 2 * 2 * 36 * 48 + 3 * (2 * 2 * 36 * 4 + 2 * 36 * 2 + 2 * 60),
     )
     assert found == pytest.approx(expected)
-    fixed = count_forward_flop(toy, replace(PLAIN, resolution="fixed"), text=36, regions=3)
+    fixed = _count_forward_flop(toy, replace(PLAIN, resolution="fixed"), text=36, regions=3)
     assert "local_tower" not in fixed and "local_projector" not in fixed
     tokens = 24 + 36
     llm = 2 * (counts["language_model"] - 500) * tokens + 5 * 4 * tokens**2 * 10
     assert fixed["language_model"] == pytest.approx(llm)
-    four = count_forward_flop(toy, PLAIN, 36)["sampler"] - found["sampler"]
+    four = _count_forward_flop(toy, PLAIN, 36)["sampler"] - found["sampler"]
     assert four == 2 * 2 * 36 * 4 + 2 * 36 * 2 + 2 * 60  # four regions by default
 
 
@@ -169,26 +169,26 @@ def test_one_tower_sees_the_whole_and_the_tiles(toy):
     one.local_tower = None
     one.local_view = (48, 32)
     counts = count_weights(one)
-    found = count_forward_flop(one, PLAIN, 36)
+    found = _count_forward_flop(one, PLAIN, 36)
     single = 2 * counts["global_tower"] * 2 / 3 * 25 + 2 * 4 * 25**2 * 8
     assert found["global_tower"] == pytest.approx(3 * single) and "local_tower" not in found
     tied = copy.deepcopy(toy)
     tied.text_config.tie_word_embeddings = True
     counts, tokens = count_weights(tied), 64 + 36
     expected = 2 * counts["language_model"] * tokens + 5 * 4 * tokens**2 * 10
-    assert count_forward_flop(tied, PLAIN, 36)["language_model"] == pytest.approx(expected)
+    assert _count_forward_flop(tied, PLAIN, 36)["language_model"] == pytest.approx(expected)
 
 
 def test_operations_of_the_sampler(toy):
     "64 cells to 6 of 10 channels, two matrices a cell; a region: 4 centres twice, 2 wide, 1 last."
-    assert count_sampler_flop(toy, 64, 3) == 7680 + 9216 + 3 * (576 + 144 + 120)
+    assert _count_sampler_flop(toy, 64, 3) == 7680 + 9216 + 3 * (576 + 144 + 120)
     mean = copy.deepcopy(toy)
     mean.sampler = dict(kind="mean")
-    assert count_sampler_flop(mean, 64, 3) == 7680 + 3 * 120
+    assert _count_sampler_flop(mean, 64, 3) == 7680 + 3 * 120
     wide = copy.deepcopy(toy)
     wide.sampler_dim, wide.sampler = None, None  # 10 channels as they are; 128 and 32 centres
     expected = 2 * 2 * 100 * 64 + 3 * (2 * 2 * 100 * 128 + 2 * 100 * 32 + 2 * 100)
-    assert count_sampler_flop(wide, 64, 3) == expected
+    assert _count_sampler_flop(wide, 64, 3) == expected
 
 
 def test_passes_of_each_part():
@@ -204,7 +204,7 @@ def test_passes_of_each_part():
     forward = {p: 10.0**i for i, p in enumerate(parts)}
 
     def passes(trains, again=False):
-        found = count_training_flop(forward, trains, again)
+        found = _count_training_flop(forward, trains, again)
         return [round(found[p] / forward[p]) for p in parts]
 
     assert passes(parts) == [3] * 6 and passes(parts, True) == [4, 4, 3, 3, 3, 4]
@@ -218,24 +218,24 @@ def test_passes_of_each_part():
 
 def test_numbers_that_a_layer_keeps(toy):
     "Llama: 4 h + 2 kv + 4 i, with kv = 1 · 2; towers: 6 h + 3 i; DINOv2's i is 5 h."
-    assert count_layer_activations(toy.text_config) == (40 + 4 + 120, 40)
-    assert count_layer_activations(toy.global_tower) == (48 + 72, 16)
-    assert count_layer_activations(toy.local_tower) == (72 + 180, 24)
+    assert _count_layer_activations(toy.text_config) == (40 + 4 + 120, 40)
+    assert _count_layer_activations(toy.global_tower) == (48 + 72, 16)
+    assert _count_layer_activations(toy.local_tower) == (72 + 180, 24)
     bare = SimpleNamespace(hidden_size=8)  # nothing said: four times the width
-    assert count_layer_activations(bare) == (48 + 96, 16)
+    assert _count_layer_activations(bare) == (48 + 96, 16)
     llm = copy.deepcopy(toy.text_config)
     llm.head_dim = 6
-    assert count_layer_activations(llm)[0] == 40 + 12 + 120
+    assert _count_layer_activations(llm)[0] == 40 + 12 + 120
 
 
 def test_bytes_that_layers_keep(toy):
     "164 numbers of 2 bytes and 40 of 4: 488 a token and layer; maps of 5 heads take 6 bytes each."
     llm = toy.text_config
-    assert count_activation_bytes(llm, 7) == 7 * 488 * 5
-    assert count_activation_bytes(llm, 7, again=True) == 7 * 488 + 7 * 10 * 5 * 4
-    assert count_activation_bytes(llm, 7, maps=True) == (7 * 488 + 5 * 49 * 6) * 5
+    assert _count_activation_bytes(llm, 7) == 7 * 488 * 5
+    assert _count_activation_bytes(llm, 7, again=True) == 7 * 488 + 7 * 10 * 5 * 4
+    assert _count_activation_bytes(llm, 7, maps=True) == (7 * 488 + 5 * 49 * 6) * 5
     assert (
-        count_activation_bytes(llm, 7, maps=True, half=4) == (7 * (164 * 4 + 160) + 5 * 49 * 4) * 5
+        _count_activation_bytes(llm, 7, maps=True, half=4) == (7 * (164 * 4 + 160) + 5 * 49 * 4) * 5
     )
 
 
@@ -244,7 +244,7 @@ def test_bytes_on_each_gpu(toy):
     counts, llm = count_weights(toy), toy.text_config
     total, learning = sum(counts.values()), counts["local_projector"] + counts["language_model"]
     layer = counts["language_model"] / 5
-    alone = plan_memory(toy, PLAIN, 4, 3, 36, "none", again=False)
+    alone = _plan_memory(toy, PLAIN, 4, 3, 36, "none", again=False)
     expected = dict(
         weights=4 * total,
         gradients=4 * learning,
@@ -254,28 +254,28 @@ def test_bytes_on_each_gpu(toy):
         gathered=2 * layer,
     )
     assert alone == pytest.approx(expected)
-    full = plan_memory(toy, PLAIN, 4, 3, 36)
+    full = _plan_memory(toy, PLAIN, 4, 3, 36)
     assert full["weights"] == total and full["gradients"] == learning
     assert full["optimiser"] == 2 * learning and full["gathered"] == pytest.approx(8 * layer)
-    assert full["activations"] == count_activation_bytes(
+    assert full["activations"] == _count_activation_bytes(
         llm, 300, True
     )  # computed again by default
-    grads = plan_memory(toy, PLAIN, 4, 3, 36, "grads")
+    grads = _plan_memory(toy, PLAIN, 4, 3, 36, "grads")
     assert (grads["weights"], grads["gradients"]) == (4 * total, learning)
     assert grads["gathered"] == pytest.approx(2 * layer)
-    adapted = plan_memory(toy, PLAIN, 4, 3, 36, "none", lora=2)
-    assert adapted["gradients"] == 4 * (counts["local_projector"] + count_lora_weights(llm, 2))
-    assert SHARDING["none"] == () and SHARDING["grads"] == ("gradients", "optimiser")
+    adapted = _plan_memory(toy, PLAIN, 4, 3, 36, "none", lora=2)
+    assert adapted["gradients"] == 4 * (counts["local_projector"] + _count_lora_weights(llm, 2))
+    assert _SHARDING["none"] == () and _SHARDING["grads"] == ("gradients", "optimiser")
 
 
 def test_towers_that_learn_keep_their_activations(toy):
     "The global tower sees 25 tokens a sample, the local one twice 21."
     stage = replace(PLAIN, trains=("global_tower", "local_tower"))
-    found = plan_memory(toy, stage, 1, 3, 36, again=False)["activations"]
+    found = _plan_memory(toy, stage, 1, 3, 36, again=False)["activations"]
     both = 75 * (120 * 2 + 16 * 4) * 3 + 126 * (252 * 2 + 24 * 4) * 2
     assert found == 300 * 488 * 5 + both
     one = replace(PLAIN, trains=("local_tower",))
-    found = plan_memory(toy, one, 1, 3, 36, again=False)["activations"]
+    found = _plan_memory(toy, one, 1, 3, 36, again=False)["activations"]
     assert found == 300 * 488 * 5 + 126 * (252 * 2 + 24 * 4) * 2
 
 
@@ -285,8 +285,8 @@ def test_weights_of_adapters_are_those_that_peft_adds(toy):
 
     model = FerretForConditionalGeneration(toy)
     add_adapters(model, 3)
-    assert count_lora_weights(toy.text_config, 3) == sum(p.numel() for p in list_adapters(model))
-    assert count_lora_weights(toy.text_config, 1) == 5 * (2 * 20 + 2 * 12 + 3 * 40)
+    assert _count_lora_weights(toy.text_config, 3) == sum(p.numel() for p in list_adapters(model))
+    assert _count_lora_weights(toy.text_config, 1) == 5 * (2 * 20 + 2 * 12 + 3 * 40)
 
 
 # Plans
@@ -294,10 +294,10 @@ def test_weights_of_adapters_are_those_that_peft_adds(toy):
 
 def test_samples_of_the_papers_and_peaks_of_the_data_sheets():
     "Griffon v2: 558K, 12M and 900K (section 3.4, table 8); Ferret-v2: 1.4M captions, GRIT's 1.1M."
-    assert PAPER_SAMPLES == dict(
+    assert _PAPER_SAMPLES == dict(
         ferret=(1_400_000, 100_000, 1_100_000), griffon=(558_000, 12_000_000, 900_000)
     )
-    assert PEAKS == {"h100": 989e12, "a100": 312e12, "4090": 165e12}
+    assert _PEAKS == {"h100": 989e12, "a100": 312e12, "4090": 165e12}
 
 
 def test_a_plans_hours_and_batches_in_numbers(monkeypatch):
@@ -310,12 +310,12 @@ def test_a_plans_hours_and_batches_in_numbers(monkeypatch):
         asked.append((gpus, text, sharding, again, lora))
         return dict(a=1e9 * at_once, b=2e9 * at_once)
 
-    monkeypatch.setattr(planning, "plan_memory", memory)
+    monkeypatch.setattr(planning, "_plan_memory", memory)
     monkeypatch.setattr(
-        planning, "count_forward_flop", lambda config, stage, text: dict(sampler=text * 1e10)
+        planning, "_count_forward_flop", lambda config, stage, text: dict(sampler=text * 1e10)
     )
     monkeypatch.setattr(
-        planning, "count_training_flop", lambda f, trains, again: {"x": f["sampler"] * (1 + again)}
+        planning, "_count_training_flop", lambda f, trains, again: {"x": f["sampler"] * (1 + again)}
     )
     found = plan_training("ferret-v2-7b", 4, 40, "a100", 0.5, "grads", False, 6, 200)
     assert set(asked) == {(4, 200, "grads", False, 6)}
@@ -358,7 +358,7 @@ def test_what_a_plan_assumes_by_default():
         with pytest.raises(ValueError, match="Unknown"):
             plan_training("small", **wrong)
     with pytest.raises(ValueError, match="Unknown preset 'giant'"):
-        make_preset_config("giant")
+        _make_preset_config("giant")
 
 
 def test_a_plan_is_told_in_these_words():
@@ -488,7 +488,7 @@ def test_products_are_exact_inside_and_as_before_behind():
     before = [s.allow_tf32 for s in switches]
     try:
         switches[0].allow_tf32, switches[1].allow_tf32 = True, False
-        with pytest.raises(KeyError), force_float32_products():
+        with pytest.raises(KeyError), _force_float32_products():
             assert [s.allow_tf32 for s in switches] == [False, False]
             raise KeyError
         assert [s.allow_tf32 for s in switches] == [True, False]
@@ -499,10 +499,10 @@ def test_products_are_exact_inside_and_as_before_behind():
 
 def test_floats_change_their_kind_and_other_numbers_do_not():
     ids = torch.tensor([1])
-    found = move_batch(dict(a=[torch.ones(1)], b=ids, c="x", d=(ids,)), "cpu", torch.float64)
+    found = _move_batch(dict(a=[torch.ones(1)], b=ids, c="x", d=(ids,)), "cpu", torch.float64)
     assert found["a"][0].dtype == torch.float64 and found["b"].dtype == torch.int64
     assert found["c"] == "x" and isinstance(found["d"], tuple)
-    assert move_batch(torch.ones(1), "meta").device.type == "meta"
+    assert _move_batch(torch.ones(1), "meta").device.type == "meta"
 
 
 def test_distance_is_a_share_of_the_first_sides_length():
@@ -511,11 +511,11 @@ def test_distance_is_a_share_of_the_first_sides_length():
         [torch.tensor([3.0]), torch.tensor([[4.0]])],
         [torch.tensor([3.0]), torch.tensor([[6.0]])],
     )
-    assert measure_distance(a, b) == pytest.approx(0.4) and measure_distance(b, a) == pytest.approx(
-        2 / 45**0.5
-    )
+    assert _measure_distance(a, b) == pytest.approx(0.4) and _measure_distance(
+        b, a
+    ) == pytest.approx(2 / 45**0.5)
     zero = [torch.zeros(1)]
-    assert measure_distance(zero, zero) == 0 and measure_distance(
+    assert _measure_distance(zero, zero) == 0 and _measure_distance(
         zero, [torch.tensor([1e-6])]
     ) == pytest.approx(1e6)
 
@@ -529,14 +529,14 @@ class Chooser:
 
 def test_neighbours_are_noted_and_asked_again():
     sampler, chosen = Chooser(), []
-    with replay_neighbours(sampler, chosen, False):
+    with _replay_neighbours(sampler, chosen, False):
         sampler.choose(1, torch.tensor(2))
         sampler.choose(0, torch.tensor(5))
     assert [int(c[0]) for c in chosen] == [21, 50]
-    with replay_neighbours(sampler, chosen, True):
+    with _replay_neighbours(sampler, chosen, True):
         assert [int(sampler.choose(7, torch.tensor(9))[0]) for _ in range(2)] == [21, 50]
     assert sampler.choose(7, torch.tensor(9))[0] == 97 and len(chosen) == 2
-    with replay_neighbours(None, chosen, True):
+    with _replay_neighbours(None, chosen, True):
         pass
 
 
@@ -549,7 +549,7 @@ def test_every_step_of_a_model_is_compared(random_model):
     data = make_stage_data(stage, 2, 0, 1)
     batch = Collator(processor)([data[0], data[1]])
     batch.pop("ids")
-    found = collect_part_outputs(model.train(), batch)
+    found = _collect_part_outputs(model.train(), batch)
     parts = {f"gradients of the {n.replace('_', ' ')}" for n in model.parts()}
     assert set(found) == {"towers", "projectors", "sampler", "language model", "loss"} | parts
     assert len(found["towers"]) == 2 and not model.training
@@ -558,8 +558,8 @@ def test_every_step_of_a_model_is_compared(random_model):
     told = batch["labels"][:, 1:] != -100
     assert torch.allclose(found["language model"][0], out.logits[:, :-1][told], atol=1e-5)
     assert found["loss"][0].item() == pytest.approx(out.loss.item(), rel=1e-5)
-    again = collect_part_outputs(model, batch)  # gradients do not pile up
-    assert all(measure_distance(found[k], again[k]) < 1e-4 for k in found)
+    again = _collect_part_outputs(model, batch)  # gradients do not pile up
+    assert all(_measure_distance(found[k], again[k]) < 1e-4 for k in found)
 
 
 def test_a_device_that_rounds_is_told_from_one_that_does_not(random_model, monkeypatch):
@@ -567,7 +567,7 @@ def test_a_device_that_rounds_is_told_from_one_that_does_not(random_model, monke
         "ferretlite.evaluation.selftest.load_model", lambda folder: copy.deepcopy(random_model)
     )
     exact, double, short = (
-        dict(compare_devices("tiny", "cpu", dtype))
+        dict(_compare_devices("tiny", "cpu", dtype))
         for dtype in (torch.float32, torch.float64, torch.bfloat16)
     )
     assert {"towers", "sampler", "loss", "gradients of the sampler"} <= set(exact)
@@ -582,14 +582,14 @@ def test_answers_differ_where_their_first_words_do():
     logits = [torch.zeros(3, 4) for _ in range(3)]
     logits[0][0] = torch.tensor([1.0, 3.0, 0.0, 0.0])
     logits[2][1] = torch.tensor([0.0, 0.0, 2.0, 1.5])
-    assert compare_answers((one, logits), (two, None)) == (pytest.approx(1 / 3), 2.0)
-    assert compare_answers((one, logits), (one, None)) == (1.0, 0.0)
+    assert _compare_answers((one, logits), (two, None)) == (pytest.approx(1 / 3), 2.0)
+    assert _compare_answers((one, logits), (one, None)) == (1.0, 0.0)
 
 
 def test_all_questions_are_answered_greedily():
     from small_model import small_ferret
 
-    tokens, logits = answer_scenes(small_ferret(), 2, [])
+    tokens, logits = _answer_scenes(small_ferret(), 2, [])
     assert len(tokens) == 2 and len(logits) == tokens.shape[1] <= 24
     words = [scores.argmax(-1) for scores in logits]
     first = [w[0].item() for w in words][:3]
@@ -616,8 +616,8 @@ def test_a_few_steps_of_each_stage_are_tried(monkeypatch):
     stub = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr("ferretlite.evaluation.selftest.run_stage", run)
     monkeypatch.setattr("ferretlite.evaluation.selftest.start_model", lambda preset: (stub, preset))
-    assert run_training_steps("tiny", 2) == [2.0, 1.5]
-    run_training_steps("tiny", 3, 7)
+    assert _run_training_steps("tiny", 2) == [2.0, 1.5]
+    _run_training_steps("tiny", 3, 7)
     assert asked == [("II", 4, 8, 1, 5, 0, 2), ("III", 4, 8, 2, 7, 0, 3)]
 
 
@@ -629,13 +629,13 @@ def test_the_selftest_judges_each_number(monkeypatch):
         ("gradients of x", 1e-3),
         ("sampler", float("nan")),
     ]
-    monkeypatch.setattr(selftest_module, "compare_devices", lambda preset, device, **kw: found)
+    monkeypatch.setattr(selftest_module, "_compare_devices", lambda preset, device, **kw: found)
     monkeypatch.setattr(Ferret, "load", lambda *args: "ferret")
     answers = (torch.tensor([[1]]), [torch.tensor([[1.0, 2.0]])])
-    monkeypatch.setattr(selftest_module, "answer_scenes", lambda *args, **kwargs: answers)
+    monkeypatch.setattr(selftest_module, "_answer_scenes", lambda *args, **kwargs: answers)
     losses = iter([[1.0, float("nan")]] + [[1.0]] * 5)
     monkeypatch.setattr(
-        selftest_module, "run_training_steps", lambda preset, number, steps: next(losses)
+        selftest_module, "_run_training_steps", lambda preset, number, steps: next(losses)
     )
     rows = selftest("cpu")
     assert len(rows) == 2 * 7

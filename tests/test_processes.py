@@ -162,7 +162,7 @@ def whole_run(rank, folder, begin):
     small_stages()
     written = []
     for place, name in (
-        (runs, "keep_checkpoint"),
+        (runs, "_keep_checkpoint"),
         (training, "write_whole"),
         (FerretForConditionalGeneration, "save_pretrained"),
     ):
@@ -228,7 +228,7 @@ def sharded(rank, folder, begin):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
 
-    from ferretlite.evaluation.planning import shard_model
+    from ferretlite.evaluation.planning import _shard_model
 
     small_stages()
     join_world()
@@ -241,7 +241,7 @@ def sharded(rank, folder, begin):
         batch.pop("ids")
         batch.pop("fresh", None)
         if name == "sharded":
-            shard_model(model.eval(), mesh)
+            _shard_model(model.eval(), mesh)
             assert all(isinstance(p, DTensor) for p in model.parameters()) and sum(
                 p.to_local().numel() for p in model.parameters()
             ) < 0.6 * sum(p.numel() for p in model.parameters())
@@ -262,7 +262,7 @@ def sharded(rank, folder, begin):
             folder / "model.safetensors",
         )
     torch.distributed.barrier()
-    again = shard_model(start_model(begin["towers"], begin["lm"], 5)[0], mesh)
+    again = _shard_model(start_model(begin["towers"], begin["lm"], 5)[0], mesh)
     set_model_state_dict(
         again,
         load_file(folder / "model.safetensors"),

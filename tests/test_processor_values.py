@@ -14,10 +14,10 @@ from PIL import Image
 from ferretlite.common.meters import measure_quickest
 from ferretlite.evaluation import speed
 from ferretlite.evaluation.speed import (
-    RESOLUTION_SIDES,
+    _RESOLUTION_SIDES,
+    _make_bench_config,
     bench_resolution,
     format_resolution_bench,
-    make_bench_config,
     measure_image_cost,
 )
 from ferretlite.model.configuration import FerretConfig
@@ -446,7 +446,7 @@ def test_a_turn_that_is_left_out_takes_its_regions_and_crops_along(griffon_model
 
 def test_the_benchs_model_is_as_documented():
     for way, side in (("direct", 384), ("anyres", 768)):
-        config = make_bench_config(way, side)
+        config = _make_bench_config(way, side)
         assert (config.resolution, config.direct_view, config.merge, config.max_tiles) == (
             way,
             (side, side),
@@ -460,10 +460,10 @@ def test_the_benchs_model_is_as_documented():
             192,
             192,
         ] and config.text_config.hidden_size == 192
-    assert RESOLUTION_SIDES == (192, 384, 768)
+    assert _RESOLUTION_SIDES == (192, 384, 768)
     # 12 patches each way, two to a token: 36 of the whole view; tiles of a square: 2 x 2
-    assert make_bench_config("anyres", 768).count_visual_tokens((2, 2)) == 36 + 144
-    assert make_bench_config("direct", 384).count_visual_tokens((0, 0)) == 144
+    assert _make_bench_config("anyres", 768).count_visual_tokens((2, 2)) == 36 + 144
+    assert _make_bench_config("direct", 384).count_visual_tokens((0, 0)) == 144
 
 
 def test_the_quickest_of_a_few_runs_counts(monkeypatch):

@@ -14,28 +14,28 @@ from PIL import Image
 from ferretlite.data.detection_files import (
     LvisScenes,
     Objects365Scenes,
+    _make_run_polygons,
     convert_to_xywh,
     export_lvis,
     export_objects365,
     make_coco_names,
-    make_run_polygons,
     save_scene_image,
 )
 from ferretlite.data.grounding_files import (
-    ENTITY_PATTERN,
-    GRIFFON_KINDS,
+    _ENTITY_PATTERN,
+    _GRIFFON_KINDS,
     FlickrScenes,
     GriffonScenes,
+    _read_entity_boxes,
+    _read_entity_sentence,
     export_flickr,
     export_griffon,
-    read_entity_boxes,
-    read_entity_sentence,
     read_json_lines,
 )
 from ferretlite.data.referring_files import (
     GenomeScenes,
     RefScenes,
-    collect_coco_ids,
+    _collect_coco_ids,
     export_genome,
     export_refcoco,
     make_expressions,
@@ -102,7 +102,7 @@ def test_a_mask_as_rectangles_covers_the_same_pixels_once():
         np.eye(6, 4) > 0,
     ):
         count = np.zeros(mask.shape, int)
-        for polygon in make_run_polygons(Mask(mask)):
+        for polygon in _make_run_polygons(Mask(mask)):
             x, y = polygon[::2], polygon[1::2]
             assert (
                 len(polygon) == 8
@@ -111,7 +111,7 @@ def test_a_mask_as_rectangles_covers_the_same_pixels_once():
             )
             count[int(y[0]) : int(y[2]), int(x[0])] += 1
         assert np.array_equal(count, mask.astype(int))
-    assert make_run_polygons(Mask(block(2, 1, 3, 4, (6, 9)))) == [[2, 1, 3, 1, 3, 4, 2, 4]]
+    assert _make_run_polygons(Mask(block(2, 1, 3, 4, (6, 9)))) == [[2, 1, 3, 1, 3, 4, 2, 4]]
 
 
 def test_small_helpers(tmp_path):
@@ -128,7 +128,7 @@ def test_small_helpers(tmp_path):
         assert (
             saved.quantization[0][0] == 2
         )  # the first entry of the standard table, 16, at quality 95: (16 x 10 + 50) / 100
-    assert GRIFFON_KINDS == ("DET", "RANDDET", "VG", "REG", "VISJ")
+    assert _GRIFFON_KINDS == ("DET", "RANDDET", "VG", "REG", "VISJ")
 
 
 def test_lines_are_numbered_from_one_and_empty_ones_passed_over(tmp_path):
@@ -537,8 +537,8 @@ def test_regions_of_visual_genome(tmp_path):
         -1,
         31,
     ]
-    assert collect_coco_ids([reader]) == {31}
-    assert collect_coco_ids([SimpleNamespace(coco_ids=[-1, 0, 7]), reader]) == {0, 7, 31}
+    assert _collect_coco_ids([reader]) == {31}
+    assert _collect_coco_ids([SimpleNamespace(coco_ids=[-1, 0, 7]), reader]) == {0, 7, 31}
     door, sky = reader
     assert [(p.text, p.boxes) for p in door.phrases] == [("a door", [Box(5, 6, 25, 156)])]
     assert [(p.text, p.boxes) for p in sky.phrases] == [
@@ -588,12 +588,12 @@ def test_a_marked_sentence_is_read_as_words_with_places():
         "[/EN#12/people/animals Two dogs] chase [/EN#0/notvisual it] past [/EN#3/scene a red"
         " barn] ."
     )
-    caption, spans = read_entity_sentence(line)
+    caption, spans = _read_entity_sentence(line)
     assert caption == "Two dogs chase it past a red barn ."
     assert spans == [("12", 0, 8), ("0", 15, 17), ("3", 23, 33)]
     assert [caption[a:b] for _, a, b in spans] == ["Two dogs", "it", "a red barn"]
-    assert read_entity_sentence("no mark") == ("no mark", [])
-    assert ENTITY_PATTERN.search(line).groups() == ("12", "people/animals", "Two dogs")
+    assert _read_entity_sentence("no mark") == ("no mark", [])
+    assert _ENTITY_PATTERN.search(line).groups() == ("12", "people/animals", "Two dogs")
 
 
 XML = """<annotation><size><width>200</width><height>80</height><depth>3</depth></size>
@@ -604,14 +604,14 @@ XML = """<annotation><size><width>200</width><height>80</height><depth>3</depth>
 
 def test_boxes_of_flickr_are_counted_from_one(tmp_path):
     (tmp_path / "7.xml").write_text(XML)
-    found = read_entity_boxes(tmp_path / "7.xml")
+    found = _read_entity_boxes(tmp_path / "7.xml")
     assert found["size"] == [80, 200]
     assert dict(found["boxes"]) == {
         "12": [[0, 10, 30, 60], [100, 0, 150, 70]],
         "3": [[100, 0, 150, 70]],
     }
     with pytest.raises(FileNotFoundError, match="8.xml"):
-        read_entity_boxes(tmp_path / "8.xml")
+        _read_entity_boxes(tmp_path / "8.xml")
 
 
 def test_each_sentence_of_flickr_is_a_scene(tmp_path):
@@ -777,7 +777,7 @@ def test_exported_griffon(tmp_path):
     export_griffon(scenes, tmp_path)
     lines = {
         k: [json.loads(line) for line in (tmp_path / f"{k.lower()}.jsonl").read_text().splitlines()]
-        for k in GRIFFON_KINDS
+        for k in _GRIFFON_KINDS
     }
     det = lines["DET"][0]
     assert (det["image_path"], det["height"], det["width"]) == ("one.jpg", 60, 90)

@@ -15,11 +15,11 @@ from ferretlite.training.distributed import (
     LengthGroupedDataset,
     RunOptions,
     SteadyTrainer,
+    _keep_checkpoint,
     add_adapters,
     count_data_workers,
     decide_once,
     join_world,
-    keep_checkpoint,
     list_adapters,
     merge_adapters,
     newest_checkpoint,
@@ -279,7 +279,7 @@ def test_the_newest_whole_checkpoints_stay(tmp_path, limit, left):
     written = tmp_path / "part" / "checkpoint-120"
     written.mkdir(parents=True)
     (written / "weights").write_text("new")
-    keep_checkpoint(tmp_path, "checkpoint-120", limit)
+    _keep_checkpoint(tmp_path, "checkpoint-120", limit)
     whole = [n for n in steps(tmp_path) if (tmp_path / f"checkpoint-{n}" / "COMPLETE").exists()]
     assert whole == left
     assert (tmp_path / "checkpoint-110").exists() and not (tmp_path / "part").exists()
@@ -298,7 +298,7 @@ def test_a_checkpoint_replaces_one_of_the_same_step(tmp_path):
     make(tmp_path, 20)
     (tmp_path / "checkpoint-20" / "old").touch()
     (tmp_path / "part" / "checkpoint-20").mkdir(parents=True)
-    keep_checkpoint(tmp_path, "checkpoint-20", 2)
+    _keep_checkpoint(tmp_path, "checkpoint-20", 2)
     assert {p.name for p in (tmp_path / "checkpoint-20").iterdir()} == {"COMPLETE"}
 
 

@@ -20,29 +20,29 @@ from ferretlite.scenes.world import make_scene
 from ferretlite.training import alignment, stages
 from ferretlite.training.alignment import (
     PatchScenes,
+    _collect_patches,
+    _separate_cells,
     align_projectors,
-    collect_patches,
-    separate_cells,
 )
 from ferretlite.training.distributed import add_adapters
 from ferretlite.training.stages import (
-    FERRET_FULL_SIZE_STAGES,
+    _FERRET_FULL_SIZE_STAGES,
+    _GRIFFON_FULL_SIZE_STAGES,
+    _GRIFFON_STAGES,
+    _TINY_GRIFFON_STAGES,
     FERRET_PARTS,
     FERRET_STAGES,
-    GRIFFON_FULL_SIZE_STAGES,
     GRIFFON_PARTS,
-    GRIFFON_STAGES,
     STAGES,
-    TINY_GRIFFON_STAGES,
     TINY_STAGES,
     Stage,
+    _make_tiny_config,
+    _make_tiny_griffon_config,
     copy_projector,
     load_model,
     load_stage_model,
     make_parameter_groups,
     make_stage_processor,
-    make_tiny_config,
-    make_tiny_griffon_config,
     prepare_stage,
     start_model,
 )
@@ -116,47 +116,47 @@ def test_tiny_differs_from_ferrets_stages_in_these_values_alone():
 def test_griffons_stages_train_what_table_11_lists():
     "The encoder of crops never learns; the large tower learns in stage II alone."
     mixture = dict(find=4.0, find_set=2.0, search=3.0, find_phrases=1.0, tell=1.0)
-    assert table(GRIFFON_STAGES) == [
+    assert table(_GRIFFON_STAGES) == [
         (("global_projector", "visual_position"), dict(caption=1.0), 2, 1e-3, 1, None),
         (GRIFFON_PARTS, mixture, 50, 1e-3, 10, None),
         (GRIFFON_PARTS[1:], mixture, 10, 5e-4, 10, None),
     ]
-    assert extras(GRIFFON_STAGES) == [((), 300, {}, 0.0, {}, 1, 0.0)] * 3
+    assert extras(_GRIFFON_STAGES) == [((), 300, {}, 0.0, {}, 1, 0.0)] * 3
 
 
 def test_tiny_griffon_differs_from_griffons_stages_in_these_values_alone():
-    assert [row[1:] for row in table(TINY_GRIFFON_STAGES)] == [
-        row[1:] for row in table(GRIFFON_STAGES)
+    assert [row[1:] for row in table(_TINY_GRIFFON_STAGES)] == [
+        row[1:] for row in table(_GRIFFON_STAGES)
     ]
-    assert [s.trains for s in TINY_GRIFFON_STAGES[1:]] == [GRIFFON_PARTS[1:]] * 2
+    assert [s.trains for s in _TINY_GRIFFON_STAGES[1:]] == [GRIFFON_PARTS[1:]] * 2
     later = ((), 300, {}, 0.0, dict(practice=0.2, count=0.3), 4, 0.3)
     first = (("global_projector",), 2000, {}, 0.0, {}, 1, 0.0)
-    assert extras(TINY_GRIFFON_STAGES) == [first, later, later]
+    assert extras(_TINY_GRIFFON_STAGES) == [first, later, later]
 
 
 def test_full_size_takes_rates_and_batches_of_the_public_recipes():
     """LLaVA-1.5: 1e-3 and 256, then 2e-5 and 128; Griffon v2 section 3.4: 1e-3/256, 2e-5/128,
     2e-5/128.
     """
-    assert [(s.lr, s.batch_size) for s in FERRET_FULL_SIZE_STAGES] == [
+    assert [(s.lr, s.batch_size) for s in _FERRET_FULL_SIZE_STAGES] == [
         (1e-3, 256),
         (1e-4, 128),
         (2e-5, 128),
     ]
-    assert [(s.lr, s.batch_size) for s in GRIFFON_FULL_SIZE_STAGES] == [
+    assert [(s.lr, s.batch_size) for s in _GRIFFON_FULL_SIZE_STAGES] == [
         (1e-3, 256),
         (2e-5, 128),
         (2e-5, 128),
     ]
-    assert [s.slow for s in FERRET_FULL_SIZE_STAGES] == [
+    assert [s.slow for s in _FERRET_FULL_SIZE_STAGES] == [
         {},
         {},
         dict(global_tower=0.1, local_tower=0.1),
     ]
-    assert [s.slow for s in GRIFFON_FULL_SIZE_STAGES] == [{}, {}, {}]
+    assert [s.slow for s in _GRIFFON_FULL_SIZE_STAGES] == [{}, {}, {}]
     for paper, plain in (
-        (FERRET_FULL_SIZE_STAGES, FERRET_STAGES),
-        (GRIFFON_FULL_SIZE_STAGES, GRIFFON_STAGES),
+        (_FERRET_FULL_SIZE_STAGES, FERRET_STAGES),
+        (_GRIFFON_FULL_SIZE_STAGES, _GRIFFON_STAGES),
     ):
         assert [(s.trains, s.tasks, s.share) for s in paper] == [
             (s.trains, s.tasks, s.share) for s in plain
@@ -166,10 +166,10 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
 def test_every_preset_has_its_own_stages():
     paper = {"small", "ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336"}
     assert set(STAGES) == paper | {"griffon-v2-13b", "tiny", "tiny-griffon", "tiny-unfrozen"}
-    assert all(STAGES[name] == FERRET_FULL_SIZE_STAGES for name in paper)
-    assert STAGES["griffon-v2-13b"] == GRIFFON_FULL_SIZE_STAGES
+    assert all(STAGES[name] == _FERRET_FULL_SIZE_STAGES for name in paper)
+    assert STAGES["griffon-v2-13b"] == _GRIFFON_FULL_SIZE_STAGES
     assert STAGES["tiny"] == TINY_STAGES
-    assert STAGES["tiny-griffon"] == TINY_GRIFFON_STAGES
+    assert STAGES["tiny-griffon"] == _TINY_GRIFFON_STAGES
     *first, last = STAGES["tiny-unfrozen"]
     assert tuple(first) == TINY_STAGES[:2]
     assert (last.trains, last.visits, last.slow) == (
@@ -198,7 +198,7 @@ def test_tiny_configuration_follows_its_towers(parts):
     assert image != region
     clip = make_tiny_clip_config(32, 2, image_size=192, patch_size=16)
     dino = make_tiny_dino_config(64, 2, image_size=96, patch_size=8)
-    config = make_tiny_config(clip, dino, llm, tokenizer)
+    config = _make_tiny_config(clip, dino, llm, tokenizer)
     assert config.merge == 2  # 192 pixels of 16: 12 patches a side become 6 tokens
     assert tuple(config.global_view) == tuple(config.local_view) == (192, 192)
     assert config.projector_dim == 64 and config.fusion == "local"
@@ -210,8 +210,8 @@ def test_tiny_configuration_follows_its_towers(parts):
     )
     assert config.text_config.hidden_size == 64
     small = make_tiny_clip_config(32, 2, image_size=64, patch_size=16)
-    assert make_tiny_config(small, dino, llm, tokenizer).merge == 1  # 4 patches stay 4
-    changed = make_tiny_config(clip, dino, llm, tokenizer, dict(merge=3, fusion="sum"))
+    assert _make_tiny_config(small, dino, llm, tokenizer).merge == 1  # 4 patches stay 4
+    changed = _make_tiny_config(clip, dino, llm, tokenizer, dict(merge=3, fusion="sum"))
     assert (changed.merge, changed.fusion) == (3, "sum")
 
 
@@ -222,7 +222,7 @@ def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
     before = len(tokenizer)
     clip = make_tiny_clip_config(64, 2, image_size=192, patch_size=16)
     dino = make_tiny_dino_config(32, 2, image_size=96, patch_size=16)
-    config = make_tiny_griffon_config(clip, dino, llm, tokenizer)
+    config = _make_tiny_griffon_config(clip, dino, llm, tokenizer)
     assert tuple(config.direct_view) == (192, 192) and tuple(config.global_view) == (96, 96)
     assert config.resolution == "direct" and config.projector == "conv"
     assert config.style == "griffon" and config.region_features is False
@@ -233,7 +233,7 @@ def test_tiny_griffon_configuration_doubles_the_local_towers_view(parts):
     ids = [config.image_token_id, config.region_token_id, config.crop_token_id]
     assert ids == tokenizer.convert_tokens_to_ids(words) and len(set(ids)) == 3
     assert config.text_config.vocab_size == len(tokenizer) == before + 1
-    assert make_tiny_griffon_config(clip, dino, llm, tokenizer, dict(merge=2)).merge == 2
+    assert _make_tiny_griffon_config(clip, dino, llm, tokenizer, dict(merge=2)).merge == 2
 
 
 # Models
@@ -452,7 +452,7 @@ def test_scenes_to_align_with_are_crowded_but_every_third(random_model):
 def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
     "Every cell with an owner overlaps its owner's box, in the tile and the place it stands for."
     model, processor = random_model
-    found, shares, edges = collect_patches(model, processor, ("global", "local"), n=2, seed=30)
+    found, shares, edges = _collect_patches(model, processor, ("global", "local"), n=2, seed=30)
     scenes = [make_scene(30, 384, "train"), make_scene(31, 384, "crowd")]
     things = [o for s in scenes for o in s.objects]
     assert len(edges) == len(shares) == 1 + len(things) and torch.equal(edges[0], torch.zeros(4))
@@ -487,12 +487,12 @@ def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
 
 def test_cells_with_and_without_a_thing():
     owners = torch.tensor([[[0, 3], [0, 0]], [[1, 0], [2, 0]]])
-    held, empty = separate_cells(owners)
+    held, empty = _separate_cells(owners)
     assert held.tolist() == [1, 4, 6] and empty.tolist() == [0, 2, 3, 5, 7]
 
 
 def test_how_many_cells_and_views_a_step_draws():
-    assert alignment.VIEWS_PER_STEP == 12 and alignment.CELLS_PER_STEP == (768, 256)
+    assert alignment._VIEWS_PER_STEP == 12 and alignment._CELLS_PER_STEP == (768, 256)
 
 
 @pytest.fixture
@@ -526,7 +526,7 @@ def two_kinds_of_cells(monkeypatch, vocabulary, zero_channel=None):
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"local": (maps, owners, (1, 1))}
     monkeypatch.setattr(
-        "ferretlite.training.alignment.collect_patches", lambda *args: (found, shares, edges)
+        "ferretlite.training.alignment._collect_patches", lambda *args: (found, shares, edges)
     )
     return full.float(), empty.float(), shares, edges
 
@@ -575,7 +575,7 @@ def test_by_default_alignment_takes_three_hundred_scenes_and_a_thousand_steps(
         asked.append((sides, n, seed))
         raise InterruptedError
 
-    monkeypatch.setattr("ferretlite.training.alignment.collect_patches", stop)
+    monkeypatch.setattr("ferretlite.training.alignment._collect_patches", stop)
     with pytest.raises(InterruptedError):
         align_projectors(placeless, None, ("global_projector", "local_projector"))
     assert asked == [(("global", "local"), 300, 0)]
@@ -593,7 +593,7 @@ def test_a_projector_that_joins_cells_learns_which_view_shows_what(griffon_model
     edges = torch.tensor([[0.0] * 4, [0.1, 0.3, 0.4, 0.9]])
     found = {"global": (cells, owners, (1, 1))}
     monkeypatch.setattr(
-        "ferretlite.training.alignment.collect_patches", lambda *args: (found, shares, edges)
+        "ferretlite.training.alignment._collect_patches", lambda *args: (found, shares, edges)
     )
     align_projectors(model, None, ("global_projector",), steps=40)
     wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), words)[1]

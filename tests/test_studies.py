@@ -10,15 +10,15 @@ from PIL import Image
 from ferretlite.common.files import WEIGHTS
 from ferretlite.evaluation import studies
 from ferretlite.evaluation.studies import (
-    RESOLUTION_ARMS,
-    RESOLUTION_CLAIMS,
-    RESOLUTION_SETTINGS,
+    _RESOLUTION_ARMS,
+    _RESOLUTION_CLAIMS,
+    _RESOLUTION_SETTINGS,
+    _TOKEN_CLAIMS,
     STUDIES,
-    TOKEN_CLAIMS,
-    ask_by_size,
-    hash_start_weights,
-    measure_costs,
-    summarise_answers,
+    _ask_by_size,
+    _hash_start_weights,
+    _measure_costs,
+    _summarise_answers,
 )
 from ferretlite.evaluation.suites import make_questions
 from ferretlite.model.inference import Answer
@@ -30,7 +30,7 @@ from ferretlite.training.stages import STAGES
 
 def test_arms_as_published():
     one = dict(local_tower=None, fusion="sum")
-    assert RESOLUTION_ARMS == {
+    assert _RESOLUTION_ARMS == {
         "fixed": dict(preset="tiny", config=dict(one, resolution="fixed")),
         "direct": dict(preset="tiny", config=dict(one, resolution="direct")),
         "any": dict(preset="tiny", config=dict(one, resolution="anyres")),
@@ -39,20 +39,20 @@ def test_arms_as_published():
         "fixed, 144 tokens": dict(preset="tiny", config=dict(one, resolution="fixed", merge=1)),
         "direct, 36 tokens": dict(preset="tiny", config=dict(one, resolution="direct", merge=4)),
     }
-    assert {k: v for k, v in RESOLUTION_SETTINGS.items() if k != "start"} == dict(
+    assert {k: v for k, v in _RESOLUTION_SETTINGS.items() if k != "start"} == dict(
         study="resolution", tower="local", samples=5008, scenes=300
     )
     assert list(STUDIES) == ["resolution"]
     assert STUDIES["resolution"] == (
-        RESOLUTION_ARMS,
-        RESOLUTION_SETTINGS,
-        RESOLUTION_CLAIMS + TOKEN_CLAIMS,
-        studies.train_and_ask,
+        _RESOLUTION_ARMS,
+        _RESOLUTION_SETTINGS,
+        _RESOLUTION_CLAIMS + _TOKEN_CLAIMS,
+        studies._train_and_ask,
     )
 
 
 def test_claims_as_published():
-    rows = [(c.arm, c.against, c.metric) for c in RESOLUTION_CLAIMS]
+    rows = [(c.arm, c.against, c.metric) for c in _RESOLUTION_CLAIMS]
     assert rows == [
         ("direct", "fixed", "test rec"),
         ("any", "direct", "test rec"),
@@ -70,16 +70,16 @@ def test_claims_as_published():
         ("direct", "fixed, 144 tokens"),
         ("direct", "direct, 36 tokens"),
     ]
-    rows = [(c.arm, c.against, c.metric) for c in TOKEN_CLAIMS]
+    rows = [(c.arm, c.against, c.metric) for c in _TOKEN_CLAIMS]
     assert rows == [(*pair, metric) for metric in ("test rec", "test name") for pair in pairs]
-    assert [c.text.split(" in ")[-1] for c in TOKEN_CLAIMS] == ["finding"] * 4 + ["naming"] * 4
-    assert [c.text.split(":")[0] for c in TOKEN_CLAIMS[:4]] == [
+    assert [c.text.split(" in ")[-1] for c in _TOKEN_CLAIMS] == ["finding"] * 4 + ["naming"] * 4
+    assert [c.text.split(":")[0] for c in _TOKEN_CLAIMS[:4]] == [
         "tokens alone",
         "size alone",
         "size at equal tokens",
         "tokens at equal size",
     ]
-    assert all((c.at_least, c.beyond) == (0.0, None) for c in RESOLUTION_CLAIMS + TOKEN_CLAIMS)
+    assert all((c.at_least, c.beyond) == (0.0, None) for c in _RESOLUTION_CLAIMS + _TOKEN_CLAIMS)
 
 
 def test_the_start_is_weights_and_stages():
@@ -87,7 +87,7 @@ def test_the_start_is_weights_and_stages():
         data = (WEIGHTS / "tiny-lm/model.safetensors").read_bytes()
         data += (WEIGHTS / f"tiny-towers/{tower}/model.safetensors").read_bytes()
         data += repr([STAGES["tiny"], STAGES["tiny-unfrozen"]]).encode()
-        assert hash_start_weights(tower) == hashlib.sha256(data).hexdigest()[:12]
+        assert _hash_start_weights(tower) == hashlib.sha256(data).hexdigest()[:12]
 
 
 # -- asking
@@ -130,7 +130,7 @@ def test_rows_of_right_and_wrong_answers():
             known[q.turn.prompt, q.scene.image.tobytes()] = Answer(
                 said, [Grounding("", []), Grounding("x", boxes)]
             )
-    rows = ask_by_size(Scripted(known), "test", 3)
+    rows = _ask_by_size(Scripted(known), "test", 3)
     assert [(split, task, right) for split, task, _, _, right in rows] == [
         ("test", "rec", 1),
         ("test", "name", 1),
@@ -150,7 +150,7 @@ def test_rows_of_right_and_wrong_answers():
 @pytest.mark.parametrize("blur", [2, 3])
 def test_blurred_pictures_are_shrunk_and_enlarged(blur):
     ferret = Scripted({})
-    rows = ask_by_size(ferret, "large", 1, blur=blur)
+    rows = _ask_by_size(ferret, "large", 1, blur=blur)
     assert [row[0] for row in rows] == ["blurred", "blurred"]
     image = make_scene(0, 384, "large").image
     small = image.resize((384 // blur, 384 // blur), Image.Resampling.BILINEAR)
@@ -158,9 +158,9 @@ def test_blurred_pictures_are_shrunk_and_enlarged(blur):
     for seen in ferret.images:
         assert (np.asarray(seen) == expected).all()
     sharp = Scripted({})
-    assert [row[0] for row in ask_by_size(sharp, "large", 1)] == ["large", "large"]
+    assert [row[0] for row in _ask_by_size(sharp, "large", 1)] == ["large", "large"]
     assert all((np.asarray(seen) == np.asarray(image)).all() for seen in sharp.images)
-    assert inspect.signature(ask_by_size).parameters["blur"].default == 1
+    assert inspect.signature(_ask_by_size).parameters["blur"].default == 1
 
 
 def test_shares_by_task_and_size():
@@ -171,7 +171,7 @@ def test_shares_by_task_and_size():
         ["test", "name", 9.0, "small", 0],
         ["blurred", "rec", 9.0, "medium", 1],
     ]
-    assert summarise_answers(rows) == {
+    assert _summarise_answers(rows) == {
         "test rec": pytest.approx(2 / 3),
         "test rec small": 0.5,
         "test rec large": 1,
@@ -180,7 +180,7 @@ def test_shares_by_task_and_size():
         "blurred rec": 1,
         "blurred rec medium": 1,
     }
-    assert summarise_answers([]) == {}
+    assert _summarise_answers([]) == {}
 
 
 def test_costs_are_those_of_a_square_of_384_pixels(monkeypatch):
@@ -189,7 +189,7 @@ def test_costs_are_those_of_a_square_of_384_pixels(monkeypatch):
         return dict(tokens=1, grid=(1, 2), gflop=2.5, prepare_ms=3, see_ms=4, mb=5)
 
     monkeypatch.setattr(studies, "measure_image_cost", cost)
-    assert measure_costs("a configuration") == dict(tokens=1, gflop=2.5, see_ms=4, mb=5)
+    assert _measure_costs("a configuration") == dict(tokens=1, gflop=2.5, see_ms=4, mb=5)
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -222,22 +222,22 @@ def test_one_run_trains_an_arm_and_asks_it_four_times(monkeypatch, tmp_path, beg
 
     monkeypatch.setattr(studies, "train", train)
     monkeypatch.setattr(studies, "Ferret", Loaded)
-    monkeypatch.setattr(studies, "ask_by_size", ask)
+    monkeypatch.setattr(studies, "_ask_by_size", ask)
     monkeypatch.setattr(
         studies,
-        "measure_costs",
+        "_measure_costs",
         lambda config: dict(tokens=7) if config == "its configuration" else None,
     )
     settings = {
-        **RESOLUTION_SETTINGS,
-        **RESOLUTION_ARMS["any, towers learn"],
+        **_RESOLUTION_SETTINGS,
+        **_RESOLUTION_ARMS["any, towers learn"],
         "seed": 5,
         "scenes": 31,
         "samples": 99,
     }
-    found = studies.train_and_ask(settings, str(folder))
+    found = studies._train_and_ask(settings, str(folder))
     assert calls == [
-        ("tiny-unfrozen", "all", folder, 99, 5, RESOLUTION_ARMS["any"]["config"], begun),
+        ("tiny-unfrozen", "all", folder, 99, 5, _RESOLUTION_ARMS["any"]["config"], begun),
         ("test", 31, 1),
         ("large", 15, 1),
         ("test", 31, 2),
@@ -263,14 +263,14 @@ def test_nothing_is_trained_from_another_start(monkeypatch, tmp_path):
     trained = []
     monkeypatch.setattr(studies, "train", lambda *arguments, **more: trained.append(arguments))
     settings = {
-        **RESOLUTION_SETTINGS,
-        **RESOLUTION_ARMS["fixed"],
+        **_RESOLUTION_SETTINGS,
+        **_RESOLUTION_ARMS["fixed"],
         "seed": 0,
-        "start": hash_start_weights("global"),
+        "start": _hash_start_weights("global"),
     }
     with pytest.raises(
         ValueError,
-        match="and this package's weights and stages give " + hash_start_weights("local"),
+        match="and this package's weights and stages give " + _hash_start_weights("local"),
     ):
-        studies.train_and_ask(settings, tmp_path / "run")
+        studies._train_and_ask(settings, tmp_path / "run")
     assert trained == [] and not (tmp_path / "run").exists()

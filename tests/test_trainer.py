@@ -20,15 +20,15 @@ from ferretlite.training import trainer
 from ferretlite.training.distributed import LengthGroupedDataset, RunOptions
 from ferretlite.training.stages import Stage, prepare_stage
 from ferretlite.training.trainer import (
-    MOST_PICTURES,
+    _MOST_PICTURES,
     StageProgress,
     StageTrainer,
-    apply_options,
+    _apply_options,
+    _make_stage_trainer,
     choose_attention,
     count_alignment_steps,
     list_aligned_projectors,
     make_stage_data,
-    make_stage_trainer,
     make_training_arguments,
     run_stage,
 )
@@ -91,7 +91,7 @@ def test_pictures_that_come_back_fill_the_samples():
 )
 def test_how_many_pictures_are_kept_at_a_time(samples, sets, kept):
     "4992 pictures of four visits are 19,968 samples; sets are rounded to the nearest whole."
-    assert MOST_PICTURES == 4992
+    assert _MOST_PICTURES == 4992
     scenes = make_stage_data(replace(PLAIN, visits=4), samples, 0, 1).scenes
     assert (scenes.at_once, len(scenes.scenes), scenes.rounds) == (kept, sets * kept, 4)
 
@@ -338,20 +338,20 @@ def test_without_tiles_the_local_projector_is_not_aligned(random_model):
 
 def test_pictures_come_once_where_maps_cannot_be_kept():
     stage = replace(PLAIN, visits=4, slow=dict(sampler=0.5, language_model=0.2))
-    slower = apply_options(stage, RunOptions(slow=dict(language_model=0.1, global_tower=0.3)))
+    slower = _apply_options(stage, RunOptions(slow=dict(language_model=0.1, global_tower=0.3)))
     assert slower.slow == dict(sampler=0.5, language_model=0.1, global_tower=0.3)
-    assert slower.visits == 4 == apply_options(stage, RunOptions(lora=4)).visits
+    assert slower.visits == 4 == _apply_options(stage, RunOptions(lora=4)).visits
     config = str(Path(__file__).parent.parent / "configs" / "fsdp.json")
     for options in (RunOptions(group=True), RunOptions(fsdp=config), RunOptions(deepspeed=config)):
-        assert apply_options(stage, options).visits == 1
-    assert apply_options(stage, RunOptions(), from_files=True).visits == 1
+        assert _apply_options(stage, options).visits == 1
+    assert _apply_options(stage, RunOptions(), from_files=True).visits == 1
 
 
 def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_path):
     model, processor = random_model
     bar = Bar()
     stage = replace(PLAIN, resolution="fixed", look=0.3)
-    made = make_stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
+    made = _make_stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
     assert made.data_collator.most == 288 and made.data_collator.look is True
     assert made.data_collator.processor.config.resolution == "fixed"
     assert len(made.train_dataset) == 48 and made.train_dataset.scenes.seed == 520_000_000
@@ -361,7 +361,7 @@ def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_pa
     assert not any(isinstance(c, PrinterCallback) for c in made.callback_handler.callbacks)
     order = list(made._get_train_sampler())
     assert order == list(range(48))  # samples come in order
-    grouped = make_stage_trainer(
+    grouped = _make_stage_trainer(
         model, processor, PLAIN, tmp_path, 3, 5, 2, bar, RunOptions(group=True), ["a"] * 40
     )
     assert (
@@ -392,7 +392,7 @@ def noted(monkeypatch):
     made = SimpleNamespace(train=train, state=SimpleNamespace(log_history=history))
     note("align_projectors")
     note("prepare_stage")
-    note("make_stage_trainer", made)
+    note("_make_stage_trainer", made)
     return seen
 
 
@@ -402,7 +402,7 @@ def test_a_stage_aligns_its_projectors_first(random_model, noted, tmp_path):
     stage = replace(PLAIN, align=("global_projector",), scenes=40)
     log, _ = run_stage(model, processor, stage, tmp_path, 9, 3, 2, bar, True)
     assert noted["align_projectors"] == (("global_projector",), 40, 30_000, 120)
-    assert noted["make_stage_trainer"][1:5] == (tmp_path, 9, 3, 2)
+    assert noted["_make_stage_trainer"][1:5] == (tmp_path, 9, 3, 2)
     assert noted["resumed"] is None and bar.n == 0
     assert log == [(1, 2.5), (2, 1.5)]
 
@@ -452,11 +452,11 @@ def test_data_from_files_are_shown_once_and_whole(random_model, noted, tmp_path)
     stage = replace(PLAIN, visits=4)
     options = RunOptions(slow=dict(sampler=0.5))
     run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar(), options=options, data="files")
-    told, *_, given, data = noted["make_stage_trainer"]
+    told, *_, given, data = noted["_make_stage_trainer"]
     assert (told.visits, told.slow, given, data) == (1, dict(sampler=0.5), options, "files")
     assert noted["prepare_stage"] == ()
     run_stage(model, processor, stage, tmp_path, 9, 3, 2, Bar())
-    assert noted["make_stage_trainer"][0].visits == 4
+    assert noted["_make_stage_trainer"][0].visits == 4
 
 
 def test_logs_go_beside_the_stages_folders(random_model, tmp_path, monkeypatch):
@@ -465,13 +465,13 @@ def test_logs_go_beside_the_stages_folders(random_model, tmp_path, monkeypatch):
     asked = []
     callback = TrainerCallback()
     monkeypatch.setattr(
-        trainer, "make_tensorboard_callback", lambda folder: asked.append(folder) or callback
+        trainer, "_make_tensorboard_callback", lambda folder: asked.append(folder) or callback
     )
     place, options = tmp_path / "stage-2" / "checkpoints", RunOptions(tensorboard=True)
-    made = make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    made = _make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
     assert asked == [tmp_path / "logs" / "stage-2"]
     assert callback in made.callback_handler.callbacks
-    make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar())
+    _make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar())
     monkeypatch.setattr(trainer, "read_world", lambda: (1, 2))
-    make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
+    _make_stage_trainer(model, processor, PLAIN, place, 3, 5, 2, Bar(), options)
     assert len(asked) == 1

@@ -12,7 +12,7 @@ from ferretlite.data.batches import Collator
 from ferretlite.training import run as training
 from ferretlite.training.alignment import align_projectors
 from ferretlite.training.distributed import newest_checkpoint
-from ferretlite.training.run import select_stages, train
+from ferretlite.training.run import _select_stages, train
 from ferretlite.training.speed import (
     measure_seconds_per_sample,
     measure_seconds_per_scene,
@@ -20,12 +20,12 @@ from ferretlite.training.speed import (
     plan_steps,
 )
 from ferretlite.training.stages import (
+    _GRIFFON_STAGES,
+    _TINY_GRIFFON_STAGES,
     FERRET_PARTS,
     FERRET_STAGES,
     GRIFFON_PARTS,
-    GRIFFON_STAGES,
     STAGES,
-    TINY_GRIFFON_STAGES,
     TINY_STAGES,
     copy_projector,
     load_model,
@@ -227,7 +227,7 @@ def test_maps_that_were_kept_give_the_loss_of_the_pixels(random_model):
 def test_a_long_stage_shows_one_set_of_pictures_after_another_and_keeps_the_maps_of_one(
     random_model, monkeypatch
 ):
-    monkeypatch.setattr("ferretlite.training.trainer.MOST_PICTURES", 3)
+    monkeypatch.setattr("ferretlite.training.trainer._MOST_PICTURES", 3)
     model, processor = random_model
     data, collate = (
         make_stage_data(replace(TINY_STAGES[2], visits=2), 13, 0, 3),
@@ -431,7 +431,7 @@ def test_one_stage_from_another_model(begin, finished, tmp_path):
     assert torch.equal(
         before.local_projector[0].weight, after.local_projector[0].weight
     ) and not torch.equal(before.global_projector[0].weight, after.global_projector[0].weight)
-    assert select_stages("tiny", 2) == [1] and select_stages("tiny", "all") == [0, 1, 2]
+    assert _select_stages("tiny", 2) == [1] and _select_stages("tiny", "all") == [0, 1, 2]
 
 
 def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
@@ -557,23 +557,23 @@ def small_griffon(monkeypatch):
         STAGES,
         "tiny-griffon",
         tuple(
-            replace(s, batch_size=2, share=1 / 3, n_turns=3, scenes=6) for s in TINY_GRIFFON_STAGES
+            replace(s, batch_size=2, share=1 / 3, n_turns=3, scenes=6) for s in _TINY_GRIFFON_STAGES
         ),
     )
 
 
 def test_griffons_stages_are_the_papers():
-    one, two, three = GRIFFON_STAGES
+    one, two, three = _GRIFFON_STAGES
     assert one.trains == ("global_projector", "visual_position") and set(one.tasks) == {"caption"}
     assert set(two.trains) == set(GRIFFON_PARTS) and set(three.trains) == set(GRIFFON_PARTS) - {
         "global_tower"
     }
-    assert not any("crop_tower" in s.trains for s in GRIFFON_STAGES) and {
+    assert not any("crop_tower" in s.trains for s in _GRIFFON_STAGES) and {
         "search",
         "find",
         "find_set",
     } <= set(two.tasks)
-    assert all("global_tower" not in s.trains for s in TINY_GRIFFON_STAGES)
+    assert all("global_tower" not in s.trains for s in _TINY_GRIFFON_STAGES)
 
 
 def test_griffon_is_put_together_of_the_same_parts(begin):
@@ -608,7 +608,7 @@ def test_griffons_whole_road_and_a_resumed_one(begin, small_griffon, tmp_path, m
             for name, params in after.parts().items()
             if any(not torch.equal(a, b) for a, b in zip(before.parts()[name], params))
         }
-        assert moved == set(TINY_GRIFFON_STAGES[n].trains), TINY_GRIFFON_STAGES[n].name
+        assert moved == set(_TINY_GRIFFON_STAGES[n].trains), _TINY_GRIFFON_STAGES[n].name
         assert all(
             torch.equal(a, b)
             for a, b in zip(

@@ -10,15 +10,15 @@ import torch
 from ferretlite.training import run as training
 from ferretlite.training.distributed import RunOptions
 from ferretlite.training.run import (
+    _begin_run,
+    _draw_losses,
     _load_stage_data,
-    begin_run,
-    draw_losses,
-    next_stage,
-    open_run,
-    plan_run,
+    _next_stage,
+    _open_run,
+    _plan_run,
+    _save_record,
+    _select_stages,
     save_model,
-    save_record,
-    select_stages,
     train,
 )
 from ferretlite.training.stages import Stage
@@ -53,10 +53,10 @@ class Clock:
 
 
 def test_which_stages_are_meant():
-    assert select_stages("tiny", "all") == [0, 1, 2] and select_stages("tiny", "3") == [2]
+    assert _select_stages("tiny", "all") == [0, 1, 2] and _select_stages("tiny", "3") == [2]
     for stage in ("0", "4", "I"):
         with pytest.raises(ValueError, match="Unknown stage"):
-            select_stages("tiny", stage)
+            _select_stages("tiny", stage)
 
 
 SETTINGS = dict(
@@ -98,28 +98,28 @@ def write_run(folder, **changes):
 )
 def test_a_run_goes_on_only_under_its_settings(tmp_path, name, value):
     record = write_run(tmp_path)
-    assert open_run(record, SETTINGS, True)["steps"] == [1]
+    assert _open_run(record, SETTINGS, True)["steps"] == [1]
     with pytest.raises(ValueError, match=f"was started with {name}="):
-        open_run(record, {**SETTINGS, name: value}, True)
+        _open_run(record, {**SETTINGS, name: value}, True)
     if name != "minutes":  # without minutes a run keeps those it was started with
         with pytest.raises(ValueError, match=f"was started with {name}="):
-            open_run(write_run(tmp_path, **{name: value}), SETTINGS, True)
+            _open_run(write_run(tmp_path, **{name: value}), SETTINGS, True)
 
 
 def test_a_resumed_run_need_not_say_how_long_it_is(tmp_path):
     record = write_run(tmp_path, minutes=3.0)
-    assert open_run(record, {**SETTINGS, "samples": None, "minutes": None}, True)
+    assert _open_run(record, {**SETTINGS, "samples": None, "minutes": None}, True)
     with pytest.raises(ValueError, match="already holds a run"):
-        open_run(record, SETTINGS, False)
+        _open_run(record, SETTINGS, False)
     old = tmp_path / "old.json"
     fewer = {k: v for k, v in SETTINGS.items() if k not in ("lm", "data", "options")}
     old.write_text(json.dumps(dict(settings=fewer)))  # as older versions wrote it
-    assert open_run(old, SETTINGS, True)
+    assert _open_run(old, SETTINGS, True)
     new = tmp_path / "new" / "run.json"
-    assert open_run(new, SETTINGS, False) is None
-    assert open_run(new, {**SETTINGS, "samples": None, "minutes": 1.0}, False) is None
+    assert _open_run(new, SETTINGS, False) is None
+    assert _open_run(new, {**SETTINGS, "samples": None, "minutes": 1.0}, False) is None
     with pytest.raises(ValueError, match="Neither samples nor minutes"):
-        open_run(new, {**SETTINGS, "samples": None}, False)
+        _open_run(new, {**SETTINGS, "samples": None}, False)
 
 
 def shared(*parts):
@@ -130,7 +130,7 @@ def shared(*parts):
 def test_a_short_run_aligns_on_three_scenes_a_sample():
     "64 samples of shares 1 and 3: one step of 16 and three; 48 and 144 scenes at most."
     stages = shared((1, 16, 300), (3, 16, 100))
-    assert plan_run(None, None, stages, 0, samples=64) == ([1, 3], [48, 100])
+    assert _plan_run(None, None, stages, 0, samples=64) == ([1, 3], [48, 100])
 
 
 @pytest.mark.parametrize("minutes, left", [(10, 7.5), (100, 77.7), (0.4, 0.1)])
@@ -145,7 +145,7 @@ def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, 
     seen = []
     monkeypatch.setattr(training, "plan_minutes", lambda *args: seen.append(args) or "planned")
     stages = shared((1, 16, 300), (3, 16, 100))
-    assert plan_run(None, None, stages, 5, minutes=minutes) == "planned"
+    assert _plan_run(None, None, stages, 5, minutes=minutes) == "planned"
     ((asked, found, seconds, scenes),) = seen
     assert asked == stages and (seconds, scenes) == ([6, 8], [10, 30])
     assert found == pytest.approx(left, abs=1e-3)
@@ -157,11 +157,11 @@ def test_the_time_that_measuring_took_is_taken_off(monkeypatch):
     monkeypatch.setattr(training, "measure_seconds_per_scene", lambda *args: 1.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
     monkeypatch.setattr(training, "plan_minutes", lambda stages, left, *args: left)
-    assert plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
+    assert _plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
 
 
 def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
-    run = begin_run(None, None, shared((1, 16, 300)), SETTINGS)
+    run = _begin_run(None, None, shared((1, 16, 300)), SETTINGS)
     assert (run["steps"], run["scenes"], run["stages"]) == ([2], [96], ["II plain"])
     assert (run["done"], run["log"], run["seconds"], run["world_size"]) == ([], {}, 0.0, 1)
     assert run["settings"] == SETTINGS
@@ -171,7 +171,7 @@ def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
 
 def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):
     model, processor = random_model
-    save_record(tmp_path / "run.json", dict(a=1))
+    _save_record(tmp_path / "run.json", dict(a=1))
     assert (tmp_path / "run.json").read_text() == '{\n "a": 1\n}\n'
     save_model(model, processor, tmp_path / "model", half=True)
     assert next(model.parameters()).dtype == torch.float32
@@ -179,7 +179,7 @@ def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):
     assert config["dtype"] == "float16" and (tmp_path / "model" / "tokenizer.json").exists()
     monkeypatch.setattr(training, "read_world", lambda: (1, 2))
     monkeypatch.setattr(training, "wait_for_all", lambda: None)
-    save_record(tmp_path / "second.json", {})
+    _save_record(tmp_path / "second.json", {})
     save_model(model, processor, tmp_path / "second")
     assert not (tmp_path / "second.json").exists() and not (tmp_path / "second").exists()
 
@@ -200,7 +200,7 @@ def test_losses_are_drawn_one_stage_behind_the_other(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **kwargs: drawn.append((self, path)))
     run = dict(stages=["I", "II", "III"], steps=[10, 20, 5])
-    draw_losses({**run, "log": dict(I=[(5, 3.0), (10, 2.0)], III=[(4, 1.0)])}, tmp_path / "x")
+    _draw_losses({**run, "log": dict(I=[(5, 3.0), (10, 2.0)], III=[(4, 1.0)])}, tmp_path / "x")
     ((figure, path),) = drawn
     axis = figure.axes[0]
     lines = {
@@ -229,7 +229,7 @@ def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkey
     monkeypatch.setattr(training, "load_model", lambda folder: asked.append(folder) or (model, 1))
     bar = Bar()
     run = dict(done=["II plain"])
-    found = next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, RunOptions())
+    found = _next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, RunOptions())
     assert found == (model, 1) and bar.n == 144 and asked == [tmp_path / "stage-2"]
 
 
@@ -248,7 +248,7 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
     monkeypatch.setattr(training, "save_model", lambda *args, **kwargs: seen.append(args[2]))
     run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
     bar = Bar()
-    next_stage(
+    _next_stage(
         model, processor, run, tmp_path, number, PLAIN, 9, bar, True, False, RunOptions(), "data"
     )
     folder = tmp_path / f"stage-{number + 1}"

@@ -12,15 +12,15 @@ from ferretlite.data.batches import Collator
 from ferretlite.training import speed as training_speed
 from ferretlite.training.speed import (
     PartTimer,
+    _continue_backward,
+    _cut_graph,
+    _measure_matmul_peak,
+    _measure_step,
+    _measure_steps,
     bench_train,
-    continue_backward,
-    cut_graph,
     format_training_bench,
-    measure_matmul_peak,
     measure_seconds_per_sample,
     measure_seconds_per_scene,
-    measure_step,
-    measure_steps,
     plan_minutes,
     plan_steps,
 )
@@ -50,7 +50,7 @@ class Clock:
 
 def test_a_meter_adds_up_seconds_and_operations(monkeypatch):
     "A product of 3 x 4 and 4 x 5 takes 2 · 3 · 4 · 5 = 120 operations."
-    monkeypatch.setattr(training_speed, "read_clock", Clock(1.0, 3.0, 10.0, 10.5, 20.0, 24.0))
+    monkeypatch.setattr(training_speed, "_read_clock", Clock(1.0, 3.0, 10.0, 10.5, 20.0, 24.0))
     meter = PartTimer(counting=True)
     for part in ("a", "b", "a"):
         with meter(part):
@@ -62,13 +62,13 @@ def test_a_meter_adds_up_seconds_and_operations(monkeypatch):
 def test_a_cut_graph_carries_its_gradients_on():
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     y, constant = x * 3, torch.ones(2)
-    leaves = cut_graph([y, constant])
+    leaves = _cut_graph([y, constant])
     assert [leaf.requires_grad for leaf in leaves] == [True, False]
     (leaves[0] * torch.tensor([5.0, 7.0])).sum().backward()
     assert x.grad is None
-    continue_backward([y, constant], leaves)
+    _continue_backward([y, constant], leaves)
     assert x.grad.tolist() == [15.0, 21.0]
-    continue_backward([y], cut_graph([y]))  # nobody asked: nothing to carry
+    _continue_backward([y], _cut_graph([y]))  # nobody asked: nothing to carry
 
 
 def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
@@ -96,7 +96,7 @@ def test_a_measured_step_takes_the_step_of_training(random_model, monkeypatch):
     )
     before = copy.deepcopy(model.state_dict())
     meter = PartTimer()
-    measure_step(stub, torch.optim.SGD(model.parameters(), lr=1.0), batch, meter)
+    _measure_step(stub, torch.optim.SGD(model.parameters(), lr=1.0), batch, meter)
     assert losses[0].item() == pytest.approx(loss.item(), rel=1e-5)
     parts = {"towers", "projectors", "sampler", "language model", "optimiser"}
     assert set(meter.seconds) == parts
@@ -118,10 +118,10 @@ def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
         told.append((batch["input_ids"] != processor.tokenizer.pad_token_id).float().mean().item())
         meter.seconds["towers"] += 1
 
-    monkeypatch.setattr(training_speed, "measure_step", step)
+    monkeypatch.setattr(training_speed, "_measure_step", step)
     stage = replace(PLAIN, batch_size=2, visits=4, first=dict(count=1.0), first_share=0.9)
     stage = replace(stage, trains=("sampler",))
-    meter, used = measure_steps(model, processor, stage, 0, n=3)
+    meter, used = _measure_steps(model, processor, stage, 0, n=3)
     assert len(seen) == 4 and len({i for i, *_ in seen}) == 2
     assert [i == id(meter) for i, *_ in seen] == [False, True, True, True]
     assert {row[1:] for row in seen} == {(2, False)}
@@ -132,8 +132,8 @@ def test_steps_are_measured_after_one_that_warms_up(random_model, monkeypatch):
 
 def test_the_matmul_peak_is_the_best_of_some_products(monkeypatch):
     "Two 4 x 4 matrices: 2 · 64 operations, in 2 seconds at best."
-    monkeypatch.setattr(training_speed, "read_clock", Clock(0, 3, 10, 12, 20, 25))
-    assert measure_matmul_peak(torch.float32, 4, 3) == 64.0
+    monkeypatch.setattr(training_speed, "_read_clock", Clock(0, 3, 10, 12, 20, 25))
+    assert _measure_matmul_peak(torch.float32, 4, 3) == 64.0
 
 
 def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
@@ -148,9 +148,9 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
         asked.append((stage.name.split()[0], seed, n))
         return answers[counting]
 
-    monkeypatch.setattr(training_speed, "measure_steps", measured)
+    monkeypatch.setattr(training_speed, "_measure_steps", measured)
     peaks = {torch.float32: 8e9, torch.bfloat16: 32e9}
-    monkeypatch.setattr(training_speed, "measure_matmul_peak", lambda dtype: peaks[dtype])
+    monkeypatch.setattr(training_speed, "_measure_matmul_peak", lambda dtype: peaks[dtype])
     stub = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr(training_speed, "start_model", lambda seed: (stub, None))
     found = bench_train(steps=2, seed=3)
@@ -175,7 +175,7 @@ def test_seconds_of_a_sample_and_of_a_scene(monkeypatch):
     meter.seconds = Counter({"towers": 48.0, "data": 96.0, "optimiser": 12.0})
     asked = []
     monkeypatch.setattr(
-        training_speed, "measure_steps", lambda *args: asked.append(args[3:]) or (meter, 1.0)
+        training_speed, "_measure_steps", lambda *args: asked.append(args[3:]) or (meter, 1.0)
     )
     stage = replace(PLAIN, visits=4)
     assert measure_seconds_per_sample(None, None, stage, 7) == pytest.approx((12 + 24 + 12) / 48)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFAULT_OPTIONS', 'LengthGroupedDataset', 'count_data_workers', 'read_world', 'join_world', 'wait_for_all',
            'decide_once', 'RunOptions', 'list_adapters', 'add_adapters', 'merge_adapters', 'newest_checkpoint',
-           'keep_checkpoint', 'SteadyTrainer']
+           'SteadyTrainer']
 
 # %% ../../nbs/7_training/distributed.ipynb #f7a31a73
 import os
@@ -219,7 +219,7 @@ def newest_checkpoint(folder):  # -> str or None
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 
-def keep_checkpoint(place: Path, name: str, limit: int | None):
+def _keep_checkpoint(place: Path, name: str, limit: int | None):
     """The checkpoint that was written into `part` takes its place; of those that are whole, the
     newest `limit` stay.
     """
@@ -291,7 +291,7 @@ class _WholeCheckpoints(Trainer):
             self.writing = False
         wait_for_all()
         if self.args.should_save:
-            keep_checkpoint(place, name, self.args.save_total_limit)
+            _keep_checkpoint(place, name, self.args.save_total_limit)
         wait_for_all()
 
 # %% ../../nbs/7_training/distributed.ipynb #314c712a
