@@ -3,6 +3,7 @@
 __version__ = "0.1.0"
 
 _HOMES = {  # module -> the names that users import from `ferretlite` itself
+    "common.errors": ("FerretliteWarning", "InputError"),
     "common.files": ("WEIGHTS",),
     "regions.geometry": ("Box", "Mask", "Point", "box_iou"),
     "regions.grammar": ("Grounding", "format_groundings", "parse_groundings"),

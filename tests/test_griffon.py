@@ -66,8 +66,8 @@ def test_one_large_view_becomes_few_tokens(griffon_model):
         and config.count_visual_tokens((0, 0)) == 25 == len(config.visual_boxes((0, 0)))
     )
     batch = ask(processor, MIXED[:1])
-    tokens, maps = model.see(
-        *model.look(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
+    tokens, maps = model.embed_images(
+        *model.compute_tower_maps(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
     )
     assert tokens[0].shape[0] == 25 and maps[0].shape[:2] == (5, 5)
 
@@ -102,8 +102,8 @@ def test_a_large_view_may_keep_the_images_shape(griffon_model):
         < batch["global_pixels"][0][:, 120:144].std()
     )  # three of five rows are filled: 144 pixels
     assert config.visual_boxes((0, 0), sizes[0])[-1].tolist() == pytest.approx([0.8, 2 / 3, 1, 1])
-    tokens, maps = model.see(
-        *model.look(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
+    tokens, maps = model.embed_images(
+        *model.compute_tower_maps(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
     )
     assert [tuple(m.shape[:2]) for m in maps] == [(3, 5), (5, 5), (5, 1)]
     together = logits(model, batch)
@@ -131,10 +131,10 @@ def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_mod
     torch.manual_seed(0)
     model = FerretForConditionalGeneration(config).eval()
     whole, sizes = (
-        model.look(torch.rand(3, 3, 240, 240), None)[0],
+        model.compute_tower_maps(torch.rand(3, 3, 240, 240), None)[0],
         [(120, 200), (200, 200), (240, 60)],
     )
-    tokens, maps = model.see(whole, None, torch.zeros(3, 2, dtype=torch.long), sizes)
+    tokens, maps = model.embed_images(whole, None, torch.zeros(3, 2, dtype=torch.long), sizes)
     cells = whole.shape[1]
     assert cells == 10 > config.whole_cells()[0] and [len(t) for t in tokens] == [15, 25, 5]
     assert [tuple(m.shape[:2]) for m in maps] == [
@@ -176,7 +176,7 @@ def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, sid
     kept, read = [], model._region_map
     model._region_map = lambda views: kept.append(views[0]) or read(views)
     with torch.no_grad():
-        model.see(
+        model.embed_images(
             F.pad(colours, (0, config.global_tower.hidden_size - 3)),
             None,
             torch.tensor([[0, 0]]),
@@ -260,7 +260,7 @@ def test_each_crop_fills_its_own_placeholder(griffon_model):
     ) == 5
     with torch.no_grad():
         embedded, vectors = (
-            model.embed(**{k: v for k, v in batch.items() if k != "attention_mask"}),
+            model.embed_prompt(**{k: v for k, v in batch.items() if k != "attention_mask"}),
             model.crop_tokenizer(batch["crop_pixels"]),
         )
     assert torch.allclose(embedded[ids == model.config.crop_token_id], vectors, atol=1e-6)

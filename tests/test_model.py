@@ -194,7 +194,7 @@ def test_the_ablations_sampler_is_a_word_of_the_configuration(random_model, tmp_
         FerretForConditionalGeneration.from_pretrained(tmp_path).eval(),
         ask(processor, ASKED[1:2]),
     )
-    _, maps = again.see(*again.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"])
+    _, maps = again.embed_images(*again.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"])
     (vector,) = again.sampler(maps, batch["regions"], batch["image_sizes"])
     box, size = batch["regions"][0][0], batch["image_sizes"][0]
     assert isinstance(again.sampler, MeanSampler) and torch.equal(
@@ -254,8 +254,8 @@ def test_extreme_shapes_go_through_processor_and_model(random_model, change, cel
         batch["input_ids"] == model.config.image_token_id
     ).sum(1).tolist() == [whole + h * w for h, w in cells]
     with torch.no_grad():
-        _, maps = model.see(
-            *model.look(batch["global_pixels"], batch["local_pixels"]),
+        _, maps = model.embed_images(
+            *model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]),
             batch["grids"],
             batch["image_sizes"],
         )
@@ -289,7 +289,7 @@ def test_the_towers_views_may_differ(random_model):
     moved[1] += 1  # the upper right tile
     with torch.no_grad():
         before, after = (
-            model.see(*model.look(batch["global_pixels"], t), batch["grids"])
+            model.embed_images(*model.compute_tower_maps(batch["global_pixels"], t), batch["grids"])
             for t in (batch["local_pixels"], moved)
         )
     differs = (before[0][0] - after[0][0]).abs().sum(1) > 1e-4
@@ -311,12 +311,12 @@ def test_positions_are_stretched_as_the_configuration_says(random_model):
     large, own = torch.rand(1, 3, 192, 192), torch.rand(1, 3, 96, 96)
     models["bilinear"].load_state_dict(models["bicubic"].state_dict())
     with torch.no_grad():
-        bicubic, bilinear = (models[mode].look(large, None)[0] for mode in ("bicubic", "bilinear"))
+        bicubic, bilinear = (models[mode].compute_tower_maps(large, None)[0] for mode in ("bicubic", "bilinear"))
         assert (
             bicubic.shape == bilinear.shape == (1, 8, 8, 32)
             and (bicubic - bilinear).abs().max() > 1e-3
         )
-        assert torch.equal(*(models[mode].look(own, None)[0] for mode in models))
+        assert torch.equal(*(models[mode].compute_tower_maps(own, None)[0] for mode in models))
         for mode, found in (("bicubic", bicubic), ("bilinear", bilinear)):
             assert torch.equal(
                 found, compute_tower_map(models["bicubic"].global_tower, large, mode)
@@ -327,8 +327,8 @@ def test_number_of_tokens_is_what_the_config_says(random_model):
     model, processor = random_model
     batch = ask(processor, ASKED)
     assert batch["grids"].tolist() == [[2, 2], [1, 2], [1, 1], [2, 1]]
-    tokens, maps = model.see(
-        *model.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"]
+    tokens, maps = model.embed_images(
+        *model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"]
     )
     assert (
         [len(t) for t in tokens]
@@ -408,7 +408,7 @@ def test_every_mode_learns_on_the_meta_device(random_model):
             model = FerretForConditionalGeneration(config)
         whole = torch.empty(1, 3, *config.views()["global"][0], device="meta")
         tiles = torch.empty(grid[0] * grid[1], 3, *config.local_view, device="meta")
-        tokens, maps = model.see(*model.look(whole, tiles), torch.tensor([grid]))
+        tokens, maps = model.embed_images(*model.compute_tower_maps(whole, tiles), torch.tensor([grid]))
         assert (
             tokens[0].shape
             == (config.count_visual_tokens(grid), config.text_config.hidden_size)
@@ -567,13 +567,13 @@ def test_switches_together_are_read_where_regions_lie(random_model):
 
 def test_as_many_tiles_as_the_grids_have_places(random_model):
     model = random_model[0]
-    maps = model.look(
+    maps = model.compute_tower_maps(
         torch.zeros(1, 3, *model.config.global_view), torch.zeros(4, 3, *model.config.local_view)
     )
     with pytest.raises(ValueError, match="Found 4 tiles for grids of 1"):
-        model.see(*maps, torch.tensor([[1, 1]]))
+        model.embed_images(*maps, torch.tensor([[1, 1]]))
     with pytest.raises(ValueError, match="without grids"):
-        model.see(*maps, None)
+        model.embed_images(*maps, None)
 
 
 def test_the_global_map_is_stretched_as_the_configuration_says(random_model):
@@ -584,11 +584,11 @@ def test_the_global_map_is_stretched_as_the_configuration_says(random_model):
             FerretConfig.from_dict({**base, "fusion_mode": mode})
         ).eval()
         torch.manual_seed(1)
-        whole, tiles = model.look(
+        whole, tiles = model.compute_tower_maps(
             torch.rand(1, 3, *model.config.global_view), torch.rand(4, 3, *model.config.local_view)
         )
         with torch.no_grad():
-            tokens, (maps[mode],) = model.see(whole, tiles, torch.tensor([[2, 2]]))
+            tokens, (maps[mode],) = model.embed_images(whole, tiles, torch.tensor([[2, 2]]))
         h, w = model.config.views()["global"][3]
         views = (
             tokens[0][: h * w].reshape(1, h, w, -1),
@@ -607,8 +607,8 @@ def test_without_tiles_the_second_half_of_a_joined_map_says_nothing(random_model
     width, seen = model.config.text_config.hidden_size, []
     model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
-        model.see(
-            *model.look(torch.rand(1, 3, *model.config.global_view), None), torch.tensor([[0, 0]])
+        model.embed_images(
+            *model.compute_tower_maps(torch.rand(1, 3, *model.config.global_view), None), torch.tensor([[0, 0]])
         )
     assert (
         seen[0].shape[-1] == 2 * width
@@ -636,7 +636,7 @@ def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(rando
     torch.manual_seed(0)
     model = FerretForConditionalGeneration(config).eval()
     whole, tiles = torch.rand(1, 3, *config.global_view), torch.rand(2, 3, *config.local_view)
-    tokens = model.see(*model.look(whole, tiles), torch.tensor([[1, 2]]))[0][0]
+    tokens = model.embed_images(*model.compute_tower_maps(whole, tiles), torch.tensor([[1, 2]]))[0][0]
     h, w = config.views()["local"][3]
     ends = (tokens - model.row_separator).abs().amax(1) == 0
     assert ends.nonzero()[:, 0].tolist() == [
@@ -673,8 +673,8 @@ def test_padded_tiles_leave_their_border_out(random_model):
     batch = processor.image_inputs([s.image for s in scenes])
     sizes, grids = batch["image_sizes"], [tuple(g) for g in batch["grids"].tolist()]
     with torch.no_grad():
-        tokens, maps = model.see(
-            *model.look(batch["global_pixels"], batch["local_pixels"]), batch["grids"], sizes
+        tokens, maps = model.embed_images(
+            *model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"], sizes
         )
     kept = [tuple(m.shape[:2]) for m in maps]
     assert (
@@ -695,8 +695,8 @@ def test_padded_tiles_leave_their_border_out(random_model):
         assert boxes[-2].tolist() == pytest.approx([1 - 1 / k[1], 1 - 1 / k[0], 1, 1])
     alone = processor.image_inputs([scenes[0].image])
     with torch.no_grad():
-        again = model.see(
-            *model.look(alone["global_pixels"], alone["local_pixels"]),
+        again = model.embed_images(
+            *model.compute_tower_maps(alone["global_pixels"], alone["local_pixels"]),
             alone["grids"],
             alone["image_sizes"],
         )[0][0]
@@ -709,7 +709,7 @@ def test_padded_tiles_leave_their_border_out(random_model):
         < 1e-6
     ).all()  # below the image there is one colour
     with pytest.raises(ValueError, match="without image sizes"):
-        model.see(*model.look(alone["global_pixels"], alone["local_pixels"]), alone["grids"])
+        model.embed_images(*model.compute_tower_maps(alone["global_pixels"], alone["local_pixels"]), alone["grids"])
     batch = processor(
         [s.image for s in scenes], ["What is in <region>?"] * 3, [[Box(2, 2, 9, 9)]] * 3
     )
@@ -729,7 +729,7 @@ def test_joined_patches_stay_where_they_are(random_model):
     changed[1, :, :8, -8:] = 3  # upper right corner of the upper right tile
     with torch.no_grad():
         before, after = (
-            model.see(*model.look(whole, t), torch.tensor([[2, 2]]))[0][0] for t in (tiles, changed)
+            model.embed_images(*model.compute_tower_maps(whole, t), torch.tensor([[2, 2]]))[0][0] for t in (tiles, changed)
         )
     moved = (before - after).abs().sum(1)
     x1, y1, x2, y2 = config.visual_boxes((2, 2))[moved.argmax()].tolist()
@@ -1037,8 +1037,8 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
     )
     if griffon:
         seen["crop_pixels"] = meta(2, 3, *views["crop"][0])
-    spoken, maps = model.see(
-        *model.look(seen["global_pixels"], seen["local_pixels"]), torch.tensor([grid])
+    spoken, maps = model.embed_images(
+        *model.compute_tower_maps(seen["global_pixels"], seen["local_pixels"]), torch.tensor([grid])
     )
     assert spoken[0].shape == (tokens, config.text_config.hidden_size) and maps[0].shape[:2] == (
         config.tile_cells(grid) if grid[0] else config.whole_cells()

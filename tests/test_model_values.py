@@ -421,7 +421,7 @@ def test_raw_maps_of_two_widths_are_joined_or_refused(fusion):
 def test_what_cannot_be_seen_is_refused():
     model = model_of(fit="pad")
     whole, tiles, grids = torch.zeros(1, 4, 4, 32), torch.zeros(2, 4, 4, 48), torch.tensor([[1, 2]])
-    model.see(whole, tiles, grids, [(9, 18)])
+    model.embed_images(whole, tiles, grids, [(9, 18)])
     for wrong, says in (
         ((whole, tiles, grids), "without image sizes"),
         ((whole, tiles, None, [(9, 18)]), "without grids"),
@@ -430,7 +430,7 @@ def test_what_cannot_be_seen_is_refused():
         ((whole, tiles, grids * 0, [(9, 18)]), "2 tiles for grids of 0"),
     ):
         with pytest.raises(ValueError, match=says):
-            model.see(*wrong)
+            model.embed_images(*wrong)
 
 
 def test_without_tiles_the_first_half_of_a_joined_map_is_zero():
@@ -438,7 +438,7 @@ def test_without_tiles_the_first_half_of_a_joined_map_is_zero():
     model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     whole = torch.rand(1, 4, 4, 32)
     with torch.no_grad():
-        model.see(whole, None, torch.tensor([[0, 0]]))
+        model.embed_images(whole, None, torch.tensor([[0, 0]]))
     assert seen[0].shape == (4, 4, 80)
     joined = torch.cat([torch.zeros(4, 4, 48), whole[0]], -1)
     assert torch.equal(seen[0], joined)
@@ -520,7 +520,7 @@ def test_crops_have_the_papers_projector_or_the_public_codes():
 def test_each_tower_looks_at_its_own_view():
     model, whole, tiles = model_of(merge=2), torch.rand(2, 3, 96, 48), torch.rand(3, 3, 48, 96)
     with torch.no_grad():
-        seen, cut = model.look(whole, tiles)
+        seen, cut = model.compute_tower_maps(whole, tiles)
         assert seen.shape == (2, 2, 1, 4 * 32) and cut.shape == (3, 1, 2, 4 * 48)
         own = (
             model.global_tower(whole, interpolate_pos_encoding=True, output_hidden_states=True)
@@ -530,7 +530,7 @@ def test_each_tower_looks_at_its_own_view():
     # a token joins 2 x 2 patches, row by row
     expected = torch.cat([own[:, 2, 0], own[:, 2, 1], own[:, 3, 0], own[:, 3, 1]], -1)
     torch.testing.assert_close(seen[:, 1, 0], expected, atol=1e-4, rtol=1e-4)
-    assert model.look(whole, None)[1] is None and model.look(whole, tiles[:0])[1] is None
+    assert model.compute_tower_maps(whole, None)[1] is None and model.compute_tower_maps(whole, tiles[:0])[1] is None
     one = model_of(local_tower=None)
     with torch.no_grad():
         torch.testing.assert_close(one.look(whole, tiles)[1], one.look(tiles, None)[0])
@@ -540,13 +540,13 @@ def test_places_are_told_for_the_image_and_not_for_its_border():
     model = model_of()
     with torch.no_grad():
         whole = model.visual_position((3, 5))
-        told = model.place_cells((2, 3), (2, 2), (3, 5))  # of 4 x 6 cells
+        told = model.embed_positions((2, 3), (2, 2), (3, 5))  # of 4 x 6 cells
         merged = torch.cat([torch.cat([told[0], told[1]], 1), torch.cat([told[2], told[3]], 1)])
         torch.testing.assert_close(merged[:3, :5], whole)
         assert merged.shape == (4, 6, 64) and (merged[3:] == 0).all() and (merged[:, 5:] == 0).all()
-        full = model.place_cells((2, 3), (2, 2))
+        full = model.embed_positions((2, 3), (2, 2))
         torch.testing.assert_close(full[1], model.visual_position((4, 6))[:2, 3:])
-        torch.testing.assert_close(model.place_cells((2, 3))[0], model.visual_position((2, 3)))
+        torch.testing.assert_close(model.embed_positions((2, 3))[0], model.visual_position((2, 3)))
     assert model_of(visual_position="none").place_cells((2, 3)) is None
 
 
@@ -570,7 +570,7 @@ def test_tokens_of_padded_tiles_are_told_the_place_in_the_image():
         (4, 3),
     ]  # 6 / 90 * 20 = 1.3 rows of two; 3 / 60 a pixel or 4 / 70: 3.4 columns, three
     with torch.no_grad():
-        tokens, maps = model.see(whole, tiles, torch.tensor(grids), sizes)
+        tokens, maps = model.embed_images(whole, tiles, torch.tensor(grids), sizes)
         for told, seen, cells in zip(tokens, maps, kept):
             places = model.visual_position(cells)
             torch.testing.assert_close(seen, places)
@@ -586,7 +586,7 @@ def test_tokens_of_a_padded_direct_view_are_told_the_place_in_the_image():
     with torch.no_grad():
         sizes = [(40, 90), (60, 90), (90, 40)]
         none = torch.zeros(3, 2, dtype=torch.long)
-        tokens, _ = model.see(torch.zeros(3, 4, 6, 32), None, none, sizes)
+        tokens, _ = model.embed_images(torch.zeros(3, 4, 6, 32), None, none, sizes)
         # 6 / 90 * 40 = 2.7 rows; all of them; 4 / 90 * 40 = 1.8 columns
         for told, cells in zip(tokens, ((3, 6), (4, 6), (4, 2))):
             torch.testing.assert_close(told, model.visual_position(cells).flatten(0, 1))
@@ -597,7 +597,7 @@ def test_images_with_and_without_tiles_share_a_batch():
     model.global_projector = model.local_projector = Tell()
     grids = torch.tensor([[1, 2], [0, 0], [2, 1]])
     with torch.no_grad():
-        tokens, maps = model.see(torch.zeros(3, 4, 4, 32), torch.zeros(4, 2, 3, 32), grids)
+        tokens, maps = model.embed_images(torch.zeros(3, 4, 4, 32), torch.zeros(4, 2, 3, 32), grids)
         whole = model.visual_position((4, 4))
         torch.testing.assert_close(tokens[1], whole.flatten(0, 1))
         torch.testing.assert_close(maps[1], whole)
@@ -631,7 +631,7 @@ def test_tiles_of_each_image_are_merged_where_they_were(overview):
     whole = torch.arange(8.0).view(2, 2, 2, 1).expand(2, 2, 2, 32)
     tiles = torch.arange(100.0, 112.0).view(6, 1, 2, 1).expand(6, 1, 2, 48)
     with torch.no_grad():
-        tokens, maps = model.see(whole, tiles, torch.tensor([[1, 2], [2, 2]]))
+        tokens, maps = model.embed_images(whole, tiles, torch.tensor([[1, 2], [2, 2]]))
     first, second = maps[0][..., 0].tolist(), maps[1][..., 0].tolist()
     assert first == [[100, 101, 102, 103]] and second == [
         [104, 105, 106, 107],
@@ -650,13 +650,13 @@ def test_regions_read_the_projected_or_the_raw_maps():
     seen = []
     model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
-        model.see(whole, tiles, torch.tensor([[1, 2]]))
+        model.embed_images(whole, tiles, torch.tensor([[1, 2]]))
     merged = torch.cat([tiles[0], tiles[1]], 1)
     torch.testing.assert_close(seen[0], torch.cat([merged, whole[0].repeat_interleave(2, 1)], -1))
     model = model_of(fusion="concat", fusion_mode="nearest")
     model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
-        tokens, _ = model.see(whole, tiles, torch.tensor([[1, 2]]))
+        tokens, _ = model.embed_images(whole, tiles, torch.tensor([[1, 2]]))
     first, second = tokens[0][:16].view(4, 4, 64), tokens[0][16:].view(4, 8, 64)
     torch.testing.assert_close(seen[1], torch.cat([second, first.repeat_interleave(2, 1)], -1))
 
@@ -687,9 +687,9 @@ def test_rows_are_filled_with_the_tokens_and_regions_of_their_own_image():
     model = model_of()
     ids, vision, lengths = images_and_rows(model)
     with torch.no_grad():
-        found = model.embed(ids, **vision)
-        maps = model.look(vision["global_pixels"], vision["local_pixels"])
-        tokens, fused = model.see(*maps, vision["grids"], vision["image_sizes"])
+        found = model.embed_prompt(ids, **vision)
+        maps = model.compute_tower_maps(vision["global_pixels"], vision["local_pixels"])
+        tokens, fused = model.embed_images(*maps, vision["grids"], vision["image_sizes"])
         table = model.get_input_embeddings()
         for row, own, i, held in zip(found, ids, (1, 0, 1), vision["regions"]):
             torch.testing.assert_close(row[own == 4], tokens[i])
@@ -700,9 +700,9 @@ def test_rows_are_filled_with_the_tokens_and_regions_of_their_own_image():
                 [vectors] = model.sampler([fused[i]], [held], [vision["image_sizes"][i]])
                 torch.testing.assert_close(row[own == 5], vectors)
         kept = {k: v for k, v in vision.items() if not k.endswith("pixels")}
-        torch.testing.assert_close(model.embed(ids, **kept, tower_maps=maps), found)
+        torch.testing.assert_close(model.embed_prompt(ids, **kept, tower_maps=maps), found)
         plain = torch.tensor([[1, 2, 3]])
-        torch.testing.assert_close(model.embed(plain), table(plain))
+        torch.testing.assert_close(model.embed_prompt(plain), table(plain))
 
 
 def test_a_forward_pass_reads_what_was_embedded():
@@ -711,7 +711,7 @@ def test_a_forward_pass_reads_what_was_embedded():
     mask = (ids != 0).long()
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=mask, **vision).logits
-        embedded = model.embed(ids, **vision)
+        embedded = model.embed_prompt(ids, **vision)
         expected = model.language_model(inputs_embeds=embedded, attention_mask=mask).logits
         torch.testing.assert_close(found, expected)
         assert not torch.allclose(found, model(input_ids=ids, **vision).logits, atol=1e-4)
@@ -723,15 +723,15 @@ def test_crops_fill_their_placeholders_in_reading_order():
     torch.manual_seed(4)
     ids, crops = torch.tensor([[1, 6, 6, 9], [6, 1, 1, 9]]), torch.rand(3, 3, 96, 96)
     with torch.no_grad():
-        found = model.embed(ids, crop_pixels=crops)
+        found = model.embed_prompt(ids, crop_pixels=crops)
         torch.testing.assert_close(found[ids == 6], model.crop_tokenizer(crops))
         table = model.get_input_embeddings()
         torch.testing.assert_close(found[ids != 6], table(ids[ids != 6]))
-        torch.testing.assert_close(model.embed(ids), table(ids))  # a text alone
+        torch.testing.assert_close(model.embed_prompt(ids), table(ids))  # a text alone
         seen = dict(global_pixels=torch.rand(1, 3, 96, 96), grids=torch.tensor([[0, 0]]))
         for none in (None, crops[:0]):
             with pytest.raises(ValueError, match="3 crop placeholders but there are 0"):
-                model.embed(ids, **seen, crop_pixels=none)
+                model.embed_prompt(ids, **seen, crop_pixels=none)
 
 
 def test_the_loss_is_divided_by_the_number_it_is_given():
@@ -758,7 +758,7 @@ def test_the_loss_is_divided_by_the_number_it_is_given():
         assert model(input_ids=ids).loss is None
         last = model(input_ids=ids, logits_to_keep=2).logits
         torch.testing.assert_close(last, out.logits[:, -2:])
-        torch.testing.assert_close(model(inputs_embeds=model.embed(ids)).logits, out.logits)
+        torch.testing.assert_close(model(inputs_embeds=model.embed_prompt(ids)).logits, out.logits)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

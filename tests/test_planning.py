@@ -237,8 +237,8 @@ def test_a_public_checkpoint_computes_the_same_as_ours(public, tmp_path):
                 else projector[""](x)
             )
 
-        maps, cut = model.look(batch["global_pixels"], batch["local_pixels"])
-        tokens, fused = model.see(maps, cut, batch["grids"], batch["image_sizes"])
+        maps, cut = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
+        tokens, fused = model.embed_images(maps, cut, batch["grids"], batch["image_sizes"])
         assert torch.allclose(tokens[0][:16], plain(whole[0]), atol=1e-5) and len(
             tokens[0]
         ) == 16 * (1 + int(batch["grids"].prod()))

@@ -468,7 +468,7 @@ def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
     assert tile_grid == (2, 2) and tiles.shape == (8, 4, 4, 32) and tile_owners.shape == (8, 4, 4)
     with torch.no_grad():
         inputs = processor.image_inputs([scenes[1].image])
-        whole, cut = model.look(inputs["global_pixels"], inputs["local_pixels"])
+        whole, cut = model.compute_tower_maps(inputs["global_pixels"], inputs["local_pixels"])
     assert torch.allclose(maps[1:].float(), whole, atol=0.05, rtol=0.02)
     assert torch.allclose(tiles[4:].float(), cut, atol=0.05, rtol=0.02)
     held = 0
@@ -598,7 +598,7 @@ def test_a_projector_that_joins_cells_learns_which_view_shows_what(griffon_model
     align_projectors(model, None, ("global_projector",), steps=40)
     wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), words)[1]
     with torch.no_grad():
-        places = model.place_cells((5, 5), (1, 1))
+        places = model.embed_positions((5, 5), (1, 1))
         told, nothing = model.global_projector(cells.float(), places)[:, 2, 2]
     assert (told - wanted).norm() < 0.5 * wanted.norm() and nothing.norm() < 0.5 * wanted.norm()
 

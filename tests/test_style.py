@@ -1,0 +1,110 @@
+"""The form of the code: short cells, documented public names, and no more of these than users need."""
+
+import ast
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import ferretlite
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import api_pages  # noqa: E402
+import course  # noqa: E402
+
+MAX_CELL_LINES = 40
+MAX_PUBLIC_NAMES = 400
+WORDS = re.compile(r"[A-Za-z_]\w*")
+LESSONS = course.read_course()
+NOTEBOOKS = [ROOT / "index.ipynb", *(lesson.path for lesson in LESSONS)]
+MODULES = sorted(p for p in (ROOT / "ferretlite").glob("*/*.py") if not p.name.startswith("_"))
+
+
+def code_cells(path: Path) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "ferretlite").with_suffix("").parts)
+
+
+@cache
+def modules() -> dict:
+    return {module_name(p): api_pages.read_module(p, module_name(p)) for p in MODULES}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_is_long(path):
+    long = [text for text in code_cells(path) if len(text.split("\n")) > MAX_CELL_LINES]
+    assert not long, "\n\n".join(text[:200] for text in long)
+
+
+def described_by_class(name: str) -> bool:
+    """Methods that Python, torch or transformers define: their base class documents them."""
+    return name.startswith("_") and name != "__init__"
+
+
+def undocumented(module, name: str, node) -> list[str]:
+    """What a function, a class or a method leaves undocumented."""
+    found = [] if ast.get_docstring(node) else [name]
+    documented = api_pages.argument_docs(module, node)
+    a = node.args
+    arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, [a.vararg, a.kwarg])]
+    return found + [
+        f"{name}({x.arg})" for x in arguments if x.arg not in ("self", "cls", *documented)
+    ]
+
+
+def undocumented_of_class(module, name: str, node: ast.ClassDef) -> list[str]:
+    found = [] if ast.get_docstring(node) else [name]
+    methods = [n for n in node.body if isinstance(n, api_pages.FUNCTIONS)]
+    for method in methods:
+        if method.name == "__init__":
+            found += [x for x in undocumented(module, f"{name}.__init__", method) if "(" in x]
+        elif not described_by_class(method.name):
+            found += undocumented(module, f"{name}.{method.name}", method)
+    return found
+
+
+@pytest.mark.parametrize("name", [module_name(p) for p in MODULES])
+def test_every_public_name_and_argument_is_documented(name):
+    module, missing = modules()[name], []
+    for public in module.public:
+        node = module.nodes[public]
+        if isinstance(node, api_pages.FUNCTIONS):
+            missing += undocumented(module, public, node)
+        elif isinstance(node, ast.ClassDef):
+            missing += undocumented_of_class(module, public, node)
+    for owner, methods in module.patches.items():
+        for method in methods:
+            if not described_by_class(method.name):
+                # the first argument of a patched method is `self`, with the class as its annotation
+                missing += [x for x in undocumented(module, f"{owner}.{method.name}", method)]
+    assert not missing
+
+
+def test_users_have_at_most_four_hundred_names():
+    assert sum(len(module.public) for module in modules().values()) <= MAX_PUBLIC_NAMES
+
+
+def test_a_public_name_is_used_outside_its_module_and_its_lesson():
+    homes = {}
+    for path in NOTEBOOKS:
+        exported = re.findall(
+            r"^#\|\s*(?:default_exp|exporti?)[ \t]+([\w.]+)",
+            "\n".join(code_cells(path)),
+            re.MULTILINE,
+        )
+        homes[path] = set(exported)
+    words = {path: set(WORDS.findall("\n".join(code_cells(path)))) for path in NOTEBOOKS}
+    users = set(dir(ferretlite))
+    for name, module in modules().items():
+        others = [words[path] for path in NOTEBOOKS if name not in homes[path]]
+        others.append(users)
+        lonely = [public for public in module.public if not any(public in w for w in others)]
+        assert not lonely, f"{name}: used nowhere else, so begin these with _ (or #| exporti)"
