@@ -9,6 +9,7 @@ os.environ.setdefault(
 )  # the tests need no download: one that tries should fail
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +54,15 @@ def pytest_collection_modifyitems(config, items):
         for name, reason in missing.items():
             if reason and item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def real_files() -> Path:
+    "The folder of real public files, which the project may not ship. Tests that need it skip without."
+    folder = os.environ.get("FERRETLITE_REAL_FILES")
+    if not folder:
+        pytest.skip("FERRETLITE_REAL_FILES does not name a folder of real public files")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

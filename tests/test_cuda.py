@@ -243,7 +243,7 @@ def test_the_selftest_tells_right_from_wrong(monkeypatch):
         maps = look(self, *args)
         return maps if self.dtype == torch.float32 else [m * 1.01 for m in maps]
 
-    monkeypatch.setattr(FerretForConditionalGeneration, "look", wrong)
+    monkeypatch.setattr(FerretForConditionalGeneration, "compute_tower_maps", wrong)
     assert dict(_compare_devices("tiny", "cpu", torch.float64))["towers"] == pytest.approx(
         0.01, rel=0.01
     )

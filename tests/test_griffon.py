@@ -67,7 +67,9 @@ def test_one_large_view_becomes_few_tokens(griffon_model):
     )
     batch = ask(processor, MIXED[:1])
     tokens, maps = model.embed_images(
-        *model.compute_tower_maps(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
+        *model.compute_tower_maps(batch["global_pixels"], None),
+        batch["grids"],
+        batch["image_sizes"],
     )
     assert tokens[0].shape[0] == 25 and maps[0].shape[:2] == (5, 5)
 
@@ -103,7 +105,9 @@ def test_a_large_view_may_keep_the_images_shape(griffon_model):
     )  # three of five rows are filled: 144 pixels
     assert config.visual_boxes((0, 0), sizes[0])[-1].tolist() == pytest.approx([0.8, 2 / 3, 1, 1])
     tokens, maps = model.embed_images(
-        *model.compute_tower_maps(batch["global_pixels"], None), batch["grids"], batch["image_sizes"]
+        *model.compute_tower_maps(batch["global_pixels"], None),
+        batch["grids"],
+        batch["image_sizes"],
     )
     assert [tuple(m.shape[:2]) for m in maps] == [(3, 5), (5, 5), (5, 1)]
     together = logits(model, batch)

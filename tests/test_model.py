@@ -194,7 +194,9 @@ def test_the_ablations_sampler_is_a_word_of_the_configuration(random_model, tmp_
         FerretForConditionalGeneration.from_pretrained(tmp_path).eval(),
         ask(processor, ASKED[1:2]),
     )
-    _, maps = again.embed_images(*again.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"])
+    _, maps = again.embed_images(
+        *again.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"]
+    )
     (vector,) = again.sampler(maps, batch["regions"], batch["image_sizes"])
     box, size = batch["regions"][0][0], batch["image_sizes"][0]
     assert isinstance(again.sampler, MeanSampler) and torch.equal(
@@ -311,7 +313,9 @@ def test_positions_are_stretched_as_the_configuration_says(random_model):
     large, own = torch.rand(1, 3, 192, 192), torch.rand(1, 3, 96, 96)
     models["bilinear"].load_state_dict(models["bicubic"].state_dict())
     with torch.no_grad():
-        bicubic, bilinear = (models[mode].compute_tower_maps(large, None)[0] for mode in ("bicubic", "bilinear"))
+        bicubic, bilinear = (
+            models[mode].compute_tower_maps(large, None)[0] for mode in ("bicubic", "bilinear")
+        )
         assert (
             bicubic.shape == bilinear.shape == (1, 8, 8, 32)
             and (bicubic - bilinear).abs().max() > 1e-3
@@ -408,7 +412,9 @@ def test_every_mode_learns_on_the_meta_device(random_model):
             model = FerretForConditionalGeneration(config)
         whole = torch.empty(1, 3, *config.views()["global"][0], device="meta")
         tiles = torch.empty(grid[0] * grid[1], 3, *config.local_view, device="meta")
-        tokens, maps = model.embed_images(*model.compute_tower_maps(whole, tiles), torch.tensor([grid]))
+        tokens, maps = model.embed_images(
+            *model.compute_tower_maps(whole, tiles), torch.tensor([grid])
+        )
         assert (
             tokens[0].shape
             == (config.count_visual_tokens(grid), config.text_config.hidden_size)
@@ -608,7 +614,8 @@ def test_without_tiles_the_second_half_of_a_joined_map_says_nothing(random_model
     model.bottleneck.register_forward_hook(lambda module, args, out: seen.append(args[0]))
     with torch.no_grad():
         model.embed_images(
-            *model.compute_tower_maps(torch.rand(1, 3, *model.config.global_view), None), torch.tensor([[0, 0]])
+            *model.compute_tower_maps(torch.rand(1, 3, *model.config.global_view), None),
+            torch.tensor([[0, 0]]),
         )
     assert (
         seen[0].shape[-1] == 2 * width
@@ -636,7 +643,9 @@ def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(rando
     torch.manual_seed(0)
     model = FerretForConditionalGeneration(config).eval()
     whole, tiles = torch.rand(1, 3, *config.global_view), torch.rand(2, 3, *config.local_view)
-    tokens = model.embed_images(*model.compute_tower_maps(whole, tiles), torch.tensor([[1, 2]]))[0][0]
+    tokens = model.embed_images(*model.compute_tower_maps(whole, tiles), torch.tensor([[1, 2]]))[0][
+        0
+    ]
     h, w = config.views()["local"][3]
     ends = (tokens - model.row_separator).abs().amax(1) == 0
     assert ends.nonzero()[:, 0].tolist() == [
@@ -674,7 +683,9 @@ def test_padded_tiles_leave_their_border_out(random_model):
     sizes, grids = batch["image_sizes"], [tuple(g) for g in batch["grids"].tolist()]
     with torch.no_grad():
         tokens, maps = model.embed_images(
-            *model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]), batch["grids"], sizes
+            *model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]),
+            batch["grids"],
+            sizes,
         )
     kept = [tuple(m.shape[:2]) for m in maps]
     assert (
@@ -709,7 +720,9 @@ def test_padded_tiles_leave_their_border_out(random_model):
         < 1e-6
     ).all()  # below the image there is one colour
     with pytest.raises(ValueError, match="without image sizes"):
-        model.embed_images(*model.compute_tower_maps(alone["global_pixels"], alone["local_pixels"]), alone["grids"])
+        model.embed_images(
+            *model.compute_tower_maps(alone["global_pixels"], alone["local_pixels"]), alone["grids"]
+        )
     batch = processor(
         [s.image for s in scenes], ["What is in <region>?"] * 3, [[Box(2, 2, 9, 9)]] * 3
     )
@@ -729,7 +742,8 @@ def test_joined_patches_stay_where_they_are(random_model):
     changed[1, :, :8, -8:] = 3  # upper right corner of the upper right tile
     with torch.no_grad():
         before, after = (
-            model.embed_images(*model.compute_tower_maps(whole, t), torch.tensor([[2, 2]]))[0][0] for t in (tiles, changed)
+            model.embed_images(*model.compute_tower_maps(whole, t), torch.tensor([[2, 2]]))[0][0]
+            for t in (tiles, changed)
         )
     moved = (before - after).abs().sum(1)
     x1, y1, x2, y2 = config.visual_boxes((2, 2))[moved.argmax()].tolist()

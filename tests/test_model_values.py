@@ -530,10 +530,15 @@ def test_each_tower_looks_at_its_own_view():
     # a token joins 2 x 2 patches, row by row
     expected = torch.cat([own[:, 2, 0], own[:, 2, 1], own[:, 3, 0], own[:, 3, 1]], -1)
     torch.testing.assert_close(seen[:, 1, 0], expected, atol=1e-4, rtol=1e-4)
-    assert model.compute_tower_maps(whole, None)[1] is None and model.compute_tower_maps(whole, tiles[:0])[1] is None
+    assert (
+        model.compute_tower_maps(whole, None)[1] is None
+        and model.compute_tower_maps(whole, tiles[:0])[1] is None
+    )
     one = model_of(local_tower=None)
     with torch.no_grad():
-        torch.testing.assert_close(one.look(whole, tiles)[1], one.look(tiles, None)[0])
+        torch.testing.assert_close(
+            one.compute_tower_maps(whole, tiles)[1], one.compute_tower_maps(tiles, None)[0]
+        )
 
 
 def test_places_are_told_for_the_image_and_not_for_its_border():
@@ -547,7 +552,7 @@ def test_places_are_told_for_the_image_and_not_for_its_border():
         full = model.embed_positions((2, 3), (2, 2))
         torch.testing.assert_close(full[1], model.visual_position((4, 6))[:2, 3:])
         torch.testing.assert_close(model.embed_positions((2, 3))[0], model.visual_position((2, 3)))
-    assert model_of(visual_position="none").place_cells((2, 3)) is None
+    assert model_of(visual_position="none").embed_positions((2, 3)) is None
 
 
 class Tell(nn.Module):

@@ -286,8 +286,8 @@ def measure_image_cost(
     inputs = prepare()
 
     def see():
-        return model.see(
-            *model.look(inputs["global_pixels"], inputs["local_pixels"]),
+        return model.embed_images(
+            *model.compute_tower_maps(inputs["global_pixels"], inputs["local_pixels"]),
             inputs["grids"],
             inputs["image_sizes"],
         )[0][0]
@@ -297,7 +297,7 @@ def measure_image_cost(
     counted = FerretForConditionalGeneration(config).eval()
     counted.set_attn_implementation("eager")  # the fused attention would not be counted
     with FlopCounterMode(display=False) as counter:
-        counted.look(inputs["global_pixels"], inputs["local_pixels"])
+        counted.compute_tower_maps(inputs["global_pixels"], inputs["local_pixels"])
     return dict(
         tokens=len(tokens),
         grid=tuple(inputs["grids"][0].tolist()),

@@ -217,7 +217,7 @@ def parts(self: FerretForConditionalGeneration) -> dict:  # name -> list of para
 
 # %% ../../nbs/4_model/model.ipynb #1b5c60b1
 @patch
-def look(
+def compute_tower_maps(
     self: FerretForConditionalGeneration,
     global_pixels: torch.Tensor,  # [B, 3, H, W]
     local_pixels: torch.Tensor | None,  # [T, 3, h, w]: the tiles of all images
@@ -236,7 +236,7 @@ def look(
 
 # %% ../../nbs/4_model/model.ipynb #9b177ec1
 @patch
-def place_cells(
+def embed_positions(
     self: FerretForConditionalGeneration,
     cells: tuple,  # (h, w) of a view's map
     grid: tuple = (1, 1),  # (rows, columns) of views
@@ -262,7 +262,7 @@ def _project(
     grids,
     kept,
     shown,
-    # maps of `look`; per image: grid, cells of the merged map and of the whole view that show the
+    # maps of `compute_tower_maps`; per image: grid, cells of the merged map and of the whole view that show the
     # image
 ):
     """Both maps at the language model's width, each cell told its place: [B, h, w, D], [T, h', w',
@@ -273,15 +273,15 @@ def _project(
     )
     padded = any(k != cells for k in shown)
     places = (
-        torch.cat([self.place_cells(cells, kept=k) for k in shown])
+        torch.cat([self.embed_positions(cells, kept=k) for k in shown])
         if padded and placed
-        else self.place_cells(cells)
+        else self.embed_positions(cells)
     )
     whole = self.global_projector(whole, places)
     if not any(rows * cols for rows, cols in grids):
         return whole, tiles
     places = (
-        [self.place_cells(tiles.shape[1:3], g, k) for g, k in zip(grids, kept) if g[0]]
+        [self.embed_positions(tiles.shape[1:3], g, k) for g, k in zip(grids, kept) if g[0]]
         if placed
         else []
     )
@@ -320,9 +320,9 @@ def _image_views(
 
 # %% ../../nbs/4_model/model.ipynb #aca61143
 @patch
-def see(
+def embed_images(
     self: FerretForConditionalGeneration,
-    whole: torch.Tensor,  # [B, h, w, C]: what `look` gives
+    whole: torch.Tensor,  # [B, h, w, C]: what `compute_tower_maps` gives
     tiles: torch.Tensor | None,  # [T, h', w', C']
     grids: torch.Tensor,  # [B, 2]: (rows, columns) per image
     sizes: list | None = None,  # (height, width) per image, needed where tiles were padded
@@ -380,7 +380,7 @@ def see(
 
 # %% ../../nbs/4_model/model.ipynb #8589f3f9
 @patch
-def embed(
+def embed_prompt(
     self: FerretForConditionalGeneration,
     input_ids,  # [B, L]
     global_pixels=None,
@@ -394,7 +394,7 @@ def embed(
 ):  # [B]: which image each row is about; None: its own
     """Token embeddings with the image, region and crop placeholders filled: [B, L, D].
 
-    Who has kept what `look` gave hands it in as `tower_maps`."""
+    Who has kept what `compute_tower_maps` gave hands it in as `tower_maps`."""
     embeddings = self.get_input_embeddings()(input_ids)
     if self.crop_tokenizer is not None and (
         crop_pixels is not None or global_pixels is not None or tower_maps is not None
@@ -409,8 +409,8 @@ def embed(
         )
     if global_pixels is None and tower_maps is None:
         return embeddings
-    tokens, maps = self.see(
-        *(tower_maps or self.look(global_pixels, local_pixels)), grids, image_sizes
+    tokens, maps = self.embed_images(
+        *(tower_maps or self.compute_tower_maps(global_pixels, local_pixels)), grids, image_sizes
     )
     if image_of is not None:
         tokens, maps, image_sizes = (
@@ -474,7 +474,7 @@ def forward(
     [B] which image a row is about, where several rows share one (pixels, grids and sizes are then
     given once per image)."""
     if inputs_embeds is None:
-        inputs_embeds = self.embed(
+        inputs_embeds = self.embed_prompt(
             input_ids,
             global_pixels,
             local_pixels,

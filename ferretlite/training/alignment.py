@@ -70,7 +70,7 @@ def _collect_patches(
             found = dict(
                 zip(
                     ("global", "local"),
-                    model.look(
+                    model.compute_tower_maps(
                         inputs["global_pixels"].to(device), inputs["local_pixels"].to(device)
                     ),
                 )
@@ -124,7 +124,7 @@ def _project_cells(
     maps,
     owners,
     kinds,  # see separate_cells
-    places,  # see FerretForConditionalGeneration.place_cells
+    places,  # see FerretForConditionalGeneration.embed_positions
     dice,
 ):  # yields, for each kind, (what the projector makes of some cells [k, D], their owners [k])
     if isinstance(projector, Projector):  # each cell by itself
@@ -182,7 +182,7 @@ def align_projectors(
         loss = 0
         for name, (maps, owners, grid), parted in zip(names, seen.values(), kinds):
             projector = getattr(model, name)
-            places = model.place_cells(projector.out_cells(maps.shape[1:3]), grid)
+            places = model.embed_positions(projector.out_cells(maps.shape[1:3]), grid)
             for (told, of), k, weight in zip(
                 _project_cells(projector, maps, owners, parted, places, dice),
                 _CELLS_PER_STEP,

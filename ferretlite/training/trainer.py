@@ -199,7 +199,7 @@ def keep_maps(self: StageTrainer, inputs, ids):
     places = range(len(fresh))
     for group in [places] if fresh and inputs["global_pixels"].is_cuda else [[n] for n in places]:
         with torch.no_grad(), autocast():
-            seen, cut = self.model.look(
+            seen, cut = self.model.compute_tower_maps(
                 *(torch.cat([views[n] for n in group]) for views in (whole, tiles))
             )
         cut = (
