@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def real_files() -> Path:
-    "The folder of real public files, which the project may not ship. Tests that need it skip without."
+    "The folder of real public files, which the project may not ship."
     folder = os.environ.get("FERRETLITE_REAL_FILES")
     if not folder:
         pytest.skip("FERRETLITE_REAL_FILES does not name a folder of real public files")

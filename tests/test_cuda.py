@@ -311,7 +311,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     )
     meta, grid = (
         (lambda *shape, **k: torch.zeros(*shape, device="meta", **k)),
-        config.grid_for((384, 384)),
+        config.choose_image_grid((384, 384)),
     )
     length = config.count_visual_tokens(grid) + 20
     batch = dict(

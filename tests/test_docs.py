@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from textwrap import dedent
 
@@ -153,6 +154,29 @@ def test_broken_links_are_missing_files_and_missing_anchors(tmp_path):
         "a.html: c.html",
         "a.html: e.png",
     ]
+
+
+def test_the_install_cell_needs_the_address_of_a_repository():
+    notebook = {"cells": [code_cell("x = 1")]}
+    course.set_install(notebook, "")
+    assert [course.source(c) for c in notebook["cells"]] == ["x = 1"]
+    for _ in range(2):  # written again, not twice
+        course.set_install(notebook, "https://github.com/ann/boxes")
+        first, second = map(course.source, notebook["cells"])
+        assert first.startswith("#| hide\n") and second == "x = 1"
+    called = []
+    found = {"ferretlite": None, "json": "here"}
+    fake_util = types.SimpleNamespace(find_spec=found.get)
+    fake = {"importlib": types.SimpleNamespace(util=fake_util)}
+    run = types.SimpleNamespace(run=lambda command, check: called.append((command, check)))
+    code = "\n".join(x for x in first.split("\n") if not x.startswith("import "))
+    names = fake | {"subprocess": run, "sys": sys}
+    exec(code, names)
+    package = "ferretlite[notebooks] @ git+https://github.com/ann/boxes"
+    assert called == [([sys.executable, "-m", "pip", "install", "-q", package], True)]
+    found["ferretlite"] = "installed"
+    exec(code, names)
+    assert len(called) == 1
 
 
 def test_a_badge_needs_the_address_of_a_repository():

@@ -62,8 +62,8 @@ def test_one_large_view_becomes_few_tokens(griffon_model):
     config = model.config  # 216 x 240 pixels in patches of 24: 9 x 10 cells, half of them each way
     assert (
         config.views()["global"][3] == (9, 10)
-        and config.whole_cells() == (5, 5)
-        and config.count_visual_tokens((0, 0)) == 25 == len(config.visual_boxes((0, 0)))
+        and config.count_global_cells() == (5, 5)
+        and config.count_visual_tokens((0, 0)) == 25 == len(config.list_token_boxes((0, 0)))
     )
     batch = ask(processor, MIXED[:1])
     tokens, maps = model.embed_images(
@@ -103,7 +103,9 @@ def test_a_large_view_may_keep_the_images_shape(griffon_model):
         < 1e-6
         < batch["global_pixels"][0][:, 120:144].std()
     )  # three of five rows are filled: 144 pixels
-    assert config.visual_boxes((0, 0), sizes[0])[-1].tolist() == pytest.approx([0.8, 2 / 3, 1, 1])
+    assert config.list_token_boxes((0, 0), sizes[0])[-1].tolist() == pytest.approx(
+        [0.8, 2 / 3, 1, 1]
+    )
     tokens, maps = model.embed_images(
         *model.compute_tower_maps(batch["global_pixels"], None),
         batch["grids"],
@@ -140,7 +142,7 @@ def test_regions_may_read_the_towers_map_where_the_border_is_dropped(griffon_mod
     )
     tokens, maps = model.embed_images(whole, None, torch.zeros(3, 2, dtype=torch.long), sizes)
     cells = whole.shape[1]
-    assert cells == 10 > config.whole_cells()[0] and [len(t) for t in tokens] == [15, 25, 5]
+    assert cells == 10 > config.count_global_cells()[0] and [len(t) for t in tokens] == [15, 25, 5]
     assert [tuple(m.shape[:2]) for m in maps] == [
         (6, 10),
         (10, 10),
@@ -168,7 +170,7 @@ def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, sid
         FerretProcessor(config, griffon_model[1].tokenizer),
     )
     y, x = (np.mgrid[: size[0], : size[1]] + 0.5) / np.array(size)[:, None, None]
-    inputs = processor.image_inputs(
+    inputs = processor.prepare_images(
         [Image.fromarray((255 * np.stack([x, y, 0 * x], 2)).round().astype(np.uint8))]
     )
     _, mean, std, cells = config.views()["global"]
@@ -186,7 +188,7 @@ def test_a_padded_direct_view_is_read_where_regions_lie(griffon_model, size, sid
             torch.tensor([[0, 0]]),
             [size],
         )
-    assert kept[0].shape[:2] == config.shown_patches(size)
+    assert kept[0].shape[:2] == config.count_shown_patches(size)
     for asked in ((0.5, 0.5), (0.3, 0.6)):
         found = interpolate_features(kept[0], torch.tensor([asked]))[0, :3].tolist()
         for a, b, n in zip(asked, found, kept[0].shape[1::-1]):
@@ -502,7 +504,7 @@ def test_every_projector_fits_the_model(griffon_model, kind, n, options):
     assert (
         (batch["input_ids"] == config.image_token_id).sum(1).tolist()
         == [n] * 4
-        == [len(config.visual_boxes((0, 0)))] * 4
+        == [len(config.list_token_boxes((0, 0)))] * 4
     )
     assert logits(model, batch).isfinite().all()
 

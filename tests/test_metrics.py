@@ -446,7 +446,7 @@ def test_weights_stand_for_repeated_images():
         ]  # no ties
     weights = np.array([2.0, 0.0, 1.0, 3.0, 1.0, 0.0])
     repeated = [r for r, w in zip(results, weights) for _ in range(int(w))]
-    weighted = detection._weighted_ap(detection._match_all(results), weights, [0])
+    weighted = detection._compute_weighted_ap(detection._match_all(results), weights, [0])
     assert weighted == pytest.approx(
         compute_mean_average_precision(repeated)[1], abs=0.02
     )  # a tie among copies is one step instead of several

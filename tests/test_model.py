@@ -140,7 +140,7 @@ def test_config_survives_the_trip_through_json(random_model, tmp_path):
     again = FerretConfig.from_pretrained(tmp_path)
     assert (
         again.views() == config.views()
-        and again.usable_grids() == config.usable_grids()
+        and again.list_usable_grids() == config.list_usable_grids()
         and again.sampler == config.sampler
     )
     assert again.local_tower.model_type == "dinov2" and again.text_config.tie_word_embeddings
@@ -276,7 +276,7 @@ def test_the_towers_views_may_differ(random_model):
     """
     model, processor = changed(random_model, local_view=(48, 72))
     assert processor.config.views()["local"][3] == (2, 3) and [
-        processor.config.grid_for(s) for s in ((96, 144), (48, 144), (96, 72), (48, 72))
+        processor.config.choose_image_grid(s) for s in ((96, 144), (48, 144), (96, 72), (48, 72))
     ] == [(2, 2), (1, 2), (2, 1), (1, 1)]
     image = make_scene(3, (96, 144)).image
     batch = processor(image, "What is in <region>?", [Box(10, 12, 60, 70)])
@@ -287,7 +287,7 @@ def test_the_towers_views_may_differ(random_model):
         96,
     )
     assert (batch["input_ids"] == model.config.image_token_id).sum() == 16 + 4 * 6
-    moved, boxes = batch["local_pixels"].clone(), model.config.visual_boxes((2, 2))
+    moved, boxes = batch["local_pixels"].clone(), model.config.list_token_boxes((2, 2))
     moved[1] += 1  # the upper right tile
     with torch.no_grad():
         before, after = (
@@ -390,7 +390,7 @@ def test_other_configurations_run(random_model, change, n):
     assert (
         (batch["input_ids"] == config.image_token_id).sum()
         == n
-        == len(config.visual_boxes((2, 2) if config.resolution == "anyres" else (0, 0)))
+        == len(config.list_token_boxes((2, 2) if config.resolution == "anyres" else (0, 0)))
     )
     assert generate(model, batch).shape == (1, batch["input_ids"].shape[1] + 8)
 
@@ -418,7 +418,7 @@ def test_every_mode_learns_on_the_meta_device(random_model):
         assert (
             tokens[0].shape
             == (config.count_visual_tokens(grid), config.text_config.hidden_size)
-            == (len(config.visual_boxes(grid)), config.text_config.hidden_size)
+            == (len(config.list_token_boxes(grid)), config.text_config.hidden_size)
         )
         (tokens[0].sum() + model.sampler(maps, [[Box(1, 1, 9, 9)]], [(90, 90)])[0].sum()).backward()
         used = [
@@ -489,7 +489,7 @@ def test_switches_name_what_they_know(random_model):
 def test_a_configuration_that_cannot_be_meant_is_refused(random_model, change, says):
     with pytest.raises(ValueError, match=f"(?i){says}"):
         config = FerretConfig.from_dict({**random_model[0].config.to_dict(), **change})
-        config.grid_for((100, 100))
+        config.choose_image_grid((100, 100))
         FerretForConditionalGeneration(config)
 
 
@@ -509,7 +509,7 @@ def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
     base = random_model[0].config.to_dict()  # 16 tokens a view
 
     def largest(**change):
-        return max(r * c for r, c in FerretConfig.from_dict({**base, **change}).usable_grids())
+        return max(r * c for r, c in FerretConfig.from_dict({**base, **change}).list_usable_grids())
 
     assert [largest(max_tiles=6, max_visual_tokens=n) for n in (32, 48, 79, 80, 95, 96, 1000)] == [
         1,
@@ -522,8 +522,8 @@ def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
     ]
     one = FerretConfig.from_dict({**base, "local_tower": None, "max_visual_tokens": 16})
     assert (
-        one.usable_grids() == [(1, 1)]
-        and one.grid_for((300, 700)) == (0, 0)
+        one.list_usable_grids() == [(1, 1)]
+        and one.choose_image_grid((300, 700)) == (0, 0)
         and one.count_visual_tokens((0, 0)) == 16
     )  # the whole view alone
     with pytest.raises(
@@ -532,7 +532,7 @@ def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
         largest(max_visual_tokens=31)
     tight = FerretConfig.from_dict({**base, "max_tiles": 6, "max_visual_tokens": 60})
     for size in ((300, 700), (20, 400), (400, 20), (1, 1)):
-        assert tight.count_visual_tokens(tight.grid_for(size), size) <= 60
+        assert tight.count_visual_tokens(tight.choose_image_grid(size), size) <= 60
 
 
 def test_switches_together_are_read_where_regions_lie(random_model):
@@ -652,10 +652,10 @@ def test_separators_stand_at_the_end_of_rows_and_an_overview_may_come_last(rando
         *range(2 * w, h * (2 * w + 1), 2 * w + 1),
         *range(h * (2 * w + 1) + w, len(tokens), w + 1),
     ]
-    assert (config.visual_boxes((1, 2))[ends] == 0).all() and (
-        config.visual_boxes((1, 2))[~ends].sum(1) > 0
+    assert (config.list_token_boxes((1, 2))[ends] == 0).all() and (
+        config.list_token_boxes((1, 2))[~ends].sum(1) > 0
     ).all()
-    assert config.visual_boxes((1, 2))[0].tolist() == [
+    assert config.list_token_boxes((1, 2))[0].tolist() == [
         0,
         0,
         1 / (2 * w),
@@ -679,7 +679,7 @@ def test_padded_tiles_leave_their_border_out(random_model):
         [make_scene(7, (120, 190)), SCENES[0], make_scene(8, (13, 260))],
         config.views()["local"][3],
     )
-    batch = processor.image_inputs([s.image for s in scenes])
+    batch = processor.prepare_images([s.image for s in scenes])
     sizes, grids = batch["image_sizes"], [tuple(g) for g in batch["grids"].tolist()]
     with torch.no_grad():
         tokens, maps = model.embed_images(
@@ -689,13 +689,13 @@ def test_padded_tiles_leave_their_border_out(random_model):
         )
     kept = [tuple(m.shape[:2]) for m in maps]
     assert (
-        kept == [config.tile_cells(g, s) for g, s in zip(grids, sizes)]
+        kept == [config.count_tile_cells(g, s) for g, s in zip(grids, sizes)]
         and kept[0] == (5, 8)
         and kept[1] == (8, 8)
         and kept[2][0] == 1
     )
     for g, s, t, k in zip(grids, sizes, tokens, kept):
-        boxes = config.visual_boxes(g, s)
+        boxes = config.list_token_boxes(g, s)
         assert (
             len(t)
             == config.count_visual_tokens(g, s)
@@ -704,7 +704,7 @@ def test_padded_tiles_leave_their_border_out(random_model):
             <= config.count_visual_tokens(g)
         )
         assert boxes[-2].tolist() == pytest.approx([1 - 1 / k[1], 1 - 1 / k[0], 1, 1])
-    alone = processor.image_inputs([scenes[0].image])
+    alone = processor.prepare_images([scenes[0].image])
     with torch.no_grad():
         again = model.embed_images(
             *model.compute_tower_maps(alone["global_pixels"], alone["local_pixels"]),
@@ -731,7 +731,7 @@ def test_padded_tiles_leave_their_border_out(random_model):
 
 def test_joined_patches_stay_where_they_are(random_model):
     """What changes in one corner of a tile changes the token that covers it most, in the tile's
-    own map, and `visual_boxes` says where that is.
+    own map, and `list_token_boxes` says where that is.
     """
     config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "merge": 2})
     model, (whole, tiles) = (
@@ -746,13 +746,15 @@ def test_joined_patches_stay_where_they_are(random_model):
             for t in (tiles, changed)
         )
     moved = (before - after).abs().sum(1)
-    x1, y1, x2, y2 = config.visual_boxes((2, 2))[moved.argmax()].tolist()
+    x1, y1, x2, y2 = config.list_token_boxes((2, 2))[moved.argmax()].tolist()
     assert moved[:4].max() == 0 and (x1, y1, x2, y2) == (0.75, 0, 1, 0.25)
 
 
 def test_one_tower_and_one_tile_keep_the_global_view_alone(random_model):
     config = FerretConfig.from_dict({**random_model[0].config.to_dict(), "local_tower": None})
-    assert config.grid_for((90, 90)) == (0, 0) and random_model[0].config.grid_for((90, 90)) == (
+    assert config.choose_image_grid((90, 90)) == (0, 0) and random_model[
+        0
+    ].config.choose_image_grid((90, 90)) == (
         1,
         1,
     )
@@ -961,7 +963,10 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
         max_visual_tokens=1280,
         sampler_dim=1024,
     )
-    assert config.grid_for((480, 640)) == (2, 2) and config.count_visual_tokens((2, 2)) == 1280
+    assert (
+        config.choose_image_grid((480, 640)) == (2, 2)
+        and config.count_visual_tokens((2, 2)) == 1280
+    )
     with torch.device("meta"):
         model = FerretForConditionalGeneration(config)
     assert sum(p.numel() for n, p in model.sampler.named_parameters()) == 44_069_900
@@ -1017,12 +1022,12 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
     )
     config.resolution = way
     grid, tokens = (
-        config.grid_for((480, 640)),
+        config.choose_image_grid((480, 640)),
         dict(zip(SWITCH_VALUES["resolution"], IN_TOKENS[name]))[way],
     )
     assert grid == ((2, 2) if way == "anyres" else (0, 0)) and config.count_visual_tokens(
         grid
-    ) == tokens == len(config.visual_boxes(grid))
+    ) == tokens == len(config.list_token_boxes(grid))
     assert config.text_config.hidden_size == (
         192 if tiny else 960 if name == "small" else 5120 if "13b" in name else 4096
     )
@@ -1055,7 +1060,7 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
         *model.compute_tower_maps(seen["global_pixels"], seen["local_pixels"]), torch.tensor([grid])
     )
     assert spoken[0].shape == (tokens, config.text_config.hidden_size) and maps[0].shape[:2] == (
-        config.tile_cells(grid) if grid[0] else config.whole_cells()
+        config.count_tile_cells(grid) if grid[0] else config.count_global_cells()
     )
     out = model(
         input_ids=meta(1, length, dtype=torch.long),

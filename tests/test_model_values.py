@@ -231,24 +231,31 @@ def test_a_projector_that_joins_cells_makes_fewer_tokens(projector, options, cel
     config = config_of(
         resolution="direct", direct_view=(216, 96), projector=projector, projector_options=options
     )
-    assert tuple(config.whole_cells()) == cells
+    assert tuple(config.count_global_cells()) == cells
     assert config.count_visual_tokens((0, 0)) == cells[0] * cells[1]
 
 
 def test_a_padded_image_fills_some_cells_of_its_tiles_or_of_a_direct_view():
     padded = config_of(fit="pad", local_view=(72, 48))
     # two rows and three columns of tiles: 6 x 6 cells; 100 x 250 pixels: 6 / 250 a pixel, 2.4 rows
-    assert padded.tile_cells((2, 3), (100, 250)) == (2, 6) and padded.tile_cells((2, 3)) == (6, 6)
-    assert padded.tile_cells((2, 3), (250, 150)) == (6, 4)  # 3.6 columns
-    assert padded.tile_cells((0, 0), (100, 250)) == (0, 0)
-    assert padded.shown_cells((100, 250)) == (4, 4)  # the whole view is stretched
-    assert config_of(local_view=(72, 48)).tile_cells((2, 3), (100, 250)) == (6, 6)
+    assert padded.count_tile_cells((2, 3), (100, 250)) == (2, 6) and padded.count_tile_cells(
+        (2, 3)
+    ) == (6, 6)
+    assert padded.count_tile_cells((2, 3), (250, 150)) == (6, 4)  # 3.6 columns
+    assert padded.count_tile_cells((0, 0), (100, 250)) == (0, 0)
+    assert padded.count_shown_cells((100, 250)) == (4, 4)  # the whole view is stretched
+    assert config_of(local_view=(72, 48)).count_tile_cells((2, 3), (100, 250)) == (6, 6)
     direct = config_of(fit="pad", resolution="direct", direct_view=(216, 240), projector="conv")
-    assert direct.views()["global"][3] == (9, 10) and direct.whole_cells() == (5, 5)
-    assert direct.shown_cells((100, 250)) == (2, 5) and direct.shown_cells() == (5, 5)
+    assert direct.views()["global"][3] == (9, 10) and direct.count_global_cells() == (5, 5)
+    assert direct.count_shown_cells((100, 250)) == (2, 5) and direct.count_shown_cells() == (5, 5)
     # 9 * 2 / 5 = 3.6 patches high, 10 * 5 / 5 wide; 10 * 1 / 5 where a strip is one cell wide
-    assert direct.shown_patches((100, 250)) == (4, 10) and direct.shown_patches((900, 9)) == (9, 2)
-    assert config_of(resolution="direct", direct_view=(216, 240)).shown_cells((100, 250)) == (9, 10)
+    assert direct.count_shown_patches((100, 250)) == (4, 10) and direct.count_shown_patches(
+        (900, 9)
+    ) == (9, 2)
+    assert config_of(resolution="direct", direct_view=(216, 240)).count_shown_cells((100, 250)) == (
+        9,
+        10,
+    )
 
 
 def test_tokens_are_counted_with_a_separator_behind_each_row():
@@ -273,24 +280,27 @@ def test_the_samplers_width():
 
 def test_budgets_bind_at_their_value():
     fields = dict(global_view=(48, 96), local_view=(72, 48), max_tiles=6)  # 8 tokens, and 6 a tile
-    assert (2, 3) in config_of(**fields, max_visual_tokens=44).usable_grids()
-    assert (2, 3) not in config_of(**fields, max_visual_tokens=43).usable_grids()
-    assert (1, 6) not in config_of(**{**fields, "max_tiles": 5}).usable_grids()
-    assert config_of(**fields, max_visual_tokens=14).usable_grids() == [(1, 1)]
+    assert (2, 3) in config_of(**fields, max_visual_tokens=44).list_usable_grids()
+    assert (2, 3) not in config_of(**fields, max_visual_tokens=43).list_usable_grids()
+    assert (1, 6) not in config_of(**{**fields, "max_tiles": 5}).list_usable_grids()
+    assert config_of(**fields, max_visual_tokens=14).list_usable_grids() == [(1, 1)]
     fixed = dict(resolution="direct", direct_view=(48, 120))
-    assert config_of(**fixed, max_visual_tokens=10).grid_for((9, 9)) == (0, 0)
+    assert config_of(**fixed, max_visual_tokens=10).choose_image_grid((9, 9)) == (0, 0)
     with pytest.raises(ValueError, match="view of 10 tokens"):
-        config_of(**fixed, max_visual_tokens=9).grid_for((9, 9))
+        config_of(**fixed, max_visual_tokens=9).choose_image_grid((9, 9))
 
 
 def test_one_tile_beside_the_same_view_is_left_out():
     one = config_of(local_tower=None)
-    assert one.cut_as((1, 1)) == one.cut_as([1, 1]) == (0, 0) and one.cut_as((1, 2)) == (1, 2)
-    assert config_of().cut_as((1, 1)) == (1, 1)
+    assert one.drop_lone_tile((1, 1)) == one.drop_lone_tile([1, 1]) == (
+        0,
+        0,
+    ) and one.drop_lone_tile((1, 2)) == (1, 2)
+    assert config_of().drop_lone_tile((1, 1)) == (1, 1)
     fields = dict(local_view=(48, 96))
-    assert config_of(**fields).grid_for((96, 96)) == (2, 1) and config_of(**fields).grid_for(
-        (48, 192)
-    ) == (1, 2)
+    assert config_of(**fields).choose_image_grid((96, 96)) == (2, 1) and config_of(
+        **fields
+    ).choose_image_grid((48, 192)) == (1, 2)
 
 
 def test_visual_boxes_are_the_cells_in_raster_order():
@@ -300,18 +310,18 @@ def test_visual_boxes_are_the_cells_in_raster_order():
     tiles = [
         [c * third, r * half, (c + 1) * third, (r + 1) * half] for r in range(2) for c in range(3)
     ]
-    np.testing.assert_allclose(config.visual_boxes((2, 3)), whole + tiles, atol=1e-6)
-    np.testing.assert_allclose(config.visual_boxes((0, 0)), whole, atol=1e-6)
+    np.testing.assert_allclose(config.list_token_boxes((2, 3)), whole + tiles, atol=1e-6)
+    np.testing.assert_allclose(config.list_token_boxes((0, 0)), whole, atol=1e-6)
     last = config_of(
         global_view=(24, 48), local_view=(24, 24), overview="last", row_separators=True
     )
     nowhere = [[0, 0, 0, 0]]
     expected = tiles[:3] + nowhere + tiles[3:] + nowhere + whole + nowhere
-    np.testing.assert_allclose(last.visual_boxes((2, 3)), expected, atol=1e-6)
+    np.testing.assert_allclose(last.list_token_boxes((2, 3)), expected, atol=1e-6)
     padded = config_of(global_view=(24, 48), local_view=(24, 24), fit="pad")
     # 2 x 3 cells; an image of 30 x 90 fills one row of three
     expected = whole + [[c * third, 0, (c + 1) * third, 1] for c in range(3)]
-    np.testing.assert_allclose(padded.visual_boxes((2, 3), (30, 90)), expected, atol=1e-6)
+    np.testing.assert_allclose(padded.list_token_boxes((2, 3), (30, 90)), expected, atol=1e-6)
 
 
 # The parts

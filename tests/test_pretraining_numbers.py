@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from ferretlite.common.devices import (
     autocast,
     choose_training_device,
-    move_to_device,
     use_deterministic_sums,
 )
 from ferretlite.common.files import write_json, write_whole
@@ -379,12 +378,6 @@ def test_a_stream_begins_at_its_step():
 def test_one_process_draws_for_each_two_cores(monkeypatch, cores, workers):
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert load_batches(list(range(4)), 3, list).num_workers == workers
-
-
-def test_tensors_are_moved_in_every_nest():
-    moved = move_to_device([torch.ones(2), dict(a=(torch.ones(1), "x")), 3], "meta")
-    assert moved[0].device.type == moved[1]["a"][0].device.type == "meta"
-    assert isinstance(moved[1]["a"], tuple) and moved[1]["a"][1] == "x" and moved[2] == 3
 
 
 def test_where_training_runs(monkeypatch):

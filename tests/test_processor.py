@@ -272,7 +272,7 @@ def test_padding_is_on_the_left_and_masked(random_model):
 def test_tiles_are_the_image_cut_at_the_towers_own_normalisation(random_model):
     _, processor = random_model
     image = make_scene(3, (192, 192)).image
-    inputs = processor.image_inputs([image])
+    inputs = processor.prepare_images([image])
     pixels = torch.tensor(np.asarray(image)).permute(2, 0, 1) / 255
     for i, corner in enumerate([(0, 0), (0, 96), (96, 0), (96, 96)]):  # raster order
         mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
@@ -446,7 +446,7 @@ def test_tiles_are_llava_nexts_where_nothing_has_to_be_padded(grid):
             np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8)
         )
         expected = theirs([image], return_tensors="pt")["pixel_values"][0]
-        found = FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
+        found = FerretProcessor.prepare_images(SimpleNamespace(config=config), [image])
         assert found["grids"].tolist() == [list(grid)]
         torch.testing.assert_close(found["global_pixels"][0], expected[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(found["local_pixels"], expected[1:], atol=1e-5, rtol=0)
@@ -479,8 +479,11 @@ def test_a_padded_tile_differs_from_llava_nexts_on_purpose():
         np.random.default_rng(0).integers(0, 256, (280, 672, 3), dtype=np.uint8)
     )  # 20 cells of 24 high, as wide as two tiles
     expected = theirs([image], return_tensors="pt")["pixel_values"][0][1:]
-    found = FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
-    assert found["grids"].tolist() == [[1, 2]] and config.tile_cells((1, 2), (280, 672)) == (20, 48)
+    found = FerretProcessor.prepare_images(SimpleNamespace(config=config), [image])
+    assert found["grids"].tolist() == [[1, 2]] and config.count_tile_cells((1, 2), (280, 672)) == (
+        20,
+        48,
+    )
     torch.testing.assert_close(
         found["local_pixels"][:, :, :280], expected[:, :, 28:308], atol=1e-5, rtol=0
     )

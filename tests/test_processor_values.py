@@ -51,7 +51,7 @@ def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.for_model) == dict(chat=None)
     assert defaults(measure_quickest) == dict(n=3)
     assert defaults(bench_resolution) == dict(sides=(192, 384, 768), n=8, seed=0)
-    assert defaults(FerretProcessor.mark_written) == dict(first=0)
+    assert defaults(FerretProcessor.mark_written_boxes) == dict(first=0)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_crops_and_regions_are_written_in_the_prompt(griffon_model, random_model
     for reserved in ("<crop_fea>", "<bos>", "USER:"):
         with pytest.raises(ValueError, match=f"holds {reserved}, which is reserved"):
             griffon_model[1].write_prompt(f"a {reserved}", [], (9, 9))
-    assert random_model[1].beginning(3) == [1, 3, 3, 3]
+    assert random_model[1].encode_prefix(3) == [1, 3, 3, 3]
 
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -161,7 +161,7 @@ def test_views_are_stretched_cut_and_normalised_each_for_its_tower(random_model)
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found = processor.image_inputs(images)
+            found = processor.prepare_images(images)
             assert found["grids"].tolist() == [list(g) for g in grids]
             assert found["image_sizes"] == [(300, 100), (100, 200), (72, 96)]
             whole = np.stack([ready(i, (48, 96), CLIP_MEAN, CLIP_STD) for i in images])
@@ -181,7 +181,7 @@ def test_without_tiles_there_are_no_local_pixels(random_model):
     processor = processor_with(
         random_model, resolution="direct", direct_view=(72, 120), local_view=(72, 48)
     )
-    found = processor.image_inputs([noise(20, 30)])
+    found = processor.prepare_images([noise(20, 30)])
     assert found["local_pixels"].shape == (0, 3, 72, 48) and found["grids"].tolist() == [[0, 0]]
     expected = ready(noise(20, 30), (72, 120), CLIP_MEAN, CLIP_STD)
     np.testing.assert_allclose(found["global_pixels"][0], expected, atol=1e-5)
@@ -190,7 +190,7 @@ def test_without_tiles_there_are_no_local_pixels(random_model):
 def test_a_padded_view_holds_the_image_in_its_upper_left_cells(random_model):
     processor = processor_with(random_model, resolution="direct", direct_view=(96, 120), fit="pad")
     # 4 x 5 cells of 24 pixels; an image of 100 x 60 fills four rows and 2.4 columns, that is two
-    found = processor.image_inputs([noise(100, 60)])["global_pixels"][0]
+    found = processor.prepare_images([noise(100, 60)])["global_pixels"][0]
     black = -np.array(CLIP_MEAN) / CLIP_STD
     np.testing.assert_allclose(
         found[:, :, :48], ready(noise(100, 60), (96, 48), CLIP_MEAN, CLIP_STD), atol=1e-5
@@ -198,7 +198,7 @@ def test_a_padded_view_holds_the_image_in_its_upper_left_cells(random_model):
     np.testing.assert_allclose(
         found[:, :, 48:], np.broadcast_to(black[:, None, None], (3, 96, 72)), atol=1e-5
     )
-    tiles = processor_with(random_model, fit="pad", local_view=(72, 48)).image_inputs(
+    tiles = processor_with(random_model, fit="pad", local_view=(72, 48)).prepare_images(
         [noise(30, 70)]
     )
     # two tiles side by side have 3 x 4 cells: 4 / 70 * 30 = 1.7 rows, that is two
@@ -216,14 +216,14 @@ def test_crops_are_cut_and_normalised_for_their_encoder(griffon_model):
     processor = FerretProcessor(config, griffon_model[1].tokenizer)
     square, image = noise(48, 48), noise(90, 120, 1)
     # a box of 30 x 30 around (60, 45), a third larger: 40 pixels from (40, 25)
-    found = processor.crop_inputs([square, Crop(image, Box(45, 30, 75, 60))])["crop_pixels"]
+    found = processor.prepare_crops([square, Crop(image, Box(45, 30, 75, 60))])["crop_pixels"]
     assert found.shape == (2, 3, 48, 48)
     np.testing.assert_allclose(found[0], ready(square, (48, 48), CLIP_MEAN, CLIP_STD), atol=1e-5)
     window = image.resize((48, 48), Image.Resampling.BICUBIC, box=(40, 25, 80, 65))
     np.testing.assert_allclose(found[1], ready(window, (48, 48), CLIP_MEAN, CLIP_STD), atol=1e-5)
-    nothing = processor.crop_inputs([])["crop_pixels"]
+    nothing = processor.prepare_crops([])["crop_pixels"]
     assert nothing.shape == (0, 3, 48, 48)
-    own = griffon_model[1].crop_inputs([square])["crop_pixels"]
+    own = griffon_model[1].prepare_crops([square])["crop_pixels"]
     assert own.shape == (1, 3, 96, 96)  # the encoder's own size
 
 

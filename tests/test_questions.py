@@ -31,7 +31,7 @@ from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answ
 from ferretlite.scenes.tasks import (
     BOX_ORDERS,
     TASKS,
-    grounded_caption,
+    write_grounded_caption,
     group_queries_by_count,
     list_raster_scan,
 )
@@ -418,7 +418,7 @@ def test_a_query_matches_what_agrees_with_all_it_gives():
         Query(color="filled"),
     ]
     assert all(q.matches(one) for q in right) and not any(q.matches(one) for q in wrong)
-    assert [q.given for q in right] == [0, 1, 1, 1, 4, 1, 1]
+    assert [q.n_attributes for q in right] == [0, 1, 1, 1, 4, 1, 1]
     assert [q.phrase for q in right] == [
         "object",
         "dice",
@@ -475,14 +475,14 @@ def test_an_attribute_query_takes_the_most_contested_object_and_mostly_the_short
     found = [draw_attribute_query(scene, random.Random(i)) for i in range(200)]
     assert {i for _, i in found} == {0, 1}
     assert 0.35 < sum(i for _, i in found) / 200 < 0.65
-    lengths = Counter(q.given for q, _ in found)
+    lengths = Counter(q.n_attributes for q, _ in found)
     # unique: "red star", "filled star" (2 given) and "filled red star" (3): .3 x 1/3 of the draws
     # give three
     assert set(lengths) == {2, 3} and 0.04 < lengths[3] / 200 < 0.18
     twins = [thing("cup", k, 0, k + 1, 1, "red", "filled") for k in range(2)]
     assert draw_attribute_query(Scene(None, (9, 9), twins), random.Random(0)) is None
     single = Scene(None, (9, 9), twins[:1])
-    assert [draw_attribute_query(single, Dice(0.5, p))[0].given for p in (0.0, 0.699)] == [1, 1]
+    assert [draw_attribute_query(single, Dice(0.5, p))[0].n_attributes for p in (0.0, 0.699)] == [1, 1]
 
 
 # -- relations
@@ -708,9 +708,9 @@ def test_a_grounded_caption_names_each_with_its_box():
         thing("star", 10, 60, 20, 80, "red", "filled"),
         thing("cup", 30, 10, 90, 50, "blue", "outlined"),
     )
-    assert grounded_caption([red], (100, 200)) == "A filled red star [50, 600, 100, 800]."
+    assert write_grounded_caption([red], (100, 200)) == "A filled red star [50, 600, 100, 800]."
     both = "An outlined blue cup [150, 100, 450, 500] and a filled red star [50, 600, 100, 800]."
-    assert grounded_caption([red, cup], (100, 200)) == both
+    assert write_grounded_caption([red, cup], (100, 200)) == both
     turn = TASKS["grounded_caption"](Scene(None, (100, 200), [red, cup]), random.Random(0), 0)
     assert (turn.prompt, turn.answer) == ("Describe the image.\n" + GROUNDING_SWITCH, both)
     assert [g.name for g in turn.meta["groundings"]] == ["outlined blue cup", "filled red star"]

@@ -386,9 +386,9 @@ def test_compat_chooses_in_the_models_own_precision(dtype):
     assert torch.equal(kept, torch.stack(picked, 1)) and not torch.equal(
         kept, pick_farthest_points(exact, 16, kept[:, 0])
     )
-    seen = sampler.points_and_cells([torch.zeros(4, 4, 12, dtype=dtype)], [[Point(9, 9)]], [SIZE])[
-        0
-    ]
+    seen = sampler.draw_points_on_maps(
+        [torch.zeros(4, 4, 12, dtype=dtype)], [[Point(9, 9)]], [SIZE]
+    )[0]
     assert seen.dtype == dtype
 
 

@@ -467,7 +467,7 @@ def test_what_a_patch_shows_is_the_thing_that_lies_there(random_model):
     tiles, tile_owners, tile_grid = found["local"]
     assert tile_grid == (2, 2) and tiles.shape == (8, 4, 4, 32) and tile_owners.shape == (8, 4, 4)
     with torch.no_grad():
-        inputs = processor.image_inputs([scenes[1].image])
+        inputs = processor.prepare_images([scenes[1].image])
         whole, cut = model.compute_tower_maps(inputs["global_pixels"], inputs["local_pixels"])
     assert torch.allclose(maps[1:].float(), whole, atol=0.05, rtol=0.02)
     assert torch.allclose(tiles[4:].float(), cut, atol=0.05, rtol=0.02)

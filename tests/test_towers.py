@@ -397,7 +397,7 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
     ):
         assert getattr(model.config, key) == getattr(config, key), key
     assert model.config.views() == config.views()
-    grid = config.grid_for((480, 640))
+    grid = config.choose_image_grid((480, 640))
     assert model.config.count_visual_tokens(grid) == config.count_visual_tokens(grid)
 
 

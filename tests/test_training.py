@@ -329,8 +329,14 @@ def test_learning_rates_per_part_and_no_decay_on_norms(random_model):
 
 def test_stage_one_sees_the_whole_image_alone(random_model):
     model, processor = random_model
-    assert make_stage_processor(processor, FERRET_STAGES[0]).config.grid_for((192, 192)) == (0, 0)
-    assert processor.config.grid_for((192, 192)) == (2, 2) == model.config.grid_for((192, 192))
+    assert make_stage_processor(processor, FERRET_STAGES[0]).config.choose_image_grid(
+        (192, 192)
+    ) == (0, 0)
+    assert (
+        processor.config.choose_image_grid((192, 192))
+        == (2, 2)
+        == model.config.choose_image_grid((192, 192))
+    )
 
 
 def test_stages_and_seeds_share_no_scene():

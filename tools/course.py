@@ -1,11 +1,15 @@
 """Links, roads and times on every page, and the front page's map, made from nbs/course.toml.
 
+Once settings.ini names the repository, every notebook also begins with a hidden cell that installs
+the package where it is missing.
+
 python tools/course.py            write them into the notebooks
 python tools/course.py --times F  take the seconds of each notebook from the output of `nbdev-test
 --timing`
 """
 
 import argparse
+import configparser
 import json
 import os
 import re
@@ -15,7 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COURSE = ROOT / "nbs" / "course.toml"
-NAVIGATION = "course-navigation"  # id of the cell that this tool writes
+NAVIGATION = "course-navigation"  # ids of the cells that this tool writes
+INSTALL = "course-install"
+PLACEHOLDER = "ferretlite"  # `user` of settings.ini while the repository has no address
 BEGIN, END = "<!-- course: made by tools/course.py -->", "<!-- end of course -->"
 ROADS = {"core": "core road", "elective": "elective", "helper": "helper, to be looked up"}
 
@@ -60,6 +66,18 @@ def read_course() -> list[Lesson]:
             f"{COURSE.name} and the folders differ: {sorted(p.name for p in listed ^ present)}"
         )
     return lessons
+
+
+def read_settings(root: Path) -> dict:
+    config = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    config.read(root / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])
+
+
+def repository_address(settings: dict) -> str:
+    """Return the repository's address, or an empty string while `user` is a placeholder."""
+    user = settings.get("user", PLACEHOLDER)
+    return "" if user == PLACEHOLDER else f"https://github.com/{user}/{settings['repo']}"
 
 
 def read_notebook(path: Path) -> dict:
@@ -141,6 +159,35 @@ def set_navigation(notebook: dict, text: str) -> None:
     notebook["cells"] = cells[:at] + [cell] + cells[at:]
 
 
+def set_install(notebook: dict, address: str) -> None:
+    """Put a hidden cell on top that installs the package where it is missing, as in Colab.
+
+    Without an address of the repository there is no such cell."""
+    cells = [c for c in notebook["cells"] if c.get("id") != INSTALL]
+    notebook["cells"] = cells
+    if not address:
+        return
+    lines = [
+        "#| hide",
+        "import importlib.util",
+        "import subprocess",
+        "import sys",
+        "",
+        'if importlib.util.find_spec("ferretlite") is None:',
+        f'    package = "ferretlite[notebooks] @ git+{address}"',
+        '    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)',
+    ]
+    cell = dict(
+        cell_type="code",
+        execution_count=None,
+        id=INSTALL,
+        metadata={},
+        outputs=[],
+        source="\n".join(lines).splitlines(keepends=True),
+    )
+    notebook["cells"] = [cell, *cells]
+
+
 def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
     """Return the front page's map: a table per part, the core road in bold."""
     blocks = []
@@ -187,13 +234,16 @@ def main() -> None:
     if options.times:
         take_times(options.times)
     lessons = read_course()
+    address = repository_address(read_settings(ROOT))
     notebooks = {n.path: read_notebook(n.path) for n in lessons}
     titles = {path: title(notebook) for path, notebook in notebooks.items()}
     for i, lesson in enumerate(lessons):
         notebook = notebooks[lesson.path]
+        set_install(notebook, address)
         set_navigation(notebook, navigation(lessons, i, titles, reading_minutes(notebook)))
         write_notebook(lesson.path, notebook)
     index = read_notebook(ROOT / "index.ipynb")
+    set_install(index, address)
     set_map(index, course_map(lessons, titles, {p: module(n) for p, n in notebooks.items()}))
     write_notebook(ROOT / "index.ipynb", index)
 

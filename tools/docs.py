@@ -8,7 +8,6 @@ python tools/docs.py --out DIR    build it somewhere else
 
 import argparse
 import ast
-import configparser
 import json
 import os
 import posixpath
@@ -27,7 +26,6 @@ import course  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
 COLAB = "https://colab.research.google.com"
-PLACEHOLDER = "ferretlite"  # `user` of settings.ini while the repository has no address
 CALLOUTS = {"note", "tip", "warning", "caution", "important"}
 EXTERNAL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//|#)", re.I)
 
@@ -201,21 +199,9 @@ def exported_modules(notebook: dict) -> list[str]:
     return list(dict.fromkeys(re.findall(pattern, "\n".join(code), re.M)))
 
 
-def read_settings(root: Path) -> dict:
-    config = configparser.ConfigParser(delimiters=["="], interpolation=None)
-    config.read(root / "settings.ini", encoding="utf-8")
-    return dict(config["DEFAULT"])
-
-
-def repository_address(settings: dict) -> str:
-    """Return the repository's address, or an empty string while `user` is a placeholder."""
-    user = settings.get("user", PLACEHOLDER)
-    return "" if user == PLACEHOLDER else f"https://github.com/{user}/{settings['repo']}"
-
-
 def colab_badge(settings: dict, path: str) -> str:
     """Return a badge that opens a notebook in Colab, or an empty string without an address."""
-    if not (address := repository_address(settings)):
+    if not (address := course.repository_address(settings)):
         return ""
     name = address.removeprefix("https://github.com/")
     place = f"github/{name}/blob/{settings.get('branch', 'main')}/{path}"
@@ -339,7 +325,7 @@ def sphinx_settings(settings: dict) -> str:
     """Return conf.py."""
     theme = {"home_page_in_toc": True, "show_toc_level": 2, "show_navbar_depth": 1}
     theme |= {"use_download_button": False, "use_fullscreen_button": False, "navbar_persistent": []}
-    if address := repository_address(settings):
+    if address := course.repository_address(settings):
         theme |= {"repository_url": address, "use_repository_button": True}
         theme |= {"use_issues_button": True, "repository_branch": settings.get("branch", "main")}
     title = settings.get("title", settings["lib_name"])
@@ -387,7 +373,7 @@ def write(path: Path, text: str) -> None:
 
 def write_sources(root: Path, source: Path) -> Pages:
     """Write everything that Sphinx reads. Links that lead nowhere are listed in `missing`."""
-    settings = read_settings(root)
+    settings = course.read_settings(root)
     package = settings["lib_name"]
     lessons = course.read_course()
     notebooks = {lesson.path: course.read_notebook(lesson.path) for lesson in lessons}

@@ -37,7 +37,8 @@ class SceneStream(torch.utils.data.Dataset):
         size=None,  # side, (height, width), or None: drawn from `sizes`
         others: dict | None = None,  # split -> share of scenes of that split
     ):
-        self.n, self.seed, self.split, self.size, self.others = n, seed, split, size, others or {}
+        self.n, self.seed, self.split, self.size = n, seed, split, size
+        self.others = others or {}
         shares = list(self.others.values())
         if split in self.others or min(shares, default=0) < 0 or sum(shares) > 1:
             raise ValueError(
@@ -51,10 +52,11 @@ class SceneStream(torch.utils.data.Dataset):
     def __getitem__(self, i):
         if not 0 <= i < self.n:
             raise IndexError(f"There is no scene {i}: expected a number below {self.n}.")
-        dice = random.Random(f"size-{self.seed + i}")
-        size = self.size or dice.choice(self.sizes)
-        splits = {**self.others, self.split: 1 - sum(self.others.values())}
-        return make_scene(self.seed + i, size, dice.choices(list(splits), list(splits.values()))[0])
+        rng = random.Random(f"size-{self.seed + i}")
+        size = self.size or rng.choice(self.sizes)
+        shares = {**self.others, self.split: 1 - sum(self.others.values())}
+        split = rng.choices(list(shares), list(shares.values()))[0]
+        return make_scene(self.seed + i, size, split)
 
 # %% ../../nbs/6_data/data.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):
@@ -69,21 +71,18 @@ class Revisited(torch.utils.data.Dataset):
         at_once: int | None = None,  # scenes in a set; None: all
         rounds: int = 1,  # visits to each set; the last set is visited until the end
     ):
-        self.scenes, self.n, self.at_once, self.rounds, self.first, self.seen = (
-            scenes,
-            n,
-            at_once or len(scenes),
-            rounds,
-            0,
-            {},
-        )
+        self.scenes, self.n, self.rounds = scenes, n, rounds
+        self.at_once = at_once or len(scenes)
+        self.first = 0  # number of the first scene in the current set
+        self.seen = {}  # number -> Scene without its image
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, i):  # -> Scene, its image None from the second visit on
         which = min(i // (self.at_once * self.rounds), len(self.scenes) // self.at_once - 1)
-        first, number = which * self.at_once, which * self.at_once + i % self.at_once
+        first = which * self.at_once
+        number = first + i % self.at_once
         if first != self.first:
             self.first, self.seen = first, {}  # earlier sets are not needed any more
         if number in self.seen:
@@ -104,13 +103,9 @@ class ConversationDataset(torch.utils.data.Dataset):
         seed: int = 0,  # seed of the questions
         order: str = "left",  # of boxes in Griffon's answers, a key of BOX_ORDERS
     ):
-        self.scenes, self.tasks, self.n_turns, self.seed, self.order = (
-            scenes,
-            tasks,
-            n_turns,
-            seed,
-            check_order(order),
-        )
+        self.scenes, self.tasks = scenes, tasks
+        self.n_turns, self.seed = n_turns, seed
+        self.order = check_order(order)
 
     def __len__(self):
         return len(self.scenes)

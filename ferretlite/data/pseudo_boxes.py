@@ -27,16 +27,15 @@ def _add_placeholders(
     """Return a text with placeholders behind each part that has boxes, and the boxes.
 
     Of parts that overlap, the first and longest stays."""
-    told, boxes, end = "", [], 0
+    pieces, boxes, end = [], [], 0
     for a, b, places in sorted(found, key=lambda f: (f[0], -f[1])):
         if a < end or not places:
             continue
-        told += text[end:b] + "".join(
-            f" <bbox_location{len(boxes) + k}>" for k in range(len(places))
-        )
+        numbers = range(len(boxes), len(boxes) + len(places))
+        pieces.append(text[end:b] + "".join(f" <bbox_location{k}>" for k in numbers))
         boxes += [p.list() for p in places]
         end = b
-    return told + text[end:], boxes
+    return "".join(pieces) + text[end:], boxes
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #086002b3
 def _add_pseudo_boxes(
@@ -50,10 +49,8 @@ def _add_pseudo_boxes(
     Records without a picture or without a finding are written unchanged."""
     records, counts = [], dict(records=0, grounded=0, boxes=0)
     for i in range(min(n or len(reader), len(reader))):
-        record, image = (
-            reader.record(i),
-            open_annotated_image(reader.path(i)) if reader.picture(i) else None,
-        )
+        record = reader.record(i)
+        image = open_annotated_image(reader.path(i)) if reader.picture(i) else None
         said, held = [], []
         for prompt, answer in reader.rounds(record):
             text, boxes = _add_placeholders(answer, find(image, answer)) if image else (answer, [])
@@ -93,13 +90,16 @@ class NameFinder:
         self.detector, self.names, self.most = detector, names, most
 
     def __call__(self, image, text):
-        spoken = _find_names(text, self.names)
-        found = (
-            {g.name: g.boxes for g in self.detector(image, sorted({n for *_, n in spoken}))}
-            if spoken
-            else {}
-        )
-        return [(a, b, found[n]) for a, b, n in spoken if 0 < len(found.get(n, ())) <= self.most]
+        mentions = _find_names(text, self.names)
+        if not mentions:
+            return []
+        found = self.detector(image, sorted({name for *_, name in mentions}))
+        boxes = {g.name: g.boxes for g in found}
+        return [
+            (start, end, boxes[name])
+            for start, end, name in mentions
+            if 0 < len(boxes.get(name, ())) <= self.most
+        ]
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #ec705083
 def _suppress_overlaps(
@@ -108,41 +108,35 @@ def _suppress_overlaps(
     overlap: float,  # IoU from which the worse of two boxes is dropped
 ) -> list:  # of indices, best first
     "Return the boxes that non-maximum suppression keeps."
-    left, order, iou = (
-        [],
-        scores.argsort(descending=True).tolist(),
-        box_iou(boxes, boxes) if len(boxes) else None,
-    )
-    for i in order:
-        if all(iou[i, j] <= overlap for j in left):
-            left.append(i)
-    return left
+    if not len(boxes):
+        return []
+    kept, iou = [], box_iou(boxes, boxes)
+    for i in scores.argsort(descending=True).tolist():
+        if all(iou[i, j] <= overlap for j in kept):
+            kept.append(i)
+    return kept
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #85632b37
-def _by_name(
-    names: list,
+def _group_boxes_by_name(
+    names: list,  # names that the text asks for
     spans: list,  # where each name stands in the text: (start, end)
     offsets: list,  # where each token stands: (start, end)
     scores: torch.Tensor,  # [queries, tokens]
-    corners: torch.Tensor,  # [queries, 4]
-    threshold: float,
-    overlap: float,
+    corners: torch.Tensor,  # [queries, 4], x1 y1 x2 y2 in the image frame
+    threshold: float,  # lowest score of a box
+    overlap: float,  # IoU from which the worse of two boxes is dropped
 ) -> list:  # of Grounding with scores
     "Return the boxes of each name whose best token reaches the threshold, without doubles."
     found = []
-    for name, (a, b) in zip(names, spans):
-        tokens = [k for k, (s, e) in enumerate(offsets) if s < b and e > a and e > s]
+    for name, (start, end) in zip(names, spans):
+        tokens = [k for k, (s, e) in enumerate(offsets) if s < end and e > start and e > s]
         best = scores[:, tokens].amax(1)
-        kept = ((best >= threshold) & (corners[:, 2:] > corners[:, :2]).all(1)).nonzero()[:, 0]
+        has_area = (corners[:, 2:] > corners[:, :2]).all(1)
+        kept = ((best >= threshold) & has_area).nonzero()[:, 0]
         order = _suppress_overlaps(corners[kept], best[kept], overlap)
         if order:
-            found.append(
-                Grounding(
-                    name,
-                    [Box(*corners[kept[k]].tolist()) for k in order],
-                    [best[kept[k]].item() for k in order],
-                )
-            )
+            boxes = [Box(*corners[kept[k]].tolist()) for k in order]
+            found.append(Grounding(name, boxes, [best[kept[k]].item() for k in order]))
     return found
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #6ead7bda
@@ -163,24 +157,24 @@ class GroundingDino:
             GroundingDinoImageProcessorPil,
         )  # it needs no torchvision
 
-        self.tokenizer, self.threshold, self.overlap = (
-            AutoTokenizer.from_pretrained(folder),
-            threshold,
-            overlap,
-        )
-        self.images, self.model = (
-            GroundingDinoImageProcessorPil.from_pretrained(folder),
-            GroundingDinoForObjectDetection.from_pretrained(folder).to(device).eval(),
-        )
+        self.threshold, self.overlap = threshold, overlap
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.images = GroundingDinoImageProcessorPil.from_pretrained(folder)
+        model = GroundingDinoForObjectDetection.from_pretrained(folder)
+        self.model = model.to(device).eval()
 
     @torch.no_grad()
     def __call__(self, image, names: list) -> list:  # of Grounding with scores, image frame
-        return [g for group in self.groups(names) if group for g in self._detect(image, group)]
+        groups = self.group_names(names)
+        return [g for group in groups if group for g in self._detect(image, group)]
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #29acae8b
 @patch
-def groups(self: GroundingDino, names: list) -> list:  # of lists
-    "Names in groups whose text the model can read at once."
+def group_names(
+    self: GroundingDino,
+    names: list,  # names to look for
+) -> list:  # of lists of names
+    "Return the names in groups whose text the model can read at once."
     most, groups, used = self.model.config.max_text_len - 2, [[]], 0
     for name in names:
         n = len(self.tokenizer(name.lower(), add_special_tokens=False).input_ids) + 1
@@ -202,14 +196,14 @@ def _detect(self: GroundingDino, image, names):
     offsets = read.pop("offset_mapping")[0].tolist()
     inputs = {**read, **self.images(images=[image], return_tensors="pt")}
     out = self.model(**{k: v.to(self.model.device) for k, v in inputs.items()})
-    scores, places = (
-        out.logits[0].sigmoid().cpu(),
-        out.pred_boxes[0].cpu(),
-    )  # [queries, tokens], [queries, 4]: middle, sides, in the unit frame
-    corners = torch.cat(
-        [places[:, :2] - places[:, 2:] / 2, places[:, :2] + places[:, 2:] / 2], 1
-    ).clamp(0, 1) * torch.tensor([image.width, image.height] * 2)
-    return _by_name(names, spans, offsets, scores, corners, self.threshold, self.overlap)
+    scores = out.logits[0].sigmoid().cpu()  # [queries, tokens]
+    places = out.pred_boxes[0].cpu()  # [queries, 4]: middle and sides, in the unit frame
+    middle, half = places[:, :2], places[:, 2:] / 2
+    corners = torch.cat([middle - half, middle + half], 1).clamp(0, 1)
+    corners = corners * torch.tensor([image.width, image.height] * 2)
+    return _group_boxes_by_name(
+        names, spans, offsets, scores, corners, self.threshold, self.overlap
+    )
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #3220ffae
 class WordReader:
@@ -227,25 +221,21 @@ class WordReader:
             raise ImportError(
                 "Reading words needs rapidocr and onnxruntime: pip install 'ferretlite[ocr]'."
             ) from None
-        self.threshold, self.engine = (
-            threshold,
-            RapidOCR(
-                params={"EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads()}
-            ),
-        )
+        self.threshold = threshold
+        threads = {"EngineConfig.onnxruntime.intra_op_num_threads": torch.get_num_threads()}
+        self.engine = RapidOCR(params=threads)
         logging.getLogger("RapidOCR").setLevel(logging.ERROR)  # it reports every file it opens
 
     def __call__(self, image) -> list:  # of Grounding with one box and its score, image frame
         found = self.engine(np.asarray(image.convert("RGB"))[..., ::-1])  # it expects blue first
-        listed = zip(found.boxes, found.txts, found.scores) if found.boxes is not None else ()
-        words = [
-            (t, Box(*b.min(0), *b.max(0)).clip((image.height, image.width)), s)
-            for b, t, s in listed
-            if s >= self.threshold
-        ]
-        return [
-            Grounding(text, [box], [float(score)]) for text, box, score in words if box.area > 0
-        ]
+        if found.boxes is None:
+            return []
+        words, size = [], (image.height, image.width)
+        for corners, text, score in zip(found.boxes, found.txts, found.scores):
+            box = Box(*corners.min(0), *corners.max(0)).clip(size)
+            if score >= self.threshold and box.area > 0:
+                words.append(Grounding(text, [box], [float(score)]))
+        return words
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #52962738
 class WordFinder:
@@ -260,10 +250,10 @@ class WordFinder:
     def __call__(self, image, text):
         found = []
         for word in self.reader(image):
-            if len(word.name.strip()) < 2:
+            name = word.name.strip()
+            if len(name) < 2:
                 continue
-            for m in re.finditer(
-                rf"(?<!\w){re.escape(word.name.strip())}(?!\w)", text, re.IGNORECASE
-            ):
+            pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+            for m in re.finditer(pattern, text, re.IGNORECASE):
                 found.append((m.start(), m.end(), word.boxes))
         return found

@@ -60,7 +60,7 @@ def _check_score(score):
     return float(score)
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #ff7b5ef4
-def _greedy_matches(ious, threshold):  # ious [D, T], surest box first -> [D] 0/1
+def _match_greedily(ious, threshold):  # ious [D, T], surest box first -> [D] 0/1
     free, hits = ious >= threshold, np.zeros(len(ious))
     for row in range(len(ious)):
         if free[row].any():
@@ -70,7 +70,7 @@ def _greedy_matches(ious, threshold):  # ious [D, T], surest box first -> [D] 0/
     return hits
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #2d46a46c
-def _double_ious(a, b):  # boxes [N], [M] -> float64 [N, M]
+def _compute_double_ious(a, b):  # boxes [N], [M] -> float64 [N, M]
     a, b = (np.array([box.list() for box in boxes]) for boxes in (a, b))
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])  # [N, M, 2]
     shared = sides.clip(min=0).prod(-1)  # [N, M]
@@ -85,8 +85,8 @@ def _match_image(
     scores = np.array([score for _, score in answer])
     if not truth or not answer:
         return scores, np.zeros((len(IOU_THRESHOLDS), len(answer)))
-    ious = _double_ious([box for box, _ in answer], truth)
-    return scores, np.stack([_greedy_matches(ious, threshold) for threshold in IOU_THRESHOLDS])
+    ious = _compute_double_ious([box for box, _ in answer], truth)
+    return scores, np.stack([_match_greedily(ious, threshold) for threshold in IOU_THRESHOLDS])
 
 
 def _match_name(
@@ -111,7 +111,7 @@ def _match_all(results):
     ]
 
 
-def _weighted_ap(
+def _compute_weighted_ap(
     matches, weights, thresholds
 ):  # mean over names and thresholds; `weights` [N], one per image
     values = [
@@ -130,10 +130,10 @@ def compute_mean_average_precision(
 
     This is our own computation; the tests compare it with pycocotools."""
     matches, ones = _match_all(results), np.ones(len(results))
-    return _weighted_ap(matches, ones, range(len(IOU_THRESHOLDS))), _weighted_ap(matches, ones, [0])
+    return _compute_weighted_ap(matches, ones, range(len(IOU_THRESHOLDS))), _compute_weighted_ap(matches, ones, [0])
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #8d8e2bf9
-def _pycocotools():
+def _import_pycocotools():
     try:
         from pycocotools import coco, cocoeval
     except ImportError as error:
@@ -143,7 +143,7 @@ def _pycocotools():
     return coco.COCO, cocoeval.COCOeval
 
 
-def _coco_annotations(results, boxes_of, ids):
+def _list_coco_annotations(results, boxes_of, ids):
     rows = [
         (number, item)
         for number, r in enumerate(results, 1)
@@ -170,7 +170,7 @@ def compute_coco_average_precision(
     """Return mAP and AP50 as pycocotools computes them (extra `eval`).
 
     Names without a true box are left out, as in COCO. Raises ImportError without pycocotools."""
-    COCO, COCOeval = _pycocotools()
+    COCO, COCOeval = _import_pycocotools()
     ids = {
         name: i for i, name in enumerate(sorted({name for r in results for name, _ in r.truth}), 1)
     }
@@ -180,9 +180,9 @@ def compute_coco_average_precision(
     )
     with contextlib.redirect_stdout(io.StringIO()):
         truth, answer = COCO(), COCO()
-        truth.dataset = frame | dict(annotations=_coco_annotations(results, lambda r: r.truth, ids))
+        truth.dataset = frame | dict(annotations=_list_coco_annotations(results, lambda r: r.truth, ids))
         answer.dataset = frame | dict(
-            annotations=_coco_annotations(results, lambda r: r.answer, ids)
+            annotations=_list_coco_annotations(results, lambda r: r.answer, ids)
         )
         truth.createIndex()
         answer.createIndex()
@@ -193,7 +193,7 @@ def compute_coco_average_precision(
     return float(run.stats[0]), float(run.stats[1])
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #3aaa5dad
-def _move(box, size, new_size):  # the same place in an image of another size
+def _move_box(box, size, new_size):  # the same place in an image of another size
     scale = new_size[1] / size[1], new_size[0] / size[0]
     return Box(box.x1 * scale[0], box.y1 * scale[1], box.x2 * scale[0], box.y2 * scale[1])
 
@@ -213,7 +213,7 @@ def answer_from_next_image(
         DetectionResult(
             r.size,
             r.truth,
-            [(name, _move(box, other.size, r.size), 1.0) for name, box in other.truth],
+            [(name, _move_box(box, other.size, r.size), 1.0) for name, box in other.truth],
         )
         for r, other in zip(results, neighbours)
     ]
@@ -226,13 +226,13 @@ def answer_with_mean_boxes(
     places = defaultdict(list)
     for r in results:
         for name, box in r.truth:
-            places[name].append(_move(box, r.size, (1, 1)).list())
+            places[name].append(_move_box(box, r.size, (1, 1)).list())
     means = {name: Box(*np.mean(boxes, axis=0).tolist()) for name, boxes in places.items()}
     return [
         DetectionResult(
             r.size,
             r.truth,
-            [(name, _move(box, (1, 1), r.size), 1.0) for name, box in means.items()],
+            [(name, _move_box(box, (1, 1), r.size), 1.0) for name, box in means.items()],
         )
         for r in results
     ]
@@ -257,7 +257,7 @@ def compute_detection_metrics(
     ):
 
         def statistic(index, thresholds=thresholds):
-            return _weighted_ap(matches, np.bincount(index, minlength=n).astype(float), thresholds)
+            return _compute_weighted_ap(matches, np.bincount(index, minlength=n).astype(float), thresholds)
 
         metrics[key] = make_metric(
             values[k],

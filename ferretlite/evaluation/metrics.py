@@ -112,14 +112,14 @@ def find_best_fixed_box(
     return tries[rates.argmax()], rates.max().item()
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #b7d4aa24
-def _chance(truth, candidates):
+def _compute_chance(truth, candidates):
     return (box_iou([truth], candidates) >= IOU_RIGHT).float().mean().item()
 
 
-def _rec_rate(results):
+def _compute_rec_rate(results):
     hits = [is_right(r.truth, r.answer) for r in results]
     _, constant = find_best_fixed_box([r.truth for r in results], [r.size for r in results])
-    return make_rate_metric(hits, [_chance(r.truth, r.candidates) for r in results], constant)
+    return make_rate_metric(hits, [_compute_chance(r.truth, r.candidates) for r in results], constant)
 
 
 def compute_rec_metrics(
@@ -132,7 +132,7 @@ def compute_rec_metrics(
         f"rec.{name}": [r for r in results if find_size_class(r.truth, r.size) == name]
         for name in SIZE_CLASSES
     }
-    return {key: _rec_rate(group) for key, group in groups.items() if group}
+    return {key: _compute_rec_rate(group) for key, group in groups.items() if group}
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #e7d8cb7a
 REGION_FORMS = ("point", "box", "mask")
@@ -166,7 +166,7 @@ def _check_name(name):
         )
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #91aebf8a
-def _choice_rate(results):
+def _compute_choice_rate(results):
     hits = [find_chosen_option(r.answer, r.options, r.synonyms) == r.truth for r in results]
     constant = max(np.mean([r.options[place] == r.truth for r in results]) for place in (0, -1))
     return make_rate_metric(hits, [1 / len(r.options) for r in results], constant)
@@ -179,7 +179,7 @@ def compute_choice_metrics(
 
     The keys are `roc.point`, `roc.box` and `roc.mask`."""
     groups = {f"roc.{form}": [r for r in results if r.form == form] for form in REGION_FORMS}
-    return {key: _choice_rate(group) for key, group in groups.items() if group}
+    return {key: _compute_choice_rate(group) for key, group in groups.items() if group}
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #b8dc53db
 @dataclass
@@ -201,7 +201,7 @@ class WordResult(NameResult):
     "One question for the letters of a word in the image."
 
 
-def _name_rate(results):
+def _compute_name_rate(results):
     truths = [normalise_name(r.truth) for r in results]
     hits = [
         r.answer is not None and normalise_name(r.answer) == truth
@@ -214,12 +214,12 @@ def _name_rate(results):
 
 def compute_name_metrics(results: list) -> dict:  # of NameResult
     "`name.acc`: the share of phrases that equal the truth after normalisation."
-    return {"name.acc": _name_rate(results)} if results else {}
+    return {"name.acc": _compute_name_rate(results)} if results else {}
 
 
 def compute_word_metrics(results: list) -> dict:  # of WordResult
     "`word.acc`: the share of words read without a mistake."
-    return {"word.acc": _name_rate(results)} if results else {}
+    return {"word.acc": _compute_name_rate(results)} if results else {}
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #d23f0824
 def merge_boxes(boxes: list) -> Box:  # image frame
@@ -277,7 +277,7 @@ def match_phrases(
 PHRASE_PROTOCOLS = {"merged": "phrase.acc", "any": "phrase.any"}
 
 
-def _phrase_right(truth, answer, protocol):
+def _is_phrase_right(truth, answer, protocol):
     if not answer:
         return False
     if protocol == "merged":
@@ -299,7 +299,7 @@ def compute_phrase_metrics(
         pool = r.candidates or [box for g in r.truth for box in g.boxes]
         for grounding, answer in zip(r.truth, match_phrases(r.truth, r.answer)):
             targets = [merge_boxes(grounding.boxes)] if protocol == "merged" else grounding.boxes
-            hits.append(_phrase_right(grounding.boxes, answer, protocol))
+            hits.append(_is_phrase_right(grounding.boxes, answer, protocol))
             chance.append((box_iou(targets, pool) >= IOU_RIGHT).any(0).float().mean().item())
             boxes.append(targets)
             sizes.append(r.size)
@@ -322,7 +322,7 @@ class CountResult:
     answer: int | None  # None when no number could be read
 
 
-def _count_error(result):
+def _compute_count_error(result):
     if result.answer is None:
         return max(result.truth, 1)
     return abs(result.answer - result.truth)
@@ -336,7 +336,7 @@ def compute_count_metrics(
     if not results:
         return {}
     errors, truth = (
-        np.array([_count_error(r) for r in results], dtype=float),
+        np.array([_compute_count_error(r) for r in results], dtype=float),
         np.array([r.truth for r in results], dtype=float),
     )
     interval = compute_bootstrap_interval(

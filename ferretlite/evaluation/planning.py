@@ -83,7 +83,7 @@ def _count_shown_tokens(
     "How much of an image of this (height, width) a stage shows to each part."
     config = copy.deepcopy(config)
     config.resolution = stage.resolution or config.resolution
-    grid, views = config.grid_for(size), config.views()
+    grid, views = config.choose_image_grid(size), config.views()
 
     def cells(side):
         return (
@@ -143,7 +143,7 @@ def _count_forward_flop(
         ),
         local_tower=tower(config.local_tower, "local_tower", look["tiles"], look["tile_tokens"]),
         global_projector=_count_matrix_flop(
-            counts["global_projector"], math.prod(config.whole_cells())
+            counts["global_projector"], math.prod(config.count_global_cells())
         ),
         local_projector=_count_matrix_flop(
             counts.get("local_projector", 0), look["tiles"] * math.prod(config.views()["local"][3])

@@ -281,7 +281,7 @@ def measure_image_cost(
     model = FerretForConditionalGeneration(config).eval()
 
     def prepare():
-        return FerretProcessor.image_inputs(SimpleNamespace(config=config), [image])
+        return FerretProcessor.prepare_images(SimpleNamespace(config=config), [image])
 
     inputs = prepare()
 
@@ -350,7 +350,7 @@ def bench_resolution(
         image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
     ours = n / measure_quickest(
-        lambda: FerretProcessor.image_inputs(SimpleNamespace(config=config), photos[:n])
+        lambda: FerretProcessor.prepare_images(SimpleNamespace(config=config), photos[:n])
     )
     other = n / measure_quickest(lambda: theirs(photos[:n], return_tensors="pt"))
     return dict(

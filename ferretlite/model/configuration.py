@@ -198,7 +198,7 @@ def views(self: FerretConfig) -> dict:  # "global", "local" -> (size, mean, std,
 
 
 @patch
-def whole_cells(self: FerretConfig) -> tuple:  # (rows, columns)
+def count_global_cells(self: FerretConfig) -> tuple:  # (rows, columns)
     """How many tokens the whole view becomes, each way: its cells, or fewer behind a projector that
     joins some."""
     cells, options = self.views()["global"][3], self.projector_options or {}
@@ -211,7 +211,7 @@ def whole_cells(self: FerretConfig) -> tuple:  # (rows, columns)
 
 # %% ../../nbs/4_model/configuration.ipynb #a1e5c3f8
 @patch
-def tile_cells(
+def count_tile_cells(
     self: FerretConfig, grid: tuple, size: tuple | None = None
 ) -> tuple:  # (rows, columns)
     """How many cells of this grid's merged map show an image of this (height, width); with
@@ -224,10 +224,10 @@ def tile_cells(
 
 
 @patch
-def shown_cells(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
-    """How many of `whole_cells` show an image of this (height, width): all, but for a padded direct
+def count_shown_cells(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
+    """How many of `count_global_cells` show an image of this (height, width): all, but for a padded direct
     view."""
-    cells = self.whole_cells()
+    cells = self.count_global_cells()
     return (
         count_kept_cells(size, cells)
         if self.fit == "pad" and self.resolution == "direct" and size
@@ -236,15 +236,15 @@ def shown_cells(self: FerretConfig, size: tuple | None = None) -> tuple:  # (row
 
 
 @patch
-def shown_patches(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
-    """As `shown_cells`, in cells of the tower's own map: as many as a projector that joins cells
-    makes `shown_cells` of.
+def count_shown_patches(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
+    """As `count_shown_cells`, in cells of the tower's own map: as many as a projector that joins cells
+    makes `count_shown_cells` of.
 
     So much of the view is filled with the image."""
     return tuple(
         max(1, round(n * k / whole))
         for n, k, whole in zip(
-            self.views()["global"][3], self.shown_cells(size), self.whole_cells()
+            self.views()["global"][3], self.count_shown_cells(size), self.count_global_cells()
         )
     )
 
@@ -261,32 +261,32 @@ def count_visual_tokens(self: FerretConfig, grid: tuple, size: tuple | None = No
     """How many tokens the language model sees for an image of this (height, width) cut into this
     grid; without `size`: at most."""
     ends = int(self.row_separators)
-    return sum(h * (w + ends) for h, w in (self.shown_cells(size), self.tile_cells(grid, size)))
+    return sum(h * (w + ends) for h, w in (self.count_shown_cells(size), self.count_tile_cells(grid, size)))
 
 # %% ../../nbs/4_model/configuration.ipynb #9f2536ab
 @patch
-def usable_grids(self: FerretConfig) -> list:  # of (rows, columns)
+def list_usable_grids(self: FerretConfig) -> list:  # of (rows, columns)
     "The grids that respect `max_tiles` and `max_visual_tokens`."
 
     def cost(grid):
-        return self.count_visual_tokens(self.cut_as(grid))
+        return self.count_visual_tokens(self.drop_lone_tile(grid))
 
     return list(filter_grids(self.grids, self.max_tiles, self.max_visual_tokens, cost))
 
 
 @patch
-def cut_as(self: FerretConfig, grid: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
+def drop_lone_tile(self: FerretConfig, grid: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
     "With one tower a 1x1 grid would only repeat the whole view, and is left out."
     return (0, 0) if tuple(grid) == (1, 1) and self.local_tower is None else grid
 
 
 @patch
-def grid_for(self: FerretConfig, size: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
+def choose_image_grid(self: FerretConfig, size: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
     """How an image of this (height, width) is cut.
 
     Raises ValueError where nothing fits into `max_visual_tokens`."""
     if self.resolution == "anyres":
-        return self.cut_as(choose_grid(size, tuple(self.local_view), self.usable_grids()))
+        return self.drop_lone_tile(choose_grid(size, tuple(self.local_view), self.list_usable_grids()))
     if (
         self.max_visual_tokens is not None
         and (n := self.count_visual_tokens((0, 0))) > self.max_visual_tokens
@@ -299,12 +299,12 @@ def grid_for(self: FerretConfig, size: tuple) -> tuple:  # (rows, columns); (0, 
 
 # %% ../../nbs/4_model/configuration.ipynb #c61cf36a
 @patch
-def visual_boxes(
+def list_token_boxes(
     self: FerretConfig, grid: tuple, size: tuple | None = None
 ) -> torch.Tensor:  # [n, 4]: x1, y1, x2, y2 in the unit frame
     "Where each visual token's patch lies in the image; a row's separator lies nowhere (all 0)."
     found = []
-    for h, w in (self.shown_cells(size), self.tile_cells(grid, size)):
+    for h, w in (self.count_shown_cells(size), self.count_tile_cells(grid, size)):
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         found.append(torch.stack([x, y, x + 1, y + 1], -1) / torch.tensor([w, h] * 2).clamp(min=1))
     return build_token_sequence(

@@ -357,12 +357,12 @@ def embed_images(
         and config.resolution == "direct"
         and whole.shape[1:3] == config.views()["global"][3]
     )  # a stage of training may show a smaller view than the model's own: all of it
-    kept = [config.tile_cells(g, s) for g, s in zip(grids, sizes)]
+    kept = [config.count_tile_cells(g, s) for g, s in zip(grids, sizes)]
     shown, patches = (
         [of(s) if padded else tuple(cells) for s in sizes]
         for of, cells in (
-            (config.shown_cells, self.global_projector.out_cells(whole.shape[1:3])),
-            (config.shown_patches, whole.shape[1:3]),
+            (config.count_shown_cells, self.global_projector.out_cells(whole.shape[1:3])),
+            (config.count_shown_patches, whole.shape[1:3]),
         )
     )
     whole, tiles = self._project(whole, tiles, grids, kept, shown)

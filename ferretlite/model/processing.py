@@ -173,13 +173,13 @@ def save_pretrained(self: FerretProcessor, folder):
 
 # %% ../../nbs/4_model/processor.ipynb #b447f08d
 @patch
-def image_inputs(self: FerretProcessor, images: list) -> dict:  # of upright RGB PIL images
+def prepare_images(self: FerretProcessor, images: list) -> dict:  # of upright RGB PIL images
     "Each image as a global view and tiles, at each tower's size and normalisation."
     views = self.config.views()
 
     def cut(image):  # -> (size, grid, bytes of the whole view, of each tile)
         size, (h, w), cells = (image.height, image.width), views["local"][0], views["local"][3]
-        rows, cols = grid = self.config.grid_for(size)
+        rows, cols = grid = self.config.choose_image_grid(size)
 
         def laid(
             canvas,
@@ -193,12 +193,12 @@ def image_inputs(self: FerretProcessor, images: list) -> dict:  # of upright RGB
                 resize_to_bytes(image, shown), (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
             )
 
-        whole = laid(views["global"][0], self.config.shown_patches(size), views["global"][3])
+        whole = laid(views["global"][0], self.config.count_shown_patches(size), views["global"][3])
         if not rows:
             return size, grid, whole, []
         canvas = laid(
             (rows * h, cols * w),
-            self.config.tile_cells(grid, size),
+            self.config.count_tile_cells(grid, size),
             (rows * cells[0], cols * cells[1]),
         )
         return size, grid, whole, list(split_tiles(canvas, grid))
@@ -273,13 +273,13 @@ def write_prompt(
 
 # %% ../../nbs/4_model/processor.ipynb #e599f236
 @patch
-def beginning(self: FerretProcessor, n_visual: int) -> list:  # of token ids
+def encode_prefix(self: FerretProcessor, n_visual: int) -> list:  # of token ids
     "What every conversation starts with: the start token and one placeholder per visual token."
     return [self.tokenizer.bos_token_id] + [self.image_id] * n_visual
 
 # %% ../../nbs/4_model/processor.ipynb #708612fd
 @patch
-def crop_inputs(
+def prepare_crops(
     self: FerretProcessor, crops: list
 ) -> dict:  # of turns.Crop, path, PIL image, array or bytes
     """Crops as the pixels of the crop encoder: {} for a model without one.
@@ -320,7 +320,7 @@ def __call__(
     images,  # one, or a list: path, PIL image, array or bytes
     prompts,  # one, or a list
     regions=None,  # for each image a list of regions, or None
-    crops=None,  # for each image a list of crops, or None: see `crop_inputs`
+    crops=None,  # for each image a list of crops, or None: see `prepare_crops`
 ) -> BatchFeature:
     """Tensors for `model.generate(**batch)`: prompts padded on the left, tiles of all images and
     crops of all prompts packed."""
@@ -337,12 +337,12 @@ def __call__(
             "question."
         )
     distinct, image_of = load_distinct_images(images)
-    inputs = self.image_inputs(distinct) | self.crop_inputs([c for held in crops for c in held])
+    inputs = self.prepare_images(distinct) | self.prepare_crops([c for held in crops for c in held])
     rows = []
     for prompt, held, shown, i in zip(prompts, regions, crops, image_of):
         size, grid = inputs["image_sizes"][i], inputs["grids"][i].tolist()
         rows.append(
-            self.beginning(self.config.count_visual_tokens(grid, size))
+            self.encode_prefix(self.config.count_visual_tokens(grid, size))
             + encode_user_turn(self.tokenizer, self.write_prompt(prompt, held, size, len(shown)))
         )
     length, pad = max(map(len, rows)), self.tokenizer.pad_token_id
@@ -388,19 +388,19 @@ def encode_conversations(
                 "place: expected plain text."
             )
     fresh = [i for i, c in enumerate(conversations) if c.image is not None]
-    inputs = self.image_inputs([load_image(conversations[i].image) for i in fresh])
+    inputs = self.prepare_images([load_image(conversations[i].image) for i in fresh])
     if len(fresh) < len(conversations):
         seen = dict(zip(fresh, inputs["image_sizes"]))  # a picture knows its size best
         sizes = [seen.get(i, c.size) for i, c in enumerate(conversations)]
         inputs.update(
             image_sizes=sizes,
-            grids=torch.tensor([self.config.grid_for(size) for size in sizes]),
+            grids=torch.tensor([self.config.choose_image_grid(size) for size in sizes]),
             fresh=fresh,
         )
     rows = [
         encode_turns(
             self.tokenizer,
-            self.beginning(self.config.count_visual_tokens(grid, size)),
+            self.encode_prefix(self.config.count_visual_tokens(grid, size)),
             [
                 (self.write_prompt(t.prompt, t.regions, size, len(t.crops)), t.answer)
                 for t in c.turns
@@ -417,7 +417,7 @@ def encode_conversations(
     for row, grid, size in (
         zip(rows, inputs["grids"].tolist(), inputs["image_sizes"]) if look else ()
     ):
-        shown += self.mark_written(row, grid, size, len(shown))
+        shown += self.mark_written_boxes(row, grid, size, len(shown))
     batch = pad_rows(rows, self.tokenizer.pad_token_id, multiple)
     if look:
         batch["shows"] = torch.zeros(len(shown), batch["input_ids"].shape[1], dtype=torch.bool)
@@ -428,7 +428,7 @@ def encode_conversations(
             **batch,
             regions=regions,
             **inputs,
-            **self.crop_inputs(
+            **self.prepare_crops(
                 [
                     crop
                     for c, row in zip(conversations, rows)
@@ -441,7 +441,7 @@ def encode_conversations(
 
 # %% ../../nbs/4_model/processor.ipynb #dd7654c3
 @patch
-def mark_written(
+def mark_written_boxes(
     self: FerretProcessor,
     # of encode_turns; gets `names` and `writes`: the number of the box whose name, whose digits
     # each token writes
@@ -451,7 +451,7 @@ def mark_written(
     first: int = 0,  # the first box's number
 ) -> list:  # per box, which visual tokens have their middle in it, or hold its own middle: bool [n]
     "Note which box of the answers is being written where, and which patches show what lies in it."
-    patches, shown = self.config.visual_boxes(grid, size), []
+    patches, shown = self.config.list_token_boxes(grid, size), []
     centers = (patches[:, :2] + patches[:, 2:]) / 2
     row.update({k: [-1] * len(row["labels"]) for k in ("names", "writes")})
     for name, start, stop, text in find_written_boxes(self.tokenizer, row):

@@ -9,17 +9,18 @@ __all__ = ['load_batches', 'run_training_loop']
 import math
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from ferretlite.common.devices import (
     autocast,
     choose_training_device,
     keep_freed_memory,
-    move_to_device,
     use_deterministic_sums,
 )
 from ..common.files import write_whole
@@ -37,20 +38,18 @@ def compute_learning_rate(
 
 # %% ../../nbs/5_pretraining/loop.ipynb #568e3a02
 def load_batches(
-    dataset,  # map-style
+    dataset,  # map-style dataset
     batch_size: int,  # items a step
-    collate,  # list of items -> batch
+    collate,  # function list of items -> batch
     start: int = 0,  # first step
-    workers: int
-    | None = None,  # processes that prepare batches; 0: this one; None: one for each two cores
+    # processes that prepare batches; 0: this one; None: one for each two cores
+    workers: int | None = None,
 ):  # -> iterable of batches
     "Batches of a dataset from a given step on; the items of a batch depend on its step alone."
-    order, workers = (
-        range(start * batch_size, len(dataset)),
-        max(1, (os.cpu_count() or 1) // 2) if workers is None else workers,
-    )
+    if workers is None:
+        workers = max(1, (os.cpu_count() or 1) // 2)
     return torch.utils.data.DataLoader(
-        torch.utils.data.Subset(dataset, order),
+        torch.utils.data.Subset(dataset, range(start * batch_size, len(dataset))),
         batch_size=batch_size,
         collate_fn=collate,
         num_workers=workers,
@@ -58,7 +57,7 @@ def load_batches(
     )
 
 # %% ../../nbs/5_pretraining/loop.ipynb #a6b6fa64
-def _optimizers(model, lr, weight_decay, muon):  # -> list of (peak learning rate, optimizer)
+def _make_optimizers(model, lr, weight_decay, muon):  # -> list of (peak learning rate, optimizer)
     """AdamW for all that learns; with `muon`, Muon for the matrices inside the layers and AdamW for
     the rest."""
     params = [p for p in model.parameters() if p.requires_grad]
@@ -68,36 +67,45 @@ def _optimizers(model, lr, weight_decay, muon):  # -> list of (peak learning rat
         if muon and p.requires_grad and p.ndim == 2 and "embed" not in n
     ]
     others = [p for p in params if all(p is not m for m in matrices)]
-    optimizers = [
-        (
-            lr,
-            torch.optim.AdamW(
-                others, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
-            ),
-        )
-    ]
+    adamw = torch.optim.AdamW(
+        others, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True
+    )
+    optimizers = [(lr, adamw)]
     if matrices:
         optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
     return optimizers
 
 # %% ../../nbs/5_pretraining/loop.ipynb #ccd787be
-def _save_state(path, model, optimizers, step, steps, log):
+@dataclass
+class _RunState:
+    "How far a run is, and what its next step depends on beside the weights."
+
+    path: Path  # file that holds the state
+    optimizers: list  # (peak learning rate, optimizer)
+    steps: int | None  # of the whole run; None: not known yet
+    step: int = 0  # steps done
+    log: list = field(default_factory=list)  # (step, mean loss since the entry before)
+    losses: list = field(default_factory=list)  # of the steps since the last entry
+
+
+def _save_state(run: _RunState, model):
     saved = dict(
         model=model.state_dict(),
-        optimizers=[o.state_dict() for _, o in optimizers],
-        step=step,
-        steps=steps,
-        log=log,
+        optimizers=[o.state_dict() for _, o in run.optimizers],
+        step=run.step,
+        steps=run.steps,
+        log=run.log,
     )
-    write_whole(path, lambda p: torch.save(saved, p))
+    write_whole(run.path, lambda p: torch.save(saved, p))
 
 
-def _load_state(path, model, optimizers, device):  # -> step, steps, log
-    saved = torch.load(path, weights_only=True, map_location=device)
+def _load_state(run: _RunState, model, device):
+    saved = torch.load(run.path, weights_only=True, map_location=device)
     model.load_state_dict(saved["model"])
-    for (_, optimizer), kept in zip(optimizers, saved["optimizers"]):
+    for (_, optimizer), kept in zip(run.optimizers, saved["optimizers"]):
         optimizer.load_state_dict(kept)
-    return saved["step"], saved["steps"], [tuple(p) for p in saved["log"]]
+    run.step, run.steps = saved["step"], saved["steps"]
+    run.log = [tuple(p) for p in saved["log"]]
 
 # %% ../../nbs/5_pretraining/loop.ipynb #34f6cbf4
 def _count_steps(minutes, began, clock):  # -> int
@@ -106,76 +114,98 @@ def _count_steps(minutes, began, clock):  # -> int
     now = time.perf_counter()
     return max(16, int(16 + (minutes * 60 - (now - began)) * 8 / (now - clock)))
 
+# %% ../../nbs/5_pretraining/loop.ipynb #ead785e7
+class _Budget:
+    "The number of steps of a run: given, or counted from minutes when sixteen steps are done."
 
-def _report(step, steps, loss, seconds):  # of a step
+    def __init__(self, run: _RunState, minutes: float | None):
+        self.run, self.minutes, self.began = run, minutes, time.perf_counter()
+        self.clock = None  # when step 8 began
+
+    def is_spent(self, step: int) -> bool:  # number of the step that would come next
+        if self.run.steps is None and step == 8:
+            self.clock = time.perf_counter()  # the first steps are slow: time the next few
+        if self.run.steps is None and step == 16:
+            self.run.steps = _count_steps(self.minutes, self.began, self.clock)
+        return self.run.steps is not None and step >= self.run.steps
+
+# %% ../../nbs/5_pretraining/loop.ipynb #629da246
+def _take_step(model, loss: torch.Tensor, run: _RunState):
+    """One step of every optimiser. Raises ValueError when the loss is not finite."""
+    model.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    run.losses.append(loss.item())
+    for peak, optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = compute_learning_rate(run.step, run.steps or 10**6, peak)
+        optimizer.step()
+    if not np.isfinite(run.losses[-1]):
+        raise ValueError(
+            f"The loss became {run.losses[-1]} at step {run.step}: expected a finite number."
+        )
+    run.step += 1
+
+
+def _note_loss(run: _RunState, step: int):
+    "Add the mean of the last losses to the log."
+    run.log.append((step, float(np.mean(run.losses))))
+    run.losses = []
+
+
+def _report(run: _RunState, seconds: float):  # of a step
+    left = seconds * (run.steps - run.step) / 60
     print(
-        f"step {step}/{steps}  loss {loss:.3f}  {seconds * (steps - step) / 60:.1f} min left",
-        flush=True,
+        f"step {run.step}/{run.steps}  loss {run.log[-1][1]:.3f}  {left:.1f} min left", flush=True
     )
+
+# %% ../../nbs/5_pretraining/loop.ipynb #96d0b8f1
+def _go_through(model, loss_of, batches, run: _RunState, budget: _Budget, every: int):
+    "Take the steps of a run, from `run.step` to the end of its budget or of its batches."
+    first, device = run.step, next(model.parameters()).device
+    model.train()
+    for batch in batches(first):
+        if budget.is_spent(run.step):
+            break
+        with autocast():
+            loss = loss_of(send_to_device(batch, device, non_blocking=True))
+        _take_step(model, loss, run)
+        if run.step % every == 0 and run.steps:
+            _note_loss(run, run.step)
+            _report(run, (time.perf_counter() - budget.began) / (run.step - first))
+            _save_state(run, model)
 
 # %% ../../nbs/5_pretraining/loop.ipynb #0e2e22f5
 def run_training_loop(
-    model: nn.Module,  # what learns
+    model: nn.Module,  # module that learns; at the end it is on its old device again
     loss_of,  # function batch -> loss
     batches,  # function first step -> iterator of batches; a batch depends on its step alone
     out,  # folder; `state.pt` there lets a stopped run go on
-    steps: int | None = None,  # how many, or
+    steps: int | None = None,  # number of steps, or
     minutes: float | None = None,  # about how long: speed is measured, then the steps are fixed
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    muon: float
-    | None = None,  # peak learning rate of the matrices inside the layers, which then learn by Muon
-    resume: bool = False,
+    lr: float = 1e-3,  # peak learning rate of AdamW
+    weight_decay: float = 0.05,  # of both optimisers
+    # peak learning rate of the matrices inside the layers, which then learn by Muon; None: by AdamW
+    muon: float | None = None,
+    resume: bool = False,  # whether to go on from `state.pt`, where there is one
     every: int = 50,  # steps between reports and saves
 ) -> list:  # of (step, mean loss since the last report)
-    """The twenty lines that every training is: forward, backward, clip, step — with a schedule,
-    reports and a way to go on.
+    """Forward, backward, clip, step; with a schedule, reports and a way to go on.
 
-    On a GPU where there is one; the model ends where it came from.
-
-    Raises ValueError where neither steps nor minutes are given, and when the loss is no longer
-    finite."""
+    On a GPU where there is one. Raises ValueError where neither steps nor minutes are given, and
+    when the loss is no longer finite."""
     keep_freed_memory()
     use_deterministic_sums()
     home, device = next(model.parameters()).device, choose_training_device()
     model.to(device)
-    params, optimizers = (
-        [p for p in model.parameters() if p.requires_grad],
-        _optimizers(model, lr, weight_decay, muon),
-    )
-    state, start, log, recent, began = Path(out) / "state.pt", 0, [], [], time.perf_counter()
-    if resume and state.exists():
-        start, steps, log = _load_state(state, model, optimizers, device)
-    if steps is None and minutes is None:
+    run = _RunState(Path(out) / "state.pt", _make_optimizers(model, lr, weight_decay, muon), steps)
+    budget = _Budget(run, minutes)
+    if resume and run.path.exists():
+        _load_state(run, model, device)
+    if run.steps is None and minutes is None:
         raise ValueError("Neither steps nor minutes were given: expected one of them.")
-    model.train()
-    for step, batch in enumerate(batches(start), start):
-        if steps is None and step == 8:
-            clock = time.perf_counter()  # the first steps are slow: time the next few
-        if steps is None and step == 16:
-            steps = _count_steps(minutes, began, clock)
-        if steps is not None and step >= steps:
-            break
-        with autocast():
-            loss = loss_of(move_to_device(batch, device))
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0)
-        recent.append(loss.item())
-        for peak, optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = compute_learning_rate(step, steps or 10**6, peak)
-            optimizer.step()
-        if not np.isfinite(recent[-1]):
-            raise ValueError(
-                f"The loss became {recent[-1]} at step {step}: expected a finite number."
-            )
-        if (step + 1) % every == 0 and steps:
-            log.append((step + 1, float(np.mean(recent))))
-            recent = []
-            _report(step + 1, steps, log[-1][1], (time.perf_counter() - began) / (step + 1 - start))
-            _save_state(state, model, optimizers, step + 1, steps, log)
-    if recent and steps:
-        log.append((steps, float(np.mean(recent))))  # the steps behind the last report
+    _go_through(model, loss_of, batches, run, budget, every)
+    if run.losses and run.steps:
+        _note_loss(run, run.steps)  # the steps behind the last report
     model.to(home)
-    return log
+    return run.log

@@ -15,7 +15,7 @@ _DENIAL = re.compile(
 )
 
 
-def _plain(text):
+def _unify_letters(text):
     "Return the text with one form of each letter: no wide forms, ligatures, capitals."
     return unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
 
@@ -26,10 +26,10 @@ def normalise_name(
     """Return a name in the form in which names are compared.
 
     That is lower case, words only, one space between them and no leading article."""
-    return re.sub(r"^(?:a|an|the) (?=.)", "", " ".join(re.findall(r"\w+", _plain(text))))
+    return re.sub(r"^(?:a|an|the) (?=.)", "", " ".join(re.findall(r"\w+", _unify_letters(text))))
 
 
-def _named(name, text):
+def _find_mentions(name, text):
     "Return each span of the text that has the words of the name and does not deny them."
     words = normalise_name(name).split()
     found = re.finditer(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b", text)
@@ -44,10 +44,10 @@ def find_chosen_option(
     "Return the one option that the text names without denying it; None for none or several."
     if text is None:
         return None
-    text, spans = _plain(text), []
+    text, spans = _unify_letters(text), []
     for option in options:
         for name in [option, *(synonyms or {}).get(option, [])]:
-            spans += [(span, option) for span in _named(name, text)]
+            spans += [(span, option) for span in _find_mentions(name, text)]
 
     def inside(a, b):
         return b[0] <= a[0] and a[1] <= b[1] and a != b
@@ -78,7 +78,7 @@ def read_count(
     if listed and ";" not in text:
         return int(listed[-1])
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,234
-    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b", _plain(text))
+    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b", _unify_letters(text))
     if not found:
         return None
     return _NUMBER_WORDS[found[-1]] if found[-1] in _NUMBER_WORDS else int(found[-1])

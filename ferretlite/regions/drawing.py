@@ -42,7 +42,7 @@ def _paint_dashes(pen, corners, dash=6):
             pen.line([*a, *b], fill="white" if k % 2 else "black", width=3)
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #4d7b2402
-def _tint(canvas, mask):
+def _tint_mask(canvas, mask):
     "Return the canvas with yellow over the pixels of a mask."
     inside = Image.fromarray(mask.astype(np.uint8) * 255).resize(
         canvas.size, Image.Resampling.NEAREST
@@ -67,7 +67,7 @@ def draw_answer(
     )
     for region in regions:
         if isinstance(region, Mask):
-            canvas = _tint(canvas, region.to_mask(image.height, image.width))
+            canvas = _tint_mask(canvas, region.to_mask(image.height, image.width))
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(12, min(canvas.size) // 45))
     for region in regions:
         _paint_region(pen, region, scale)

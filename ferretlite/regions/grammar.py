@@ -14,7 +14,7 @@ from ferretlite.regions.geometry import (
     Box,
     Point,
     Region,
-    _check_size,
+    check_size,
     check_region,
     decode_box,
     encode_region,
@@ -111,7 +111,7 @@ def _trim(
     return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #67205c28
-def _ferret_name(
+def _find_ferret_name(
     text: str,  # the whole text
     start: int,  # end of the bracket before; 0 for none
     stop: int,  # where the box's bracket opens
@@ -131,7 +131,7 @@ def _ferret_name(
     return _trim(text, begin, stop)
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #15f368fa
-def _griffon_name(
+def _find_griffon_name(
     text: str,  # the whole text
     start: int,  # end of the bracket before; 0 for none
     stop: int,  # where the box's bracket opens
@@ -170,8 +170,8 @@ def find_groundings(
     """Return every box in the text with its name, and a list of what was dropped.
 
     Bad text never raises: boxes that cannot be read are dropped and listed."""
-    _check_style(style), _check_size(size)
-    find_name = _ferret_name if style == "ferret" else _griffon_name
+    _check_style(style), check_size(size)
+    find_name = _find_ferret_name if style == "ferret" else _find_griffon_name
     spans, warnings, previous, name = [], [], 0, (0, 0)
     for match in _BRACKET.finditer(text):
         found = find_name(text, previous, match.start())
@@ -187,7 +187,7 @@ def find_groundings(
     return spans, warnings
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #01e83495
-def _merge(
+def _merge_neighbours(
     pairs: list[tuple[str, Box]],  # name and box, in order
 ) -> list[Grounding]:  # neighbours of one name share a grounding
     "Gather boxes under their names"
@@ -200,7 +200,7 @@ def _merge(
     return groundings
 
 
-def _write(
+def _write_groundings(
     groundings: list[Grounding],  # image frame
     size: tuple[int, int],  # (height, width)
     style: str,  # "ferret" or "griffon"
@@ -230,8 +230,8 @@ def format_groundings(
             raise ValueError(
                 f"found the name {g.name!r}, expected one without brackets and line breaks"
             )
-    groundings = _merge([(g.name, box) for g in groundings for box in g.boxes])
-    text = _write(groundings, size, style)
+    groundings = _merge_neighbours([(g.name, box) for g in groundings for box in g.boxes])
+    text = _write_groundings(groundings, size, style)
     names = [g.name for g in groundings for _ in g.boxes]
     for name, span in zip(names, find_groundings(text, size, style)[0], strict=True):
         if span.name != name:
@@ -249,7 +249,7 @@ def parse_groundings(
 ) -> list[Grounding]:  # image frame
     "The groundings in `text`; see `find_groundings` for what was dropped"
     spans, warnings = find_groundings(text, size, style)
-    groundings = _merge([(span.name, span.box) for span in spans])
+    groundings = _merge_neighbours([(span.name, span.box) for span in spans])
     if strict:
         if warnings:
             raise ValueError(warnings[0])

@@ -41,7 +41,7 @@ class Query:
         return [i for i, o in enumerate(objects) if self.matches(o)]
 
     @property
-    def given(self) -> int:
+    def n_attributes(self) -> int:
         "Number of attributes that the query gives."
         return sum(v is not None for v in (self.name, self.color, self.fill, self.text))
 
@@ -91,9 +91,9 @@ def draw_attribute_query(
         unique = [q for q in list_descriptions(scene.objects[i]) if q.select(scene.objects) == [i]]
         if not unique:
             continue
-        short = min(q.given for q in unique)
+        short = min(q.n_attributes for q in unique)
         return rng.choice(
-            [q for q in unique if q.given == short] if rng.random() < 0.7 else unique
+            [q for q in unique if q.n_attributes == short] if rng.random() < 0.7 else unique
         ), i
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #f2a74de4
@@ -144,19 +144,19 @@ class Relation:
             return []
         found, short = [i for i in self.query.select(objects) if i != at[0]], min(size)
         if self.relation in _DIRECTIONS:
-            return _beyond(self.relation, objects, found, objects[at[0]].box, short)
+            return _select_beyond(self.relation, objects, found, objects[at[0]].box, short)
         if self.relation == "largest":
-            return _best(
+            return _select_leader(
                 found,
                 [math.log(max(objects[i].box.area, 1e-6)) for i in found],
                 math.log(LARGER_RATIO),
             )
         centre = objects[at[0]].box.center()
         away = [-math.dist(*((p.x, p.y) for p in (centre, objects[i].box.center()))) for i in found]
-        return _best(found, away, NEARER_MARGIN * short)
+        return _select_leader(found, away, NEARER_MARGIN * short)
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #11219c88
-def _best(found, scores, margin):
+def _select_leader(found, scores, margin):
     "Return the one index whose score leads by the margin, as a list; an empty list otherwise."
     order = sorted(zip(scores, found), reverse=True)
     if len(order) == 1 or (order and order[0][0] - order[1][0] >= margin):
@@ -164,7 +164,7 @@ def _best(found, scores, margin):
     return []
 
 
-def _beyond(relation, objects, found, anchor, short):
+def _select_beyond(relation, objects, found, anchor, short):
     """Return the indices of the objects whose centre lies past the anchor's edge in a direction.
 
     The list is empty when one object's centre lies between the anchor's centre and its edge."""

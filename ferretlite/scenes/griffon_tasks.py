@@ -17,7 +17,7 @@ from ferretlite.scenes.descriptions import (
     draw_relation_query,
     list_descriptions,
 )
-from .tasks import BOX_ORDERS, _absent, ask_phrase
+from .tasks import BOX_ORDERS, draw_absent_query, ask_phrase
 from .turns import Crop, Turn, write_prompt
 from ferretlite.scenes.world import (
     KINDS,
@@ -103,7 +103,7 @@ def ask_find(
         return None
     chance = rng.random()
     if chance < 0.25:
-        query = _absent(scene, rng)
+        query = draw_absent_query(scene, rng)
     elif chance < 0.6:
         query = rng.choice(list_descriptions(rng.choice(scene.objects)))
     else:
@@ -212,7 +212,7 @@ def ask_search(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #1350797c
 @lru_cache(1)
-def _picture_again(*scene):
+def _redraw_picture(*scene):
     return make_scene(*scene).image
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #53e4040b
@@ -231,7 +231,7 @@ def ask_like(
         crop = Crop(None)  # a scene that is told, not seen
     elif source == "same":  # one that comes again without its picture is drawn again
         crop = Crop(
-            _picture_again(scene.seed, scene.size, scene.split)
+            _redraw_picture(scene.seed, scene.size, scene.split)
             if scene.image is None
             else scene.image,
             rng.choice(found).box,

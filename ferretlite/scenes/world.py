@@ -215,7 +215,7 @@ def _shape_outline(base, side, stretch, tilt):
     return Outline(points * (side / (points.max(0) - points.min(0)).max()), base.codes)
 
 
-def _outlines(rng, split, size):
+def _draw_outlines(rng, split, size):
     "The scene's contents as (kind, colour, fill, text, outline in pixels), largest first."
     short, found = min(size), []
     styles, counting = _draw_contents(rng, split)
@@ -236,7 +236,7 @@ def _outlines(rng, split, size):
     return [f[1:] for f in sorted(found, key=lambda f: -f[0])]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #f0814a4e
-def _covered(new, drawn):
+def _measure_cover(new, drawn):
     """Return for each new box [n, 4] the largest share that it takes of a box drawn already.
 
     The share is of three times the new box where that is smaller."""
@@ -252,7 +252,7 @@ def _covered(new, drawn):
     return (inside / np.minimum(area(drawn), 3 * area(new)[:, None])).max(1)
 
 
-def _place(rng, drawn, outline, size, room, tries=30):
+def _find_free_spot(rng, drawn, outline, size, room, tries=30):
     """Return a centre (x, y) where the outline fits the image, or None where no try finds one.
 
     It covers at most the share `room` of each object that lies there already."""
@@ -262,12 +262,12 @@ def _place(rng, drawn, outline, size, room, tries=30):
         return None
     spots = rng.uniform(-low, [w, h] - high, (tries, 2))
     boxes = np.concatenate([spots + low, spots + high], 1)  # [tries, 4]
-    free = np.flatnonzero(_covered(boxes, drawn) <= room)
+    free = np.flatnonzero(_measure_cover(boxes, drawn) <= room)
     if len(free):
         return *spots[free[0]], boxes[free[0]]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #e85539a9
-def _background(rng, h, w):
+def _draw_background(rng, h, w):
     """Return a light background [h, w, 3] in 0–255 with a little noise.
 
     It is flat, a gradient, stripes or blotches."""
@@ -342,7 +342,7 @@ class Scene:
     partial: tuple = ()  # names of which not every object is listed
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2c42af17
-def _visible(layers, owner):
+def _keep_visible_objects(layers, owner):
     """Return (number, object) with the tight box of what later objects leave visible.
 
     Objects that are mostly hidden are dropped."""
@@ -370,12 +370,12 @@ def draw_scene(
     The owners hold the number of the object that each pixel shows, -1 for the background."""
     h, w = size
     rng = np.random.default_rng([SPLITS.index(split), seed])
-    canvas, room = _background(rng, h, w), 0.45 if rng.random() < 0.3 else 0.02
+    canvas, room = _draw_background(rng, h, w), 0.45 if rng.random() < 0.3 else 0.02
     if split == "crowd":
         room = 0.1
     owner, boxes, layers = np.full(size, -1, np.int16), [], []
-    for kind, color, fill, text, outline in _outlines(rng, split, size):
-        spot = _place(rng, boxes, outline, size, room)
+    for kind, color, fill, text, outline in _draw_outlines(rng, split, size):
+        spot = _find_free_spot(rng, boxes, outline, size, room)
         if spot is None:
             continue
         x, y, box = spot
@@ -389,7 +389,7 @@ def draw_scene(
         layers.append((SceneObject(kind, None, None, color, fill, text), int(shape.sum()), window))
     return (
         Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8)),
-        _visible(layers, owner),
+        _keep_visible_objects(layers, owner),
         owner,
     )
 
@@ -462,7 +462,7 @@ def make_example(
         raise ValueError(f"Unknown fill {fill!r}: expected one of {', '.join(FILLS)}.")
     # 8 is the number of the split `practice` too; its scenes are pictures of another size
     rng = np.random.default_rng([8, list(glyphs).index(kind), seed])
-    canvas, (_, drawn, filled) = _background(rng, side, side), _draw_style(rng, kind)
+    canvas, (_, drawn, filled) = _draw_background(rng, side, side), _draw_style(rng, kind)
     outline = _shape_outline(
         make_glyph_outline(glyphs[kind]),
         side * rng.uniform(0.7, 0.95),

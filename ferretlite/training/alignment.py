@@ -30,12 +30,12 @@ class PatchScenes(torch.utils.data.Dataset):
     def __len__(self):
         return self.n
 
-    def __getitem__(self, i):  # -> (boxes [k, 4], names, inputs of FerretProcessor.image_inputs)
+    def __getitem__(self, i):  # -> (boxes [k, 4], names, inputs of FerretProcessor.prepare_images)
         scene = make_scene(self.seed + i, 384, "crowd" if i % 3 else "train")
         return (
             np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2),
             [o.phrase for o in scene.objects],
-            self.processor.image_inputs([scene.image]),
+            self.processor.prepare_images([scene.image]),
         )
 
 # %% ../../nbs/7_training/alignment.ipynb #43d4de13

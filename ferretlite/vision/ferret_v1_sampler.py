@@ -71,7 +71,7 @@ class FerretSampler(SpatialAwareSampler):
 
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #bd0a1dfe
 @patch
-def points_and_cells(
+def draw_points_on_maps(
     self: FerretSampler, maps, regions, sizes, generator=None
 ):  # -> [M, n, 2], MapFeatures
     self._check(maps, regions, sizes)

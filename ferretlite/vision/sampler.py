@@ -342,7 +342,7 @@ def draw_points(
 
 # %% ../../nbs/3_vision/sampler.ipynb #da1cc978
 @patch
-def points_and_cells(
+def draw_points_on_maps(
     self: RegionSampler, maps, regions, sizes, generator=None
 ):  # -> [M, n, 2], MapFeatures
     self._check(maps, regions, sizes)
@@ -522,7 +522,7 @@ def forward(
     | None = None,  # drives the random points of train(); unused in eval()
 ) -> list:  # per image [number of its regions, out_dim]
     "One vector per region; all regions of all images go through together."
-    points, features = self.points_and_cells(maps, regions, sizes, generator)
+    points, features = self.draw_points_on_maps(maps, regions, sizes, generator)
     if len(features.cells) > points.shape[0] * points.shape[1]:
         features = features.lookup()  # fewer points than cells
     for i in range(len(self.n_centers)):
@@ -549,7 +549,7 @@ class MeanSampler(RegionSampler):
 
     def forward(self, maps, regions, sizes, generator=None):  # as SpatialAwareSampler.forward
         "One vector per region, per image a tensor [n, out_dim]."
-        _, on_map = self.points_and_cells(maps, regions, sizes, generator)
+        _, on_map = self.draw_points_on_maps(maps, regions, sizes, generator)
         vectors = self.dim_projector(on_map.lookup().mean(1).to(self.dim_projector.weight.dtype))
         return list(vectors.split([len(of_image) for of_image in regions]))
 

@@ -1,4 +1,4 @@
-"""Every test of this folder has the marker `loud`: a wrong input is noticed, and said in one sentence."""
+"""Every test of this folder has the marker `loud`: a wrong input is noticed."""
 
 from pathlib import Path
 
