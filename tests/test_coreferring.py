@@ -71,7 +71,7 @@ def test_a_crop_shows_its_window_scaled_to_the_side():
 
 def test_a_crop_takes_its_room_from_the_caller_and_has_192_pixels_unless_told():
     # without room: the window 100-160 x 50-110
-    crop = np.array(cut_crop(ramp(200, 240), Box(100, 60, 160, 100), room=0)).astype(int)
+    crop = np.array(cut_crop(ramp(200, 240), Box(100, 60, 160, 100), margin=0)).astype(int)
     assert crop.shape == (192, 192, 3)
     assert abs(crop[96, 0, 0] - 100) <= 1 and abs(crop[96, -1, 0] - 159) <= 1
     assert abs(crop[0, 96, 1] - 50) <= 1 and abs(crop[-1, 96, 1] - 109) <= 1
@@ -134,7 +134,7 @@ def test_a_crop_becomes_its_normed_class_token_and_goes_through_linear_relu_line
         last = last / (last.square().mean(-1, keepdim=True) + 1e-5).sqrt()
         norm = module.tower.post_layernorm
         token = last * norm.weight + norm.bias
-    torch.testing.assert_close(module.look(pixels), token, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(module.encode_crops(pixels), token, atol=1e-4, rtol=1e-4)
     own = module.projector.state_dict()
     assert own["0.weight"].shape == (5, 32) and own["2.weight"].shape == (6, 5)
     hidden = (token @ own["0.weight"].T + own["0.bias"]).clamp(min=0)
@@ -162,13 +162,13 @@ def test_the_projectors_width_and_the_papers_linear_one():
 def test_crops_are_looked_at_in_order_some_at_once():
     module, pixels, sizes = tokenizer_of(), torch.randn(5, 3, 32, 32), []
     hook = module.tower.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    together, parts = module.look(pixels), module.look(pixels, 2)
+    together, parts = module.encode_crops(pixels), module.encode_crops(pixels, 2)
     hook.remove()
     assert sizes == [5, 2, 2, 1]
     torch.testing.assert_close(parts, together, atol=1e-5, rtol=1e-5)
     sizes.clear()
     module.tower.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    module.look(torch.zeros(65, 3, 32, 32))
+    module.encode_crops(torch.zeros(65, 3, 32, 32))
     assert sizes == [64, 1]
 
 
@@ -182,4 +182,4 @@ def test_the_encoder_stays_frozen_and_in_evaluation_while_the_projector_learns()
     fresh = VisualTokenizer(CONFIG, 6)
     assert not any(p.requires_grad for p in fresh.tower.parameters())
     assert all(p.requires_grad for p in fresh.projector.parameters())
-    assert not fresh.look(torch.zeros(1, 3, 32, 32)).requires_grad
+    assert not fresh.encode_crops(torch.zeros(1, 3, 32, 32)).requires_grad

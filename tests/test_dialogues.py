@@ -615,12 +615,12 @@ def test_a_detectors_boxes_belong_to_the_names_whose_tokens_are_sure():
 def test_names_are_asked_for_in_groups_that_fit():
     # each name takes its words and a full stop; two tokens are the ends
     detect = detector([[0.1]], [[0.5] * 4], room=9)
-    assert detect.groups(["hot dog", "cat", "dog", "cow"]) == [
+    assert detect.group_names(["hot dog", "cat", "dog", "cow"]) == [
         ["hot dog", "cat", "dog"],
         ["cow"],
     ]  # 3 + 2 + 2 = 7
-    assert detect.groups(["a b c d e f g h i", "cat"]) == [["a b c d e f g h i"], ["cat"]]
-    assert detect.groups([]) == [[]] and detect("image", []) == []
+    assert detect.group_names(["a b c d e f g h i", "cat"]) == [["a b c d e f g h i"], ["cat"]]
+    assert detect.group_names([]) == [[]] and detect("image", []) == []
 
 
 def test_defaults_of_the_detectors():

@@ -260,7 +260,7 @@ def test_the_teacher_begins_as_the_student_and_does_not_learn():
 def test_the_teacher_moves_a_share_of_the_way():
     model = toy(momentum=0.75)
     before = [p.clone() for p in model.teacher.parameters()]
-    model.follow()
+    model.update_teacher()
     for old, now, new in zip(before, model.teacher.parameters(), model.student.parameters()):
         torch.testing.assert_close(now, 0.75 * old + 0.25 * new)
 
@@ -272,12 +272,12 @@ def test_pixels_are_normalised_as_dinov2_expects():
     for side in (model.student, model.teacher):
         with torch.no_grad():
             expected = side["tower"](ready).last_hidden_state
-            torch.testing.assert_close(model.look(side, pixels), expected)
-            torch.testing.assert_close(model.speak(side, pixels), side["whole"](expected[:, 0]))
+            torch.testing.assert_close(model.compute_tokens(side, pixels), expected)
+            torch.testing.assert_close(model.score_words(side, pixels), side["whole"](expected[:, 0]))
     hidden = torch.zeros(2, 36, dtype=torch.bool)
     hidden[1, 3] = True
     with torch.no_grad():
-        seen, holes = model.look(model.student, pixels), model.look(model.student, pixels, hidden)
+        seen, holes = model.compute_tokens(model.student, pixels), model.compute_tokens(model.student, pixels, hidden)
     assert torch.equal(seen[0], holes[0]) and not torch.allclose(seen[1], holes[1])
 
 
@@ -288,12 +288,12 @@ def expected_loss(model, batch, cold=0.05, warm=0.1, rounds=3):
     """
     large, small, hidden = batch
     n = len(large)
-    seen = [model.look(model.teacher, large[:, c]) for c in range(2)]
+    seen = [model.compute_tokens(model.teacher, large[:, c]) for c in range(2)]
     # the teacher evens out over all its large views together
     told = balance_shares(model.teacher["whole"](torch.cat([s[:, 0] for s in seen])), cold, rounds)
-    holed = [model.look(model.student, large[:, c], hidden[:, c]) for c in range(2)]
+    holed = [model.compute_tokens(model.student, large[:, c], hidden[:, c]) for c in range(2)]
     cuts = [h[:, 0] for h in holed] + [
-        model.look(model.student, small[:, c])[:, 0] for c in range(small.shape[1])
+        model.compute_tokens(model.student, small[:, c])[:, 0] for c in range(small.shape[1])
     ]
     losses = []
     for t in range(2):

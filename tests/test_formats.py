@@ -722,7 +722,7 @@ def test_grounding_dino_from_a_folder_in_hub_format(tmp_path):
         tmp_path
     )
     detect = GroundingDino(tmp_path, threshold=0.0, overlap=1.0)
-    assert detect.groups(["hot dog", "cat", "dog", "cat", "dog", "cat"]) == [
+    assert detect.group_names(["hot dog", "cat", "dog", "cat", "dog", "cat"]) == [
         ["hot dog", "cat", "dog", "cat"],
         ["dog", "cat"],
     ]  # 12 tokens at once, two of them the ends

@@ -578,7 +578,7 @@ def test_sizes_of_an_epoch_are_rounded_up():
 
 def test_each_epoch_shows_each_part_by_its_weight_in_an_order_of_its_own():
     mixed = mixture((0.5, Reader(4)), (2.0, Reader(3)), seed=3)
-    drawn = [[mixed.draw(8 * e + i) for i in range(8)] for e in range(4)]
+    drawn = [[mixed.locate_sample(8 * e + i) for i in range(8)] for e in range(4)]
     for epoch in drawn:
         assert Counter(p for p, *_ in epoch) == {0: 2, 1: 6}
         assert sorted(r for p, r, _ in epoch if p == 1) == [0, 0, 1, 1, 2, 2]
@@ -587,13 +587,13 @@ def test_each_epoch_shows_each_part_by_its_weight_in_an_order_of_its_own():
     assert len({tuple(p for p, *_ in epoch) for epoch in drawn}) > 1
     assert [key for _, _, key in drawn[2]] == [f"3-2-{k}" for k in range(8)]
     assert drawn[0] != [
-        mixture((0.5, Reader(4)), (2.0, Reader(3)), seed=4).draw(i) for i in range(8)
+        mixture((0.5, Reader(4)), (2.0, Reader(3)), seed=4).locate_sample(i) for i in range(8)
     ]
 
 
 def test_the_order_of_an_epoch_is_what_it_always_was():
     mixed = mixture((0.5, Reader(9)), (2.0, Reader(4)), (1.0, Reader(6)), seed=3)
-    assert [mixed.draw(i)[:2] for i in (*range(6), 20, 21, 45)] == [
+    assert [mixed.locate_sample(i)[:2] for i in (*range(6), 20, 21, 45)] == [
         (2, 1),
         (1, 2),
         (2, 0),
@@ -634,10 +634,10 @@ def test_silent_records_are_replaced_from_their_part_and_counted():
     )  # one place: still all four may be asked
     tried = [i for i, *_ in reader.asked]
     assert mixed.counts == {("p0", "no question"): sum(i != 3 for i in tried)}
-    i = next(i for i in range(4) if mixed.draw(i)[1] != 3)
+    i = next(i for i in range(4) if mixed.locate_sample(i)[1] != 3)
     reader.asked.clear()
     talk = mixed[i]
-    key, wanted = mixed.draw(i)[2], [mixed.draw(i)[1]]
+    key, wanted = mixed.locate_sample(i)[2], [mixed.locate_sample(i)[1]]
     while wanted[-1] != 3:
         wanted.append(random.Random(f"{key}-{len(wanted)}").randrange(4))
     assert [k for k, *_ in reader.asked] == wanted
@@ -667,9 +667,9 @@ def test_conversations_are_fitted_where_a_processor_is_given(tiny):
             return talk
 
     mixed = mixture((1.0, Long(2)), processor=tiny, most=40)
-    talk, happened, used = mixed.told(0, 1, random.Random(0))
+    talk, happened, used = mixed.read_fitted(0, 1, random.Random(0))
     assert len(talk.turns) == 1 and happened == {("p0", "too long"): 1} and 0 < used <= 40
-    whole, happened, used = mixture((1.0, Long(2))).told(0, 1, random.Random(0))
+    whole, happened, used = mixture((1.0, Long(2))).read_fitted(0, 1, random.Random(0))
     assert len(whole.turns) == 2 and happened == {} and used == 0
     mixed[0]
     assert mixed.counts == {("p0", "too long"): 1}

@@ -99,7 +99,9 @@ def test_a_sample_depends_on_seed_and_index_alone(tree, tiny):
 def test_weights_are_visits_an_epoch(tree):
     mixture = make_mixture(tree / "mixture.json", 3)
     epoch, n = mixture.ends[-1], [len(r) for _, r in mixture.parts]
-    drawn = [Counter(mixture.draw(e * epoch + i)[:2] for i in range(epoch)) for e in range(2)]
+    drawn = [
+        Counter(mixture.locate_sample(e * epoch + i)[:2] for i in range(epoch)) for e in range(2)
+    ]
     for e in drawn:
         assert [sum(v for (p, _), v in e.items() if p == k) for k in range(len(n))] == mixture.sizes
     twice = {r: v for (p, r), v in drawn[0].items() if p == 0}  # weight 2
@@ -111,8 +113,8 @@ def test_weights_are_visits_an_epoch(tree):
         v for (p, _), v in half.items() if p == 1
     ) == [1] * 8 + [2]
     assert {v for (p, _), v in drawn[0].items() if p == 1} == {1}
-    assert [mixture.draw(i)[0] for i in range(epoch)] != [
-        mixture.draw(epoch + i)[0] for i in range(epoch)
+    assert [mixture.locate_sample(i)[0] for i in range(epoch)] != [
+        mixture.locate_sample(epoch + i)[0] for i in range(epoch)
     ]
 
 

@@ -402,7 +402,7 @@ def test_each_tower_answers_for_its_own_views(towers):
         )
     )
     with torch.no_grad():
-        found = towers.answers(batch)
+        found = towers.compute_losses(batch)
         assert set(found) == {"global", "local", "crop"}
         for side in ("global", "local"):
             middle, spread = (torch.tensor(v)[:, None, None] for v in mean[side])
@@ -418,8 +418,8 @@ def test_each_tower_answers_for_its_own_views(towers):
         for n in truth:
             share = (towers["crop_head"][n](token).argmax(1) == truth[n]).float().mean().item()
             assert found["crop"][1][n] == pytest.approx(share)
-        assert set(towers.answers(batch, ("local",))) == {"local"}
-        assert set(towers.answers({"global": batch["global"]}, ("global",))) == {"global"}
+        assert set(towers.compute_losses(batch, ("local",))) == {"local"}
+        assert set(towers.compute_losses({"global": batch["global"]}, ("global",))) == {"global"}
 
 
 def test_scores_are_asked_of_scenes_that_training_does_not_show(monkeypatch, towers):

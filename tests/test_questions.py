@@ -482,7 +482,10 @@ def test_an_attribute_query_takes_the_most_contested_object_and_mostly_the_short
     twins = [thing("cup", k, 0, k + 1, 1, "red", "filled") for k in range(2)]
     assert draw_attribute_query(Scene(None, (9, 9), twins), random.Random(0)) is None
     single = Scene(None, (9, 9), twins[:1])
-    assert [draw_attribute_query(single, Dice(0.5, p))[0].n_attributes for p in (0.0, 0.699)] == [1, 1]
+    assert [draw_attribute_query(single, Dice(0.5, p))[0].n_attributes for p in (0.0, 0.699)] == [
+        1,
+        1,
+    ]
 
 
 # -- relations

@@ -194,7 +194,7 @@ def test_folded_stage_equals_the_published_algorithm(pool):
     for p in sampler.parameters():
         torch.nn.init.normal_(p, std=0.3)
     points, features = torch.rand(3, 48, 2), torch.randn(3, 48, 12)
-    centers, found = sampler.stage(0, points, features)
+    centers, found = sampler.run_stage(0, points, features)
     kept = pick_farthest_points(points, 16)
     z = torch.cat([features, points], -1)
     a = gather_points(z, kept)[:, :, None]
@@ -375,7 +375,7 @@ def test_compat_chooses_in_the_models_own_precision(dtype):
     torch.manual_seed(0)
     exact = list_ferret_pixels(Box(250, 100, 349, 199), SIZE)[torch.randint(10_000, (2, 48))]
     points = exact.to(dtype)
-    kept, near = sampler.choose(0, points)
+    kept, near = sampler.choose_neighbors(0, points)
     current, least, picked, rows = kept[:, 0], torch.full((2, 48), 1e10), [], torch.arange(2)
     for _ in range(16):
         picked.append(current)

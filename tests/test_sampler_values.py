@@ -215,7 +215,7 @@ def test_a_projection_reads_features_and_then_x_and_y():
     # on a map: points 3 and 1 read the cells 3 and 1 alone
     index = torch.arange(4)[None, :, None].expand(1, 4, 4)
     on_map = MapFeatures(features[0], index, torch.tensor([1.0, 0, 0, 0]).expand(1, 4, 4))
-    assert torch.equal(on_map.lookup(), features)
+    assert torch.equal(on_map.interpolate(), features)
     assert torch.allclose(project_points(on_map, POINTS[:1], weight, at), found)
     assert torch.allclose(project_points(on_map, POINTS[:1], weight)[0, [3, 1]], found[0])
 

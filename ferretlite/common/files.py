@@ -7,8 +7,11 @@ __all__ = ['WEIGHTS', 'write_whole', 'write_json']
 
 # %% ../../nbs/1_start/files.ipynb #b7d06cf5
 import json
+import uuid
 from importlib.resources import files
 from pathlib import Path
+
+from .errors import InputError
 
 # %% ../../nbs/1_start/files.ipynb #568e3a60
 def write_whole(
@@ -17,12 +20,15 @@ def write_whole(
 ) -> None:
     """Write a file completely or not at all.
 
-    `save` writes under a temporary name (`path` with `.part`), which is then renamed. Missing
-    folders are made. When `save` raises, the file under `path` stays
-    as it was, and no other file is left behind."""
+    `save` writes under a temporary name that no other process has (`path`, eight random digits,
+    `.part`). That file is then renamed. Missing folders are made. When `save` raises, the file under
+    `path` stays as it was, and no other file is left behind.
+    Raises InputError where `path` names a folder, a device or a pipe."""
     path = Path(path)
+    if path.name == "" or path.exists() and not path.is_file():
+        raise InputError(f"{str(path)!r} is no file: expected a file name that can be written.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         save(part)
         part.replace(path)

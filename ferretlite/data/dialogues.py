@@ -71,47 +71,60 @@ def _strip_turn_marks(
     ).strip()
 
 # %% ../../nbs/6_data/dialogues.ipynb #15469ca2
-def _in_pairs(
-    said: list,
-):  # of (who, what) -> list of (question, answer), or None where they do not alternate
+_HUMANS, _MACHINES = ("human", "user"), ("gpt", "assistant")
+
+
+def _pair_turns(
+    said: list,  # of (who, text)
+) -> list | None:  # of (question, answer)
     "Return questions with their answers; None where human and machine do not alternate."
-    if said and said[0][0] in ("gpt", "assistant"):
+    if said and said[0][0] in _MACHINES:
         said = said[1:]
-    human, machine = said[::2], said[1::2]
-    right = (
-        len(human) == len(machine) > 0
-        and all(h in ("human", "user") for h, _ in human)
-        and all(m in ("gpt", "assistant") for m, _ in machine)
-    )
-    if not right or not all(isinstance(v, str) and v.strip() for _, v in said):
+    if not said or len(said) % 2:
         return None
-    return [(h, m) for (_, h), (_, m) in zip(human, machine)]
+    for (asks, _), (answers, _) in zip(said[::2], said[1::2]):
+        if asks not in _HUMANS or answers not in _MACHINES:
+            return None
+    texts = [text for _, text in said]
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        return None
+    return [*zip(texts[::2], texts[1::2])]
 
 # %% ../../nbs/6_data/dialogues.ipynb #7a8ef720
 class Dialogues(AnnotationReader):
     "A reader of conversations: returns them with the words of the file."
 
+    keys = ("id", "image", "conversations")
+
     def __init__(
-        self, folder, annotations: str, images: str = "images", **options
-    ):  # see AnnotationReader
+        self,
+        folder,  # folder of annotations and pictures
+        annotations: str,  # annotation file in `folder`
+        images: str = "images",  # folder of the pictures in `folder`
+        **options,  # see AnnotationReader
+    ):
         self.annotations = annotations
         super().__init__(folder, images, **options)
 
-    def sources(self):
+    def sources(self) -> list:
+        "Return the annotation file."
         return [self.folder / self.annotations]
 
-    def rows(self):
+    def rows(self) -> tuple:  # (head, iterator of rows)
+        "Return an empty head, and a row for each conversation of the file."
         return {}, (
             (record, record.get("image") or "", read_coco_id(record.get("image") or ""))
             for record in self._records()
         )
 
-    keys = ("id", "image", "conversations")
-
     def __getitem__(self, i):
         return self.converse(i, random.Random(f"0-{i}"))
 
-    def size(self, record):
+    def read_size(
+        self,
+        record: dict,  # record of the file
+    ):  # -> (height, width) or None
+        "Return the annotated size of a record's image; None where the record names none."
         return None
 
 # %% ../../nbs/6_data/dialogues.ipynb #84ab156d
@@ -129,9 +142,12 @@ def _records(self: Dialogues):
 
 
 @patch
-def rounds(self: Dialogues, record) -> list:  # of (what the human says, what is answered)
+def list_rounds(
+    self: Dialogues,
+    record: dict,  # record of the file
+) -> list:  # of (question, answer)
     "Return the turns in pairs; ValueError where they do not alternate."
-    pairs = _in_pairs([(t.get("from"), t.get("value")) for t in record["conversations"]])
+    pairs = _pair_turns([(t.get("from"), t.get("value")) for t in record["conversations"]])
     if pairs is None:
         raise ValueError(
             f"{self.annotations}: record {record.get('id')} does not alternate between human "
@@ -143,39 +159,42 @@ def rounds(self: Dialogues, record) -> list:  # of (what the human says, what is
 @patch
 def converse(
     self: Dialogues,
-    i: int,
-    rng,
-    tasks=None,
-    n_turns: int | None = None,
-    wording=None,
-    style: str = "ferret",
-):
+    i: int,  # number of the record
+    rng,  # random generator of the regions' forms
+    tasks=None,  # unused: the file asks
+    n_turns: int | None = None,  # unused: a dialogue is kept whole
+    wording=None,  # unused: the words are the file's
+    style: str = "ferret",  # written form of the boxes
+):  # -> Conversation
     "Return the i-th conversation; `rng` draws the form of its regions."
     record, name = self.record(i), self.picture(i)
-    image = open_annotated_image(self.path(i), self.size(record)) if name else _BLANK_IMAGE
+    image = _BLANK_IMAGE
+    if name:
+        image = open_annotated_image(self.path(i), self.read_size(record))
     size, turns = (image.height, image.width), []
     try:
-        rounds = self.rounds(record)
+        rounds = self.list_rounds(record)
     except ValueError as error:
         self.skip("turns", error)
         rounds = []
-    for k, (prompt, answer) in enumerate(rounds):
+    for k, texts in enumerate(rounds):
+        prompt, answer = map(_strip_turn_marks, texts)
         try:
-            turn = self.turn(
-                record, k, _strip_turn_marks(prompt), _strip_turn_marks(answer), size, rng, style
-            )
+            turn = self.make_turn(record, k, prompt, answer, size, rng, style)
         except ValueError as error:
-            self.skip(
-                "turn",
-                ValueError(f"{self.annotations}: record {record.get('id')}, turn {k}: {error}."),
-            )
+            where = f"{self.annotations}: record {record.get('id')}, turn {k}"
+            self.skip("turn", ValueError(f"{where}: {error}."))
             break
         if turn:
             turns.append(turn)
     return Conversation(image, size, turns, str(record.get("id", i)), linked=len(turns) > 1)
 
 # %% ../../nbs/6_data/dialogues.ipynb #5831a765
-def _thing(box, masks: list, size) -> SceneObject:
+def _make_object(
+    box,  # x1, y1, x2, y2 in pixels
+    masks: list,  # run-length code of its mask, or nothing
+    size,  # (height, width) of the image
+) -> SceneObject:
     "Return a box, perhaps with its mask, as an object; ValueError where it is no box."
     try:
         x1, y1, x2, y2 = map(float, box)
@@ -207,49 +226,91 @@ class GritDialogues(Dialogues):
         self.switch = switch
         super().__init__(folder, annotations, images, **options)
 
-    def size(self, record):
-        return (
-            (record["image_h"], record["image_w"])
-            if record.get("image_h") and record.get("image_w")
-            else None
-        )
+    def read_size(
+        self,
+        record: dict,  # record of the file
+    ):  # -> (height, width) or None
+        "Return the annotated size of a record's image; None where the record names none."
+        if record.get("image_h") and record.get("image_w"):
+            return record["image_h"], record["image_w"]
+        return None
 
-    def converse(self, i, rng, *args, **kwargs):
-        self.grounded = (
-            None if self.switch is None else rng.random() < self.switch
-        )  # one decision for the whole conversation
+    def converse(
+        self,
+        i,  # number of the record
+        rng,  # random generator of the switch and of the regions' forms
+        *args,  # see Dialogues.converse
+        **kwargs,  # see Dialogues.converse
+    ):  # -> Conversation
+        "Return the i-th conversation; the switch is drawn once for all its turns."
+        self.grounded = None if self.switch is None else rng.random() < self.switch
         return super().converse(i, rng, *args, **kwargs)
 
 # %% ../../nbs/6_data/dialogues.ipynb #7ab19e34
-@patch
-def turn(self: GritDialogues, record, k, prompt, answer, size, rng, style):  # -> Turn
-    held = record.get("box_x1y1x2y2") or []
-    boxes, masks = (
-        list(of) + [[]] * (2 * k + 2 - len(of)) for of in (held, record.get("masks") or [])
-    )
-    things = [_thing(b, (masks[2 * k] or [])[n : n + 1], size) for n, b in enumerate(boxes[2 * k])]
-    form, regions = (
-        rng.choice(REGION_FORMS if any(t.mask for t in things) else REGION_FORMS[:2]),
-        [],
-    )
+def _fill_up(
+    lists,  # one list of boxes or masks a turn, or None
+    n: int,  # number of turns
+) -> list:  # of n lists or more
+    "Return the lists, with empty ones for the turns that a record leaves out at its end."
+    lists = list(lists or [])
+    return lists + [[]] * (n - len(lists))
 
-    def region(thing):
-        regions.append(draw_region(thing, size, rng, form))
+
+@patch
+def make_turn(
+    self: GritDialogues,
+    record: dict,  # record of the file
+    k: int,  # number of the round
+    prompt: str,  # question of the file
+    answer: str,  # answer of the file
+    size: tuple,  # (height, width) of the image
+    rng,  # random generator of the region's form
+    style: str,  # written form of the boxes
+) -> Turn:
+    "Return a turn: boxes of the question become regions, boxes of the answer become text."
+    boxes = _fill_up(record.get("box_x1y1x2y2"), 2 * k + 2)
+    masks = _fill_up(record.get("masks"), 2 * k + 2)[2 * k] or []
+    objects = [_make_object(b, masks[n : n + 1], size) for n, b in enumerate(boxes[2 * k])]
+    forms = REGION_FORMS if any(o.mask for o in objects) else REGION_FORMS[:2]
+    form, regions = rng.choice(forms), []
+
+    def add_region(place):
+        regions.append(draw_region(place, size, rng, form))
         return "<region>"
 
-    prompt = fill_placeholders(prompt, things, region)
+    prompt = fill_placeholders(prompt, objects, add_region)
     if self.grounded is False:
         answer = _PLACEHOLDER_PATTERN.sub("", answer).strip()
     elif self.grounded and _PLACEHOLDER_PATTERN.search(answer):
         prompt += "\n" + GROUNDING_SWITCH
-    answer = fill_placeholders(
-        answer,
-        [_thing(b, [], size).box for b in boxes[2 * k + 1]],
-        lambda box: format_region(box, size, style),
-    )
+    places = [_make_object(b, [], size).box for b in boxes[2 * k + 1]]
+    answer = fill_placeholders(answer, places, lambda box: format_region(box, size, style))
     return Turn("talk", prompt, answer, regions)
 
 # %% ../../nbs/6_data/dialogues.ipynb #eacf918a
+def _write_grit_turns(
+    scene,  # Scene
+    rng,  # random generator of the questions
+) -> tuple:  # (conversations, boxes of each, masks of each)
+    "Return questions about a scene as the lists of a GRIT record."
+    said, boxes, masks = [], [], []
+    turns = make_conversation(scene, dict(name=1.0, rec=1.0), rng, 3, 0).turns
+    for k, turn in enumerate(turns):
+        target = scene.objects[turn.meta["object"]]
+        box, mask, pointed = target.box.list(), target.mask.rle, bool(turn.regions)
+        prompt = turn.prompt.replace("<region>", "<bbox_location0>")
+        answer = turn.answer
+        if not pointed:
+            answer = answer.split(" [")[0] + " <bbox_location0>"
+        said += [
+            {"from": "human", "value": "<image>\n" * (k == 0) + prompt},
+            {"from": "gpt", "value": answer},
+        ]
+        boxes += [[box], []] if pointed else [[], [box]]
+        masks += [[mask], []] if pointed else [[], []]
+    return said, boxes, masks
+
+
 def export_grit(
     scenes,  # iterable of Scene
     folder,  # folder to write into
@@ -260,22 +321,7 @@ def export_grit(
     for scene in scenes:
         name = f"{scene.id}.jpg"
         save_scene_image(scene, folder / "images" / name)
-        turns = make_conversation(
-            scene, dict(name=1.0, rec=1.0), random.Random(f"{seed}-{scene.id}"), 3, 0
-        ).turns
-        said, boxes, masks = [], [], []
-        for k, t in enumerate(turns):
-            o, pointed = scene.objects[t.meta["object"]], bool(t.regions)
-            prompt, answer = (
-                t.prompt.replace("<region>", "<bbox_location0>"),
-                t.answer if pointed else t.answer.split(" [")[0] + " <bbox_location0>",
-            )
-            said += [
-                {"from": "human", "value": "<image>\n" * (k == 0) + prompt},
-                {"from": "gpt", "value": answer},
-            ]
-            boxes += [[o.box.list()], []] if pointed else [[], [o.box.list()]]
-            masks += [[o.mask.rle], []] if pointed else [[], []]
+        said, boxes, masks = _write_grit_turns(scene, random.Random(f"{seed}-{scene.id}"))
         records.append(
             dict(
                 id=scene.id,
@@ -331,8 +377,15 @@ class LlavaDialogues(Dialogues):
 
 # %% ../../nbs/6_data/dialogues.ipynb #f699b540
 @patch
-def turn(  # noqa: F811
-    self: LlavaDialogues, record, k, prompt, answer, size, rng, style
+def make_turn(
+    self: LlavaDialogues,
+    record: dict,  # record of the file
+    k: int,  # number of the round
+    prompt: str,  # question of the file
+    answer: str,  # answer of the file
+    size: tuple,  # (height, width) of the image
+    rng,  # random generator; unused
+    style: str,  # written form of the boxes
 ):  # -> Turn or None
     "Return a turn with its boxes in our form; None where their frame is unknown."
     if not _FRACTION_BOX_PATTERN.search(prompt + answer):
@@ -341,19 +394,18 @@ def turn(  # noqa: F811
         self.left_out["boxes of an unknown frame"] += 1
         return None
 
-    def box(m):
-        f = list(map(float, m.groups()))
-        return (
-            _convert_from_square(f, size)
-            if self.boxes == "square"
-            else check_region(Box(*(v * s for v, s in zip(f, (size[1], size[0]) * 2))), size)
-        )
+    def read_box(m):
+        fractions = list(map(float, m.groups()))
+        if self.boxes == "square":
+            return _convert_from_square(fractions, size)
+        h, w = size
+        return check_region(Box(*(f * side for f, side in zip(fractions, (w, h, w, h)))), size)
 
-    regions = [box(m) for m in _FRACTION_BOX_PATTERN.finditer(prompt)]
+    regions = [read_box(m) for m in _FRACTION_BOX_PATTERN.finditer(prompt)]
     return Turn(
         "talk",
         _FRACTION_BOX_PATTERN.sub("<region>", prompt),
-        _FRACTION_BOX_PATTERN.sub(lambda m: format_region(box(m), size, style), answer),
+        _FRACTION_BOX_PATTERN.sub(lambda m: format_region(read_box(m), size, style), answer),
         regions,
     )
 

@@ -116,7 +116,7 @@ def _check_part(
         record = shuffle_index(k, len(reader), f"{mixture.seed}-check")
         rng = random.Random(f"{mixture.seed}-check-{k}")
         try:
-            conversation, counts, used = mixture.told(p, record, rng)
+            conversation, counts, used = mixture.read_fitted(p, record, rng)
         except FileNotFoundError as error:
             _note(found, "missing", str(error))
             continue
@@ -134,7 +134,7 @@ def _check_part(
     return found
 
 # %% ../../nbs/6_data/inspection.ipynb #5d6a0132
-def _hindrances(
+def _list_obstacles(
     row: dict,  # what check_part found, with gone and looked_for
     first,
 ) -> list:  # of sentences
@@ -201,7 +201,7 @@ def check_mixture(
             for p, (part, reader) in enumerate(opened):
                 gone, of, first = _find_missing_files(reader)
                 rows.append(_check_part(mixture, p, n) | dict(gone=gone, looked_for=of))
-                troubles += [f"{part.name}: {s}" for s in _hindrances(rows[-1], first)]
+                troubles += [f"{part.name}: {s}" for s in _list_obstacles(rows[-1], first)]
         problems += [f"Stage {stage}, {trouble}" for trouble in troubles]
         found["stages"][stage] = dict(parts=rows, overlaps=_count_shared_pictures(opened))
     return found | dict(problems=problems)
@@ -246,7 +246,7 @@ def format_check(
     return "\n".join(lines + [f"PROBLEM {p}" for p in found["problems"]])
 
 # %% ../../nbs/6_data/inspection.ipynb #6d2a3e44
-def _soft(shape):
+def _make_tint(shape):
     "A mask as a half-transparent layer."
     return Image.fromarray((shape * 90).astype("uint8"))
 
@@ -264,7 +264,7 @@ def _draw_turn(
     for r in turn.regions:
         if isinstance(r, Mask):
             shape = r.to_mask(image.height, image.width)
-            image.paste((230, 30, 200), (0, 0), _soft(shape))
+            image.paste((230, 30, 200), (0, 0), _make_tint(shape))
             pen = ImageDraw.Draw(image)
         b = r.box()
         if isinstance(r, Point):
@@ -356,12 +356,12 @@ _COLUMNS = (
 )
 
 
-def _say(text) -> str:
+def _escape_html(text) -> str:
     "Return a text with its HTML signs made harmless."
     return html.escape(str(text))
 
 # %% ../../nbs/6_data/inspection.ipynb #971c0847
-def _table(held: dict, limit: int) -> str:
+def _format_stage_table(held: dict, limit: int) -> str:
     "A stage's parts as a table, one row a part."
     total = sum(r["an_epoch"] for r in held["parts"]) or 1
     head = "".join(f"<th>{t}</th>" for t in _COLUMNS)
@@ -385,22 +385,22 @@ def _table(held: dict, limit: int) -> str:
             *counts,
         )
         rows += (
-            f"<tr><td>{_say(r['name'])}</td><td>{r['format']}</td>"
+            f"<tr><td>{_escape_html(r['name'])}</td><td>{r['format']}</td>"
             + "".join(f"<td>{v}</td>" for v in numbers)
             + f"<td>{_format_histogram(r['tokens'], limit)}</td></tr>"
         )
     return f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>"
 
 # %% ../../nbs/6_data/inspection.ipynb #d280c4d9
-def _card(c, style: str) -> str:  # of a Conversation
+def _format_card(c, style: str) -> str:  # of a Conversation
     "The first turn of a conversation, drawn and written."
     turn = c.turns[0]
     more = f" · one of {len(c.turns)} turns" if len(c.turns) > 1 else ""
     return (
-        f'<article class=card><img alt="{_say(c.id)} with what is asked and answered" '
+        f'<article class=card><img alt="{_escape_html(c.id)} with what is asked and answered" '
         f'src="{encode_image_url(_draw_turn(c, turn, style))}">'
-        f"<p class=ask>{_say(turn.prompt)}</p><p>{_say(turn.answer)}</p>"
-        f"<p class=small>{_say(c.id)} · {_say(turn.task)}{more}</p></article>"
+        f"<p class=ask>{_escape_html(turn.prompt)}</p><p>{_escape_html(turn.answer)}</p>"
+        f"<p class=small>{_escape_html(c.id)} · {_escape_html(turn.task)}{more}</p></article>"
     )
 
 # %% ../../nbs/6_data/inspection.ipynb #65f5547d
@@ -408,23 +408,26 @@ def _format_check_page(
     found: dict,  # result of check_mixture
 ) -> str:
     "Return what `check_mixture` found as one HTML page without outside files."
-    out = [f'<p class="bad">{_say(p)}</p>' for p in found["problems"]] or [
+    out = [f'<p class="bad">{_escape_html(p)}</p>' for p in found["problems"]] or [
         '<p class="good">Nothing stands in the way.</p>'
     ]
     for stage, held in found["stages"].items():
         shared = "; ".join(
-            f"{_say(a)} and {_say(b)} share {c} pictures" for a, b, c in held["overlaps"]
+            f"{_escape_html(a)} and {_escape_html(b)} share {c} pictures"
+            for a, b, c in held["overlaps"]
         )
-        cards = "".join(_card(c, found["style"]) for r in held["parts"] for c in r["examples"])
+        cards = "".join(
+            _format_card(c, found["style"]) for r in held["parts"] for c in r["examples"]
+        )
         out.append(
-            f"<h2>Stage {_say(stage)}</h2>{_table(held, found['max_tokens'])}"
+            f"<h2>Stage {_escape_html(stage)}</h2>{_format_stage_table(held, found['max_tokens'])}"
             f"<p class=small>{shared}</p><div class=grid>{cards}</div>"
         )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_say(found['name'])}: data check</title><style>{_CHECK_PAGE_STYLE}</style></head>"
-        f"<body><main><h1>{_say(found['name'])}</h1><p class=lead>{_say(found['style'])} form · "
+        f"<title>{_escape_html(found['name'])}: data check</title><style>{_CHECK_PAGE_STYLE}</style></head>"
+        f"<body><main><h1>{_escape_html(found['name'])}</h1><p class=lead>{_escape_html(found['style'])} form · "
         f"at most {found['max_tokens']} tokens of text a picture · "
         f"{found['held_out']} pictures held out. Magenta is what is asked about; "
         "green is what the answer writes, read back from its text.</p>"

@@ -28,8 +28,8 @@ from ..model.tokens import encode_user_turn
 from ..regions.grammar import find_groundings
 
 # %% ../../nbs/6_data/mixtures.ipynb #56149f25
-def _scrambled(x: int, key: int) -> int:  # 32 bits
-    "A number that looks like chance (the mixing steps of MurmurHash3)."
+def _scramble(x: int, key: int) -> int:  # 32 bits
+    "Return a number that looks like chance (the mixing steps of MurmurHash3)."
     x = (x * 0xCC9E2D51 ^ key) & 0xFFFFFFFF
     x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
     x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
@@ -42,30 +42,27 @@ def shuffle_index(
     key: str,  # another key, another order
 ) -> int:  # 0 … n - 1, each for one i
     "Return the place of i in a permutation of n numbers that is computed, not stored."
-    half = max(1, ((n - 1).bit_length() + 1) // 2)
-    keys = random.Random(key).getrandbits(192).to_bytes(24, "little")
+    half = max(1, ((n - 1).bit_length() + 1) // 2)  # bits of each half
+    mask = (1 << half) - 1
+    random_bytes = random.Random(key).getrandbits(192).to_bytes(24, "little")
+    keys = [int.from_bytes(random_bytes[4 * r : 4 * r + 4], "little") for r in range(6)]
     while True:
-        high, low = i >> half, i & (1 << half) - 1
-        for r in range(6):
-            high, low = (
-                low,
-                high
-                ^ _scrambled(low, int.from_bytes(keys[4 * r : 4 * r + 4], "little"))
-                & (1 << half) - 1,
-            )
+        high, low = i >> half, i & mask
+        for round_key in keys:
+            high, low = low, high ^ _scramble(low, round_key) & mask
         i = high << half | low
         if i < n:
             return i
 
 # %% ../../nbs/6_data/mixtures.ipynb #8f04272a
-_LIST_TASKS = (
+_LIST_TASKS = (  # answers that are lists of boxes
     "dense_detection",
     "phrase",
     "find",
     "find_set",
     "find_phrases",
     "search",
-)  # answers that are lists of boxes
+)
 
 
 def _shorten_list(
@@ -80,21 +77,40 @@ def _shorten_list(
         return None
     ends = [s.end for s in find_groundings(turn.answer, size, style)[0]]
     fits = [e for e in ends if length(turn.answer[:e]) <= room]
-    return (
-        replace(
-            turn,
-            answer=turn.answer[: fits[-1]],
-            meta={**turn.meta, "shortened": len(ends) - len(fits)},
-        )
-        if fits
-        else None
-    )
+    if not fits:
+        return None
+    meta = {**turn.meta, "shortened": len(ends) - len(fits)}
+    return replace(turn, answer=turn.answer[: fits[-1]], meta=meta)
 
 # %% ../../nbs/6_data/mixtures.ipynb #e00dd188
 def _count_prompt_tokens(turn, size, processor) -> int:
     "Return the number of tokens that the question of a turn takes."
     prompt = processor.write_prompt(turn.prompt, turn.regions, size, len(turn.crops))
     return len(encode_user_turn(processor.tokenizer, prompt))
+
+
+def _fit_turn(
+    turn,  # Turn
+    size,  # (height, width) of the image
+    processor,  # processor of the model
+    room: int,  # tokens that are left
+) -> tuple:  # (Turn or None, tokens it takes, what happened or "")
+    "Return a turn as it fits into the room, perhaps shortened; None where it does not fit."
+    tokenizer = processor.tokenizer
+
+    def length(answer):
+        return len(tokenizer(" " + answer, add_special_tokens=False).input_ids) + 1  # with its end
+
+    if any(w in turn.prompt or w in turn.answer for w in tokenizer.all_special_tokens):
+        return None, 0, "reserved words"
+    asked = _count_prompt_tokens(turn, size, processor)
+    needed = asked + length(turn.answer)
+    if needed <= room:
+        return turn, needed, ""
+    shorter = _shorten_list(turn, room - asked, length, size, processor.config.style)
+    if shorter is None:
+        return None, 0, "too long"
+    return shorter, asked + length(shorter.answer), "shortened"
 
 # %% ../../nbs/6_data/mixtures.ipynb #a7d23eaf
 def _fit_turns(
@@ -105,41 +121,24 @@ def _fit_turns(
     """Return the turns that fit into `most` tokens, whole, with counts and the tokens used.
 
     The keys of the counts are `shortened`, `too long` and `reserved words`."""
-    tokenizer, kept, counts, used = processor.tokenizer, [], Counter(), 0
-
-    def length(answer):
-        return len(tokenizer(" " + answer, add_special_tokens=False).input_ids) + 1  # with its end
-
+    kept, counts, used = [], Counter(), 0
     for turn in conversation.turns:
-        reserved = [w for w in tokenizer.all_special_tokens if w in turn.prompt or w in turn.answer]
-        asked = 0 if reserved else _count_prompt_tokens(turn, conversation.size, processor)
-        needed = asked + length(turn.answer)
-        if (
-            not reserved
-            and used + needed > most
-            and (
-                shorter := _shorten_list(
-                    turn, most - used - asked, length, conversation.size, processor.config.style
-                )
-            )
-        ):
-            turn, needed = shorter, asked + length(shorter.answer)
-            counts["shortened"] += 1
-        if reserved or used + needed > most:
-            counts["reserved words" if reserved else "too long"] += 1
-            if conversation.linked:
-                break
-            continue
-        kept.append(turn)
-        used += needed
+        fitted, needed, happened = _fit_turn(turn, conversation.size, processor, most - used)
+        if happened:
+            counts[happened] += 1
+        if fitted is not None:
+            kept.append(fitted)
+            used += needed
+        elif conversation.linked:
+            break  # later turns speak of this one
     return replace(conversation, turns=kept), counts, used
 
 # %% ../../nbs/6_data/mixtures.ipynb #3bad2614
-def _drawn(
+def _locate_sample(
     i: int,  # number of the sample
     ends: list,  # where each part's places in an epoch end
     lengths: list,  # how many records each part has
-    seed: int,
+    seed: int,  # seed of the order
 ) -> tuple:  # (number of the part, number of the record, key)
     "Return part, record and key of the i-th sample."
     epoch, place = divmod(i, ends[-1])
@@ -151,29 +150,35 @@ def _drawn(
 
 # %% ../../nbs/6_data/mixtures.ipynb #862b94c1
 @dataclass
-class _Silent:
+class _NoConversation:
     turns: tuple = ()
 
 
-_SILENT = _Silent()
+_NO_CONVERSATION = _NoConversation()
 
 
-def _asked(
-    part: Part, reader, record: int, rng, style: str, skip: bool
+def _read_conversation(
+    part: Part,  # part of the mixture
+    reader,  # reader of the part
+    record: int,  # number of the record
+    rng,  # random generator of the questions
+    style: str,  # written form
+    skip: bool,  # True: a record that cannot be read is counted
 ) -> tuple:  # (Conversation, Counter of what happened)
     "Return the conversation of a record, and counts of what went wrong."
+    wordings = part.prompts or None
     try:
-        conversation = reader.converse(
-            record, rng, get_tasks(part, style), part.n_turns, part.prompts or None, style
-        )
+        tasks = get_tasks(part, style)
+        conversation = reader.converse(record, rng, tasks, part.n_turns, wordings, style)
     except (OSError, ValueError) as error:
         if not skip:
             raise type(error)(f"Part {part.name}, record {record}: {error}") from None
-        return _SILENT, Counter({(part.name, "unreadable"): 1})
+        return _NO_CONVERSATION, Counter({(part.name, "unreadable"): 1})
     conversation.id = f"{part.name}/{conversation.id}"
-    return conversation, Counter() if conversation.turns else Counter(
-        {(part.name, "no question"): 1}
-    )
+    counts = Counter()
+    if not conversation.turns:
+        counts[part.name, "no question"] += 1
+    return conversation, counts
 
 # %% ../../nbs/6_data/mixtures.ipynb #ec06bb85
 class Mixture(torch.utils.data.Dataset):
@@ -192,11 +197,11 @@ class Mixture(torch.utils.data.Dataset):
         skip: bool = False,  # True: pass over pictures that are missing or broken
     ):
         empty = [p.name for p, r in parts if not len(r)]
-        if empty or not parts:
+        if not parts:
+            raise ValueError("The mixture has no parts: expected at least one.")
+        if empty:
             raise ValueError(
                 f"Part {empty[0]} of the mixture has no records: expected at least one."
-                if empty
-                else "The mixture has no parts: expected at least one."
             )
         if processor and processor.config.style != style:
             raise ValueError(
@@ -214,21 +219,24 @@ class Mixture(torch.utils.data.Dataset):
 
 # %% ../../nbs/6_data/mixtures.ipynb #b86b7d21
 @patch
-def draw(self: Mixture, i: int) -> tuple:  # (number of the part, number of the record, key)
+def locate_sample(
+    self: Mixture,
+    i: int,  # number of the sample
+) -> tuple:  # (number of the part, number of the record, key)
     "Return part, record and key of the i-th sample."
-    return _drawn(i, self.ends, [len(r) for _, r in self.parts], self.seed)
+    return _locate_sample(i, self.ends, [len(r) for _, r in self.parts], self.seed)
 
 # %% ../../nbs/6_data/mixtures.ipynb #389dce8f
 @patch
 def __getitem__(self: Mixture, i):
     if not 0 <= i < self.samples:
         raise IndexError(f"There is no sample {i}: expected a number below {self.samples}.")
-    p, record, key = self.draw(i)
+    p, record, key = self.locate_sample(i)
     for attempt in range(self.tries):
         rng = random.Random(f"{key}-{attempt}" if attempt else key)
         if attempt:
             record = rng.randrange(len(self.parts[p][1]))
-        conversation, counts, _ = self.told(p, record, rng)
+        conversation, counts, _ = self.read_fitted(p, record, rng)
         self.counts.update(counts)
         if conversation.turns:
             return conversation
@@ -239,10 +247,15 @@ def __getitem__(self: Mixture, i):
 
 
 @patch
-def told(self: Mixture, p: int, record: int, rng) -> tuple:  # (Conversation, Counter, tokens)
+def read_fitted(
+    self: Mixture,
+    p: int,  # number of the part
+    record: int,  # number of the record in the part
+    rng,  # random generator of the questions
+) -> tuple:  # (Conversation, Counter of what happened, tokens it takes)
     "Return the conversation of a record, fitted into the limit, with counts and tokens."
     part, reader = self.parts[p]
-    conversation, happened = _asked(part, reader, record, rng, self.style, self.skip)
+    conversation, happened = _read_conversation(part, reader, record, rng, self.style, self.skip)
     if not conversation.turns or not self.processor:
         return conversation, happened, 0
     conversation, counts, used = _fit_turns(conversation, self.processor, self.most)
@@ -284,10 +297,10 @@ def list_exclusions(
     COCO's are listed by number for every format, others by name for the same format."""
     readers = [(p, open_part(p, recipe.root)) for p in recipe.held_out]
     numbers = {int(n) for _, r in readers for n in r.coco_ids if n >= 0}
-    return {
-        f: numbers | {n for p, r in readers if p.format == f for n in r.pictures if n}
-        for f in FORMAT_READERS
-    }
+    excluded = {name: set(numbers) for name in FORMAT_READERS}
+    for part, reader in readers:
+        excluded[part.format].update(name for name in reader.pictures if name)
+    return excluded
 
 # %% ../../nbs/6_data/mixtures.ipynb #f3294d91
 def make_mixture(

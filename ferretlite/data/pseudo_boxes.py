@@ -52,7 +52,7 @@ def _add_pseudo_boxes(
         record = reader.record(i)
         image = open_annotated_image(reader.path(i)) if reader.picture(i) else None
         said, held = [], []
-        for prompt, answer in reader.rounds(record):
+        for prompt, answer in reader.list_rounds(record):
             text, boxes = _add_placeholders(answer, find(image, answer)) if image else (answer, [])
             said += [{"from": "human", "value": prompt}, {"from": "gpt", "value": text}]
             held += [[], boxes]

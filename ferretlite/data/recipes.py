@@ -51,10 +51,23 @@ class DrawnScenes(SceneStream):
 
     folder, left_out = Path("."), Counter()
 
-    def picture(self, i):
+    def picture(
+        self,
+        i: int,  # number of the scene
+    ) -> str:
+        "Return an empty text: a drawn scene has no picture file."
         return ""
 
-    def converse(self, i, rng, tasks, n_turns=4, wording=None, style="ferret"):
+    def converse(
+        self,
+        i: int,  # number of the scene
+        rng,  # random generator of the questions
+        tasks: dict,  # task -> weight
+        n_turns: int = 4,  # highest number of turns
+        wording=None,  # see conversations.make_conversation
+        style: str = "ferret",  # written form; the tasks follow from it
+    ):  # -> Conversation
+        "Return questions about the i-th scene (see conversations.make_conversation)."
         return make_conversation(self[i], tasks, rng, n_turns, wording)
 
 # %% ../../nbs/6_data/recipes.ipynb #49b40845
@@ -129,34 +142,41 @@ class Recipe:
     root: Path = Path(".")  # folders of the parts are relative to it
 
 # %% ../../nbs/6_data/recipes.ipynb #2f540837
-def _options(reader) -> set:  # of names
-    "What a reader takes in a mixture: the arguments of its class and of the classes below it."
+_COMMON_OPTIONS = {"self", "exclude", "strict", "cache"}  # not for a mixture file
+
+
+def _list_options(
+    reader,  # class of FORMAT_READERS
+) -> set:  # of names
+    "Return the arguments of a reader's class and of the classes it inherits from."
     known = set()
     for kind in reader.__mro__:
         if "__init__" in vars(kind):
-            known |= {
-                n
-                for n, p in inspect.signature(kind.__init__).parameters.items()
-                if p.kind is not p.VAR_KEYWORD
-            } - {"self", "exclude", "strict", "cache"}
-        if kind is AnnotationReader or kind is SceneStream:
+            arguments = inspect.signature(kind.__init__).parameters.values()
+            known |= {p.name for p in arguments if p.kind is not p.VAR_KEYWORD}
+        if kind in (AnnotationReader, SceneStream):
             break
-    return known
+    return known - _COMMON_OPTIONS
 
 # %% ../../nbs/6_data/recipes.ipynb #6b98463e
-def _fields(prompt: str) -> set:
+def _list_fields(prompt: str) -> set:
+    "Return the fields in braces of a prompt."
     return {f for _, f, *_ in string.Formatter().parse(prompt) if f}
 
 
-def _fitting(prompts, task: str) -> bool:
-    "Whether these can stand for the wordings of a task: texts that speak of the same things."
+def _prompts_fit(prompts, task: str) -> bool:
+    "Return whether these can stand for the wordings of a task: texts with the same fields."
     if not isinstance(prompts, (list, tuple)) or not prompts:
         return False
-    wanted, allowed = _fields(WORDINGS[task][0]), {f for w in WORDINGS[task] for f in _fields(w)}
-    return not any(
-        not isinstance(p, str) or not _fields(p) <= wanted | allowed or (wanted and not _fields(p))
-        for p in prompts
-    )
+    wanted = _list_fields(WORDINGS[task][0])
+    allowed = {f for w in WORDINGS[task] for f in _list_fields(w)}
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            return False
+        fields = _list_fields(prompt)
+        if not fields <= allowed or (wanted and not fields):
+            return False
+    return True
 
 # %% ../../nbs/6_data/recipes.ipynb #57c586ef
 def _check_tasks(part: Part, style: str, what: str):
@@ -168,10 +188,10 @@ def _check_tasks(part: Part, style: str, what: str):
                 f"{what} has the task {task!r}: expected for {style} some of {', '.join(allowed)}."
             )
     for task, prompts in part.prompts.items():
-        if not _fitting(prompts, task):
+        if not _prompts_fit(prompts, task):
             raise ValueError(
                 f"{what} has prompts for {task} that do not speak of "
-                f"{', '.join(sorted(_fields(WORDINGS[task][0]))) or 'nothing'} alone: "
+                f"{', '.join(sorted(_list_fields(WORDINGS[task][0]))) or 'nothing'} alone: "
                 f"expected wordings such as {WORDINGS[task][0]!r}."
             )
 
@@ -194,7 +214,7 @@ def _read_part(
         k: v for k, v in given.items() if k not in own and k not in ("name", "format", "note")
     }
     reader = FORMAT_READERS[given["format"]]
-    known = _options(reader)
+    known = _list_options(reader)
     unknown = [k for k in options if k not in known]
     if unknown:
         raise ValueError(

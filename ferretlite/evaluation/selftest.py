@@ -64,10 +64,10 @@ def _replay_neighbours(
     """Note whom a sampler's points ask in `chosen`, or let them ask whom another's asked: points at
     equal distance are taken in an order of each device's own.
     """
-    if not hasattr(sampler, "choose"):
+    if not hasattr(sampler, "choose_neighbors"):
         yield
         return
-    choose, told = sampler.choose, iter(list(chosen))
+    choose, told = sampler.choose_neighbors, iter(list(chosen))
 
     def note(i, points):
         chosen.append(choose(i, points))
@@ -76,11 +76,11 @@ def _replay_neighbours(
     def repeat(i, points):
         return tuple(t.to(points.device) for t in next(told))
 
-    sampler.choose = repeat if replay else note
+    sampler.choose_neighbors = repeat if replay else note
     try:
         yield
     finally:
-        del sampler.choose
+        del sampler.choose_neighbors
 
 # %% ../../nbs/9_scale/selftest.ipynb #0503d49e
 def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensors

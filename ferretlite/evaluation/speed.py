@@ -123,14 +123,14 @@ class PlainSampler(SpatialAwareSampler):
     For reading and for comparing.
     """
 
-    def stage(self, i, points, features):  # as SpatialAwareSampler.stage
+    def run_stage(self, stage, points, features):  # as SpatialAwareSampler.run_stage
         "Keep S well-spread points; let each gather what its neighbours know."
         if isinstance(features, MapFeatures):
-            features = features.lookup()
+            features = features.interpolate()
         with torch.no_grad():
-            kept, near = self.choose(i, points)
+            kept, near = self.choose_neighbors(stage, points)
         rows = compute_pair_rows(
-            points, features, kept, near, self.diff_projector_list[i], self.agg_projector_list[i]
+            points, features, kept, near, self.diff_projector_list[stage], self.agg_projector_list[stage]
         )
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
 

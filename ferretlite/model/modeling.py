@@ -28,7 +28,7 @@ from ..vision.resolution import merge_tiles, split_tiles
 from ..vision.sampler import make_sampler
 
 # %% ../../nbs/4_model/model.ipynb #57e3d627
-VISION_INPUTS = (
+VISION_INPUTS = (  # arguments of `forward` that are needed once per answer
     "global_pixels",
     "local_pixels",
     "grids",
@@ -41,9 +41,9 @@ VISION_INPUTS = (
 
 def fill_placeholders(
     embeddings: torch.Tensor,  # [B, L, D]
-    places: torch.Tensor,  # bool [B, L]
+    places: torch.Tensor,  # bool [B, L], True where a placeholder stands
     vectors: torch.Tensor,  # [n, D], in reading order
-    name: str,
+    name: str,  # kind of placeholder, for the error message
 ) -> torch.Tensor:  # [B, L, D]
     """Put vectors where the placeholders stand.
 
@@ -59,27 +59,66 @@ def fill_placeholders(
 class LinearProjector(nn.Linear):
     "Ferret v1's projector: one layer, every cell a token."
 
-    def out_cells(self, cells):
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the tower's map
+    ) -> tuple:  # (h, w)
+        "Return the number of tokens along each side: one per cell."
         return tuple(cells)
 
-    def forward(self, features, place=None):  # [..., in_dim], [..., out_dim] -> [..., out_dim]
-        told = super().forward(features)
-        return told if place is None else told + place.to(told.dtype)
+    def forward(
+        self,
+        features: torch.Tensor,  # [..., in_dim]
+        place: torch.Tensor | None = None,  # [..., out_dim], added to the result
+    ) -> torch.Tensor:  # [..., out_dim]
+        "Project each cell by itself."
+        projected = super().forward(features)
+        return projected if place is None else projected + place.to(projected.dtype)
 
-
-def _whole_projector(
-    config,
-):  # -> module, [B, h, w, tower's width * merge**2] -> [B, h', w', width of the language model]
-    "What the whole view goes through: the projector that the configuration names."
+# %% ../../nbs/4_model/model.ipynb #989473e6
+def _make_global_projector(
+    config: FerretConfig,
+) -> nn.Module:  # [B, h, w, tower's width * merge**2] -> [B, h', w', width of the language model]
+    "Return the projector of the whole view that the configuration names."
     seen, width = config.global_tower.hidden_size * config.merge**2, config.text_config.hidden_size
     if config.projector == "linear":
         return LinearProjector(seen, width)
-    return make_downsampler(
-        config.projector,
-        seen,
-        width,
-        **{"hidden": config.projector_dim, **(config.projector_options or {})},
+    options = {"hidden": config.projector_dim, **(config.projector_options or {})}
+    return make_downsampler(config.projector, seen, width, **options)
+
+
+def _make_local_projector(config: FerretConfig) -> nn.Module | None:
+    "Return the projector of the tiles, or None where images are not cut into tiles."
+    if config.resolution != "anyres":
+        return None
+    tower = config.local_tower or config.global_tower
+    return MlpProjector(
+        tower.hidden_size * config.merge**2, config.text_config.hidden_size, config.projector_dim
     )
+
+# %% ../../nbs/4_model/model.ipynb #5d1fe302
+def _make_crop_tokenizer(config: FerretConfig) -> nn.Module | None:
+    "Return the reader of crops in prompts, or None for a model without one."
+    if not config.crop_tower:
+        return None
+    width = config.text_config.hidden_size
+    return VisualTokenizer(config.crop_tower, width, config.projector_dim, config.crop_linear)
+
+
+def _make_row_separator(config: FerretConfig) -> nn.Parameter | None:
+    "Return the learned vector [D] that ends each row of tokens, or None without separators."
+    width = config.text_config.hidden_size
+    return nn.Parameter(torch.randn(width) / width**0.5) if config.row_separators else None
+
+
+def _make_bottleneck(
+    config: FerretConfig,
+    fused: int,  # channels of the fused map
+) -> nn.Module:
+    "Return the layer that brings the fused map to the sampler's width."
+    inner = config.region_width()
+    needed = config.sampler_dim or config.fusion == "concat" or fused != inner
+    return nn.Linear(fused, inner) if config.region_features and needed else nn.Identity()
 
 # %% ../../nbs/4_model/model.ipynb #871d43ec
 class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -91,58 +130,35 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_sdpa = True
 
     def __init__(
-        self, config: FerretConfig, parts: dict | None = None
-    ):  # parts: towers and language model that exist already, by their names here
+        self,
+        config: FerretConfig,  # sizes and switches of all parts
+        parts: dict | None = None,  # towers and language model that exist already, by attribute
+    ):
         super().__init__(config)
-        parts, width = parts or {}, config.text_config.hidden_size
-        fused, inner = self.fused_width(config), config.region_width()
-        self.global_tower = parts.get("global_tower") or build_tower(config.global_tower)
-        self.local_tower = (
-            parts.get("local_tower") or build_tower(config.local_tower)
-            if config.local_tower
-            else None
-        )
-        self.global_projector = _whole_projector(config)
-        self.crop_tokenizer = (
-            VisualTokenizer(config.crop_tower, width, config.projector_dim, config.crop_linear)
-            if config.crop_tower
-            else None
-        )
-        self.local_projector = (
-            MlpProjector(
-                (config.local_tower or config.global_tower).hidden_size * config.merge**2,
-                width,
-                config.projector_dim,
-            )
-            if config.resolution == "anyres"
-            else None
-        )
-        self.visual_position = (
-            VisualPosition(config.projector_dim or width)
-            if config.visual_position == "grid"
-            else None
-        )
-        self.row_separator = (
-            nn.Parameter(torch.randn(width) / width**0.5) if config.row_separators else None
-        )
-        self.bottleneck = (
-            nn.Linear(fused, inner)
-            if config.region_features
-            and (config.sampler_dim or config.fusion == "concat" or fused != inner)
-            else nn.Identity()
-        )
-        self.sampler = (
-            make_sampler(inner, width, **(config.sampler or {})) if config.region_features else None
-        )
-        self.language_model = parts.get("language_model") or AutoModelForCausalLM.from_config(
-            config.text_config
-        )
+        given, width = parts or {}, config.text_config.hidden_size
+        self.global_tower = given.get("global_tower") or build_tower(config.global_tower)
+        self.local_tower = None
+        if config.local_tower:
+            self.local_tower = given.get("local_tower") or build_tower(config.local_tower)
+        self.global_projector = _make_global_projector(config)
+        self.crop_tokenizer = _make_crop_tokenizer(config)
+        self.local_projector = _make_local_projector(config)
+        self.visual_position = None
+        if config.visual_position == "grid":
+            self.visual_position = VisualPosition(config.projector_dim or width)
+        self.row_separator = _make_row_separator(config)
+        self.bottleneck = _make_bottleneck(config, self.fused_width(config))
+        self.sampler = None
+        if config.region_features:
+            self.sampler = make_sampler(config.region_width(), width, **(config.sampler or {}))
+        self.language_model = given.get("language_model")
+        if self.language_model is None:
+            self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
-        self._no_split_modules = sorted(
-            {type(m).__name__ for m in self.modules() if isinstance(m, GradientCheckpointingLayer)}
-        )  # what a GPU holds whole, when weights are spread over several
+        layers = [m for m in self.modules() if isinstance(m, GradientCheckpointingLayer)]
+        self._no_split_modules = sorted({type(layer).__name__ for layer in layers})
         if self.sampler is not None:
-            self.sampler.start_as_pooling()  # after `post_init`, which draws every layer anew
+            self.sampler.start_as_pooling()
 
 # %% ../../nbs/4_model/model.ipynb #51e49113
 @patch
@@ -154,56 +170,48 @@ def _init_weights(self: FerretForConditionalGeneration, module):
 
 
 @patch
-def get_input_embeddings(self: FerretForConditionalGeneration):
+def get_input_embeddings(self: FerretForConditionalGeneration) -> nn.Module:
+    "Return the language model's table of token embeddings."
     return self.language_model.get_input_embeddings()
 
 
 @patch
-def get_output_embeddings(self: FerretForConditionalGeneration):
+def get_output_embeddings(self: FerretForConditionalGeneration) -> nn.Module:
+    "Return the language model's last layer, from hidden states to logits."
     return self.language_model.get_output_embeddings()
 
 # %% ../../nbs/4_model/model.ipynb #09b748f6
 @patch
-def fused_width(self: FerretForConditionalGeneration, config) -> int:
+def fused_width(
+    self: FerretForConditionalGeneration,
+    config: FerretConfig,  # that of the model, which `self` may not hold yet
+) -> int:
     """Channels of the map that regions are read from.
 
     Raises ValueError where raw maps of two widths would have to be added."""
-    raw = [
-        t.hidden_size * config.merge**2
-        for t in (config.global_tower, config.local_tower or config.global_tower)
-    ]
-    widths = raw if config.fusion_of == "towers" else [config.text_config.hidden_size] * 2
-    if (
-        config.fusion != "concat"
-        and widths[0] != widths[1]
-        and config.region_features
-        and config.resolution == "anyres"
-    ):
+    towers = config.global_tower, config.local_tower or config.global_tower
+    widths = [config.text_config.hidden_size] * 2
+    if config.fusion_of == "towers":
+        widths = [tower.hidden_size * config.merge**2 for tower in towers]
+    if config.fusion == "concat":
+        return sum(widths)
+    if widths[0] != widths[1] and config.region_features and config.resolution == "anyres":
         raise ValueError(
             f"Found towers of widths {widths[0]} and {widths[1]}: expected equal ones for "
             "fusion_of='towers', or fusion='concat'."
         )
-    return sum(widths) if config.fusion == "concat" else widths[0]
+    return widths[0]
 
 # %% ../../nbs/4_model/model.ipynb #bc0c87ce
 @patch
 def parts(self: FerretForConditionalGeneration) -> dict:  # name -> list of parameters
     """The parameters of each part, without those that no output depends on: what a training stage
     can choose from."""
-    found = {}
-    modules = {
-        n: getattr(self, n)
-        for n in (
-            "global_tower",
-            "local_tower",
-            "global_projector",
-            "local_projector",
-            "visual_position",
-            "sampler",
-            "language_model",
-        )
-    }
+    names = ("global_tower", "local_tower", "global_projector", "local_projector")
+    names += ("visual_position", "sampler", "language_model")
+    modules = {name: getattr(self, name) for name in names}
     modules["crop_projector"] = self.crop_tokenizer and self.crop_tokenizer.projector
+    found = {}
     for name, module in modules.items():
         if module is None:
             continue
@@ -219,20 +227,16 @@ def parts(self: FerretForConditionalGeneration) -> dict:  # name -> list of para
 @patch
 def compute_tower_maps(
     self: FerretForConditionalGeneration,
-    global_pixels: torch.Tensor,  # [B, 3, H, W]
+    global_pixels: torch.Tensor,  # [B, 3, H, W]: whole views
     local_pixels: torch.Tensor | None,  # [T, 3, h, w]: the tiles of all images
-):  # -> ([B, h, w, C], [T, h', w', C'] or None)
+) -> tuple:  # ([B, h, w, C], [T, h', w', C'] or None)
     "The two towers' maps, patches joined: all that the rest of the model knows of the pixels."
-
-    def maps(tower, pixels):
-        return join_patches(
-            compute_tower_map(tower, pixels, self.config.position_mode), self.config.merge
-        )
-
-    tiles = local_pixels is not None and len(local_pixels)
-    return maps(self.global_tower, global_pixels), maps(
-        self.local_tower or self.global_tower, local_pixels
-    ) if tiles else None
+    mode, merge = self.config.position_mode, self.config.merge
+    whole = join_patches(compute_tower_map(self.global_tower, global_pixels, mode), merge)
+    if local_pixels is None or not len(local_pixels):
+        return whole, None
+    tower = self.local_tower or self.global_tower
+    return whole, join_patches(compute_tower_map(tower, local_pixels, mode), merge)
 
 # %% ../../nbs/4_model/model.ipynb #9b177ec1
 @patch
@@ -241,9 +245,11 @@ def embed_positions(
     cells: tuple,  # (h, w) of a view's map
     grid: tuple = (1, 1),  # (rows, columns) of views
     kept: tuple | None = None,  # (rows, columns) of their merged map that show the image; None: all
-):  # -> [rows * columns, h, w, projector_dim], or None with visual_position="none"
+) -> torch.Tensor | None:  # [rows * columns, h, w, projector_dim]
     """What the projectors are told of where each cell lies in the image; a border's cells are told
-    nothing."""
+    nothing.
+
+    Returns None for a model with `visual_position="none"`."""
     if self.visual_position is None:
         return None
     whole = grid[0] * cells[0], grid[1] * cells[1]
@@ -257,51 +263,88 @@ def embed_positions(
 @patch
 def _project(
     self: FerretForConditionalGeneration,
-    whole,
-    tiles,
-    grids,
-    kept,
-    shown,
-    # maps of `compute_tower_maps`; per image: grid, cells of the merged map and of the whole view that show the
-    # image
-):
-    """Both maps at the language model's width, each cell told its place: [B, h, w, D], [T, h', w',
-    D]."""
-    cells, placed = (
-        self.global_projector.out_cells(whole.shape[1:3]),
-        self.visual_position is not None,
-    )
-    padded = any(k != cells for k in shown)
-    places = (
-        torch.cat([self.embed_positions(cells, kept=k) for k in shown])
-        if padded and placed
-        else self.embed_positions(cells)
-    )
+    whole: torch.Tensor,  # [B, h, w, C], see `compute_tower_maps`
+    tiles: torch.Tensor | None,  # [T, h', w', C']
+    grids: list,  # (rows, columns) of each image's tiles
+    kept: list,  # (rows, columns) of each image's merged tiles that show the image
+    shown: list,  # (rows, columns) of each image's whole view that show the image
+) -> tuple:  # ([B, h, w, D], [T, h', w', D])
+    "Both maps at the language model's width, each cell told its place."
+    cells = self.global_projector.out_cells(whole.shape[1:3])
+    placed = self.visual_position is not None
+    if placed and any(k != cells for k in shown):
+        places = torch.cat([self.embed_positions(cells, kept=k) for k in shown])
+    else:
+        places = self.embed_positions(cells)
     whole = self.global_projector(whole, places)
     if not any(rows * cols for rows, cols in grids):
         return whole, tiles
-    places = (
-        [self.embed_positions(tiles.shape[1:3], g, k) for g, k in zip(grids, kept) if g[0]]
-        if placed
-        else []
-    )
-    return whole, self.local_projector(tiles, torch.cat(places) if places else None)
+    places = None
+    if placed:
+        cells, cut = tiles.shape[1:3], [(g, k) for g, k in zip(grids, kept) if g[0]]
+        places = torch.cat([self.embed_positions(cells, g, k) for g, k in cut])
+    return whole, self.local_projector(tiles, places)
 
 # %% ../../nbs/4_model/model.ipynb #a36fed36
 @patch
 def _region_map(
-    self: FerretForConditionalGeneration, views
-):  # [h, w, C] of the whole view; behind it [H, W, C] of the tiles, where there are any
+    self: FerretForConditionalGeneration,
+    views: list,  # [h, w, C] of the whole view and, where there are tiles, [H, W, C] of them
+) -> torch.Tensor:  # [H, W, width of the sampler]
     "The fused map of one image, at the sampler's width."
     whole, config = views[0], self.config
-    if config.fusion == "concat" and len(views) == 1:
-        views = [
-            whole,
-            whole.new_zeros(*whole.shape[:2], self.bottleneck.in_features - whole.shape[-1]),
-        ]  # no tiles: nothing is said
-    return self.bottleneck(
-        fuse_maps(views[1], whole, config.fusion_mode, config.fusion) if len(views) == 2 else whole
-    )
+    if len(views) == 2:
+        return self.bottleneck(fuse_maps(views[1], whole, config.fusion_mode, config.fusion))
+    if config.fusion != "concat":
+        return self.bottleneck(whole)
+    missing = self.bottleneck.in_features - whole.shape[-1]
+    nothing = whole.new_zeros(*whole.shape[:2], missing)  # no tiles: nothing is said
+    return self.bottleneck(fuse_maps(nothing, whole, config.fusion_mode, config.fusion))
+
+# %% ../../nbs/4_model/model.ipynb #6aa4cd8a
+def _check_views(
+    config: FerretConfig,
+    tiles: torch.Tensor | None,  # [T, h', w', C']
+    grids: torch.Tensor | None,  # [B, 2]
+    sizes: list | None,  # (height, width) per image
+):
+    "Raise ValueError unless grids, tiles and sizes of a batch belong together."
+    if config.fit == "pad" and sizes is None:
+        raise ValueError(
+            "Found fit='pad' without image sizes: expected the (height, width) of each image, "
+            "which say what is border."
+        )
+    if grids is None:
+        raise ValueError(
+            "Found images without grids: expected (rows, columns) of each image, zeros where "
+            "there are no tiles."
+        )
+    wanted = sum(rows * cols for rows, cols in grids.tolist())
+    if (n := 0 if tiles is None else len(tiles)) != wanted:
+        raise ValueError(
+            f"Found {n} tiles for grids of {wanted}: expected as many tiles as the grids have "
+            "places."
+        )
+
+# %% ../../nbs/4_model/model.ipynb #1cd75a65
+@patch
+def _count_image_cells(
+    self: FerretForConditionalGeneration,
+    whole: torch.Tensor,  # [B, h, w, C], see `compute_tower_maps`
+    grids: list,  # (rows, columns) of each image's tiles
+    sizes: list,  # (height, width) or None of each image
+) -> tuple:  # three lists of (rows, columns)
+    """Cells that show the image: of the merged tiles, of the projected whole view, and of the
+    tower's map of the whole view."""
+    config, patches = self.config, tuple(whole.shape[1:3])
+    kept = [config.count_tile_cells(g, s) for g, s in zip(grids, sizes)]
+    # a training stage may show a smaller view than the model's own, without padding
+    own_view = patches == config.views()["global"][3]
+    if config.fit == "pad" and config.resolution == "direct" and own_view:
+        shown = [config.count_shown_cells(s) for s in sizes]
+        return kept, shown, [config.count_shown_patches(s) for s in sizes]
+    cells = tuple(self.global_projector.out_cells(patches))
+    return kept, [cells] * len(sizes), [patches] * len(sizes)
 
 # %% ../../nbs/4_model/model.ipynb #08f0b8a8
 def _image_views(
@@ -322,58 +365,30 @@ def _image_views(
 @patch
 def embed_images(
     self: FerretForConditionalGeneration,
-    whole: torch.Tensor,  # [B, h, w, C]: what `compute_tower_maps` gives
+    whole: torch.Tensor,  # [B, h, w, C], see `compute_tower_maps`
     tiles: torch.Tensor | None,  # [T, h', w', C']
-    grids: torch.Tensor,  # [B, 2]: (rows, columns) per image
-    sizes: list | None = None,  # (height, width) per image, needed where tiles were padded
-):  # -> (list of [n_i, D], list of [H_i, W_i, D])
+    grids: torch.Tensor,  # [B, 2]: (rows, columns) of each image's tiles
+    sizes: list | None = None,  # (height, width) of each image, needed where images were padded
+) -> tuple:  # (list of [n_i, D], list of [H_i, W_i, width of the sampler])
     """What the language model sees of each image (its views' tokens in raster order), and the fused
     map that regions are read from.
 
     Raises ValueError where tiles were padded and nothing says how far, and where there are more or
     fewer tiles than the grids have places."""
-    raw, config = (whole, tiles), self.config
-    if config.fit == "pad" and sizes is None:
-        raise ValueError(
-            "Found fit='pad' without image sizes: expected the (height, width) of each image, "
-            "which say what is border."
-        )
-    if grids is None:
-        raise ValueError(
-            "Found images without grids: expected (rows, columns) of each image, zeros where "
-            "there are no tiles."
-        )
+    config = self.config
+    _check_views(config, tiles, grids, sizes)
     grids = [tuple(g) for g in grids.tolist()]
-    if (n := 0 if tiles is None else len(tiles)) != (
-        wanted := sum(rows * cols for rows, cols in grids)
-    ):
-        raise ValueError(
-            f"Found {n} tiles for grids of {wanted}: expected as many tiles as the grids have "
-            "places."
-        )
-    sizes = [tuple(s) for s in sizes] if sizes is not None else [None] * len(grids)
-    padded = (
-        config.fit == "pad"
-        and config.resolution == "direct"
-        and whole.shape[1:3] == config.views()["global"][3]
-    )  # a stage of training may show a smaller view than the model's own: all of it
-    kept = [config.count_tile_cells(g, s) for g, s in zip(grids, sizes)]
-    shown, patches = (
-        [of(s) if padded else tuple(cells) for s in sizes]
-        for of, cells in (
-            (config.count_shown_cells, self.global_projector.out_cells(whole.shape[1:3])),
-            (config.count_shown_patches, whole.shape[1:3]),
-        )
-    )
-    whole, tiles = self._project(whole, tiles, grids, kept, shown)
+    sizes = [None] * len(grids) if sizes is None else [tuple(s) for s in sizes]
+    kept, shown, patches = self._count_image_cells(whole, grids, sizes)
+    projected, projected_tiles = self._project(whole, tiles, grids, kept, shown)
     tokens, maps, start = [], [], 0
-    for i, (rows, cols) in enumerate(grids):
-        stop = start + rows * cols
+    for i, grid in enumerate(grids):
+        stop = start + grid[0] * grid[1]
         own = slice(start, stop)
-        views = _image_views(whole[i], tiles, own, grids[i], shown[i], kept[i])
+        views = _image_views(projected[i], projected_tiles, own, grid, shown[i], kept[i])
         tokens.append(build_token_sequence(views, self.row_separator, config.overview))
         if config.fusion_of == "towers":
-            views = _image_views(raw[0][i], raw[1], own, grids[i], patches[i], kept[i])
+            views = _image_views(whole[i], tiles, own, grid, patches[i], kept[i])
         maps.append(self._region_map(views))
         start = stop
     return tokens, maps

@@ -51,45 +51,40 @@ def cut_box(
 
 # %% ../../nbs/5_pretraining/clip.ipynb #9daf2fbc
 class IconicViews(torch.utils.data.Dataset):
-    """Views of a thing or a few, as people take pictures: square cuts of scenes, scaled to a
+    """Views of one object or a few, as people take pictures: square cuts of scenes, scaled to a
     tower's view.
 
     Item i is the same everywhere."""
 
     def __init__(
         self,
-        n: int,  # how many scenes
-        seed: int = 0,  # of the first
-        view: int = 96,  # side in pixels
+        n: int,  # number of scenes
+        seed: int = 0,  # of the first scene
+        view: int = 96,  # side of a view in pixels
         cuts: int = 6,  # views per scene, at most
-        most: int = 3,  # things in a view
-        split: str = "train",
-    ):  # of the scenes
-        self.n, self.seed, self.view, self.cuts, self.most, self.split = (
-            n,
-            seed,
-            view,
-            cuts,
-            most,
-            split,
-        )
+        most: int = 3,  # objects in a view, at most
+        split: str = "train",  # split of the scenes
+    ):
+        self.n, self.seed, self.view = n, seed, view
+        self.cuts, self.most, self.split = cuts, most, split
 
     def __len__(self):
         return self.n
 
-    def __getitem__(
-        self,
-        i,
-        # -> list of (pixels uint8 [view, view, 3], list of SceneObject with boxes in the view's
-        # pixels)
-    ):
-        image, found, _ = draw_scene(self.seed + i, (384, 384), self.split)
-        dice, things = np.random.default_rng(self.seed + i), [thing for _, thing in found]
-        views = [
-            self._cut(image, things, things[k].box, dice)
-            for k in dice.permutation(len(things))[: self.cuts]
-        ]
-        return [v for v in views if 1 <= len(v[1]) <= self.most]
+# %% ../../nbs/5_pretraining/clip.ipynb #a26b9cd9
+@patch
+def __getitem__(
+    self: IconicViews,
+    i,
+    # -> list of (pixels uint8 [view, view, 3], list of SceneObject with boxes in the view's pixels)
+):
+    image, found, _ = draw_scene(self.seed + i, (384, 384), self.split)
+    dice, things = np.random.default_rng(self.seed + i), [thing for _, thing in found]
+    views = [
+        self._cut(image, things, things[k].box, dice)
+        for k in dice.permutation(len(things))[: self.cuts]
+    ]
+    return [v for v in views if 1 <= len(v[1]) <= self.most]
 
 # %% ../../nbs/5_pretraining/clip.ipynb #821a7c47
 @patch

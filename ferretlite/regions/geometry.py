@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #69f3fd9e
 def _check_floats(region):
@@ -75,26 +76,32 @@ class Point(_PixelRegion):
         _check_floats(self)
 
     def box(self) -> "Box":
+        "The box without area at the point"
         return Box(self.x, self.y, self.x, self.y)
 
-    def pixel_runs(self, h: int, w: int) -> np.ndarray:
-        """Return runs [n, 2] (start, length) of a disc around the point, at least one pixel.
 
-        Its radius is `max(0.5, 0.005 * min(h, w))` pixels."""
-        (row, _), (column, _) = _find_pixel_range(self.y, self.y, h), _find_pixel_range(self.x, self.x, w)
-        radius, columns = max(0.5, 0.005 * min(h, w)), np.arange(w)
-        squared = (
-            radius**2 - (columns + 0.5 - self.x) ** 2
-        )  # of half the chord; negative where a column misses the disc
-        half = np.sqrt(squared.clip(min=0))
-        top, after = (
-            np.ceil(self.y - half - 0.5).clip(0, h),
-            np.floor(self.y + half + 0.5).clip(0, h),
-        )
-        runs = np.stack([columns * h + top, after - top], axis=1)[
-            (squared >= 0) & (after > top)
-        ].astype(np.int64)
-        return runs if len(runs) else np.array([[column * h + row, 1]])
+@patch
+def pixel_runs(
+    self: Point,
+    h: int,  # image height
+    w: int,  # image width
+) -> np.ndarray:  # [n, 2] start and length, counted down the columns
+    """Return runs of a disc around the point, at least one pixel.
+
+    Its radius is `max(0.5, 0.005 * min(h, w))` pixels."""
+    (row, _), (column, _) = (
+        _find_pixel_range(self.y, self.y, h),
+        _find_pixel_range(self.x, self.x, w),
+    )
+    radius, columns = max(0.5, 0.005 * min(h, w)), np.arange(w)
+    # square of half the chord; negative where a column misses the disc
+    squared = radius**2 - (columns + 0.5 - self.x) ** 2
+    half = np.sqrt(squared.clip(min=0))
+    top = np.ceil(self.y - half - 0.5).clip(0, h)
+    after = np.floor(self.y + half + 0.5).clip(0, h)
+    crossed = (squared >= 0) & (after > top)
+    runs = np.stack([columns * h + top, after - top], axis=1)[crossed].astype(np.int64)
+    return runs if len(runs) else np.array([[column * h + row, 1]])
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #5070bbfa
 @dataclass(frozen=True)
@@ -120,37 +127,39 @@ class Box(_PixelRegion):
     area = property(lambda self: self.width * self.height)
 
     def box(self) -> "Box":
+        "The box itself: every region has a box"
         return self
 
     def list(self) -> list[float]:
+        "The four edges `[x1, y1, x2, y2]`"
         return [self.x1, self.y1, self.x2, self.y2]
 
-    def center(self) -> Point:
-        return Point((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
-
-    def clip(self, size: tuple[int, int]) -> "Box":
-        return _clip_box(self, size)  # size: (height, width)
-
-    def pixel_runs(self, h: int, w: int) -> np.ndarray:
-        return _list_box_runs(self, h, w)
-
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #46924df2
-def _clip_box(
-    box: Box,  # image frame
-    size: tuple[int, int],  # (height, width)
+@patch
+def center(self: Box) -> Point:
+    "The point in the middle"
+    return Point((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
+
+
+@patch
+def clip(
+    self: Box,
+    size: tuple[int, int],  # (height, width) of the image
 ) -> Box:
-    "The part of `box` inside an image of `size`"
+    "The part of the box inside an image"
     h, w = size
-    return Box(*(min(max(edge, 0), limit) for edge, limit in zip(box.list(), (w, h, w, h))))
+    return Box(*(min(max(edge, 0), limit) for edge, limit in zip(self.list(), (w, h, w, h))))
 
 
-def _list_box_runs(
-    box: Box,  # image frame
+@patch
+def pixel_runs(  # noqa: F811 (a method of another class)
+    self: Box,
     h: int,  # image height
     w: int,  # image width
-) -> np.ndarray:  # [columns, 2] start, length
-    "Runs of the pixels whose centre lies inside `box`, at least one pixel"
-    (top, below), (left, right) = _find_pixel_range(box.y1, box.y2, h), _find_pixel_range(box.x1, box.x2, w)
+) -> np.ndarray:  # [columns, 2] start and length, counted down the columns
+    "Return runs of the pixels with their centre inside the box, at least one pixel"
+    (top, below) = _find_pixel_range(self.y1, self.y2, h)
+    (left, right) = _find_pixel_range(self.x1, self.x2, w)
     starts = np.arange(left, right) * h + top
     return np.stack([starts, np.full_like(starts, below - top)], axis=1)
 
@@ -424,11 +433,10 @@ class Mask(_PixelRegion):
     It is made from bool [h, w] or from such a code."""
 
     def __init__(
-        self, mask
-    ):  # bool [h, w] array or tensor; or {"size": [h, w], "counts": list, str or bytes}
-        if isinstance(
-            mask, dict
-        ):  # read once and written anew, so that equal masks have equal codes
+        self,
+        mask,  # bool [h, w] array or tensor; or {"size": [h, w], "counts": list, str or bytes}
+    ):
+        if isinstance(mask, dict):  # read and written anew: equal masks have equal codes
             counts = _read_counts(mask)
             mask = {"size": [int(side) for side in mask["size"]], "counts": _counts_to_text(counts)}
         self.rle = mask if isinstance(mask, dict) else encode_rle(mask)
@@ -446,16 +454,21 @@ class Mask(_PixelRegion):
         return f"Mask({self.size[0]} x {self.size[1]}, {self.area} pixels)"
 
     def box(self) -> Box:
+        "The tightest box around the pixels"
         return _find_box_of_runs(self.pixel_runs(*self.size), self.size[0])
 
-    def pixel_runs(self, h: int, w: int) -> np.ndarray:
-        "Runs [n, 2] (start, length; down the columns); the mask must be of an image of `h` by `w`"
-        if (h, w) != self.size:
-            raise ValueError(
-                f"found a mask of {self.size}, expected one of the image's size {(h, w)}"
-            )
-        counts = _text_to_counts(self.rle["counts"])
-        return np.stack([counts.cumsum() - counts, counts], axis=1)[1::2]
+# %% ../../nbs/2_regions_and_text/geometry.ipynb #f689b2cf
+@patch
+def pixel_runs(  # noqa: F811 (a method of another class)
+    self: Mask,
+    h: int,  # image height
+    w: int,  # image width
+) -> np.ndarray:  # [n, 2] start and length, counted down the columns
+    "Return the runs of the mask, which must be of an image of `h` by `w`"
+    if (h, w) != self.size:
+        raise ValueError(f"found a mask of {self.size}, expected one of the image's size {(h, w)}")
+    counts = _text_to_counts(self.rle["counts"])
+    return np.stack([counts.cumsum() - counts, counts], axis=1)[1::2]
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #0c3d7329
 Region = Point | Box | Mask

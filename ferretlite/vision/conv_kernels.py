@@ -51,6 +51,66 @@ def _tile_of(pid, rows, cols, GROUP: tl.constexpr):
     return first + rest % high, rest // high
 
 # %% ../../nbs/9_scale/triton.ipynb #8f3c9cf7
+@jit
+def _add_forward_block(
+    acc, tokens, taps, inside, c, C, EVEN: tl.constexpr, UPCAST: tl.constexpr
+):  # [ROWS, COLS] sum, addresses, mask of the rows, channels of the block
+    "acc + (tokens of one tap) @ (weights of that tap), for one block of channels."
+    if EVEN:
+        left, right = tl.load(tokens, inside, 0.0), tl.load(taps)
+    else:
+        left = tl.load(tokens, inside & (c < C)[None, :], 0.0)
+        right = tl.load(taps, (c < C)[:, None], 0.0)
+    return _dot(left, right, acc, UPCAST)
+
+# %% ../../nbs/9_scale/triton.ipynb #8f3c0002
+@jit
+def _sum_over_taps(
+    start,  # addresses of the images of the tile's output tokens
+    weights,  # addresses of the weights of the tile's columns
+    real,
+    oh,
+    ow,
+    H,
+    W,
+    C,
+    x_row,
+    x_col,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    SPAN: tl.constexpr,
+    EVEN: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    "The tile's sums over nine taps and all channels."
+    k = tl.arange(0, DEPTH)
+    acc, steps = tl.zeros((ROWS, COLS), tl.float32), tl.cdiv(C, DEPTH)
+    for part in range(9 // SPAN):
+        for step in range(SPAN * steps):
+            tap, c = part, step * DEPTH + k
+            if SPAN > 1:
+                tap, c = part * SPAN + step // steps, step % steps * DEPTH + k
+            ih, iw = 2 * oh - 1 + tap // 3, 2 * ow - 1 + tap % 3  # the token that this tap reads
+            inside = (real & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W))[:, None]
+            tokens = (start + (ih * x_row + iw * x_col))[:, None] + c[None, :]
+            taps = (weights + tap * C)[None, :] + c[:, None]
+            acc = _add_forward_block(acc, tokens, taps, inside, c, C, EVEN, UPCAST)
+    return acc
+
+# %% ../../nbs/9_scale/triton.ipynb #8f3c0004
+@jit
+def _store_with_gelu(acc, b, y, z, m, n, M, N, GELU: tl.constexpr, SAVE: tl.constexpr):
+    "Add the bias to a tile's sums, write them to z, and their GELU to y."
+    acc += tl.load(b + n, n < N, 0.0).to(tl.float32)[None, :]
+    where, kept = m.to(tl.int64)[:, None] * N + n[None, :], (m < M)[:, None] & (n < N)[None, :]
+    if SAVE:
+        tl.store(z + where, acc, kept)
+    if GELU:
+        acc = 0.5 * acc * (1 + tl.erf(acc * 0.7071067811865476))
+    tl.store(y + where, acc, kept)
+
+# %% ../../nbs/9_scale/triton.ipynb #8f3c0006
 @jit(do_not_specialize=["M", "H", "W", "Ho", "Wo"])
 def conv_forward_kernel(
     x,
@@ -78,36 +138,14 @@ def conv_forward_kernel(
     UPCAST: tl.constexpr,
 ):
     row, col = _tile_of(tl.program_id(0), tl.cdiv(M, ROWS), tl.cdiv(N, COLS), 8)
-    m, n, k = row * ROWS + tl.arange(0, ROWS), col * COLS + tl.arange(0, COLS), tl.arange(0, DEPTH)
+    m, n = row * ROWS + tl.arange(0, ROWS), col * COLS + tl.arange(0, COLS)
     image, oh, ow = m // (Ho * Wo), m // Wo % Ho, m % Wo  # where each output token is
     start = x + image.to(tl.int64) * x_batch
     weights = w + tl.where(n < N, n, 0) * (9 * C)
-    acc, steps = tl.zeros((ROWS, COLS), tl.float32), tl.cdiv(C, DEPTH)
-    for part in range(9 // SPAN):
-        for step in range(SPAN * steps):
-            tap, c = part, step * DEPTH + k
-            if SPAN > 1:
-                tap, c = part * SPAN + step // steps, step % steps * DEPTH + k
-            ih, iw = 2 * oh - 1 + tap // 3, 2 * ow - 1 + tap % 3  # the token that this tap reads
-            inside = ((m < M) & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W))[:, None]
-            tokens = (start + (ih * x_row + iw * x_col))[:, None] + c[None, :]
-            taps = (weights + tap * C)[None, :] + c[:, None]
-            if EVEN:
-                acc = _dot(tl.load(tokens, inside, 0.0), tl.load(taps), acc, UPCAST)
-            else:
-                acc = _dot(
-                    tl.load(tokens, inside & (c < C)[None, :], 0.0),
-                    tl.load(taps, (c < C)[:, None], 0.0),
-                    acc,
-                    UPCAST,
-                )
-    acc += tl.load(b + n, n < N, 0.0).to(tl.float32)[None, :]
-    where, kept = m.to(tl.int64)[:, None] * N + n[None, :], (m < M)[:, None] & (n < N)[None, :]
-    if SAVE:
-        tl.store(z + where, acc, kept)
-    if GELU:
-        acc = 0.5 * acc * (1 + tl.erf(acc * 0.7071067811865476))
-    tl.store(y + where, acc, kept)
+    acc = _sum_over_taps(
+        start, weights, m < M, oh, ow, H, W, C, x_row, x_col, ROWS, COLS, DEPTH, SPAN, EVEN, UPCAST
+    )
+    _store_with_gelu(acc, b, y, z, m, n, M, N, GELU, SAVE)
 
 # %% ../../nbs/9_scale/triton.ipynb #db556fa8
 class Tile(NamedTuple):
@@ -115,11 +153,11 @@ class Tile(NamedTuple):
 
     It holds the tile of a program, how much of the sum is read at once, and what it runs on."""
 
-    rows: int
-    cols: int
-    depth: int
-    warps: int
-    stages: int
+    rows: int  # of a program's tile
+    cols: int  # of a program's tile
+    depth: int  # numbers of the sum that are read at once
+    warps: int  # groups of 32 threads that share a program
+    stages: int  # blocks that are on their way at once
     span: int = 1  # forward: how many of the nine taps one loop walks
     fused: bool = True  # forward: GELU in the same kernel
     since: int = 80  # compute capability: before it, the tile does not fit into the registers
@@ -188,11 +226,11 @@ def launch_forward(
     x: Tensor,  # [B, H, W, C], channels side by side, other strides free
     w: Tensor,  # [N, 3, 3, C]
     b: Tensor,  # [N]
-    gelu: bool,
-    save: bool,  # apply it; keep what was before it
-    tile: Tile,  # its tiles, see kernel_choice.choose_tile
+    gelu: bool,  # whether the exact GELU is applied
+    save: bool,  # whether z, what was before the GELU, is kept
+    tile: Tile,  # how the product is cut, see kernel_choice.choose_tile
 ) -> tuple:  # (y [B, h', w', N], z: as y, or empty)
-    "The convolution, its bias and its GELU."
+    "Return the convolution with its bias and its GELU."
     (B, H, W, C), N, (Ho, Wo) = x.shape, len(w), compute_conv_cells(x.shape[1:3])
     M = B * Ho * Wo
     y = x.new_empty(B, Ho, Wo, N)
@@ -239,6 +277,47 @@ def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict: 
     )
 
 # %% ../../nbs/9_scale/triton.ipynb #e2a33b53
+def _make_compile_source(kernel, dtype: torch.dtype, constants: dict):  # -> triton's ASTSource
+    "A kernel with the types of its arguments, and which of them are multiples of 16."
+    from triton.compiler import ASTSource
+
+    if "constexprs" not in ASTSource.__init__.__code__.co_varnames:
+        raise ImportError(
+            f"found Triton {triton.__version__}, "
+            "expected 3.3 or later to compile for a GPU that is not here"
+        )
+    names = kernel.arg_names
+    half = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype]
+    types = (
+        dict.fromkeys("x w b y z dz dy dx dw weight bias".split(), half)
+        | dict.fromkeys("db mean rstd dweight dbias".split(), "*fp32")
+        | dict(eps="fp32")
+    )
+    if "K" in names:
+        types.pop("w")  # there a size
+    types = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
+    sizes = ("C", "N", "x_batch", "x_row", "x_col")
+    even = [n for n in names if types[n].startswith("*") or n in sizes]
+    return ASTSource(
+        fn=kernel,
+        signature=types,
+        constexprs={(names.index(n),): v for n, v in constants.items() if n in names},
+        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in even},
+    )
+
+# %% ../../nbs/9_scale/triton.ipynb #e2a30002
+def _dump_resource_usage(cubin: bytes) -> str:
+    "What `cuobjdump`, a tool that comes with Triton, says of compiled code."
+    from triton.backends.nvidia import compiler as nvidia
+
+    tool = Path(nvidia.__file__).parent / "bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+# %% ../../nbs/9_scale/triton.ipynb #e2a30003
 def measure_compiled_resources(
     kernel,  # one of the kernels above
     dtype: torch.dtype,
@@ -252,47 +331,13 @@ def measure_compiled_resources(
     It is compiled for sizes and strides that are multiples of 16, in a process that does not
     interpret."""
     from triton.backends.compiler import GPUTarget
-    from triton.backends.nvidia import compiler as nvidia
-    from triton.compiler import ASTSource
 
-    if "constexprs" not in ASTSource.__init__.__code__.co_varnames:
-        raise ImportError(
-            f"found Triton {triton.__version__}, "
-            "expected 3.3 or later to compile for a GPU that is not here"
-        )
-    names, half = (
-        kernel.arg_names,
-        {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}[dtype],
-    )
-    types = (
-        dict.fromkeys("x w b y z dz dy dx dw weight bias".split(), half)
-        | dict.fromkeys("db mean rstd dweight dbias".split(), "*fp32")
-        | dict(eps="fp32")
-    )
-    if "K" in names:
-        types.pop("w")  # there a size
-    types = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    even = [
-        n for n in names if types[n].startswith("*") or n in ("C", "N", "x_batch", "x_row", "x_col")
-    ]
-    source = ASTSource(
-        fn=kernel,
-        signature=types,
-        constexprs={(names.index(n),): v for n, v in constants.items() if n in names},
-        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in even},
-    )
     done = triton.compile(
-        source, target=GPUTarget("cuda", arch, 32), options=dict(num_warps=warps, num_stages=stages)
+        _make_compile_source(kernel, dtype, constants),
+        target=GPUTarget("cuda", arch, 32),
+        options=dict(num_warps=warps, num_stages=stages),
     )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(done.asm["cubin"])
-        file.flush()
-        said = subprocess.run(
-            [Path(nvidia.__file__).parent / "bin/cuobjdump", "--dump-resource-usage", file.name],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+    said = _dump_resource_usage(done.asm["cubin"])
     return dict(
         registers=int(re.search(r"REG:(\d+)", said)[1]),
         spilled=int(re.search(r"STACK:(\d+)", said)[1]),
@@ -319,8 +364,11 @@ def gelu_backward_kernel(dy, z, dz, db, M, N, ROWS: tl.constexpr, COLS: tl.const
     tl.store(db + tl.program_id(0) * N + n, tl.sum(grad, 0), n < N)
 
 # %% ../../nbs/9_scale/triton.ipynb #c6702ffe
-def launch_gelu_backward(dy: Tensor, z: Tensor) -> tuple:  # (dz, db [N] in fp32)
-    "Through the activation, and the bias's gradient."
+def launch_gelu_backward(
+    dy: Tensor,  # gradient of the result [B, h', w', N]
+    z: Tensor,  # what was before the GELU, as dy
+) -> tuple:  # (dz, db [N] in fp32)
+    "Return the gradients of what was before the GELU, and of the bias."
     M, N = z.shape[:3].numel(), z.shape[-1]
     dz, db = torch.empty_like(z), z.new_empty(_ceil(M, 64), N, dtype=torch.float32)
     _run(
@@ -339,6 +387,46 @@ def launch_gelu_backward(dy: Tensor, z: Tensor) -> tuple:  # (dz, db [N] in fp32
     return dz, db.sum(0)
 
 # %% ../../nbs/9_scale/triton.ipynb #5d5db0bd
+@jit
+def _sum_over_readers(
+    acc,  # [ROWS, COLS] zeros
+    dz,
+    w,
+    c,  # channels of the tile
+    real,  # which rows of the tile are tokens
+    image,
+    i,
+    j,  # where these tokens are in their class
+    odd_row,
+    odd_col,  # the class
+    loops,  # 0 for a program without work, else 1
+    Ho,
+    Wo,
+    C,
+    N,
+    DEPTH: tl.constexpr,
+    EVEN: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    "Gradients of tokens of one class: sums over the taps that read them and all N channels."
+    k, steps, real_c = tl.arange(0, DEPTH), tl.cdiv(N, DEPTH), (c < C)[None, :]
+    for step in range((1 + odd_row) * (1 + odd_col) * steps * loops):
+        tap, n = step // steps, step % steps * DEPTH + k
+        down, right = tap // (1 + odd_col), tap % (1 + odd_col)
+        oh, ow = i + odd_row - down, j + odd_col - right  # the token that read us by this tap
+        inside = (real & (oh < Ho) & (ow < Wo))[:, None]
+        grads = dz + ((image * Ho + oh) * Wo + ow).to(tl.int64)[:, None] * N + n[None, :]
+        tap = (1 - odd_row + 2 * down) * 3 + 1 - odd_col + 2 * right
+        taps = (w + c)[None, :] + (n * 9 + tap)[:, None] * C
+        if EVEN:
+            left, across = tl.load(grads, inside, 0.0), tl.load(taps, real_c, 0.0)
+        else:
+            left = tl.load(grads, inside & (n < N)[None, :], 0.0)
+            across = tl.load(taps, real_c & (n < N)[:, None], 0.0)
+        acc = _dot(left, across, acc, UPCAST)
+    return acc
+
+# %% ../../nbs/9_scale/triton.ipynb #5d5d0002
 @jit(do_not_specialize=["B", "H", "W", "Ho", "Wo"])
 def conv_dx_kernel(
     dz,
@@ -358,49 +446,32 @@ def conv_dx_kernel(
     EVEN: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    each = tl.cdiv(B * ((H + 1) // 2) * ((W + 1) // 2), ROWS) * tl.cdiv(
-        C, COLS
-    )  # tiles of the largest class
+    each = tl.cdiv(B * ((H + 1) // 2) * ((W + 1) // 2), ROWS) * tl.cdiv(C, COLS)  # largest class
     odd = 3 - tl.program_id(0) // each  # the class with most taps goes first
     odd_row, odd_col = odd // 2, odd % 2
     high, wide = (H + 1 - odd_row) // 2, (W + 1 - odd_col) // 2  # tokens of this class
     rows, cols = tl.cdiv(B * high * wide, ROWS), tl.cdiv(C, COLS)
     pid, high, wide = tl.program_id(0) % each, tl.maximum(high, 1), tl.maximum(wide, 1)
     row, col = _tile_of(pid, tl.maximum(rows, 1), cols, 8)
-    m, c, k = row * ROWS + tl.arange(0, ROWS), col * COLS + tl.arange(0, COLS), tl.arange(0, DEPTH)
+    m, c = row * ROWS + tl.arange(0, ROWS), col * COLS + tl.arange(0, COLS)
     image, i, j = m // (high * wide), m // wide % high, m % wide
-    limit = tl.where(
-        pid < rows * cols, B * high * wide, 0
-    )  # small classes have no work for their last programs
-    real = m < limit
-    weights, steps, real_c = w + c, tl.cdiv(N, DEPTH), (c < C)[None, :]
+    limit = tl.where(pid < rows * cols, B * high * wide, 0)
+    real, loops = m < limit, tl.minimum(limit, 1)
     acc = tl.zeros((ROWS, COLS), tl.float32)
-    for step in range((1 + odd_row) * (1 + odd_col) * steps * tl.minimum(limit, 1)):
-        tap, n = step // steps, step % steps * DEPTH + k
-        down, right = tap // (1 + odd_col), tap % (1 + odd_col)
-        oh, ow = (
-            i + odd_row - down,
-            j + odd_col - right,
-        )  # the output token that read us through this tap
-        inside = (real & (oh < Ho) & (ow < Wo))[:, None]
-        grads = dz + ((image * Ho + oh) * Wo + ow).to(tl.int64)[:, None] * N + n[None, :]
-        tap = (1 - odd_row + 2 * down) * 3 + 1 - odd_col + 2 * right
-        taps = weights[None, :] + (n * 9 + tap)[:, None] * C
-        if EVEN:
-            acc = _dot(tl.load(grads, inside, 0.0), tl.load(taps, real_c, 0.0), acc, UPCAST)
-        else:
-            acc = _dot(
-                tl.load(grads, inside & (n < N)[None, :], 0.0),
-                tl.load(taps, real_c & (n < N)[:, None], 0.0),
-                acc,
-                UPCAST,
-            )
+    acc = _sum_over_readers(
+        acc, dz, w, c, real, image, i, j, odd_row, odd_col, loops, Ho, Wo, C, N, DEPTH, EVEN, UPCAST
+    )
     token = (image.to(tl.int64) * H + 2 * i + odd_row) * W + 2 * j + odd_col
-    tl.store(dx + token[:, None] * C + c[None, :], acc, real[:, None] & real_c)
+    tl.store(dx + token[:, None] * C + c[None, :], acc, real[:, None] & (c < C)[None, :])
 
 # %% ../../nbs/9_scale/triton.ipynb #70925873
-def launch_dx(dz: Tensor, w: Tensor, x: Tensor, tile: Tile) -> Tensor:  # [B, H, W, C]
-    "The gradient of the maps, one class of parity after the other."
+def launch_dx(
+    dz: Tensor,  # gradient of what was before the GELU [B, h', w', N]
+    w: Tensor,  # weights [N, 3, 3, C]
+    x: Tensor,  # maps [B, H, W, C], for their shape and type
+    tile: Tile,  # how the product is cut
+) -> Tensor:  # [B, H, W, C]
+    "Return the gradient of the maps, one class of parity after the other."
     (B, H, W, C), (_, Ho, Wo, N) = x.shape, dz.shape
     dx = x.new_empty(x.shape)
     _run(
@@ -424,6 +495,27 @@ def launch_dx(dz: Tensor, w: Tensor, x: Tensor, tile: Tile) -> Tensor:  # [B, H,
     return dx
 
 # %% ../../nbs/9_scale/triton.ipynb #abc4c619
+@jit
+def _turn_odometer(image, oh, ow, Ho, Wo, DEPTH: tl.constexpr):
+    "The wheels (image, row, column) of output tokens, DEPTH tokens further on."
+    images, rows, cols = DEPTH // (Ho * Wo), DEPTH // Wo % Ho, DEPTH % Wo  # what DEPTH tokens add
+    ow += cols
+    oh += rows + (ow >= Wo)
+    ow = tl.where(ow >= Wo, ow - Wo, ow)
+    image += images + (oh >= Ho)
+    oh = tl.where(oh >= Ho, oh - Ho, oh)
+    return image, oh, ow
+
+
+@jit
+def _load_tap_tokens(x, image, oh, ow, tap, H, W, x_batch, x_row, x_col, real, c, C):
+    "The tokens [DEPTH, COLS] that a tap reads for some output tokens; zeros over the border."
+    ih, iw = 2 * oh - 1 + tap // 3, 2 * ow - 1 + tap % 3
+    inside = real & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W)
+    start = x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col)
+    return tl.load(start[:, None] + c[None, :], inside[:, None] & (c < C)[None, :], 0.0)
+
+# %% ../../nbs/9_scale/triton.ipynb #abc40002
 @jit(do_not_specialize=["M", "H", "W", "Ho", "Wo"])
 def conv_dw_kernel(
     dz,
@@ -448,41 +540,26 @@ def conv_dw_kernel(
     blocks = tl.cdiv(C, COLS)
     pid = tl.program_id(0)
     tap = pid // blocks % 9
-    n, c, k = (
-        pid // (9 * blocks) * ROWS + tl.arange(0, ROWS),
-        pid % blocks * COLS + tl.arange(0, COLS),
-        tl.arange(0, DEPTH),
-    )
-    image, oh, ow = k // (Ho * Wo), k // Wo % Ho, k % Wo  # an odometer of three wheels ...
-    images, rows, cols = (
-        DEPTH // (Ho * Wo),
-        DEPTH // Wo % Ho,
-        DEPTH % Wo,
-    )  # ... and what DEPTH tokens add to each
+    n = pid // (9 * blocks) * ROWS + tl.arange(0, ROWS)
+    c, k = pid % blocks * COLS + tl.arange(0, COLS), tl.arange(0, DEPTH)
+    image, oh, ow = k // (Ho * Wo), k // Wo % Ho, k % Wo  # an odometer of three wheels
     acc = tl.zeros((ROWS, COLS), tl.float32)
     for step in range(tl.cdiv(M, DEPTH)):
         m = step * DEPTH + k
-        ih, iw = 2 * oh - 1 + tap // 3, 2 * ow - 1 + tap % 3
-        inside = (m < M) & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W)
-        grads = tl.load(
-            dz + m.to(tl.int64)[None, :] * N + n[:, None], (m < M)[None, :] & (n < N)[:, None], 0.0
-        )
-        tokens = tl.load(
-            (x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col))[:, None] + c[None, :],
-            inside[:, None] & (c < C)[None, :],
-            0.0,
-        )
+        at, real = dz + m.to(tl.int64)[None, :] * N + n[:, None], m < M
+        grads = tl.load(at, real[None, :] & (n < N)[:, None], 0.0)
+        tokens = _load_tap_tokens(x, image, oh, ow, tap, H, W, x_batch, x_row, x_col, real, c, C)
         acc = _dot(grads, tokens, acc, UPCAST)
-        ow += cols
-        oh += rows + (ow >= Wo)
-        ow = tl.where(ow >= Wo, ow - Wo, ow)
-        image += images + (oh >= Ho)
-        oh = tl.where(oh >= Ho, oh - Ho, oh)
+        image, oh, ow = _turn_odometer(image, oh, ow, Ho, Wo, DEPTH)
     tl.store(dw + (n * 9 + tap)[:, None] * C + c[None, :], acc, (n < N)[:, None] & (c < C)[None, :])
 
 # %% ../../nbs/9_scale/triton.ipynb #184a12a7
-def launch_dw(dz: Tensor, x: Tensor, tile: Tile) -> Tensor:  # [N, 3, 3, C]
-    "The gradient of the weights."
+def launch_dw(
+    dz: Tensor,  # gradient of what was before the GELU [B, h', w', N]
+    x: Tensor,  # maps [B, H, W, C], channels side by side
+    tile: Tile,  # how the product is cut
+) -> Tensor:  # [N, 3, 3, C]
+    "Return the gradient of the weights."
     (B, H, W, C), (_, Ho, Wo, N) = x.shape, dz.shape
     M = B * Ho * Wo
     dw = x.new_empty(N, 3, 3, C)

@@ -21,12 +21,10 @@ CROP_MARGIN = 1 / 3  # how much larger than the thing the window is
 def compute_crop_window(
     box: Box,  # image frame
     size: tuple,  # (height, width) of the image
-    room: float = CROP_MARGIN,  # share of the longer side that is added
-) -> (
-    tuple
-):  # (left, top, right, bottom) in pixels: a square, but where the image is smaller than that
-    "The square around a box, moved into the image."
-    side, middle = max(box.width, box.height, 1.0) * (1 + room), box.center()
+    margin: float = CROP_MARGIN,  # share of the longer side that is added
+) -> tuple:  # (left, top, right, bottom) in pixels: a square, unless the image is smaller
+    "Return the square around a box, moved into the image."
+    side, middle = max(box.width, box.height, 1.0) * (1 + margin), box.center()
     width, height = min(side, size[1]), min(side, size[0])
     left, top = (
         min(max(m - s / 2, 0.0), limit - s)
@@ -39,11 +37,11 @@ def cut_crop(
     image: Image.Image,  # RGB
     box: Box | None = None,  # image frame; None: all of the picture
     side: int = 192,  # of the result, in pixels
-    room: float = CROP_MARGIN,  # see `compute_crop_window`
+    margin: float = CROP_MARGIN,  # see `compute_crop_window`
 ) -> Image.Image:  # square
-    "What is in a box with a little around it, or a whole picture, as a square."
+    "Return a box and its margin, or a whole picture, as a square."
     if box is not None:
-        left, top, right, bottom = compute_crop_window(box, (image.height, image.width), room)
+        left, top, right, bottom = compute_crop_window(box, (image.height, image.width), margin)
         shape = right - left, bottom - top
     else:
         (left, top, right, bottom), shape = (0, 0, *image.size), image.size
@@ -82,33 +80,39 @@ class VisualTokenizer(nn.Module):
         super().__init__()
         self.tower = build_tower(config).requires_grad_(False)
         width = config.hidden_size
-        self.projector = (
-            nn.Linear(width, out_dim)
-            if linear
-            else nn.Sequential(
-                nn.Linear(width, hidden or out_dim),
-                nn.ReLU(),
-                nn.Linear(hidden or out_dim, out_dim),
+        hidden = hidden or out_dim
+        if linear:
+            self.projector = nn.Linear(width, out_dim)
+        else:
+            self.projector = nn.Sequential(
+                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out_dim)
             )
-        )
 
-    def train(self, mode: bool = True):
+    def train(
+        self,
+        mode: bool = True,  # whether the projector trains
+    ):
+        "Switch the projector between training and evaluation; the encoder only evaluates."
         super().train(mode)
         self.tower.eval()
         return self
 
 # %% ../../nbs/3_vision/coreferring.ipynb #b2d2805b
 @patch
-def look(
+def encode_crops(
     self: VisualTokenizer,
     pixels: Tensor,  # [n, 3, H, W], normalised for the encoder
     at_once: int = 64,  # crops in one call
 ) -> Tensor:  # [n, width]
-    "The class tokens, without autograd."
+    "Return the class token of each crop, without autograd."
     with torch.no_grad():
         return torch.cat([self.tower(p).pooler_output for p in pixels.split(at_once)])
 
 # %% ../../nbs/3_vision/coreferring.ipynb #11ef7803
 @patch
-def forward(self: VisualTokenizer, pixels: Tensor) -> Tensor:  # [n, 3, H, W] -> [n, out_dim]
-    return self.projector(self.look(pixels))
+def forward(
+    self: VisualTokenizer,
+    pixels: Tensor,  # [n, 3, H, W], normalised for the encoder
+) -> Tensor:  # [n, out_dim]
+    "Return one vector per crop, at the language model's width."
+    return self.projector(self.encode_crops(pixels))

@@ -50,15 +50,16 @@ class ConvDownsampler(nn.Module):
         in_dim: int,  # width of the tower
         out_dim: int,  # width of the language model
         hidden: int | None = None,  # channels of the convolution; None: `out_dim`
-        kernel: int = 3,
-        stride: int = 2,
+        kernel: int = 3,  # side of the convolution's square, in cells
+        stride: int = 2,  # cells from one square to the next
         padding: int = 1,  # in cells
         gelu: bool = True,  # False: the paper's equation
         impl: str = "auto",  # "triton": our kernels; "torch": PyTorch's; "auto": the faster one
     ):
         super().__init__()
-        self.impl, self.usual = check_impl(impl), (kernel, stride, padding) == (3, 2, 1)
-        if impl == "triton" and not self.usual:
+        self.impl = check_impl(impl)
+        self.fits_kernel = (kernel, stride, padding) == (3, 2, 1)
+        if impl == "triton" and not self.fits_kernel:
             raise ValueError(
                 f"found kernel={kernel}, stride={stride}, padding={padding} with impl='triton', "
                 "expected 3, 2, 1"
@@ -67,8 +68,11 @@ class ConvDownsampler(nn.Module):
         self.act = nn.GELU() if gelu else nn.Identity()
         self.linear = nn.Linear(hidden or out_dim, out_dim)
 
-    def out_cells(self, cells: tuple) -> tuple:  # (h', w')
-        "Size of the map that comes out."
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the map that goes in
+    ) -> tuple:  # (h', w')
+        "Return the size of the map that comes out."
         return tuple(
             (n + 2 * p - k) // s + 1
             for n, p, k, s in zip(cells, self.conv.padding, self.conv.kernel_size, self.conv.stride)
@@ -81,7 +85,8 @@ def forward(
     maps: Tensor,  # [B, h, w, in_dim]
     place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
 ) -> Tensor:  # [B, h', w', out_dim]
-    if self.usual and may_use_kernels(self.impl, maps):
+    "Return a map with a fourth of the cells, at the language model's width."
+    if self.fits_kernel and may_use_kernels(self.impl, maps):
         from ferretlite.vision.kernels import conv_gelu
 
         fused = place is None and isinstance(self.act, nn.GELU)
@@ -105,15 +110,15 @@ class ShuffleDownsampler(nn.Module):
         impl: str = "auto",  # as in `ConvDownsampler`
     ):
         super().__init__()
-        self.impl, self.factor, self.norm = (
-            check_impl(impl),
-            factor,
-            nn.LayerNorm(in_dim * factor**2),
-        )
+        self.impl, self.factor = check_impl(impl), factor
+        self.norm = nn.LayerNorm(in_dim * factor**2)
         self.mlp = Projector(in_dim * factor**2, out_dim, hidden)
 
-    def out_cells(self, cells: tuple) -> tuple:  # (h', w')
-        "Size of the map that comes out."
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the map that goes in
+    ) -> tuple:  # (h', w')
+        "Return the size of the map that comes out."
         return tuple(-(-n // self.factor) for n in cells)
 
 # %% ../../nbs/3_vision/downsampling.ipynb #18754872
@@ -121,17 +126,15 @@ class ShuffleDownsampler(nn.Module):
 def forward(  # noqa: F811 (a method of another class)
     self: ShuffleDownsampler,
     maps: Tensor,  # [B, h, w, in_dim]
-    place: Tensor | None = None,  # [B or 1, h', w', hidden]
+    place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
 ) -> Tensor:  # [B, h', w', out_dim]
+    "Return a map in which k x k cells are one, at the language model's width."
     if may_use_kernels(self.impl, maps):
         from ferretlite.vision.kernels import shuffle_norm
 
-        return self.mlp(
-            shuffle_norm(
-                maps, self.norm.weight, self.norm.bias, self.factor, self.norm.eps, self.impl
-            ),
-            place,
-        )
+        norm = self.norm
+        joined = shuffle_norm(maps, norm.weight, norm.bias, self.factor, norm.eps, self.impl)
+        return self.mlp(joined, place)
     h, w = (-n % self.factor for n in maps.shape[1:3])
     if h or w:
         maps = F.pad(maps.movedim(-1, 1), (0, w, 0, h), mode="replicate").movedim(1, -1)
@@ -154,8 +157,11 @@ class PoolDownsampler(nn.Module):
     out_cells = ShuffleDownsampler.out_cells
 
     def forward(
-        self, maps: Tensor, place: Tensor | None = None
-    ) -> Tensor:  # [B, h, w, in_dim] -> [B, h', w', out_dim]
+        self,
+        maps: Tensor,  # [B, h, w, in_dim]
+        place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
+    ) -> Tensor:  # [B, h', w', out_dim]
+        "Return a map of averages, at the language model's width."
         small = F.avg_pool2d(
             maps.movedim(-1, 1), self.factor, ceil_mode=True, count_include_pad=False
         ).movedim(1, -1)
@@ -165,9 +171,9 @@ class PoolDownsampler(nn.Module):
 def compute_sine_positions(
     size: tuple,  # (h, w)
     dim: int,  # channels, a multiple of 4
-    device=None,
+    device=None,  # of the result
 ) -> Tensor:  # [h*w, dim]
-    "Sines and cosines of x and y at wavelengths from a few cells of a 100-cell side to many sides."
+    "Return sines and cosines of x and y at wavelengths from a few cells of a 100-cell side to many sides."
     frequencies = 2 * math.pi * 100 * 10_000 ** -torch.linspace(0, 1, dim // 4, device=device) / 4
     angle = (
         compute_cell_centers(size, device).flatten(0, 1)[..., None] * frequencies
@@ -185,54 +191,58 @@ class Resampler(nn.Module):
         self,
         in_dim: int,  # width of the tower
         out_dim: int,  # width of the language model
-        hidden: int
-        | None = None,  # width of the attention, a multiple of 4 and of `heads`; None: `out_dim`
+        # width of the attention, a multiple of 4 and of `heads`; None: `out_dim`
+        hidden: int | None = None,
         queries: tuple = (24, 24),  # how many, as a grid: (rows, columns)
         heads: int | None = None,  # None: one per 128 channels, at least one
     ):
         super().__init__()
         hidden = hidden or out_dim
-        self.queries, self.asked = (
-            tuple(queries),
-            nn.Parameter(torch.randn(math.prod(queries), hidden) * 0.02),
-        )
-        self.keys, self.norm_q, self.norm_kv, self.norm = (
-            nn.Linear(in_dim, hidden),
-            nn.LayerNorm(hidden),
-            nn.LayerNorm(hidden),
-            nn.LayerNorm(hidden),
-        )
-        self.attention = nn.MultiheadAttention(
-            hidden, heads or max(1, hidden // 128), batch_first=True
-        )
+        heads = heads or max(1, hidden // 128)
+        self.queries = tuple(queries)
+        self.asked = nn.Parameter(torch.randn(math.prod(queries), hidden) * 0.02)
+        self.keys = nn.Linear(in_dim, hidden)
+        self.norm_q, self.norm_kv = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.attention = nn.MultiheadAttention(hidden, heads, batch_first=True)
         self.linear = nn.Linear(hidden, out_dim)
 
-    def out_cells(self, cells: tuple) -> tuple:  # (h', w')
-        "Always the same."
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the map that goes in
+    ) -> tuple:  # (h', w')
+        "Return the grid of the queries, whatever goes in."
         return self.queries
 
 # %% ../../nbs/3_vision/downsampling.ipynb #86d382bb
 @patch
 def forward(  # noqa: F811 (a method of another class)
-    self: Resampler, maps: Tensor, place: Tensor | None = None
-) -> Tensor:  # [B, h, w, in_dim] -> [B, h', w', out_dim]
+    self: Resampler,
+    maps: Tensor,  # [B, h, w, in_dim]
+    place: Tensor | None = None,  # [B or 1, h', w', hidden], added to the queries
+) -> Tensor:  # [B, h', w', out_dim]
+    "Return one vector per query, at the language model's width."
     width = self.asked.shape[-1]
-    told = self.norm_kv(self.keys(maps.flatten(1, 2)))
-    keys = told + compute_sine_positions(maps.shape[1:3], width, maps.device).to(told.dtype)
-    asked = self.norm_q(self.asked) + compute_sine_positions(self.queries, width, maps.device).to(
-        told.dtype
-    )
+    values = self.norm_kv(self.keys(maps.flatten(1, 2)))  # [B, h*w, hidden]
+    of_cells = compute_sine_positions(maps.shape[1:3], width, maps.device)
+    of_queries = compute_sine_positions(self.queries, width, maps.device)
+    keys = values + of_cells.to(values.dtype)
+    queries = self.norm_q(self.asked) + of_queries.to(values.dtype)  # [h'*w', hidden]
     if place is not None:
-        asked = asked + place.flatten(1, 2).to(asked.dtype)
-    found = self.attention(asked.expand(len(maps), -1, -1), keys, told, need_weights=False)[0]
+        queries = queries + place.flatten(1, 2).to(queries.dtype)
+    queries = queries.expand(len(maps), -1, -1)
+    found = self.attention(queries, keys, values, need_weights=False)[0]
     return self.linear(self.norm(found)).unflatten(1, self.queries)
 
 # %% ../../nbs/3_vision/downsampling.ipynb #5901305d
 class MlpProjector(Projector):
     "No down-sampling: every cell a token, as in LLaVA and Griffon v1."
 
-    def out_cells(self, cells: tuple) -> tuple:  # (h, w)
-        "As many as went in."
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the map that goes in
+    ) -> tuple:  # (h, w)
+        "Return the size itself."
         return tuple(cells)
 
 
@@ -251,7 +261,7 @@ def make_downsampler(
     out_dim: int,  # width of the language model
     **options,  # of its class
 ) -> nn.Module:
-    "A projector by name. Raises ValueError for an unknown one."
+    "Return a projector by name. Raises ValueError for an unknown one."
     if kind not in DOWNSAMPLER_CLASSES:
         raise ValueError(
             f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}."

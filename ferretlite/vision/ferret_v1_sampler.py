@@ -52,7 +52,12 @@ class FerretSampler(SpatialAwareSampler):
 
     generator = None
 
-    def draw_points(self, regions, sizes, generator=None):  # -> [M, n_points, 2]
+    def draw_points(
+        self,
+        regions: list,  # per image a list of Point, Box or Mask
+        sizes: list,  # image sizes, (height, width)
+        generator: torch.Generator | None = None,  # of train(); None: torch's global one
+    ) -> Tensor:  # [M, n_points, 2], unit frame
         "Return every pixel, some repeated; or a random choice where there are more."
         points = []
         for region, size in ((r, size) for of_image, size in zip(regions, sizes) for r in of_image):
@@ -72,32 +77,39 @@ class FerretSampler(SpatialAwareSampler):
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #bd0a1dfe
 @patch
 def draw_points_on_maps(
-    self: FerretSampler, maps, regions, sizes, generator=None
-):  # -> [M, n, 2], MapFeatures
-    self._check(maps, regions, sizes)
+    self: FerretSampler,
+    maps: list,  # one [h, w, C] per image
+    regions: list,  # per image a list of Point, Box or Mask
+    sizes: list,  # image sizes, (height, width)
+    generator: torch.Generator | None = None,  # see `draw_points`
+) -> tuple[Tensor, MapFeatures]:  # points [M, n_points, 2], and the features below them
+    "Return all regions' points, and the features that the public code reads for them."
+    self._check_inputs(maps, regions, sizes)
     points = self.draw_points(regions, sizes, generator)
     points = points.to(maps[0].device, maps[0].dtype)  # the public code's precision
-    return points, MapFeatures(
-        *stack_map_cells(
-            maps, points.flip(-1), [len(of_image) for of_image in regions], aligned=True
-        )
-    )
+    counts = [len(of_image) for of_image in regions]
+    return points, MapFeatures(*stack_map_cells(maps, points.flip(-1), counts, aligned=True))
 
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #c538dcc3
 @patch
-def choose(self: FerretSampler, i, points):  # [M, N, 2] -> [M, S], [M, S, k]
+def choose_neighbors(
+    self: FerretSampler,
+    stage: int,  # index of the stage
+    points: Tensor,  # [M, N, 2]
+) -> tuple[Tensor, Tensor]:  # indices of the centres [M, S], of their neighbours [M, S, k]
+    "Return which points stay and which points each asks, in the points' own precision."
     first = None
     if self.training:
         first = torch.randint(0, points.shape[1], (len(points),), generator=self.generator)
         first = first.to(points.device)
-    kept = pick_farthest_points(
-        points,
-        self.n_centers[i],
-        first,
-        lambda a, b: (a[:, :, None] - b[:, None]).square().sum(-1),
-    )  # in the points' own precision
-    distances = compute_expanded_distances(gather_points(points, kept), points)
-    return kept, distances.topk(self.n_neighbors[i], largest=False, sorted=False).indices
+
+    def distances(a, b):
+        return (a[:, :, None] - b[:, None]).square().sum(-1)
+
+    kept = pick_farthest_points(points, self.n_centers[stage], first, distances)
+    to_centers = compute_expanded_distances(gather_points(points, kept), points)
+    nearest = to_centers.topk(self.n_neighbors[stage], largest=False, sorted=False)
+    return kept, nearest.indices
 
 # %% ../../nbs/3_vision/ferret_v1_sampler.ipynb #02c19c85
 @patch

@@ -34,6 +34,7 @@ class Projector(nn.Sequential):
         features: Tensor,  # [..., in_dim]
         place: Tensor | None = None,  # [..., hidden], see `VisualPosition`: joins before the GELU
     ) -> Tensor:  # [..., out_dim]
+        "Return features at the language model's width."
         hidden = self[0](features)
         return self[2](self[1](hidden if place is None else hidden + place.to(hidden.dtype)))
 
@@ -141,6 +142,7 @@ class VisualPosition(nn.Linear):
         self,
         size: tuple,  # (h, w) of the map
     ) -> Tensor:  # [h, w, dim]
+        "Return the code of every cell of a map."
         features = compute_fourier_features(
             compute_cell_centers(size, self.weight.device), self.octaves
         )

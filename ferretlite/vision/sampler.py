@@ -33,25 +33,23 @@ def find_cell_corners(
 
     Cell centres lie at (i + 0.5) / n. Places beyond the outermost centres read the border."""
     x, y = xy.float().unbind(-1)
-    x, y = _cell_place(x, width, aligned), _cell_place(y, height, aligned)
+    x, y = _to_cell_units(x, width, aligned), _to_cell_units(y, height, aligned)
     left, top, right, bottom = x.floor(), y.floor(), x.ceil(), y.ceil()
     fx, fy = x - left, y - top
-    rows, columns = (
-        torch.stack([top, top, bottom, bottom], -1),
-        torch.stack([left, right, left, right], -1),
-    )
+    rows = torch.stack([top, top, bottom, bottom], -1)
+    columns = torch.stack([left, right, left, right], -1)
     weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-    return (rows * _last(width) + columns).long(), weights
+    return (rows * _add_last_axis(width) + columns).long(), weights
 
 
-def _cell_place(u, n, aligned):  # unit frame -> cells, so that centre i is at i
+def _to_cell_units(u, n, aligned):  # unit frame -> cells, so that centre i is at i
     place = u * (n - 1) if aligned else u * n - 0.5
     return (
         torch.minimum(place.clamp(min=0), n - 1) if isinstance(n, Tensor) else place.clamp(0, n - 1)
     )
 
 
-def _last(n):
+def _add_last_axis(n):
     return n[..., None] if isinstance(n, Tensor) else n
 
 # %% ../../nbs/3_vision/sampler.ipynb #5c539310
@@ -63,18 +61,18 @@ def interpolate_features(
 
     The same as `grid_sample(align_corners=False, padding_mode='border')`."""
     h, w, _ = feature_map.shape
-    return _weighted_cells(feature_map.reshape(h * w, -1), *find_cell_corners(xy, h, w))
+    return _sum_weighted_cells(feature_map.reshape(h * w, -1), *find_cell_corners(xy, h, w))
 
 
-def _weighted_cells(cells, index, weights):  # cells [K, C], index and weights [..., 4] -> [..., C]
+def _sum_weighted_cells(cells, index, weights):  # cells [K, C], index and weights [..., 4] -> [..., C]
     parts = (
-        _wide(cells.index_select(0, index[..., i].flatten())) * weights[..., i].flatten()[:, None]
+        _widen_dtype(cells.index_select(0, index[..., i].flatten())) * weights[..., i].flatten()[:, None]
         for i in range(4)
     )
     return sum(parts).reshape(*index.shape[:-1], cells.shape[-1])
 
 
-def _wide(t):
+def _widen_dtype(t):
     return t.to(torch.promote_types(t.dtype, torch.float32))  # float32, or float64 where it is
 
 # %% ../../nbs/3_vision/sampler.ipynb #3d9c1724
@@ -109,7 +107,7 @@ def interpolate_region_features(
     counts: list,  # as in `stack_map_cells`
 ) -> Tensor:  # [M, n, C], float32
     "Return `interpolate_features` for all regions of a batch, each on its own image's map."
-    return _weighted_cells(*stack_map_cells(maps, points, counts))
+    return _sum_weighted_cells(*stack_map_cells(maps, points, counts))
 
 # %% ../../nbs/3_vision/sampler.ipynb #a7069c0d
 def gather_points(
@@ -209,34 +207,46 @@ def fold_linear_layers(
 ) -> tuple[Tensor, Tensor, Tensor]:  # P [C, C+2], R [C, C+2], c [C], float32
     "Two linear maps in a row are one: `A(D(z - a), a) = P z + R a + c`."
     D, b_D, A, b_A = (
-        _wide(t) for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
+        _widen_dtype(t) for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
     )
     A1, A2 = A.chunk(2, dim=1)
-    with _full_precision(D.device):
+    with _disable_autocast(D.device):
         P, c = A1 @ D, A1 @ b_D + b_A
     return P, A2 - P, c
 
 
-def _full_precision(device):  # autocast off; the meta device has no autocast to turn off
+def _disable_autocast(device):  # autocast off; the meta device has no autocast to turn off
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 # %% ../../nbs/3_vision/sampler.ipynb #8d116ece
 class MapFeatures:
     """Features that still lie in the cells of maps.
 
-    A linear map of them is computed cell by cell, then looked up."""
+    A linear map of them is computed cell by cell, then interpolated."""
 
-    def __init__(self, cells, index, weights):  # of `stack_map_cells`
+    def __init__(
+        self,
+        cells: Tensor,  # [K, C], the cells of all maps
+        index: Tensor,  # [M, n, 4], which four cells each point reads
+        weights: Tensor,  # [M, n, 4], their weights
+    ):
         self.cells, self.index, self.weights = cells, index, weights
 
-    def lookup(self):  # -> [M, n, C]
-        return _weighted_cells(self.cells, self.index, self.weights)
+    def interpolate(self) -> Tensor:  # [M, n, C]
+        "Return the features at all points."
+        return _sum_weighted_cells(self.cells, self.index, self.weights)
 
-    def linear(self, weight, at=None):  # [D, C], [M, S] or None -> [M, S or n, D]
-        index, weights = (
-            t if at is None else gather_points(t, at) for t in (self.index, self.weights)
-        )
-        return _weighted_cells(F.linear(self.cells.to(weight.dtype), weight), index, weights)
+    def project(
+        self,
+        weight: Tensor,  # [D, C]
+        at: Tensor | None = None,  # [M, S], indices of points; None: all
+    ) -> Tensor:  # [M, S or n, D]
+        "Return a linear map of the features at some points."
+        index, weights = self.index, self.weights
+        if at is not None:
+            index, weights = gather_points(index, at), gather_points(weights, at)
+        cells = F.linear(self.cells.to(weight.dtype), weight)
+        return _sum_weighted_cells(cells, index, weights)
 
 # %% ../../nbs/3_vision/sampler.ipynb #481cac34
 def project_points(
@@ -251,14 +261,13 @@ def project_points(
     if at is not None:
         points = gather_points(points, at)
     if isinstance(features, MapFeatures):
-        seen = features.linear(weight[:, :-2], at)
+        projected = features.project(weight[:, :-2], at)
     else:
-        seen = F.linear(
-            (features if at is None else gather_points(features, at)).to(weight.dtype),
-            weight[:, :-2],
-        )
-    with _full_precision(points.device):
-        return seen + F.linear(points.to(weight.dtype), weight[:, -2:])
+        if at is not None:
+            features = gather_points(features, at)
+        projected = F.linear(features.to(weight.dtype), weight[:, :-2])
+    with _disable_autocast(points.device):
+        return projected + F.linear(points.to(weight.dtype), weight[:, -2:])
 
 # %% ../../nbs/3_vision/sampler.ipynb #d6137aee
 class Aggregator(nn.Module):
@@ -285,7 +294,7 @@ class Aggregator(nn.Module):
         )
 
 # %% ../../nbs/3_vision/sampler.ipynb #f2169a97
-def _dice(base, region):  # a generator of the region's own
+def _make_region_generator(base, region):  # a generator of the region's own
     return torch.Generator().manual_seed(
         base ^ zlib.crc32(repr(region.rle if isinstance(region, Mask) else region).encode())
     )
@@ -317,43 +326,45 @@ class RegionSampler(nn.Module):
 # %% ../../nbs/3_vision/sampler.ipynb #74ecead4
 @patch
 def draw_points(
-    self: RegionSampler, regions, sizes, generator=None
-):  # -> [M, n_points, 2], unit frame
+    self: RegionSampler,
+    regions: list,  # per image a list of Point, Box or Mask
+    sizes: list,  # image sizes, (height, width)
+    generator: torch.Generator | None = None,  # of train(); None: torch's global one
+) -> Tensor:  # [M, n_points, 2], unit frame
     """Return all regions' points, in the unit frame.
 
     In eval() they are evenly spread and always the same. In train() they are random: the random
     numbers of a region depend on the generator's next number and on the region, and not on the
     other regions of the batch."""
-    base = (
-        int(
-            torch.randint(
-                2**62, (), generator=generator, device=generator.device if generator else "cpu"
-            )
-        )
-        if self.training
-        else None
-    )
-    points = [
-        sample_points(region, size, self.n_points, _dice(base, region) if self.training else None)
-        for of_image, size in zip(regions, sizes)
-        for region in of_image
-    ]
+    base = None
+    if self.training:
+        device = generator.device if generator else "cpu"
+        base = int(torch.randint(2**62, (), generator=generator, device=device))
+    points = []
+    for of_image, size in zip(regions, sizes):
+        for region in of_image:
+            own = _make_region_generator(base, region) if self.training else None
+            points.append(sample_points(region, size, self.n_points, own))
     return torch.stack(points).float() if points else torch.zeros(0, self.n_points, 2)
 
 # %% ../../nbs/3_vision/sampler.ipynb #da1cc978
 @patch
 def draw_points_on_maps(
-    self: RegionSampler, maps, regions, sizes, generator=None
-):  # -> [M, n, 2], MapFeatures
-    self._check(maps, regions, sizes)
+    self: RegionSampler,
+    maps: list,  # one [h, w, C] per image
+    regions: list,  # per image a list of Point, Box or Mask
+    sizes: list,  # image sizes, (height, width)
+    generator: torch.Generator | None = None,  # see `draw_points`
+) -> tuple[Tensor, MapFeatures]:  # points [M, n_points, 2], and the features below them
+    "Return all regions' points and their features, not yet interpolated."
+    self._check_inputs(maps, regions, sizes)
     points = self.draw_points(regions, sizes, generator).to(maps[0].device)
-    return points, MapFeatures(
-        *stack_map_cells(maps, points, [len(of_image) for of_image in regions])
-    )
+    counts = [len(of_image) for of_image in regions]
+    return points, MapFeatures(*stack_map_cells(maps, points, counts))
 
 # %% ../../nbs/3_vision/sampler.ipynb #14ed0012
 @patch
-def _check(self: RegionSampler, maps, regions, sizes):  # raises ValueError
+def _check_inputs(self: RegionSampler, maps, regions, sizes):  # raises ValueError
     if sizes is None:
         raise ValueError(
             "found regions without image sizes; expected the (height, width) of each image"
@@ -399,6 +410,20 @@ COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry,
     "ferret": "ferretlite.vision.ferret_v1_sampler:FerretSampler"
 }
 
+
+def _find_sampler_class(cls, compat):  # the class that `cls(compat=compat)` makes an instance of
+    if compat not in (None, *COMPATIBLE_SAMPLERS):
+        raise ValueError(f"found compat={compat!r}, expected None or 'ferret'")
+    if compat is None:
+        return cls
+    compatible = pkgutil.resolve_name(COMPATIBLE_SAMPLERS[compat])
+    if cls not in (SpatialAwareSampler, compatible):
+        raise ValueError(
+            f"found compat={compat!r} for a {cls.__name__}, "
+            "expected it for a SpatialAwareSampler only"
+        )
+    return compatible
+
 # %% ../../nbs/3_vision/sampler.ipynb #6d5292c0
 class SpatialAwareSampler(RegionSampler):
     """Ferret's region encoder: one vector for each region.
@@ -432,17 +457,7 @@ class SpatialAwareSampler(RegionSampler):
         self.start_as_pooling()
 
     def __new__(cls, *args, compat=None, **kwargs):
-        if compat not in (None, *COMPATIBLE_SAMPLERS):
-            raise ValueError(f"found compat={compat!r}, expected None or 'ferret'")
-        if compat is None:
-            return super().__new__(cls)
-        compatible = pkgutil.resolve_name(COMPATIBLE_SAMPLERS[compat])
-        if cls not in (SpatialAwareSampler, compatible):
-            raise ValueError(
-                f"found compat={compat!r} for a {cls.__name__}, "
-                "expected it for a SpatialAwareSampler only"
-            )
-        return super().__new__(compatible)
+        return super().__new__(_find_sampler_class(cls, compat))
 
 # %% ../../nbs/3_vision/sampler.ipynb #908eeea6
 @patch
@@ -473,43 +488,55 @@ MAX_ROW_NUMBERS = 2**24  # that a stage's rows may hold at a time
 
 
 @patch
-def choose(
-    self: SpatialAwareSampler, i, points
-):  # [M, N, 2] -> [M, S] centres, [M, S, k] whom each asks
-    kept = pick_farthest_points(points, self.n_centers[i])
-    return kept, find_nearest_points(gather_points(points, kept), points, self.n_neighbors[i])
+def choose_neighbors(
+    self: SpatialAwareSampler,
+    stage: int,  # index of the stage
+    points: Tensor,  # [M, N, 2]
+) -> tuple[Tensor, Tensor]:  # indices of the centres [M, S], of their neighbours [M, S, k]
+    "Return which points stay, and which points each of them asks."
+    kept = pick_farthest_points(points, self.n_centers[stage])
+    centers = gather_points(points, kept)
+    return kept, find_nearest_points(centers, points, self.n_neighbors[stage])
 
 
 @patch
 def pool_rows(
-    self: SpatialAwareSampler, i, of_points, near, of_centers
-):  # [M, N, C], [M, S, k], [M, S, C] -> [M, S, C]
-    rows = self.agg_projector_list[i](gather_points(of_points, near) + of_centers[:, :, None])
+    self: SpatialAwareSampler,
+    stage: int,  # index of the stage
+    of_points: Tensor,  # [M, N, C], the neighbours' part of each row
+    near: Tensor,  # [M, S, k], indices of the neighbours
+    of_centers: Tensor,  # [M, S, C], the centres' part of each row
+) -> Tensor:  # [M, S, C]
+    "Return each centre's maximum (or mean) over the rows of its neighbours."
+    rows = gather_points(of_points, near) + of_centers[:, :, None]  # [M, S, k, C]
+    rows = self.agg_projector_list[stage](rows)
     return rows.amax(2) if self.pool == "max" else rows.mean(2)
 
 # %% ../../nbs/3_vision/sampler.ipynb #1864e110
 @patch
-def stage(
-    self: SpatialAwareSampler, i, points, features
-):  # [M, N, 2], [M, N, C] or MapFeatures -> [M, S, 2], [M, S, C]
+def run_stage(
+    self: SpatialAwareSampler,
+    stage: int,  # index of the stage
+    points: Tensor,  # [M, N, 2]
+    features: Tensor | MapFeatures,  # [M, N, C]
+) -> tuple[Tensor, Tensor]:  # the points that stay [M, S, 2], their features [M, S, C]
     "Keep S well-spread points; let each gather what its neighbours know."
     with torch.no_grad():
-        kept, near = self.choose(i, points)
-    P, R, c = fold_linear_layers(self.diff_projector_list[i], self.agg_projector_list[i].net[0])
-    of_points, of_centers = (
-        project_points(features, points, P),
-        project_points(features, points, R, kept) + c,
-    )
-    some = (
-        max(1, MAX_ROW_NUMBERS // (near[0].numel() * self.in_dim)) if len(near) else 1
-    )  # regions whose rows fit into memory together
-    if some >= len(near):
-        return gather_points(points, kept), self.pool_rows(i, of_points, near, of_centers)
+        kept, near = self.choose_neighbors(stage, points)
+    mixer = self.agg_projector_list[stage].net[0]
+    P, R, c = fold_linear_layers(self.diff_projector_list[stage], mixer)
+    of_points = project_points(features, points, P)
+    of_centers = project_points(features, points, R, kept) + c
+    centers = gather_points(points, kept)
+    row_numbers = near[0].numel() * self.in_dim if len(near) else MAX_ROW_NUMBERS
+    at_once = max(1, MAX_ROW_NUMBERS // row_numbers)  # regions whose rows fit into memory together
+    if at_once >= len(near):
+        return centers, self.pool_rows(stage, of_points, near, of_centers)
     parts = [
-        checkpoint(self.pool_rows, i, *part, use_reentrant=False, preserve_rng_state=False)
-        for part in zip(*(t.split(some) for t in (of_points, near, of_centers)))
+        checkpoint(self.pool_rows, stage, *part, use_reentrant=False, preserve_rng_state=False)
+        for part in zip(*(t.split(at_once) for t in (of_points, near, of_centers)))
     ]
-    return gather_points(points, kept), torch.cat(parts)
+    return centers, torch.cat(parts)
 
 # %% ../../nbs/3_vision/sampler.ipynb #61dd143b
 @patch
@@ -518,15 +545,14 @@ def forward(
     maps: list,  # one [h, w, C] per image
     regions: list,  # per image a list of Point, Box or Mask
     sizes: list,  # image sizes, (height, width)
-    generator: torch.Generator
-    | None = None,  # drives the random points of train(); unused in eval()
+    generator: torch.Generator | None = None,  # random points of train(); unused in eval()
 ) -> list:  # per image [number of its regions, out_dim]
-    "One vector per region; all regions of all images go through together."
+    "Return one vector per region; all regions of all images go through together."
     points, features = self.draw_points_on_maps(maps, regions, sizes, generator)
     if len(features.cells) > points.shape[0] * points.shape[1]:
-        features = features.lookup()  # fewer points than cells
+        features = features.interpolate()  # fewer points than cells
     for i in range(len(self.n_centers)):
-        points, features = self.stage(i, points, features)
+        points, features = self.run_stage(i, points, features)
     flat = features.flatten(1).to(self.flatten_projector.weight.dtype)  # [M, S*C]
     vectors = self.dim_projector(self.flatten_projector(flat))
     return list(vectors.split([len(of_image) for of_image in regions]))
@@ -547,10 +573,16 @@ class MeanSampler(RegionSampler):
         self.dim_projector = nn.Linear(in_dim, out_dim)
         self.start_as_pooling()
 
-    def forward(self, maps, regions, sizes, generator=None):  # as SpatialAwareSampler.forward
-        "One vector per region, per image a tensor [n, out_dim]."
+    def forward(
+        self,
+        maps: list,  # one [h, w, C] per image
+        regions: list,  # per image a list of Point, Box or Mask
+        sizes: list,  # image sizes, (height, width)
+        generator: torch.Generator | None = None,  # see `SpatialAwareSampler.forward`
+    ) -> list:  # per image [number of its regions, out_dim]
+        "Return one vector per region."
         _, on_map = self.draw_points_on_maps(maps, regions, sizes, generator)
-        vectors = self.dim_projector(on_map.lookup().mean(1).to(self.dim_projector.weight.dtype))
+        vectors = self.dim_projector(on_map.interpolate().mean(1).to(self.dim_projector.weight.dtype))
         return list(vectors.split([len(of_image) for of_image in regions]))
 
 # %% ../../nbs/3_vision/sampler.ipynb #6cad4a26
@@ -568,9 +600,8 @@ def make_sampler(
     Raises ValueError for an unknown name, and for options that its class does not have."""
     if kind not in SAMPLER_CLASSES:
         raise ValueError(f"Unknown sampler {kind!r}: expected one of {', '.join(SAMPLER_CLASSES)}.")
-    known = list(inspect.signature(SAMPLER_CLASSES[kind].__init__).parameters)[
-        3:
-    ]  # after self and the widths
+    arguments = list(inspect.signature(SAMPLER_CLASSES[kind].__init__).parameters)
+    known = arguments[3:]  # after self and the widths
     if unknown := [name for name in options if name not in known]:
         raise ValueError(
             f"The {kind} sampler has no option {unknown[0]!r}: expected among {', '.join(known)}."
