@@ -53,6 +53,13 @@ def small_ferret(seed=0) -> Ferret:
     return Ferret(model, FerretProcessor(config, words))
 
 
+def embed_batch(model, input_ids, global_pixels=None, local_pixels=None, **rest):
+    "The filled embeddings of a batch, from its pixels."
+    if global_pixels is not None:
+        rest["tower_maps"] = model.compute_tower_maps(global_pixels, local_pixels)
+    return model.embed_prompt(input_ids, **rest)
+
+
 def save_small(folder, seed=0):
     ferret = small_ferret(seed)
     ferret.model.save_pretrained(folder)

@@ -499,8 +499,8 @@ def test_a_collator_hands_its_limits_on():
     given = []
 
     class Processor:
-        def encode_conversations(self, conversations, most, look):
-            given.append(([c.id for c in conversations], most, look))
+        def encode_conversations(self, conversations, max_text_tokens, mark_boxes):
+            given.append(([c.id for c in conversations], max_text_tokens, mark_boxes))
             return dict(a=1)
 
     talks = [Conversation(None, (1, 1), [1] * n, str(n)) for n in (2, 0, 1)]

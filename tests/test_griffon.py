@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from small_model import embed_batch
 
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.evaluation.suites import _make_griffon_questions, _score_answer, evaluate
@@ -266,7 +267,7 @@ def test_each_crop_fills_its_own_placeholder(griffon_model):
     ) == 5
     with torch.no_grad():
         embedded, vectors = (
-            model.embed_prompt(**{k: v for k, v in batch.items() if k != "attention_mask"}),
+            embed_batch(model, **{k: v for k, v in batch.items() if k != "attention_mask"}),
             model.crop_tokenizer(batch["crop_pixels"]),
         )
     assert torch.allclose(embedded[ids == model.config.crop_token_id], vectors, atol=1e-6)
@@ -412,7 +413,7 @@ def test_a_malformed_box_shifts_no_other_boxs_score(griffon_model):
 def test_places_that_are_written_say_where_to_look(griffon_model):
     _, processor = griffon_model
     scenes = ConversationDataset(SceneStream(4, 9), dict(find_set=1.0, search=1.0), 2)
-    batch = processor.encode_conversations([scenes[i] for i in range(4)], look=True)
+    batch = processor.encode_conversations([scenes[i] for i in range(4)], mark_boxes=True)
     boxes = sum(
         len(g.boxes) for i in range(4) for t in scenes[i].turns for g in t.meta["groundings"]
     )

@@ -110,7 +110,7 @@ class Told:
         reader = reader or SimpleNamespace(left_out=Counter(), __len__=None)
         self.parts = [None, (Part("p", "coco", {}, weight), reader)]
 
-    def told(self, p, record, rng):
+    def read_fitted(self, p, record, rng):
         self.asked.append((p, record, rng.random()))
         found = self.told_by_record[record]
         if isinstance(found, Exception):

@@ -488,7 +488,7 @@ def test_turns_fit_up_to_the_last_token(tiny):
     _, counts, used = _fit_turns(talk, tiny, 10**6)
     assert counts == {}
     row = tiny.encode_conversations(
-        [Conversation(make_scene(0, 96).image, (96, 96), turns)], most=10**6
+        [Conversation(make_scene(0, 96).image, (96, 96), turns)], max_text_tokens=10**6
     )
     assert used == (row["turn_ids"] > 0).sum().item()
     alone = [_fit_turns(Conversation(None, (100, 100), [t]), tiny, 10**6)[2] for t in turns]

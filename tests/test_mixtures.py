@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_left_out_whole(tree, tiny):
             if not some.turns:
                 continue
             row = tiny.encode_conversations(
-                [some], most=most
+                [some], max_text_tokens=most
             )  # through the collator's own bound: nothing more is lost, all answers end
             ends = (row["labels"] == tiny.tokenizer.eos_token_id).sum().item()
             assert ends == len(some.turns) and (row["turn_ids"] > 0).sum().item() == used

@@ -5,6 +5,7 @@ where, and the papers' sizes.
 import numpy as np
 import pytest
 import torch
+from small_model import embed_batch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import (
@@ -702,7 +703,7 @@ def test_rows_are_filled_with_the_tokens_and_regions_of_their_own_image():
     model = model_of()
     ids, vision, lengths = images_and_rows(model)
     with torch.no_grad():
-        found = model.embed_prompt(ids, **vision)
+        found = embed_batch(model, ids, **vision)
         maps = model.compute_tower_maps(vision["global_pixels"], vision["local_pixels"])
         tokens, fused = model.embed_images(*maps, vision["grids"], vision["image_sizes"])
         table = model.get_input_embeddings()
@@ -726,7 +727,7 @@ def test_a_forward_pass_reads_what_was_embedded():
     mask = (ids != 0).long()
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=mask, **vision).logits
-        embedded = model.embed_prompt(ids, **vision)
+        embedded = embed_batch(model, ids, **vision)
         expected = model.language_model(inputs_embeds=embedded, attention_mask=mask).logits
         torch.testing.assert_close(found, expected)
         assert not torch.allclose(found, model(input_ids=ids, **vision).logits, atol=1e-4)
@@ -746,7 +747,7 @@ def test_crops_fill_their_placeholders_in_reading_order():
         seen = dict(global_pixels=torch.rand(1, 3, 96, 96), grids=torch.tensor([[0, 0]]))
         for none in (None, crops[:0]):
             with pytest.raises(ValueError, match="3 crop placeholders but there are 0"):
-                model.embed_prompt(ids, **seen, crop_pixels=none)
+                embed_batch(model, ids, **seen, crop_pixels=none)
 
 
 def test_the_loss_is_divided_by_the_number_it_is_given():

@@ -310,7 +310,7 @@ def test_training_rows_learn_the_answers_alone(random_model):
         )
     assert (labels[said <= 0] == -100).all() and batch["regions"] == [[Point(5, 5)]]
     kept = processor.encode_conversations(
-        [Conversation(scene.image, scene.size, turns, "a")], most=20
+        [Conversation(scene.image, scene.size, turns, "a")], max_text_tokens=20
     )
     assert set(kept["turn_ids"][0].tolist()) == {-1, 0, 1} and kept["regions"] == [
         []

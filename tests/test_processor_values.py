@@ -45,7 +45,7 @@ def defaults(function):
 def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.__call__) == dict(regions=None, crops=None)
     assert defaults(FerretProcessor.write_prompt) == dict(n_crops=0)
-    training = dict(multiple=32, most=None, look=False)
+    training = dict(multiple=32, max_text_tokens=None, mark_boxes=False)
     assert defaults(FerretProcessor.encode_conversations) == training
     assert defaults(FerretProcessor.decode) == dict(probabilities=None, size=(1000, 1000))
     assert defaults(FerretProcessor.for_model) == dict(chat=None)
@@ -309,7 +309,7 @@ def test_written_boxes_are_to_be_read_from_the_patches_that_show_them(random_mod
     answer = "red star [0, 250, 500, 500], cup [990, 10, 995, 15]"
     first = conversation(noise(96, 96, 1), (96, 96), ("What?", "star [0, 0, 999, 999]"))
     second = conversation(noise(96, 192), (96, 192), ("Where?", answer), ("Why?", "none"))
-    batch = processor.encode_conversations([first, second], look=True)
+    batch = processor.encode_conversations([first, second], mark_boxes=True)
     start = 1  # the start token comes before the visual ones
     everything = [start + i for i in range(32)]
     # centres with x < .5 and .25 < y < .5: row 1, columns 0 and 1 of four, 0 to 3 of eight
@@ -435,7 +435,7 @@ def test_a_turn_that_is_left_out_takes_its_regions_and_crops_along(griffon_model
     told = Conversation(noise(40, 50), (40, 50), turns, "c")
     whole, cut = (
         processor.encode_conversations([told]),
-        processor.encode_conversations([told], most=1),
+        processor.encode_conversations([told], max_text_tokens=1),
     )
     assert whole["regions"] == [[Point(1, 1), Point(2, 2)]] and len(whole["crop_pixels"]) == 1
     assert cut["regions"] == [[Point(1, 1)]] and len(cut["crop_pixels"]) == 0

@@ -310,7 +310,7 @@ def _write_grit_turns(
         masks += [[mask], []] if pointed else [[], []]
     return said, boxes, masks
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #c4d51f0a
 def export_grit(
     scenes,  # iterable of Scene
     folder,  # folder to write into
@@ -377,7 +377,7 @@ class LlavaDialogues(Dialogues):
 
 # %% ../../nbs/6_data/dialogues.ipynb #f699b540
 @patch
-def make_turn(
+def make_turn(  # noqa: F811
     self: LlavaDialogues,
     record: dict,  # record of the file
     k: int,  # number of the round

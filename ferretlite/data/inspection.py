@@ -7,13 +7,13 @@ __all__ = ['check_mixture', 'format_check', 'encode_image_url', 'write_check']
 
 # %% ../../nbs/6_data/inspection.ipynb #4eedae0e
 import base64
-import html
 import io
 import random
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from jinja2 import Environment
 from PIL import Image, ImageDraw
 
 from ..common.files import write_json, write_whole
@@ -135,15 +135,14 @@ def _check_part(
 
 # %% ../../nbs/6_data/inspection.ipynb #5d6a0132
 def _list_obstacles(
-    row: dict,  # what check_part found, with gone and looked_for
-    first,
+    row: dict,  # what _check_part found, with gone and looked_for
+    first,  # name of the first missing picture
 ) -> list:  # of sentences
-    "What in a part stands in the way of training on it; `first` is the first missing picture."
-    found = (
-        [f"{row['gone']} of {row['looked_for']} pictures are missing, the first is {first}."]
-        if row["gone"]
-        else []
-    )
+    "Return what in a part stands in the way of training on it."
+    found = []
+    if row["gone"]:
+        missing = f"{row['gone']} of {row['looked_for']} pictures are missing"
+        found.append(f"{missing}, the first is {first}.")
     for kind, how in (
         ("broken", "are broken"),
         ("silent", "pose no question"),
@@ -251,6 +250,25 @@ def _make_tint(shape):
     return Image.fromarray((shape * 90).astype("uint8"))
 
 # %% ../../nbs/6_data/inspection.ipynb #66161a82
+_ASKED, _ANSWERED = (230, 30, 200), (26, 143, 60)  # colours: magenta, green
+
+
+def _draw_region(
+    image,  # PIL image to draw on
+    region,  # Point, Box or Mask, image frame
+    line: int,  # width of a line in pixels
+):
+    "Draw a region: a ring, a frame, or a tint with a frame around it."
+    if isinstance(region, Mask):
+        image.paste(_ASKED, (0, 0), _make_tint(region.to_mask(image.height, image.width)))
+    pen = ImageDraw.Draw(image)
+    if isinstance(region, Point):
+        x, y, radius = region.x, region.y, 3 * line
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], outline=_ASKED, width=line)
+    else:
+        pen.rectangle(region.box().list(), outline=_ASKED, width=line)
+
+
 def _draw_turn(
     conversation,  # Conversation with its image
     turn,  # one of its turns
@@ -259,32 +277,18 @@ def _draw_turn(
 ) -> Image.Image:
     "Return an image with the regions of a turn and the boxes that its answer writes."
     image = conversation.image.copy()
-    pen = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 160))
-    for r in turn.regions:
-        if isinstance(r, Mask):
-            shape = r.to_mask(image.height, image.width)
-            image.paste((230, 30, 200), (0, 0), _make_tint(shape))
-            pen = ImageDraw.Draw(image)
-        b = r.box()
-        if isinstance(r, Point):
-            pen.ellipse(
-                [r.x - 3 * line, r.y - 3 * line, r.x + 3 * line, r.y + 3 * line],
-                outline=(230, 30, 200),
-                width=line,
-            )
-        else:
-            pen.rectangle(b.list(), outline=(230, 30, 200), width=line)
+    for region in turn.regions:
+        _draw_region(image, region, line)
+    pen = ImageDraw.Draw(image)
     for crop in turn.crops:
         if crop.box:
-            pen.rectangle(crop.box.list(), outline=(230, 30, 200), width=line)
+            pen.rectangle(crop.box.list(), outline=_ASKED, width=line)
     for span in find_groundings(turn.answer, conversation.size, style)[0]:
-        pen.rectangle(span.box.list(), outline=(26, 143, 60), width=line)
-    return (
-        image.resize((width, max(1, round(image.height * width / image.width))))
-        if image.width > width
-        else image
-    )
+        pen.rectangle(span.box.list(), outline=_ANSWERED, width=line)
+    if image.width <= width:
+        return image
+    return image.resize((width, max(1, round(image.height * width / image.width))))
 
 # %% ../../nbs/6_data/inspection.ipynb #4eff24f4
 def encode_image_url(
@@ -340,117 +344,104 @@ overflow-wrap:anywhere}
 .small{color:#566;font-size:.76rem}"""
 
 # %% ../../nbs/6_data/inspection.ipynb #81b26da0
-_COLUMNS = (
-    "part",
-    "format",
-    "records",
-    "held out",
-    "an epoch",
-    "share",
-    "turns too long",
-    "shortened",
-    "nothing fits",
-    "no question",
-    "broken",
-    "tokens of text",
+_COLUMNS = (  # heading -> how a part's row fills it
+    ("part", lambda r, total: r["name"]),
+    ("format", lambda r, total: r["format"]),
+    ("records", lambda r, total: r["records"]),
+    ("held out", lambda r, total: r["held_out"]),
+    ("an epoch", lambda r, total: r["an_epoch"]),
+    ("share", lambda r, total: f"{r['an_epoch'] / total:.1%}"),
+    ("turns too long", lambda r, total: _format_count(r, "too_long", "turns")),
+    ("shortened", lambda r, total: _format_count(r, "shortened", "turns")),
+    ("nothing fits", lambda r, total: _format_count(r, "lost", "looked")),
+    ("no question", lambda r, total: _format_count(r, "silent", "looked")),
+    ("broken", lambda r, total: _format_count(r, "broken", "looked")),
 )
 
 
-def _escape_html(text) -> str:
-    "Return a text with its HTML signs made harmless."
-    return html.escape(str(text))
+def _format_count(row: dict, kind: str, whole: str) -> str:
+    "Return a count of a part beside the number that it is a part of; a dash for zero."
+    return f"{row[kind]} of {row[whole]}" if row[kind] else "–"
+
+
+def _fill_stage_table(held: dict) -> list:  # of (row, texts of its cells)
+    "Return the rows of a stage's table, one a part."
+    total = sum(r["an_epoch"] for r in held["parts"]) or 1
+    return [(r, [fill(r, total) for _, fill in _COLUMNS]) for r in held["parts"]]
 
 # %% ../../nbs/6_data/inspection.ipynb #971c0847
-def _format_stage_table(held: dict, limit: int) -> str:
-    "A stage's parts as a table, one row a part."
-    total = sum(r["an_epoch"] for r in held["parts"]) or 1
-    head = "".join(f"<th>{t}</th>" for t in _COLUMNS)
-    rows = ""
-    for r in held["parts"]:
-        counts = [
-            f"{r[k]} of {r[of]}" if r[k] else "–"
-            for k, of in (
-                ("too_long", "turns"),
-                ("shortened", "turns"),
-                ("lost", "looked"),
-                ("silent", "looked"),
-                ("broken", "looked"),
-            )
-        ]
-        numbers = (
-            r["records"],
-            r["held_out"],
-            r["an_epoch"],
-            f"{r['an_epoch'] / total:.1%}",
-            *counts,
-        )
-        rows += (
-            f"<tr><td>{_escape_html(r['name'])}</td><td>{r['format']}</td>"
-            + "".join(f"<td>{v}</td>" for v in numbers)
-            + f"<td>{_format_histogram(r['tokens'], limit)}</td></tr>"
-        )
-    return f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>"
+_STAGE_TEMPLATE = """<h2>Stage {{ stage }}</h2>
+<div class=wide><table><tr>
+{%- for name, _ in columns %}<th>{{ name }}</th>{% endfor %}<th>tokens of text</th></tr>
+{%- for row, cells in fill_stage_table(held) %}
+<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor -%}
+<td>{{ format_histogram(row.tokens, found.max_tokens) | safe }}</td></tr>
+{%- endfor %}</table></div>
+<p class=small>
+{%- for a, b, n in held.overlaps -%}
+{{ a }} and {{ b }} share {{ n }} pictures{{ "; " if not loop.last }}
+{%- endfor %}</p>
+<div class=grid>{% for row in held.parts %}{% for c in row.examples %}{{ card(c) }}{% endfor %}
+{%- endfor %}</div>"""
 
 # %% ../../nbs/6_data/inspection.ipynb #d280c4d9
-def _format_card(c, style: str) -> str:  # of a Conversation
-    "The first turn of a conversation, drawn and written."
-    turn = c.turns[0]
-    more = f" · one of {len(c.turns)} turns" if len(c.turns) > 1 else ""
-    return (
-        f'<article class=card><img alt="{_escape_html(c.id)} with what is asked and answered" '
-        f'src="{encode_image_url(_draw_turn(c, turn, style))}">'
-        f"<p class=ask>{_escape_html(turn.prompt)}</p><p>{_escape_html(turn.answer)}</p>"
-        f"<p class=small>{_escape_html(c.id)} · {_escape_html(turn.task)}{more}</p></article>"
-    )
+_CARD_TEMPLATE = """{% macro card(c) %}{% set turn = c.turns[0] %}
+<article class=card><img alt="{{ c.id }} with what is asked and answered"
+src="{{ encode_image_url(draw_turn(c, turn, found.style)) }}">
+<p class=ask>{{ turn.prompt }}</p><p>{{ turn.answer }}</p>
+<p class=small>{{ c.id }} · {{ turn.task }}
+{%- if c.turns | length > 1 %} · one of {{ c.turns | length }} turns{% endif %}</p></article>
+{%- endmacro %}"""
 
 # %% ../../nbs/6_data/inspection.ipynb #65f5547d
+_PAGE_TEMPLATE = (
+    _CARD_TEMPLATE
+    + """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{{ found.name }}: data check</title><style>{{ style | safe }}</style></head>
+<body><main><h1>{{ found.name }}</h1>
+{% set limit, n = found.max_tokens, found.held_out %}<p class=lead>
+{{- found.style }} form · at most {{ limit }} tokens of text a picture · {{ n }} pictures held out.
+Magenta is what is asked about; green is what the answer writes, read back from its text.</p>
+{% for problem in found.problems %}<p class="bad">{{ problem }}</p>
+{% else %}<p class="good">Nothing stands in the way.</p>
+{% endfor %}{% for stage, held in found.stages.items() %}"""
+    + _STAGE_TEMPLATE
+    + """{% endfor %}</main></body></html>
+"""
+)
+
+
 def _format_check_page(
     found: dict,  # result of check_mixture
 ) -> str:
     "Return what `check_mixture` found as one HTML page without outside files."
-    out = [f'<p class="bad">{_escape_html(p)}</p>' for p in found["problems"]] or [
-        '<p class="good">Nothing stands in the way.</p>'
-    ]
-    for stage, held in found["stages"].items():
-        shared = "; ".join(
-            f"{_escape_html(a)} and {_escape_html(b)} share {c} pictures"
-            for a, b, c in held["overlaps"]
-        )
-        cards = "".join(
-            _format_card(c, found["style"]) for r in held["parts"] for c in r["examples"]
-        )
-        out.append(
-            f"<h2>Stage {_escape_html(stage)}</h2>{_format_stage_table(held, found['max_tokens'])}"
-            f"<p class=small>{shared}</p><div class=grid>{cards}</div>"
-        )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_escape_html(found['name'])}: data check</title><style>{_CHECK_PAGE_STYLE}</style></head>"
-        f"<body><main><h1>{_escape_html(found['name'])}</h1><p class=lead>{_escape_html(found['style'])} form · "
-        f"at most {found['max_tokens']} tokens of text a picture · "
-        f"{found['held_out']} pictures held out. Magenta is what is asked about; "
-        "green is what the answer writes, read back from its text.</p>"
-        f"{''.join(out)}</main></body></html>\n"
+    template = Environment(autoescape=True).from_string(_PAGE_TEMPLATE)
+    return template.render(
+        found=found,
+        style=_CHECK_PAGE_STYLE,
+        columns=_COLUMNS,
+        fill_stage_table=_fill_stage_table,
+        format_histogram=_format_histogram,
+        encode_image_url=encode_image_url,
+        draw_turn=_draw_turn,
     )
 
 # %% ../../nbs/6_data/inspection.ipynb #1e24046a
+def _drop_examples(held: dict) -> dict:
+    "Return what was found in a stage without the drawn examples."
+    rows = [{key: v for key, v in row.items() if key != "examples"} for row in held["parts"]]
+    return {**held, "parts": rows}
+
+
 def write_check(
     found: dict,  # result of check_mixture
     folder,  # folder to write into
 ) -> Path:  # file of the page
     "Write the page as `index.html` and the numbers as `check.json`; return the page's path."
     folder = Path(folder)
-    plain = {
-        **found,
-        "stages": {
-            k: {**s, "parts": [{f: v for f, v in r.items() if f != "examples"} for r in s["parts"]]}
-            for k, s in found["stages"].items()
-        },
-    }
-    write_json(folder / "check.json", plain)
-    write_whole(
-        folder / "index.html",
-        lambda part: part.write_text(_format_check_page(found), encoding="utf-8"),
-    )
+    stages = {stage: _drop_examples(held) for stage, held in found["stages"].items()}
+    write_json(folder / "check.json", {**found, "stages": stages})
+    page = _format_check_page(found)
+    write_whole(folder / "index.html", lambda part: part.write_text(page, encoding="utf-8"))
     return folder / "index.html"

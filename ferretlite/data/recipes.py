@@ -121,7 +121,7 @@ DEFAULT_TASKS["griffon"] |= {
 class Part:
     "One data set's share of a mixture."
 
-    name: str
+    name: str  # name in messages and in the ids of its samples
     format: str  # a key of FORMAT_READERS
     options: dict  # of its reader: folder, annotations, images, …
     weight: float = 1.0  # how often each record is shown in an epoch
@@ -134,7 +134,7 @@ class Part:
 class Recipe:
     "The mixtures of a run's stages."
 
-    name: str
+    name: str  # name in messages and tables
     stages: dict  # "1", "2", "3" -> list of Part
     style: str = "ferret"  # whose written form
     max_tokens: int = 1472  # of text per picture; what does not fit is left out whole

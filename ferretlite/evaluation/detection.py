@@ -71,7 +71,8 @@ def _match_greedily(ious, threshold):  # ious [D, T], surest box first -> [D] 0/
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #2d46a46c
 def _compute_double_ious(a, b):  # boxes [N], [M] -> float64 [N, M]
-    a, b = (np.array([box.list() for box in boxes]) for boxes in (a, b))
+    a = np.array([box.list() for box in a])  # [N, 4]
+    b = np.array([box.list() for box in b])  # [M, 4]
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])  # [N, M, 2]
     shared = sides.clip(min=0).prod(-1)  # [N, M]
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (a, b))
@@ -88,38 +89,46 @@ def _match_image(
     ious = _compute_double_ious([box for box, _ in answer], truth)
     return scores, np.stack([_match_greedily(ious, threshold) for threshold in IOU_THRESHOLDS])
 
+# %% ../../nbs/2_regions_and_text/detection.ipynb #857bf01d
+def _match_name(name, results):
+    """Return the matches of one name in all images.
 
-def _match_name(
-    name, results
-):  # -> (image of each box [D], hits [10, D]) from the surest box down, truths per image [N]
-    truth = [[box for n, box in r.truth if n == name] for r in results]
-    answer = [[(box, score) for n, box, score in r.answer if n == name] for r in results]
-    scores, hits = zip(*[_match_image(t, a) for t, a in zip(truth, answer)])
+    They are the image of each box [D] and its hits [10, D], from the surest box down, and the
+    number of true boxes in each image [N]."""
+    scores, hits, n_truth = [], [], []
+    for r in results:
+        truth = [box for n, box in r.truth if n == name]
+        answer = [(box, score) for n, box, score in r.answer if n == name]
+        image_scores, image_hits = _match_image(truth, answer)
+        scores.append(image_scores)
+        hits.append(image_hits)
+        n_truth.append(len(truth))
     image = np.repeat(np.arange(len(results)), [len(s) for s in scores])
     order = np.argsort(-np.concatenate(scores), kind="stable")
-    return (
-        image[order],
-        np.concatenate(hits, axis=1)[:, order],
-        np.array([len(boxes) for boxes in truth]),
-    )
+    return image[order], np.concatenate(hits, axis=1)[:, order], np.array(n_truth)
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #c888b567
+def _list_true_names(results):
+    "Return the names that have a true box, sorted."
+    names = set()
+    for r in results:
+        names |= {name for name, _ in r.truth}
+    return sorted(names)
+
+
 def _match_all(results):
-    return [
-        _match_name(name, results)
-        for name in sorted({name for r in results for name, _ in r.truth})
-    ]
+    return [_match_name(name, results) for name in _list_true_names(results)]
 
 
-def _compute_weighted_ap(
-    matches, weights, thresholds
-):  # mean over names and thresholds; `weights` [N], one per image
-    values = [
-        compute_average_precision(hits[k], weights[image], weights @ n_truth)
-        for image, hits, n_truth in matches
-        if weights @ n_truth > 0
-        for k in thresholds
-    ]
+def _compute_weighted_ap(matches, weights, thresholds):
+    "Return the mean over names and thresholds. The weights [N] are one per image."
+    values = []
+    for image, hits, n_truth in matches:
+        n_weighted = weights @ n_truth
+        if n_weighted > 0:
+            values += [
+                compute_average_precision(hits[k], weights[image], n_weighted) for k in thresholds
+            ]
     return float(np.mean(values)) if values else 0.0
 
 
@@ -130,7 +139,9 @@ def compute_mean_average_precision(
 
     This is our own computation; the tests compare it with pycocotools."""
     matches, ones = _match_all(results), np.ones(len(results))
-    return _compute_weighted_ap(matches, ones, range(len(IOU_THRESHOLDS))), _compute_weighted_ap(matches, ones, [0])
+    return _compute_weighted_ap(matches, ones, range(len(IOU_THRESHOLDS))), _compute_weighted_ap(
+        matches, ones, [0]
+    )
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #8d8e2bf9
 def _import_pycocotools():
@@ -144,12 +155,9 @@ def _import_pycocotools():
 
 
 def _list_coco_annotations(results, boxes_of, ids):
-    rows = [
-        (number, item)
-        for number, r in enumerate(results, 1)
-        for item in boxes_of(r)
-        if item[0] in ids
-    ]
+    rows = []
+    for number, r in enumerate(results, 1):
+        rows += [(number, *item) for item in boxes_of(r) if item[0] in ids]
     return [
         dict(
             id=i,
@@ -160,7 +168,7 @@ def _list_coco_annotations(results, boxes_of, ids):
             iscrowd=0,
             score=score[0] if score else 1.0,
         )
-        for i, (number, (name, box, *score)) in enumerate(rows, 1)
+        for i, (number, name, box, *score) in enumerate(rows, 1)
     ]
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #70ea7cd9
@@ -171,16 +179,16 @@ def compute_coco_average_precision(
 
     Names without a true box are left out, as in COCO. Raises ImportError without pycocotools."""
     COCO, COCOeval = _import_pycocotools()
-    ids = {
-        name: i for i, name in enumerate(sorted({name for r in results for name, _ in r.truth}), 1)
-    }
+    ids = {name: i for i, name in enumerate(_list_true_names(results), 1)}
     frame = dict(
         images=[dict(id=i, height=r.size[0], width=r.size[1]) for i, r in enumerate(results, 1)],
         categories=[dict(id=i, name=name) for name, i in ids.items()],
     )
     with contextlib.redirect_stdout(io.StringIO()):
         truth, answer = COCO(), COCO()
-        truth.dataset = frame | dict(annotations=_list_coco_annotations(results, lambda r: r.truth, ids))
+        truth.dataset = frame | dict(
+            annotations=_list_coco_annotations(results, lambda r: r.truth, ids)
+        )
         answer.dataset = frame | dict(
             annotations=_list_coco_annotations(results, lambda r: r.answer, ids)
         )
@@ -193,9 +201,10 @@ def compute_coco_average_precision(
     return float(run.stats[0]), float(run.stats[1])
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #3aaa5dad
-def _move_box(box, size, new_size):  # the same place in an image of another size
-    scale = new_size[1] / size[1], new_size[0] / size[0]
-    return Box(box.x1 * scale[0], box.y1 * scale[1], box.x2 * scale[0], box.y2 * scale[1])
+def _move_box(box, size, new_size):
+    "Return the same place in an image of another size."
+    x, y = new_size[1] / size[1], new_size[0] / size[0]
+    return Box(box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y)
 
 
 def answer_from_next_image(
@@ -204,19 +213,12 @@ def answer_from_next_image(
     """Return the results with each image answered by the true objects of the next image.
 
     All scores are 1. A single image gets an empty answer."""
-    neighbours = (
-        [*results[1:], *results[:1]]
-        if len(results) > 1
-        else [DetectionResult(r.size, [], []) for r in results]
-    )
-    return [
-        DetectionResult(
-            r.size,
-            r.truth,
-            [(name, _move_box(box, other.size, r.size), 1.0) for name, box in other.truth],
-        )
-        for r, other in zip(results, neighbours)
-    ]
+    answered = []
+    for i, r in enumerate(results):
+        other = results[(i + 1) % len(results)]
+        answer = [(name, _move_box(box, other.size, r.size), 1.0) for name, box in other.truth]
+        answered.append(DetectionResult(r.size, r.truth, answer if len(results) > 1 else []))
+    return answered
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #fcb11399
 def answer_with_mean_boxes(
@@ -228,14 +230,11 @@ def answer_with_mean_boxes(
         for name, box in r.truth:
             places[name].append(_move_box(box, r.size, (1, 1)).list())
     means = {name: Box(*np.mean(boxes, axis=0).tolist()) for name, boxes in places.items()}
-    return [
-        DetectionResult(
-            r.size,
-            r.truth,
-            [(name, _move_box(box, (1, 1), r.size), 1.0) for name, box in means.items()],
-        )
-        for r in results
-    ]
+    answered = []
+    for r in results:
+        answer = [(name, _move_box(box, (1, 1), r.size), 1.0) for name, box in means.items()]
+        answered.append(DetectionResult(r.size, r.truth, answer))
+    return answered
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #b8f0fb92
 def compute_detection_metrics(
@@ -247,23 +246,18 @@ def compute_detection_metrics(
     if not any(r.truth for r in results):
         return {}
     values, matches = compute_coco_average_precision(results), _match_all(results)
-    chance, constant = (
-        compute_mean_average_precision(answer_from_next_image(results)),
-        compute_mean_average_precision(answer_with_mean_boxes(results)),
-    )
+    chance = compute_mean_average_precision(answer_from_next_image(results))
+    constant = compute_mean_average_precision(answer_with_mean_boxes(results))
     metrics, n = {}, len(results)
     for k, (key, thresholds) in enumerate(
         {"det.mAP": range(len(IOU_THRESHOLDS)), "det.AP50": [0]}.items()
     ):
 
         def statistic(index, thresholds=thresholds):
-            return _compute_weighted_ap(matches, np.bincount(index, minlength=n).astype(float), thresholds)
+            return _compute_weighted_ap(
+                matches, np.bincount(index, minlength=n).astype(float), thresholds
+            )
 
-        metrics[key] = make_metric(
-            values[k],
-            n,
-            compute_bootstrap_interval(statistic, n, resamples, seed),
-            chance[k],
-            constant[k],
-        )
+        interval = compute_bootstrap_interval(statistic, n, resamples, seed)
+        metrics[key] = make_metric(values[k], n, interval, chance[k], constant[k])
     return metrics

@@ -49,11 +49,10 @@ def score_results(
                 f"a result is one of {', '.join(kind.__name__ for kind in SCORERS)}, "
                 f"found {type(r).__name__}"
             )
-    return {
-        key: value
-        for kind, scorer in SCORERS.items()
-        for key, value in scorer([r for r in results if type(r) is kind]).items()
-    }
+    metrics = {}
+    for kind, scorer in SCORERS.items():
+        metrics |= scorer([r for r in results if type(r) is kind])
+    return metrics
 
 # %% ../../nbs/2_regions_and_text/scores.ipynb #de7f998c
 def format_metrics_table(

@@ -89,7 +89,11 @@ def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensor
     """
     model.eval()
     model.zero_grad()
-    maps = [m for m in model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"]) if m is not None]
+    maps = [
+        m
+        for m in model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
+        if m is not None
+    ]
     tokens, fused = model.embed_images(*(maps + [None])[:2], batch["grids"], batch["image_sizes"])
     found = dict(towers=maps, projectors=tokens)
     if model.sampler is not None:

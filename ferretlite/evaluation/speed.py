@@ -130,7 +130,12 @@ class PlainSampler(SpatialAwareSampler):
         with torch.no_grad():
             kept, near = self.choose_neighbors(stage, points)
         rows = compute_pair_rows(
-            points, features, kept, near, self.diff_projector_list[stage], self.agg_projector_list[stage]
+            points,
+            features,
+            kept,
+            near,
+            self.diff_projector_list[stage],
+            self.agg_projector_list[stage],
         )
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
 

@@ -6,6 +6,8 @@
 __all__ = ['SWITCH_VALUES', 'FerretConfig']
 
 # %% ../../nbs/4_model/configuration.ipynb #3cfeadd1
+from dataclasses import dataclass
+
 import torch
 from fastcore.basics import patch
 from huggingface_hub.dataclasses import strict
@@ -37,6 +39,59 @@ SWITCH_VALUES = dict(
     style=STYLES,
 )
 
+# %% ../../nbs/4_model/configuration.ipynb #9e2f4d8f
+@dataclass(kw_only=True, eq=False, repr=False)
+class _PartFields:
+    global_tower: dict | PreTrainedConfig | None = None  # vision tower of the whole view
+    local_tower: dict | PreTrainedConfig | None = None  # of the tiles; None: the global tower
+    text_config: dict | PreTrainedConfig | None = None  # language model
+    crop_tower: dict | PreTrainedConfig | None = None  # of pictures in questions; None: no pictures
+    crop_view: tuple | list | None = None  # (height, width) of crops; None: the encoder's own size
+    crop_linear: bool = False  # one linear layer behind it (paper), not two (public code)
+    tie_word_embeddings: bool = False  # one table for reading and writing words
+
+# %% ../../nbs/4_model/configuration.ipynb #17ac0002
+@dataclass(kw_only=True, eq=False, repr=False)
+class _ViewFields:
+    resolution: str = "anyres"  # "fixed": whole view; "direct": one large view; "anyres": and tiles
+    global_view: tuple | list = (96, 96)  # (height, width) of the whole view in pixels
+    local_view: tuple | list = (96, 96)  # (height, width) of a tile in pixels
+    direct_view: tuple | list | None = None  # (height, width) of "direct"; None: twice the global
+    position_mode: str = "bicubic"  # or "bilinear": stretching of learned positions
+    grids: tuple | list = tuple(FERRET_GRIDS)  # (rows, columns) that tiles may form
+    max_tiles: int | None = 4  # of one image; None: any number
+    max_visual_tokens: int | None = None  # of one image, whole view included; None: any number
+    fit: str = "stretch"  # or "pad": the image keeps its shape, tokens of the border are dropped
+
+# %% ../../nbs/4_model/configuration.ipynb #17ac0004
+@dataclass(kw_only=True, eq=False, repr=False)
+class _TokenFields:
+    merge: int = 1  # merge x merge patches become one token
+    projector: str = "mlp"  # of the whole view: a key of DOWNSAMPLER_CLASSES, or "linear"
+    projector_options: dict | None = None  # arguments of the projector's class
+    projector_dim: int | None = None  # width inside the projectors; None: the language model's
+    visual_position: str = "grid"  # each token is told its place; "none": it is not
+    overview: str = "first"  # or "last": place of the whole view among the visual tokens
+    row_separators: bool = False  # a learned token behind every row
+
+# %% ../../nbs/4_model/configuration.ipynb #17ac0006
+@dataclass(kw_only=True, eq=False, repr=False)
+class _RegionFields:
+    fusion: str = "sum"  # or "concat", or "local": how global and local map become one
+    fusion_mode: str = "bilinear"  # or "nearest": stretching of the global map
+    fusion_of: str = "projected"  # maps behind the projectors (paper); "towers": before them
+    sampler_dim: int | None = None  # width of the map; None: the language model's, at most 1024
+    sampler: dict | None = None  # kind ("spatial" or "mean") and arguments of its class
+    region_features: bool = True  # False: no sampler, coordinates are all (Griffon v2)
+
+# %% ../../nbs/4_model/configuration.ipynb #17ac0008
+@dataclass(kw_only=True, eq=False, repr=False)
+class _WordFields:
+    style: str = "ferret"  # or "griffon": written form of boxes
+    image_token_id: int = 4  # placeholder of a visual token
+    region_token_id: int = 5  # placeholder of a region's features
+    crop_token_id: int | None = None  # placeholder of a picture in a question
+
 # %% ../../nbs/4_model/configuration.ipynb #f11054cd
 TRANSFORMERS_FIELDS = {
     "model_type",
@@ -49,16 +104,39 @@ TRANSFORMERS_FIELDS = {
     *GenerationConfig._get_default_generation_params(),
 }
 
-# %% ../../nbs/4_model/configuration.ipynb #9e2f4d8f
+# %% ../../nbs/4_model/configuration.ipynb #17ac0010
+def _convert_parts(config):  # dictionaries of parts, as JSON has them, become configurations
+    for name in config.sub_configs:
+        part = getattr(config, name)
+        if isinstance(part, dict):
+            setattr(config, name, AutoConfig.for_model(**part))
+
+
+def _check_switches(config):  # raises ValueError for a word that a switch does not have
+    for name, known in SWITCH_VALUES.items():
+        if getattr(config, name) not in known:
+            raise ValueError(
+                f"Found {name}={getattr(config, name)!r}: expected one of {', '.join(known)}."
+            )
+
+
+def _check_field_names(names):  # raises ValueError for a field that nothing reads
+    for name in names:
+        if not (name.startswith("_") or name in TRANSFORMERS_FIELDS):
+            raise ValueError(
+                f"Found the unknown field {name!r}: expected fields of FerretConfig; those of "
+                "a part, such as its sampler, go into that part's own."
+            )
+
+# %% ../../nbs/4_model/configuration.ipynb #17ac0012
 @strict
-class FerretConfig(PreTrainedConfig):
+class FerretConfig(
+    PreTrainedConfig, _PartFields, _ViewFields, _TokenFields, _RegionFields, _WordFields
+):
     """Everything that shapes a model, from 96-pixel toy to 13 billion weights.
 
-    `local_tower=None` leaves one tower for global view and tiles alike. `resolution` is "fixed"
-    (the global view alone), "direct" (one view of `direct_view`, for which the global tower's
-    positions are stretched) or "anyres" (global view and tiles). Views are (height, width) in
-    pixels; `grids` lists the (rows, columns) that tiles may form. Raises ValueError for a value
-    that a switch does not have, an unknown field, and views that are no whole cells."""
+    Sizes of views are (height, width) in pixels. Raises ValueError for a value that a switch does
+    not have, for an unknown field, and for views that do not consist of whole cells."""
 
     model_type = "ferretlite"
     sub_configs = {
@@ -68,79 +146,10 @@ class FerretConfig(PreTrainedConfig):
         "text_config": AutoConfig,
     }
 
-    global_tower: dict | PreTrainedConfig | None = None
-    local_tower: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    resolution: str = "anyres"
-    direct_view: tuple | list | None = None  # None: twice the global view
-    # or "bilinear": how a tower's learned positions are stretched to a view of another size
-    position_mode: str = "bicubic"
-    global_view: tuple | list = (96, 96)
-    local_view: tuple | list = (96, 96)
-    grids: tuple | list = tuple(FERRET_GRIDS)
-    max_tiles: int | None = 4
-    max_visual_tokens: int | None = (
-        None  # what an image may become at most: grids that would be more are left out
-    )
-    # or "pad": tiles (or the one view of "direct") keep the image's shape, and the border's tokens
-    # are dropped
-    fit: str = "stretch"
-    merge: int = 1  # merge x merge patches become one token
-    projector_dim: int | None = (
-        None  # width inside the projectors; None: that of the language model
-    )
-    visual_position: str = "grid"  # "grid" or "none"
-    overview: str = "first"  # or "last": where the whole view stands among the visual tokens
-    row_separators: bool = False  # a learned token behind every row
-    # or "concat", or "local": how global and local map become the one that regions are read from
-    fusion: str = "sum"
-    fusion_mode: str = "bilinear"  # or "nearest": how the global map is stretched for it
-    # or "towers": the maps behind the projectors (paper), or before them (public code)
-    fusion_of: str = "projected"
-    # a key of downsampling.DOWNSAMPLER_CLASSES, or "linear" (Ferret v1): what the whole view goes
-    # through
-    projector: str = "mlp"
-    projector_options: dict | None = None  # of its class
-    style: str = "ferret"  # or "griffon": the written form of boxes
-    crop_tower: dict | PreTrainedConfig | None = (
-        None  # the encoder of pictures in questions; None: there are none
-    )
-    crop_view: tuple | list | None = None  # None: the encoder's own size
-    crop_linear: bool = False  # one linear layer behind it (paper) instead of two (public code)
-    sampler_dim: int | None = (
-        # width the fused map is brought to before the sampler; None: that of the language model,
-        # 1024 at most
-        None
-    )
-    sampler: dict | None = (
-        # kind ("spatial", or "mean": the ablation's arm), n_points, and of "spatial" n_centers,
-        # n_neighbors, pool, compat
-        None
-    )
-    region_features: bool = (
-        True  # False: no sampler; a region is read by its written coordinates alone (Griffon v2)
-    )
-    image_token_id: int = 4
-    region_token_id: int = 5
-    crop_token_id: int | None = None
-    tie_word_embeddings: bool = False
-
     def __post_init__(self, **kwargs):
-        for name in self.sub_configs:
-            part = getattr(self, name)
-            if isinstance(part, dict):
-                setattr(self, name, AutoConfig.for_model(**part))
-        for name, known in SWITCH_VALUES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Found {name}={getattr(self, name)!r}: expected one of {', '.join(known)}."
-                )
-        for name in kwargs:
-            if not (name.startswith("_") or name in TRANSFORMERS_FIELDS):
-                raise ValueError(
-                    f"Found the unknown field {name!r}: expected fields of FerretConfig; those of "
-                    "a part, such as its sampler, go into that part's own."
-                )
+        _convert_parts(self)
+        _check_switches(self)
+        _check_field_names(kwargs)
         if self.global_tower is not None:
             self.check_views()
         super().__post_init__(**kwargs)
@@ -152,14 +161,9 @@ def check_views(self: FerretConfig):
     are no grids to cut into."""
     if self.merge < 1:
         raise ValueError(f"Found merge={self.merge}: expected 1 at least.")
-    used = {
-        "global_view": self.global_tower,
-        **(
-            {"direct_view": self.global_tower}
-            if self.resolution == "direct" and self.direct_view
-            else {}
-        ),
-    }
+    used = {"global_view": self.global_tower}
+    if self.resolution == "direct" and self.direct_view:
+        used["direct_view"] = self.global_tower
     if self.resolution == "anyres":
         used["local_view"] = self.local_tower or self.global_tower
         check_grids(self.grids)
@@ -174,99 +178,99 @@ def check_views(self: FerretConfig):
 
 # %% ../../nbs/4_model/configuration.ipynb #21a66686
 @patch
-def views(self: FerretConfig) -> dict:  # "global", "local" -> (size, mean, std, cells)
-    "Size, normalisation and map size of each tower's view."
-    whole = (
-        self.global_view
-        if self.resolution != "direct"
-        else self.direct_view or [2 * s for s in self.global_view]
-    )
+def views(self: FerretConfig) -> dict:  # "global", "local", "crop" -> (size, mean, std, cells)
+    "Return size, normalisation and map size of each tower's view."
+    whole = self.global_view
+    if self.resolution == "direct":
+        whole = self.direct_view or [2 * side for side in self.global_view]
     towers = {
         "global": (self.global_tower, whole),
         "local": (self.local_tower or self.global_tower, self.local_view),
     }
     if self.crop_tower:
         towers["crop"] = self.crop_tower, self.crop_view or [self.crop_tower.image_size] * 2
-    return {
-        n: (
-            tuple(v),
-            *PIXEL_STATISTICS[t.model_type],
-            tuple(s // (t.patch_size * self.merge) for s in v),
-        )
-        for n, (t, v) in towers.items()
-    }
+    found = {}
+    for name, (tower, view) in towers.items():
+        mean, std = PIXEL_STATISTICS[tower.model_type]
+        cells = tuple(side // (tower.patch_size * self.merge) for side in view)
+        found[name] = tuple(view), mean, std, cells
+    return found
 
 
 @patch
 def count_global_cells(self: FerretConfig) -> tuple:  # (rows, columns)
-    """How many tokens the whole view becomes, each way: its cells, or fewer behind a projector that
-    joins some."""
+    """Return how many tokens the whole view becomes, each way.
+
+    A token is a cell, unless the projector joins cells."""
     cells, options = self.views()["global"][3], self.projector_options or {}
     if self.projector in ("mlp", "linear"):
         return cells
+    options = {**options, "hidden": 4 * options.get("heads", 1)}
     with torch.device("meta"):
-        return make_downsampler(
-            self.projector, 4, 4, **{**options, "hidden": 4 * options.get("heads", 1)}
-        ).out_cells(cells)
+        return make_downsampler(self.projector, 4, 4, **options).out_cells(cells)
 
 # %% ../../nbs/4_model/configuration.ipynb #a1e5c3f8
 @patch
 def count_tile_cells(
-    self: FerretConfig, grid: tuple, size: tuple | None = None
+    self: FerretConfig,
+    grid: tuple,  # (rows, columns) of tiles
+    size: tuple | None = None,  # (height, width) of the image; None: one of the grid's own shape
 ) -> tuple:  # (rows, columns)
-    """How many cells of this grid's merged map show an image of this (height, width); with
-    `fit="pad"` the others are border.
+    """Return how many cells of a grid's merged map show the image.
 
-    None: one of the grid's own shape."""
+    With `fit="pad"` the other cells are border."""
     h, w = self.views()["local"][3]
     cells = grid[0] * h, grid[1] * w
     return count_kept_cells(size, cells) if self.fit == "pad" and size and grid[0] else cells
 
 
 @patch
-def count_shown_cells(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
-    """How many of `count_global_cells` show an image of this (height, width): all, but for a padded direct
-    view."""
-    cells = self.count_global_cells()
-    return (
-        count_kept_cells(size, cells)
-        if self.fit == "pad" and self.resolution == "direct" and size
-        else cells
-    )
+def count_shown_cells(
+    self: FerretConfig,
+    size: tuple | None = None,  # (height, width) of the image; None: one of the view's own shape
+) -> tuple:  # (rows, columns)
+    """Return how many of `count_global_cells` show the image.
+
+    All do, unless a direct view is padded."""
+    cells, padded = self.count_global_cells(), self.fit == "pad" and self.resolution == "direct"
+    return count_kept_cells(size, cells) if padded and size else cells
 
 
 @patch
-def count_shown_patches(self: FerretConfig, size: tuple | None = None) -> tuple:  # (rows, columns)
-    """As `count_shown_cells`, in cells of the tower's own map: as many as a projector that joins cells
-    makes `count_shown_cells` of.
-
-    So much of the view is filled with the image."""
+def count_shown_patches(
+    self: FerretConfig,
+    size: tuple | None = None,  # (height, width) of the image; None: one of the view's own shape
+) -> tuple:  # (rows, columns)
+    "Return the part of the tower's own map that becomes `count_shown_cells`."
+    own, shown = self.views()["global"][3], self.count_shown_cells(size)
     return tuple(
-        max(1, round(n * k / whole))
-        for n, k, whole in zip(
-            self.views()["global"][3], self.count_shown_cells(size), self.count_global_cells()
-        )
+        max(1, round(n * k / whole)) for n, k, whole in zip(own, shown, self.count_global_cells())
     )
 
 # %% ../../nbs/4_model/configuration.ipynb #1d1f1125
 @patch
 def region_width(self: FerretConfig) -> int:
-    """Channels of the map that the sampler reads: at 4096 it would have 654 million weights, at
-    1024 it has 44."""
+    """Return the channels of the map that the sampler reads.
+
+    At 4096 the sampler would have 654 million weights, at 1024 it has 44."""
     return self.sampler_dim or min(self.text_config.hidden_size, 1024)
 
 
 @patch
-def count_visual_tokens(self: FerretConfig, grid: tuple, size: tuple | None = None) -> int:
-    """How many tokens the language model sees for an image of this (height, width) cut into this
-    grid; without `size`: at most."""
-    ends = int(self.row_separators)
-    return sum(h * (w + ends) for h, w in (self.count_shown_cells(size), self.count_tile_cells(grid, size)))
+def count_visual_tokens(
+    self: FerretConfig,
+    grid: tuple,  # (rows, columns) of tiles; (0, 0): no tiles
+    size: tuple | None = None,  # (height, width) of the image; None: the count is an upper limit
+) -> int:
+    "Return how many tokens the language model reads for an image."
+    separators = int(self.row_separators)
+    maps = self.count_shown_cells(size), self.count_tile_cells(grid, size)
+    return sum(h * (w + separators) for h, w in maps)
 
 # %% ../../nbs/4_model/configuration.ipynb #9f2536ab
 @patch
 def list_usable_grids(self: FerretConfig) -> list:  # of (rows, columns)
-    "The grids that respect `max_tiles` and `max_visual_tokens`."
+    "Return the grids that respect `max_tiles` and `max_visual_tokens`."
 
     def cost(grid):
         return self.count_visual_tokens(self.drop_lone_tile(grid))
@@ -275,22 +279,28 @@ def list_usable_grids(self: FerretConfig) -> list:  # of (rows, columns)
 
 
 @patch
-def drop_lone_tile(self: FerretConfig, grid: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
-    "With one tower a 1x1 grid would only repeat the whole view, and is left out."
+def drop_lone_tile(
+    self: FerretConfig,
+    grid: tuple,  # (rows, columns) of tiles
+) -> tuple:  # (rows, columns); (0, 0): no tiles
+    "Return the grid, or no tiles where one tower's single tile would repeat the whole view."
     return (0, 0) if tuple(grid) == (1, 1) and self.local_tower is None else grid
 
 
 @patch
-def choose_image_grid(self: FerretConfig, size: tuple) -> tuple:  # (rows, columns); (0, 0): no tiles
-    """How an image of this (height, width) is cut.
+def choose_image_grid(
+    self: FerretConfig,
+    size: tuple,  # (height, width) of the image
+) -> tuple:  # (rows, columns) of tiles; (0, 0): no tiles
+    """Return the grid that an image is cut into.
 
     Raises ValueError where nothing fits into `max_visual_tokens`."""
     if self.resolution == "anyres":
-        return self.drop_lone_tile(choose_grid(size, tuple(self.local_view), self.list_usable_grids()))
-    if (
-        self.max_visual_tokens is not None
-        and (n := self.count_visual_tokens((0, 0))) > self.max_visual_tokens
-    ):
+        return self.drop_lone_tile(
+            choose_grid(size, tuple(self.local_view), self.list_usable_grids())
+        )
+    n = self.count_visual_tokens((0, 0))
+    if self.max_visual_tokens is not None and n > self.max_visual_tokens:
         raise ValueError(
             f"Found max_visual_tokens={self.max_visual_tokens} and a {self.resolution} view of "
             f"{n} tokens: expected a larger budget or a smaller view."
@@ -300,13 +310,14 @@ def choose_image_grid(self: FerretConfig, size: tuple) -> tuple:  # (rows, colum
 # %% ../../nbs/4_model/configuration.ipynb #c61cf36a
 @patch
 def list_token_boxes(
-    self: FerretConfig, grid: tuple, size: tuple | None = None
+    self: FerretConfig,
+    grid: tuple,  # (rows, columns) of tiles; (0, 0): no tiles
+    size: tuple | None = None,  # (height, width) of the image; None: one of the grid's own shape
 ) -> torch.Tensor:  # [n, 4]: x1, y1, x2, y2 in the unit frame
-    "Where each visual token's patch lies in the image; a row's separator lies nowhere (all 0)."
+    "Return where each visual token's patch lies in the image; a row's separator is all 0."
     found = []
     for h, w in (self.count_shown_cells(size), self.count_tile_cells(grid, size)):
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         found.append(torch.stack([x, y, x + 1, y + 1], -1) / torch.tensor([w, h] * 2).clamp(min=1))
-    return build_token_sequence(
-        found, torch.zeros(4) if self.row_separators else None, self.overview
-    )
+    separator = torch.zeros(4) if self.row_separators else None
+    return build_token_sequence(found, separator, self.overview)

@@ -6,13 +6,18 @@
 __all__ = ['VISION_INPUTS', 'fill_placeholders', 'FerretForConditionalGeneration']
 
 # %% ../../nbs/4_model/model.ipynb #6a85ac6e
+import inspect
+from functools import cache
+
 import torch
 from fastcore.basics import patch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import TransformersKwargs
 
+from ..common.errors import make_input_error
 from .configuration import FerretConfig
 from .tokens import next_token_loss, turn_mask
 from ..vision.coreferring import VisualTokenizer
@@ -395,58 +400,60 @@ def embed_images(
 
 # %% ../../nbs/4_model/model.ipynb #8589f3f9
 @patch
+def _embed_crops(
+    self: FerretForConditionalGeneration,
+    crop_pixels: torch.Tensor | None,  # [n, 3, H, W]
+    embeddings: torch.Tensor,  # [B, L, D], whose width the vectors have
+) -> torch.Tensor:  # [n, D]
+    "Return a vector for each crop."
+    if crop_pixels is None or not len(crop_pixels):
+        return embeddings.new_zeros(0, embeddings.shape[-1])
+    return self.crop_tokenizer(crop_pixels)
+
+
+@patch
+def _embed_regions(
+    self: FerretForConditionalGeneration,
+    maps: list,  # [H, W, width of the sampler] of each row's image
+    regions: list | None,  # for each row a list of regions, image frame
+    sizes: list | None,  # (height, width) of each row's image
+) -> torch.Tensor:  # [n, D]
+    "Return a vector for each region of the batch, in reading order."
+    if not regions or not any(regions):
+        return maps[0].new_zeros(0, self.config.text_config.hidden_size)
+    return torch.cat(self.sampler(maps, regions, sizes))
+
+# %% ../../nbs/4_model/model.ipynb #2fb07fbe
+@patch
 def embed_prompt(
     self: FerretForConditionalGeneration,
-    input_ids,  # [B, L]
-    global_pixels=None,
-    local_pixels=None,
-    grids=None,
-    regions=None,
-    image_sizes=None,
-    tower_maps=None,
-    crop_pixels=None,
-    image_of=None,
-):  # [B]: which image each row is about; None: its own
-    """Token embeddings with the image, region and crop placeholders filled: [B, L, D].
-
-    Who has kept what `compute_tower_maps` gave hands it in as `tower_maps`."""
-    embeddings = self.get_input_embeddings()(input_ids)
-    if self.crop_tokenizer is not None and (
-        crop_pixels is not None or global_pixels is not None or tower_maps is not None
-    ):
-        vectors = (
-            self.crop_tokenizer(crop_pixels)
-            if crop_pixels is not None and len(crop_pixels)
-            else embeddings.new_zeros(0, embeddings.shape[-1])
-        )
-        embeddings = fill_placeholders(
-            embeddings, input_ids == self.config.crop_token_id, vectors, "crop"
-        )
-    if global_pixels is None and tower_maps is None:
+    input_ids: torch.Tensor,  # [B, L]
+    tower_maps: tuple | None = None,  # result of `compute_tower_maps`; None: no image
+    grids: torch.Tensor | None = None,  # [B, 2]: (rows, columns) of each image's tiles
+    regions: list | None = None,  # for each row a list of regions, image frame
+    image_sizes: list | None = None,  # (height, width) of each image
+    crop_pixels: torch.Tensor | None = None,  # [n, 3, H, W]: crops of all prompts in reading order
+    image_of: torch.Tensor | None = None,  # [B]: image that each row is about; None: its own
+) -> torch.Tensor:  # [B, L, D]
+    "Token embeddings with the image, region and crop placeholders filled."
+    config, embeddings = self.config, self.get_input_embeddings()(input_ids)
+    if self.crop_tokenizer is not None and (crop_pixels is not None or tower_maps is not None):
+        vectors = self._embed_crops(crop_pixels, embeddings)
+        crops = input_ids == config.crop_token_id
+        embeddings = fill_placeholders(embeddings, crops, vectors, "crop")
+    if tower_maps is None:
         return embeddings
-    tokens, maps = self.embed_images(
-        *(tower_maps or self.compute_tower_maps(global_pixels, local_pixels)), grids, image_sizes
-    )
+    tokens, maps = self.embed_images(*tower_maps, grids, image_sizes)
     if image_of is not None:
-        tokens, maps, image_sizes = (
-            [held[i] for i in image_of.tolist()] if held is not None else None
-            for held in (tokens, maps, image_sizes)
-        )
-    embeddings = fill_placeholders(
-        embeddings, input_ids == self.config.image_token_id, torch.cat(tokens), "image"
-    )
+        rows = image_of.tolist()
+        tokens, maps = [tokens[i] for i in rows], [maps[i] for i in rows]
+        image_sizes = None if image_sizes is None else [image_sizes[i] for i in rows]
+    images = input_ids == config.image_token_id
+    embeddings = fill_placeholders(embeddings, images, torch.cat(tokens), "image")
     if self.sampler is None:
         return embeddings
-    if not regions or not any(regions):
-        regions = [[]] * len(maps)
-    vectors = (
-        torch.cat(self.sampler(maps, regions, image_sizes))
-        if any(regions)
-        else embeddings.new_zeros(0, embeddings.shape[-1])
-    )
-    return fill_placeholders(
-        embeddings, input_ids == self.config.region_token_id, vectors, "region"
-    )
+    vectors = self._embed_regions(maps, regions, image_sizes)
+    return fill_placeholders(embeddings, input_ids == config.region_token_id, vectors, "region")
 
 # %% ../../nbs/4_model/model.ipynb #27ef2656
 def _additive_mask(
@@ -459,79 +466,128 @@ def _additive_mask(
         dtype = torch.get_autocast_dtype(device)
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
 
+
+@patch
+def _mask_turns(
+    self: FerretForConditionalGeneration,
+    turn_ids: torch.Tensor,  # [B, L]
+    embeddings: torch.Tensor,  # [B, L, D]
+) -> torch.Tensor:  # [B, 1, L, L]
+    "Return the mask of separate turns in the form that the attention wants."
+    allowed = turn_mask(turn_ids)
+    if self.language_model.config._attn_implementation == "eager":  # wants numbers to add
+        return _additive_mask(allowed, embeddings)
+    return allowed
+
+# %% ../../nbs/4_model/model.ipynb #47dd1f34
+@cache
+def _list_model_options(
+    model_class: type,  # class of a language model
+) -> frozenset:  # of names
+    "Return the names that the `forward` of a language model understands."
+    names = set(inspect.signature(model_class.forward).parameters)
+    return frozenset(names | TransformersKwargs.__optional_keys__ | {"return_dict"})
+
+
+def _check_options(
+    model: nn.Module,  # language model
+    options: dict,  # further arguments of `forward`
+):
+    "Raise InputError for an argument that nothing would read."
+    unknown = sorted(set(options) - _list_model_options(type(model))) if options else []
+    if unknown:
+        raise make_input_error(
+            "forward", unknown[0], "the name of an argument that the model reads", "correct it"
+        )
+
+# %% ../../nbs/4_model/model.ipynb #5de178d6
+@patch
+def _check_pixels(
+    self: FerretForConditionalGeneration,
+    input_ids: torch.Tensor,  # [B, L]
+    tower_maps: tuple | None,  # maps of the images
+    crop_pixels: torch.Tensor | None,  # [n, 3, H, W]
+    past_key_values=None,  # key-value cache
+):
+    "Raise InputError for placeholders that nothing fills."
+    if past_key_values is not None and past_key_values.get_seq_length():
+        return  # the images were read at an earlier step
+    config, unfilled = self.config, {}
+    if tower_maps is None:
+        unfilled = {"image": config.image_token_id, "region": config.region_token_id}
+        if self.crop_tokenizer is not None and crop_pixels is None:
+            unfilled["crop"] = config.crop_token_id
+    for kind, token in unfilled.items():
+        if n := int((input_ids == token).sum()):
+            raise make_input_error(
+                "forward",
+                f"{n} {kind} placeholders without pixels",
+                "`global_pixels` or `tower_maps` (for crops `crop_pixels`)",
+                "give everything that the processor returned",
+            )
+
+# %% ../../nbs/4_model/model.ipynb #93a356ae
+def _with_loss(
+    out: CausalLMOutputWithPast,  # of the language model
+    labels: torch.Tensor | None,  # [B, L], -100 where there is no loss
+    num_items: torch.Tensor | int | None,  # tokens with a loss in all accumulated batches
+) -> CausalLMOutputWithPast:
+    "Return the language model's output with our loss, where there are labels."
+    loss = None if labels is None else next_token_loss(out.logits, labels, num_items)
+    return CausalLMOutputWithPast(
+        loss=loss, logits=out.logits, past_key_values=out.past_key_values, attentions=out.attentions
+    )
+
 # %% ../../nbs/4_model/model.ipynb #c7a46e10
 @patch
 def forward(
     self: FerretForConditionalGeneration,
     input_ids=None,  # [B, L]
     attention_mask=None,  # [B, L], 1 where there is a token
-    position_ids=None,
-    inputs_embeds=None,
-    labels=None,  # -100: no loss
-    turn_ids=None,  # [B, L]: see `turn_mask`
-    past_key_values=None,
-    use_cache=None,
-    logits_to_keep=0,
-    global_pixels=None,
-    local_pixels=None,
-    grids=None,
-    regions=None,
-    image_sizes=None,
-    tower_maps=None,
-    crop_pixels=None,
-    image_of=None,
-    **kwargs,
+    position_ids=None,  # [B, L]; None: counted from the mask
+    inputs_embeds=None,  # [B, L, D], instead of `input_ids` and pixels
+    labels=None,  # [B, L], -100 where there is no loss
+    turn_ids=None,  # [B, L]: turn that each token belongs to, see `turn_mask`
+    past_key_values=None,  # key-value cache
+    use_cache=None,  # whether a cache comes back
+    logits_to_keep=0,  # number of last positions with logits; 0: all
+    global_pixels=None,  # [B, 3, H, W]: whole views
+    local_pixels=None,  # [T, 3, h, w]: tiles of all images
+    grids=None,  # [B, 2]: (rows, columns) of each image's tiles
+    regions=None,  # for each row its regions (image frame), in the order of their placeholders
+    image_sizes=None,  # (height, width) of each image
+    tower_maps=None,  # result of `compute_tower_maps`, instead of pixels
+    crop_pixels=None,  # [n, 3, H, W]: crops of all prompts in reading order
+    image_of=None,  # [B]: image that each row is about; pixels are then given once per image
+    num_items_in_batch=None,  # tokens with a loss in all accumulated batches
+    **options,  # further arguments of the language model
 ) -> CausalLMOutputWithPast:
-    """Logits [B, L, vocabulary], and the mean next-token loss where `labels` are given.
-
-    `regions` holds a list of regions per row, in the image frame, in the order of their
-    placeholders; `crop_pixels` the crops of all prompts [n, 3, H, W] in reading order; `image_of`
-    [B] which image a row is about, where several rows share one (pixels, grids and sizes are then
-    given once per image)."""
+    """Logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."""
+    _check_options(self.language_model, options)
     if inputs_embeds is None:
+        if global_pixels is not None and tower_maps is None:
+            tower_maps = self.compute_tower_maps(global_pixels, local_pixels)
+        self._check_pixels(input_ids, tower_maps, crop_pixels, past_key_values)
         inputs_embeds = self.embed_prompt(
-            input_ids,
-            global_pixels,
-            local_pixels,
-            grids,
-            regions,
-            image_sizes,
-            tower_maps,
-            crop_pixels,
-            image_of,
+            input_ids, tower_maps, grids, regions, image_sizes, crop_pixels, image_of
         )
     if turn_ids is not None:
-        attention_mask = turn_mask(turn_ids)
-        if self.language_model.config._attn_implementation == "eager":  # wants numbers to add
-            attention_mask = _additive_mask(attention_mask, inputs_embeds)
-    out = self.language_model(
-        inputs_embeds=inputs_embeds,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        past_key_values=past_key_values,
-        use_cache=use_cache,
-        logits_to_keep=logits_to_keep,
-        **{k: v for k, v in kwargs.items() if k != "num_items_in_batch"},
-    )
-    loss = (
-        next_token_loss(out.logits, labels, kwargs.get("num_items_in_batch"))
-        if labels is not None
-        else None
-    )
-    return CausalLMOutputWithPast(
-        loss=loss, logits=out.logits, past_key_values=out.past_key_values, attentions=out.attentions
-    )
+        attention_mask = self._mask_turns(turn_ids, inputs_embeds)
+    options.update(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
+    options.update(position_ids=position_ids, past_key_values=past_key_values)
+    out = self.language_model(use_cache=use_cache, logits_to_keep=logits_to_keep, **options)
+    return _with_loss(out, labels, num_items_in_batch)
 
 # %% ../../nbs/4_model/model.ipynb #1e79b334
 @patch
 def prepare_inputs_for_generation(
     self: FerretForConditionalGeneration,
-    input_ids,
-    past_key_values=None,
-    is_first_iteration=False,
-    use_cache=True,
-    **kwargs,
-):
+    input_ids,  # [B, L]: prompt and tokens so far
+    past_key_values=None,  # key-value cache
+    is_first_iteration=False,  # whether this is the prompt's own step
+    use_cache=True,  # whether later steps read a cache
+    **kwargs,  # further inputs of `generate`
+) -> dict:  # arguments of `forward`
     """After the first step the image lives in the key-value cache: the towers run once per
     `generate`."""
     inputs = super(FerretForConditionalGeneration, self).prepare_inputs_for_generation(
@@ -581,3 +637,42 @@ def _expand_inputs_for_generation(
 AutoConfig.register(
     FerretConfig.model_type, FerretConfig, exist_ok=True
 )  # so that a folder is recognised for what it is
+
+# %% ../../nbs/4_model/model.ipynb #22d1b5c7
+@patch
+def count_positions(self: FerretForConditionalGeneration) -> int | None:  # None: no limit is known
+    "Number of tokens, prompt and answer together, that the language model was built for."
+    return getattr(self.config.text_config, "max_position_embeddings", None)
+
+
+@patch
+def check_prompt_length(
+    self: FerretForConditionalGeneration,
+    length: int,  # tokens of a prompt, image tokens included
+):
+    "Raise InputError unless the prompt and one token of an answer fit the language model."
+    limit = self.count_positions()
+    if limit is not None and length >= limit:
+        raise make_input_error(
+            "prompt",
+            f"{length} tokens",
+            f"fewer than {limit}, the number of positions of the language model",
+            "shorten the prompt",
+        )
+
+
+@patch
+def _validate_generated_length(
+    self: FerretForConditionalGeneration,
+    generation_config,
+    input_ids_length,
+    has_default_max_length,
+):
+    "Called by `generate`: refuse a prompt without room, and end an answer at the last position."
+    self.check_prompt_length(input_ids_length)
+    limit = self.count_positions()
+    if limit is not None and generation_config.max_length > limit:
+        generation_config.max_length = limit
+    super(FerretForConditionalGeneration, self)._validate_generated_length(
+        generation_config, input_ids_length, has_default_max_length
+    )

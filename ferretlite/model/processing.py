@@ -10,6 +10,7 @@ import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,8 +119,10 @@ def score_box(
     spans: list,  # (start, end, probability) per token, characters of the text
     span,  # of grammar.find_groundings
 ) -> float:  # 0–1
-    """sqrt(P_name * P_location): products of token probabilities over the characters of the name
-    and of the box (Griffon; robust to any tokenizer)."""
+    """Return sqrt(P_name * P_location), as Griffon defines a score.
+
+    Each P is the product of the probabilities of the tokens that wrote the name's, or the box's,
+    characters. Counting by characters holds for any tokenizer."""
 
     def product(start, end):
         return math.prod(p for s, e, p in spans if s < end and e > start)
@@ -128,18 +131,22 @@ def score_box(
 
 # %% ../../nbs/4_model/processor.ipynb #1a790022
 class FerretProcessor:
-    """Turns images, regions and words into the tensors of a model, and its tokens into answers;
-    needs a configuration and a tokenizer."""
+    """Turns images, regions and words into the tensors of a model, and its tokens into answers.
 
-    def __init__(self, config: FerretConfig, tokenizer):
+    Raises ValueError where tokenizer and configuration number the placeholders differently."""
+
+    def __init__(
+        self,
+        config: FerretConfig,  # of the model
+        tokenizer,  # of the language model, with our placeholders
+    ):
         self.config, self.tokenizer = config, tokenizer
-        found = [
-            tokenizer.convert_tokens_to_ids(t)
-            for t in (IMAGE_TOKEN, REGION_TOKEN) + (CROP_TOKEN,) * (config.crop_tower is not None)
-        ]
-        expected = [config.image_token_id, config.region_token_id] + [config.crop_token_id] * (
-            config.crop_tower is not None
-        )
+        words = [IMAGE_TOKEN, REGION_TOKEN]
+        expected = [config.image_token_id, config.region_token_id]
+        if config.crop_tower is not None:
+            words.append(CROP_TOKEN)
+            expected.append(config.crop_token_id)
+        found = [tokenizer.convert_tokens_to_ids(word) for word in words]
         if found != expected:
             raise ValueError(
                 f"The tokenizer numbers its placeholders {', '.join(map(str, found))}: the "
@@ -147,95 +154,110 @@ class FerretProcessor:
             )
         self.image_id, self.region_id = found[:2]
 
-    @classmethod
-    def from_pretrained(cls, folder, **kwargs):  # a folder or a hub id
-        "Read the configuration and the tokenizer that lie beside a model's weights."
-        config = FerretConfig.from_pretrained(folder, **kwargs)
-        return cls(
-            config, AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs)
-        )
+# %% ../../nbs/4_model/processor.ipynb #17ad0002
+@patch(cls_method=True)
+def from_pretrained(
+    cls: FerretProcessor,
+    folder,  # folder or hub id of a model
+    **kwargs,  # of transformers' `from_pretrained`, such as `revision`
+) -> FerretProcessor:
+    "Return the processor whose files lie beside a model's weights."
+    config = FerretConfig.from_pretrained(folder, **kwargs)
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs)
+    return cls(config, tokenizer)
 
-    @classmethod
-    def for_model(
-        cls, model, llm, chat: str | None = None
-    ):  # a model of `from_towers`; folder or hub id of its language model; see load_chat_tokenizer
-        "The processor of a model that was put together of towers and a language model."
-        return cls(
-            model.config, load_chat_tokenizer(llm, chat, model.config.crop_tower is not None)
-        )
+
+@patch(cls_method=True)
+def for_model(
+    cls: FerretProcessor,
+    model,  # of `from_towers`
+    llm,  # folder or hub id of its language model
+    chat: str | None = None,  # chat template, see `load_chat_tokenizer`
+) -> FerretProcessor:
+    "Return the processor of a model that was put together of towers and a language model."
+    with_crops = model.config.crop_tower is not None
+    return cls(model.config, load_chat_tokenizer(llm, chat, with_crops))
 
 # %% ../../nbs/4_model/processor.ipynb #85a1fad7
 @patch
-def save_pretrained(self: FerretProcessor, folder):
+def save_pretrained(
+    self: FerretProcessor,
+    folder,  # where the files are written
+):
     "Write configuration and tokenizer."
     self.config.save_pretrained(folder)
     self.tokenizer.save_pretrained(folder)
 
 # %% ../../nbs/4_model/processor.ipynb #b447f08d
+def _lay_on_canvas(image, canvas, kept, cells):  # -> bytes [3, *canvas]; `kept` of `cells` filled
+    shown = [side * k // n for side, k, n in zip(canvas, kept, cells)]
+    border = (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
+    return torch.nn.functional.pad(resize_to_bytes(image, shown), border)
+
+
+def _cut_image(config, views, image):  # -> size, grid, bytes of the whole view, of each tile
+    size = image.height, image.width
+    grid = tuple(config.choose_image_grid(size))
+    canvas, _, _, cells = views["global"]
+    whole = _lay_on_canvas(image, canvas, config.count_shown_patches(size), cells)
+    if grid == (0, 0):
+        return size, grid, whole, []
+    tile, _, _, cells = views["local"]
+    canvas, cells = ([n * k for n, k in zip(grid, sides)] for sides in (tile, cells))
+    tiled = _lay_on_canvas(image, canvas, config.count_tile_cells(grid, size), cells)
+    return size, grid, whole, list(split_tiles(tiled, grid))
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0004
+def _map_images(function, images):  # -> list of results, in order
+    threads = min(len(images), torch.get_num_threads())
+    if threads < 2:
+        return [function(image) for image in images]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, images))
+
+
+def _stack_pixels(held, view):  # bytes of several pictures -> normalised [n, 3, h, w]
+    size, mean, std, _ = view
+    return normalise_pixels(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0005
 @patch
-def prepare_images(self: FerretProcessor, images: list) -> dict:  # of upright RGB PIL images
-    "Each image as a global view and tiles, at each tower's size and normalisation."
+def prepare_images(
+    self: FerretProcessor,
+    images: list,  # upright RGB PIL images
+) -> dict:  # global_pixels [n, 3, h, w], local_pixels [tiles, 3, h, w], grids [n, 2], image_sizes
+    "Return each image as a global view and tiles, at each tower's size and normalisation."
     views = self.config.views()
-
-    def cut(image):  # -> (size, grid, bytes of the whole view, of each tile)
-        size, (h, w), cells = (image.height, image.width), views["local"][0], views["local"][3]
-        rows, cols = grid = self.config.choose_image_grid(size)
-
-        def laid(
-            canvas,
-            kept,
-            cells,
-            # the image on a canvas in pixels: all over it, unless only some of its cells are to be
-            # filled
-        ):
-            shown = [side * k // n for side, k, n in zip(canvas, kept, cells)]
-            return torch.nn.functional.pad(
-                resize_to_bytes(image, shown), (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
-            )
-
-        whole = laid(views["global"][0], self.config.count_shown_patches(size), views["global"][3])
-        if not rows:
-            return size, grid, whole, []
-        canvas = laid(
-            (rows * h, cols * w),
-            self.config.count_tile_cells(grid, size),
-            (rows * cells[0], cols * cells[1]),
-        )
-        return size, grid, whole, list(split_tiles(canvas, grid))
-
-    threads = min(
-        len(images), torch.get_num_threads()
-    )  # Pillow lets go of Python's lock: images are resized side by side
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            seen = list(pool.map(cut, images))
-    else:
-        seen = [cut(image) for image in images]
-
-    def pixels(
-        name, held
-    ):  # bytes are moved about, which is cheap; numbers are made of them once, at the end
-        size, mean, std, _ = views[name]
-        return normalise_pixels(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
-
+    sizes, grids, wholes, tiles = [], [], [], []
+    cut = partial(_cut_image, self.config, views)
+    for size, grid, whole, of_image in _map_images(cut, images):
+        sizes.append(size)
+        grids.append(grid)
+        wholes.append(whole)
+        tiles += of_image
     return dict(
-        global_pixels=pixels("global", [whole for _, _, whole, _ in seen]),
-        local_pixels=pixels("local", [t for *_, tiles in seen for t in tiles]),
-        grids=torch.tensor([grid for _, grid, *_ in seen]),
-        image_sizes=[size for size, *_ in seen],
+        global_pixels=_stack_pixels(wholes, views["global"]),
+        local_pixels=_stack_pixels(tiles, views["local"]),
+        grids=torch.tensor(grids),
+        image_sizes=sizes,
     )
 
 # %% ../../nbs/4_model/processor.ipynb #13c33464
-def insert_marks(prompt: str, mark: str, n: int) -> str:
-    """A prompt that holds a mark `n` times: where it holds none they are put before the closing
-    punctuation.
+def insert_marks(
+    prompt: str,  # words of the user
+    mark: str,  # "<region>" or "<crop>"
+    n: int,  # how many are meant
+) -> str:
+    """Return a prompt that holds a mark `n` times.
 
-    Raises ValueError where it holds another number."""
+    Where it holds none, they are put before the closing punctuation. Raises ValueError where it
+    holds another number."""
     if n and mark not in prompt:
         body = prompt.rstrip()
         end = body[-1:] if body[-1:] in ("?", ".", "!") else ""
         prompt = f"{body[: len(body) - len(end)]} {', '.join([mark] * n)}{end}"
-    if (found := prompt.count(mark)) != n:
+    found = prompt.count(mark)
+    if found != n:
         raise ValueError(
             f"The prompt names {found} {mark.strip('<>')}s and {n} were given: expected as many."
         )
@@ -244,13 +266,17 @@ def insert_marks(prompt: str, mark: str, n: int) -> str:
 # %% ../../nbs/4_model/processor.ipynb #dd3f755d
 @patch
 def write_prompt(
-    self: FerretProcessor, prompt: str, regions: list, size: tuple, n_crops: int = 0
+    self: FerretProcessor,
+    prompt: str,  # words of the user
+    regions: list,  # Point, Box or Mask in the image frame
+    size: tuple,  # (height, width) of the image
+    n_crops: int = 0,  # pictures that the question shows
 ) -> str:
-    """The prompt as the model reads it: each `<region>` becomes its coordinates and a placeholder
-    for its features, each `<crop>` a placeholder.
+    """Return the prompt as the model reads it.
 
-    What has no mark in the prompt is put before the closing punctuation. Raises ValueError where
-    numbers differ or a region lies outside."""
+    Each `<region>` becomes its coordinates and a placeholder for its features, each `<crop>` a
+    placeholder. What has no mark in the prompt is put before the closing punctuation. Raises
+    ValueError where numbers differ or a region lies outside."""
     reserved = [word for word in self.tokenizer.all_special_tokens if word in prompt]
     if reserved:
         raise ValueError(
@@ -258,31 +284,28 @@ def write_prompt(
             "meant."
         )
     regions = [check_region(r, size) for r in regions]
-    pieces = (
-        insert_marks(insert_marks(prompt, "<region>", len(regions)), "<crop>", n_crops)
-        .replace("<crop>", CROP_TOKEN)
-        .split("<region>")
-    )
-    felt = (
-        f" {REGION_TOKEN}" if self.config.region_features else ""
-    )  # the placeholder of what the sampler says of it
-    return pieces[0] + "".join(
-        f"{format_region(r, size, self.config.style)}{felt}{rest}"
-        for r, rest in zip(regions, pieces[1:])
-    )
+    marked = insert_marks(insert_marks(prompt, "<region>", len(regions)), "<crop>", n_crops)
+    first, *others = marked.replace("<crop>", CROP_TOKEN).split("<region>")
+    placeholder = f" {REGION_TOKEN}" if self.config.region_features else ""
+    written = [format_region(r, size, self.config.style) + placeholder for r in regions]
+    return first + "".join(region + text for region, text in zip(written, others))
 
 # %% ../../nbs/4_model/processor.ipynb #e599f236
 @patch
-def encode_prefix(self: FerretProcessor, n_visual: int) -> list:  # of token ids
-    "What every conversation starts with: the start token and one placeholder per visual token."
+def encode_prefix(
+    self: FerretProcessor,
+    n_visual: int,  # visual tokens of the image
+) -> list:  # of token ids
+    "Return what every conversation starts with: the start token and a placeholder per token."
     return [self.tokenizer.bos_token_id] + [self.image_id] * n_visual
 
 # %% ../../nbs/4_model/processor.ipynb #708612fd
 @patch
 def prepare_crops(
-    self: FerretProcessor, crops: list
-) -> dict:  # of turns.Crop, path, PIL image, array or bytes
-    """Crops as the pixels of the crop encoder: {} for a model without one.
+    self: FerretProcessor,
+    crops: list,  # of turns.Crop, or pictures as `load_image` takes them
+) -> dict:  # crop_pixels [n, 3, side, side]
+    """Return crops as the pixels of the crop encoder: {} for a model without one.
 
     Raises ValueError where such a model is shown a crop."""
     if not self.config.crop_tower:
@@ -292,21 +315,19 @@ def prepare_crops(
                 "crop encoder, such as tiny-griffon."
             )
         return {}
-    (side, _), mean, std, _ = self.config.views()["crop"]
-    crops = [c if isinstance(c, Crop) else Crop(c) for c in crops]
-    pictures = [cut_crop(load_image(c.image), c.box, side) for c in crops]
-    return dict(
-        crop_pixels=normalise_pixels(
-            torch.stack([resize_to_bytes(p, (side, side)) for p in pictures]), mean, std
-        )
-        if pictures
-        else torch.zeros(0, 3, side, side)
-    )
+    view = self.config.views()["crop"]
+    side, pictures = view[0][0], []
+    for crop in crops:
+        if not isinstance(crop, Crop):
+            crop = Crop(crop)
+        square = cut_crop(load_image(crop.image), crop.box, side)
+        pictures.append(resize_to_bytes(square, (side, side)))
+    return dict(crop_pixels=_stack_pixels(pictures, view))
 
 # %% ../../nbs/4_model/processor.ipynb #8baf2be2
 def load_distinct_images(
-    images: list,
-):  # -> (the images that differ, loaded; for each entry which of them it is)
+    images: list,  # pictures as `load_image` takes them
+) -> tuple[list, list]:  # the images that differ, loaded; for each entry the index of its image
     "Load each image once, however often it is named: the same object, or the same path."
     names = [str(i) if isinstance(i, (str, Path)) else id(i) for i in images]
     distinct = dict(zip(names, images))
@@ -314,45 +335,55 @@ def load_distinct_images(
     return [load_image(i) for i in distinct.values()], [places[name] for name in names]
 
 # %% ../../nbs/4_model/processor.ipynb #119c67b1
-@patch
-def __call__(
-    self: FerretProcessor,
-    images,  # one, or a list: path, PIL image, array or bytes
-    prompts,  # one, or a list
-    regions=None,  # for each image a list of regions, or None
-    crops=None,  # for each image a list of crops, or None: see `prepare_crops`
-) -> BatchFeature:
-    """Tensors for `model.generate(**batch)`: prompts padded on the left, tiles of all images and
-    crops of all prompts packed."""
-    single = isinstance(prompts, str)
-    images, prompts = ([images], [prompts]) if single else (list(images), list(prompts))
-    regions, crops = (
-        [held or []] if single else [h or [] for h in (held or [[]] * len(prompts))]
-        for held in (regions, crops)
-    )
+def _list_questions(images, prompts, regions, crops):  # -> four lists of one length
+    if isinstance(prompts, str):
+        images, prompts = [images], [prompts]
+        regions, crops = [regions or []], [crops or []]
+    else:
+        images, prompts = list(images), list(prompts)
+        nothing = [[]] * len(prompts)
+        regions = [held or [] for held in regions or nothing]
+        crops = [held or [] for held in crops or nothing]
     if not len(images) == len(prompts) == len(regions) == len(crops) > 0:
         raise ValueError(
             f"Found {len(images)} images, {len(prompts)} prompts, {len(regions)} lists of regions "
             f"and {len(crops)} of crops: expected one of each per question, and at least one "
             "question."
         )
+    return images, prompts, regions, crops
+
+
+def _pad_left(rows, pad_id):  # token ids -> input_ids and attention_mask, [B, L]
+    length = max(map(len, rows))
+    ids = [[pad_id] * (length - len(row)) + row for row in rows]
+    mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
+    return dict(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0008
+@patch
+def __call__(
+    self: FerretProcessor,
+    images,  # one, or a list: pictures as `load_image` takes them
+    prompts,  # one, or a list
+    regions=None,  # for each image a list of regions, or None
+    crops=None,  # for each image a list of crops, or None: see `prepare_crops`
+) -> BatchFeature:
+    """Tensors for `model.generate(**batch)`: prompts padded on the left, tiles of all images and
+    crops of all prompts packed."""
+    images, prompts, regions, crops = _list_questions(images, prompts, regions, crops)
     distinct, image_of = load_distinct_images(images)
-    inputs = self.prepare_images(distinct) | self.prepare_crops([c for held in crops for c in held])
+    inputs = self.prepare_images(distinct)
+    inputs |= self.prepare_crops([crop for of_prompt in crops for crop in of_prompt])
     rows = []
     for prompt, held, shown, i in zip(prompts, regions, crops, image_of):
         size, grid = inputs["image_sizes"][i], inputs["grids"][i].tolist()
-        rows.append(
-            self.encode_prefix(self.config.count_visual_tokens(grid, size))
-            + encode_user_turn(self.tokenizer, self.write_prompt(prompt, held, size, len(shown)))
-        )
-    length, pad = max(map(len, rows)), self.tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (length - len(r)) + r for r in rows])
-    mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
+        prefix = self.encode_prefix(self.config.count_visual_tokens(grid, size))
+        written = self.write_prompt(prompt, held, size, len(shown))
+        rows.append(prefix + encode_user_turn(self.tokenizer, written))
     return BatchFeature(
         dict(
-            input_ids=ids,
-            attention_mask=mask,
-            regions=[list(r) for r in regions],
+            **_pad_left(rows, self.tokenizer.pad_token_id),
+            regions=[list(held) for held in regions],
             **inputs,
             image_of=torch.tensor(image_of),
         )
@@ -360,82 +391,83 @@ def __call__(
 
 # %% ../../nbs/4_model/processor.ipynb #474f6669
 @patch
-def encode_conversations(
-    self: FerretProcessor,
-    conversations: list,  # turns.Conversation
-    multiple: int = 32,  # lengths are padded to a multiple of this
-    most: int | None = None,  # tokens of text per image, see tokens.encode_turns
-    # also say from which visual tokens each written box is to be read: `names`, `writes` and
-    # `shows`, see objects.attention_loss
-    look: bool = False,
-) -> BatchFeature:
-    """A training batch: several turns per image, isolated from each other (`turn_ids`), padded on
-    the right.
-
-    Where conversations come without their image (`image=None`: somebody has kept its maps), the
-    batch holds the pixels of the others, and `fresh` says whose."""
-    if not conversations:
-        raise ValueError("Found no conversation: expected at least one.")
-    held = [
-        self.tokenizer.convert_ids_to_tokens(i)
-        for i in (self.image_id, self.config.region_token_id, self.config.crop_token_id)
-        if i is not None
-    ]
+def _check_answers(self: FerretProcessor, conversations):  # raises ValueError for a reserved word
+    ids = (self.image_id, self.config.region_token_id, self.config.crop_token_id)
+    words = self.tokenizer.convert_ids_to_tokens([i for i in ids if i is not None])
     for c in conversations:
-        if found := [word for word in held for t in c.turns if word in t.answer]:
+        found = [word for word in words for turn in c.turns if word in turn.answer]
+        if found:
             raise ValueError(
                 f"An answer of {c.id} holds {found[0]}, which is reserved for what is put in its "
                 "place: expected plain text."
             )
+
+
+@patch
+def _prepare_fresh_images(self: FerretProcessor, conversations):  # -> as `prepare_images`
     fresh = [i for i, c in enumerate(conversations) if c.image is not None]
     inputs = self.prepare_images([load_image(conversations[i].image) for i in fresh])
-    if len(fresh) < len(conversations):
-        seen = dict(zip(fresh, inputs["image_sizes"]))  # a picture knows its size best
-        sizes = [seen.get(i, c.size) for i, c in enumerate(conversations)]
-        inputs.update(
-            image_sizes=sizes,
-            grids=torch.tensor([self.config.choose_image_grid(size) for size in sizes]),
-            fresh=fresh,
-        )
+    if len(fresh) == len(conversations):
+        return inputs
+    known = dict(zip(fresh, inputs["image_sizes"]))  # a picture knows its size best
+    sizes = [known.get(i, c.size) for i, c in enumerate(conversations)]
+    grids = torch.tensor([self.config.choose_image_grid(size) for size in sizes])
+    return inputs | dict(image_sizes=sizes, grids=grids, fresh=fresh)
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0010
+@patch
+def _encode_conversation(
+    self: FerretProcessor, conversation, size, grid, max_text_tokens
+):  # -> row of `encode_turns`
+    prefix = self.encode_prefix(self.config.count_visual_tokens(grid, size))
+    turns = [
+        (self.write_prompt(turn.prompt, turn.regions, size, len(turn.crops)), turn.answer)
+        for turn in conversation.turns
+    ]
+    return encode_turns(self.tokenizer, prefix, turns, max_text_tokens, conversation.linked)
+
+
+def _list_kept(conversations, rows, field):  # -> per row, the regions (crops) of its kept turns
+    found = []
+    for c, row in zip(conversations, rows):
+        found.append([item for k in row["kept"] for item in getattr(c.turns[k], field)])
+    return found
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0012
+@patch
+def encode_conversations(
+    self: FerretProcessor,
+    conversations: list,  # turns.Conversation
+    multiple: int = 32,  # lengths are padded to a multiple of this
+    max_text_tokens: int | None = None,  # per image, see tokens.encode_turns
+    mark_boxes: bool = False,  # add `names`, `writes` and `shows`, see objects.attention_loss
+) -> BatchFeature:
+    """Return a training batch: several turns per image, isolated from each other (`turn_ids`).
+
+    Rows are padded on the right. Where conversations come without their image (`image=None`: their
+    maps are kept elsewhere), the batch holds the pixels of the others, and `fresh` lists those."""
+    if not conversations:
+        raise ValueError("Found no conversation: expected at least one.")
+    self._check_answers(conversations)
+    inputs = self._prepare_fresh_images(conversations)
+    sizes, grids = inputs["image_sizes"], inputs["grids"].tolist()
     rows = [
-        encode_turns(
-            self.tokenizer,
-            self.encode_prefix(self.config.count_visual_tokens(grid, size)),
-            [
-                (self.write_prompt(t.prompt, t.regions, size, len(t.crops)), t.answer)
-                for t in c.turns
-            ],
-            most,
-            c.linked,
-        )
-        for c, size, grid in zip(conversations, inputs["image_sizes"], inputs["grids"].tolist())
+        self._encode_conversation(c, size, grid, max_text_tokens)
+        for c, size, grid in zip(conversations, sizes, grids)
     ]
-    regions = [
-        [r for k in row["kept"] for r in c.turns[k].regions] for c, row in zip(conversations, rows)
-    ]
-    shown = []
-    for row, grid, size in (
-        zip(rows, inputs["grids"].tolist(), inputs["image_sizes"]) if look else ()
-    ):
-        shown += self.mark_written_boxes(row, grid, size, len(shown))
+    shown = self._mark_rows(rows, grids, sizes) if mark_boxes else None
     batch = pad_rows(rows, self.tokenizer.pad_token_id, multiple)
-    if look:
+    if mark_boxes:
         batch["shows"] = torch.zeros(len(shown), batch["input_ids"].shape[1], dtype=torch.bool)
         for i, tokens in enumerate(shown):
             batch["shows"][i, 1 : 1 + len(tokens)] = tokens  # after the start token
+    crops = _list_kept(conversations, rows, "crops")
     return BatchFeature(
         dict(
             **batch,
-            regions=regions,
+            regions=_list_kept(conversations, rows, "regions"),
             **inputs,
-            **self.prepare_crops(
-                [
-                    crop
-                    for c, row in zip(conversations, rows)
-                    for k in row["kept"]
-                    for crop in c.turns[k].crops
-                ]
-            ),
+            **self.prepare_crops([crop for of_row in crops for crop in of_row]),
         )
     )
 
@@ -443,32 +475,60 @@ def encode_conversations(
 @patch
 def mark_written_boxes(
     self: FerretProcessor,
-    # of encode_turns; gets `names` and `writes`: the number of the box whose name, whose digits
-    # each token writes
-    row: dict,
+    row: dict,  # of encode_turns; gets `names` and `writes`: per token the number of a box, or -1
     grid: tuple,  # (rows, columns) of its tiles
     size: tuple,  # (height, width) of the image
     first: int = 0,  # the first box's number
-) -> list:  # per box, which visual tokens have their middle in it, or hold its own middle: bool [n]
-    "Note which box of the answers is being written where, and which patches show what lies in it."
+) -> list:  # per box the visual tokens that show it: bool [n]
+    """Note which box of the answers each token names or writes, and return what shows the boxes.
+
+    A visual token shows a box if its middle lies in the box, or the box's middle in it."""
     patches, shown = self.config.list_token_boxes(grid, size), []
     centers = (patches[:, :2] + patches[:, 2:]) / 2
-    row.update({k: [-1] * len(row["labels"]) for k in ("names", "writes")})
+    for key in ("names", "writes"):
+        row[key] = [-1] * len(row["labels"])
     for name, start, stop, text in find_written_boxes(self.tokenizer, row):
-        for grounding in parse_groundings(text, (1, 1), self.config.style)[:1]:
-            box = torch.tensor(grounding.boxes[0].list())
-            middle = (box[:2] + box[2:]) / 2
-            row["names"][name : start + 1], row["writes"][start + 1 : stop] = (
-                [first + len(shown)] * (start + 1 - name),
-                [first + len(shown)] * (stop - start - 1),
-            )
-            shown.append(
-                ((centers > box[:2]) & (centers < box[2:])).all(1)
-                | ((patches[:, :2] <= middle) & (middle < patches[:, 2:])).all(1)
-            )
+        groundings = parse_groundings(text, (1, 1), self.config.style)
+        if not groundings:
+            continue
+        box, number = torch.tensor(groundings[0].boxes[0].list()), first + len(shown)
+        middle = (box[:2] + box[2:]) / 2
+        row["names"][name : start + 1] = [number] * (start + 1 - name)
+        row["writes"][start + 1 : stop] = [number] * (stop - start - 1)
+        inside = ((centers > box[:2]) & (centers < box[2:])).all(1)
+        around = ((patches[:, :2] <= middle) & (middle < patches[:, 2:])).all(1)
+        shown.append(inside | around)
+    return shown
+
+
+@patch
+def _mark_rows(self: FerretProcessor, rows, grids, sizes):  # -> as above, for all rows
+    shown = []
+    for row, grid, size in zip(rows, grids, sizes):
+        shown += self.mark_written_boxes(row, grid, size, len(shown))
     return shown
 
 # %% ../../nbs/4_model/processor.ipynb #0231b760
+@patch
+def _locate_tokens(self: FerretProcessor, ids):  # -> the text, and where each token's part ends
+    texts = [self.tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]  # growing token by token
+    ends = [len(text) for text in texts]
+    for n in reversed(range(len(ids))):
+        # half a character may be written longer than the whole one
+        ends[n] = min(ends[n], ends[n + 1])
+    return texts[-1], ends
+
+
+def _join_groundings(spans, marks):  # -> list of Grounding; neighbours of one name share one
+    found = []
+    for span in spans:
+        if not found or found[-1].name != span.name:
+            found.append(Grounding(span.name, [], []))
+        found[-1].boxes.append(span.box)
+        found[-1].scores.append(score_box(marks, span))
+    return found
+
+# %% ../../nbs/4_model/processor.ipynb #17ad0014
 @patch
 def decode(
     self: FerretProcessor,
@@ -476,34 +536,20 @@ def decode(
     probabilities=None,  # one per id
     size: tuple = (1000, 1000),  # (height, width) of the image
 ) -> DecodedAnswer:
-    """Words, groundings in the image frame with a score per box, and warnings for what was not well
-    formed."""
+    """Return words, groundings in the image frame with a score per box, and warnings.
+
+    Warnings say what was not well formed."""
     special = set(self.tokenizer.all_special_ids)
-    kept = [
-        (int(i), float(p))
-        for i, p in zip(ids, probabilities if probabilities is not None else [1.0] * len(ids))
-        if int(i) not in special
-    ]
-    written = [
-        self.tokenizer.decode([i for i, _ in kept[:n]]) for n in range(len(kept) + 1)
-    ]  # growing token by token
-    raw, ends = written[-1], [len(w) for w in written]
-    for n in reversed(range(len(kept))):
-        ends[n] = min(
-            ends[n], ends[n + 1]
-        )  # half a character may be written longer than the whole one
+    if probabilities is None:
+        probabilities = [1.0] * len(ids)
+    kept = [(int(i), float(p)) for i, p in zip(ids, probabilities) if int(i) not in special]
+    raw, ends = self._locate_tokens([i for i, _ in kept])
     marks = list(zip(ends, ends[1:], (p for _, p in kept)))
     spans, warnings = find_groundings(raw, size, self.config.style)
-    groundings = []
-    for span in spans:  # neighbours of one name share a grounding
-        if not groundings or groundings[-1].name != span.name:
-            groundings.append(Grounding(span.name, [], []))
-        groundings[-1].boxes.append(span.box)
-        groundings[-1].scores.append(score_box(marks, span))
+    groundings = _join_groundings(spans, marks)
     if self.config.style == "griffon" and spans:
-        return DecodedAnswer(
-            ", ".join(s.name for s in spans if s.name), raw.strip(), groundings, warnings
-        )  # nothing else is said
+        names = ", ".join(s.name for s in spans if s.name)  # nothing else is said
+        return DecodedAnswer(names, raw.strip(), groundings, warnings)
     text = raw
     for span in reversed(spans):
         text = text[: span.start].rstrip() + text[span.end :]

@@ -76,9 +76,13 @@ def train_tokenizer(
     return tokenizer
 
 # %% ../../nbs/4_model/tokens.ipynb #00f4ca4a
-def add_crop_token(tokenizer):  # -> the same tokenizer
-    """Give a tokenizer the placeholder for pictures in questions (notebook `coreferring`), behind
-    all its other tokens, where it has none yet."""
+def add_crop_token(
+    tokenizer,  # any tokenizer of transformers
+):  # the same tokenizer
+    """Add the placeholder of pictures in questions behind all other tokens, and return the
+    tokenizer.
+
+    A tokenizer that has the placeholder stays as it is. See lesson `coreferring`."""
     if CROP_TOKEN not in tokenizer.all_special_tokens:
         tokenizer.add_special_tokens(dict(additional_special_tokens=[CROP_TOKEN]), False)
     return tokenizer
@@ -90,24 +94,22 @@ def format_scene(
 ) -> str:  # "filled red sun [666, 609, 921, 921], outlined blue cup [...]": boxes in bins
     """A scene as a list of names and boxes in random order: what a language model can know of it
     without eyes."""
-    things = rng.sample(scene.objects, len(scene.objects))
-    return ", ".join(
-        format_groundings(
-            [Grounding(f"{o.phrase} {o.text}" if o.text else o.phrase, [o.box])], scene.size
-        )
-        for o in things
-    )
+    written = []
+    for o in rng.sample(scene.objects, len(scene.objects)):
+        name = f"{o.phrase} {o.text}" if o.text else o.phrase
+        written.append(format_groundings([Grounding(name, [o.box])], scene.size))
+    return ", ".join(written)
 
 # %% ../../nbs/4_model/tokens.ipynb #f2634c59
 def format_prompt(
     turn,  # a Turn; its regions are in the image frame
-    size,  # (height, width) of the image
-    then: str = "",  # what follows each region's coordinates
+    size: tuple,  # (height, width) of the image
+    suffix: str = "",  # text behind each region's coordinates
 ) -> str:
-    "A prompt whose regions are coordinates."
-    pieces = turn.prompt.split("<region>")
-    return pieces[0] + "".join(
-        format_region(r, size) + then + rest for r, rest in zip(turn.regions, pieces[1:])
+    "Return a prompt whose regions are written as coordinates."
+    first, *others = turn.prompt.split("<region>")
+    return first + "".join(
+        format_region(region, size) + suffix + text for region, text in zip(turn.regions, others)
     )
 
 # %% ../../nbs/4_model/tokens.ipynb #b328fc71
@@ -120,15 +122,14 @@ GRIFFON_TASK_WEIGHTS = dict(find=5.0, find_set=2.0, search=3.0, find_phrases=1.5
 def make_corpus(
     n: int = 1500,  # scenes
 ) -> list:  # of str
-    "Everything said about `n` scenes: what the tokenizer is fitted to."
+    "Return everything said about `n` scenes: what the tokenizer is fitted to."
     texts = []
     for i in range(n):
         rng, scene = random.Random(f"1000000-{i}"), make_scene(10**6 + i, 192)
         turns = make_conversation(scene, TASK_WEIGHTS, rng, 4).turns
-        texts += [
-            format_scene(scene, rng),
-            *(t for turn in turns for t in (format_prompt(turn, scene.size), turn.answer)),
-        ]
+        texts.append(format_scene(scene, rng))
+        for turn in turns:
+            texts += [format_prompt(turn, scene.size), turn.answer]
     return texts
 
 # %% ../../nbs/4_model/tokens.ipynb #39263059
@@ -142,28 +143,28 @@ def format_user_turn(
     ).removeprefix(tokenizer.bos_token or "")
 
 # %% ../../nbs/4_model/tokens.ipynb #947c796c
-def encode_user_turn(tokenizer, prompt: str) -> list:  # of token ids
-    "`format_user_turn` as tokens."
+def encode_user_turn(
+    tokenizer,  # with a chat template
+    prompt: str,  # words of the user
+) -> list:  # of token ids
+    "Return the tokens of `format_user_turn`."
     return tokenizer(format_user_turn(tokenizer, prompt), add_special_tokens=False).input_ids
 
 # %% ../../nbs/4_model/tokens.ipynb #b53a612c
 def encode_turns(
     tokenizer,  # with a chat template
-    beginning: list,  # token ids that all turns share
+    prefix: list,  # token ids that all turns share
     turns: list,  # of (prompt, answer)
-    most: int
-    # tokens of text; a turn that would lead past it is left out whole (the first one never)
-    | None = None,
-    # a dialogue: each turn sees those before it, and where one is left out so are all that follow
-    linked: bool = False,
-) -> (
-    dict
-):  # input_ids, labels, position_ids, turn_ids: lists of equal length; kept: indices of turns
-    """Turns on one beginning, each as if it were the only one: labels on the answers alone,
-    positions that go on from the beginning."""
-    n = len(beginning)
+    max_text_tokens: int | None = None,  # of all turns; a turn that would pass it is left out
+    linked: bool = False,  # a dialogue: each turn sees those before it
+) -> dict:  # input_ids, labels, position_ids, turn_ids: lists of one length; kept: indices of turns
+    """Return a row of turns on one prefix, each as if it were the only one.
+
+    Answers alone have labels, and each turn's positions go on from the prefix. The first turn is
+    never left out. Where a turn of a dialogue is left out, all that follow are left out."""
+    n = len(prefix)
     row = dict(
-        input_ids=list(beginning),
+        input_ids=list(prefix),
         labels=[-100] * n,
         position_ids=list(range(n)),
         turn_ids=[0] * n,
@@ -171,32 +172,32 @@ def encode_turns(
     )
     texts = [format_user_turn(tokenizer, p) for p, _ in turns] + [" " + a for _, a in turns]
     ids = tokenizer(texts, add_special_tokens=False).input_ids if texts else []
-    for k, (asked, told) in enumerate(zip(ids, ids[len(turns) :])):
-        told = told + [tokenizer.eos_token_id]
-        if most and row["kept"] and len(row["input_ids"]) - n + len(asked) + len(told) > most:
+    for k, (question, answer) in enumerate(zip(ids, ids[len(turns) :])):
+        answer = answer + [tokenizer.eos_token_id]
+        text_tokens = len(row["input_ids"]) - n + len(question) + len(answer)
+        if max_text_tokens and row["kept"] and text_tokens > max_text_tokens:
             if linked:
                 break
             continue
-        at = len(row["input_ids"]) if linked else n
-        row["input_ids"] += asked + told
-        row["labels"] += [-100] * len(asked) + told
-        row["position_ids"] += range(at, at + len(asked) + len(told))
-        row["turn_ids"] += [1 if linked else k + 1] * (len(asked) + len(told))
+        start = len(row["input_ids"]) if linked else n
+        row["input_ids"] += question + answer
+        row["labels"] += [-100] * len(question) + answer
+        row["position_ids"] += range(start, start + len(question) + len(answer))
+        row["turn_ids"] += [1 if linked else k + 1] * (len(question) + len(answer))
         row["kept"].append(k)
     return row
 
 # %% ../../nbs/4_model/tokens.ipynb #48b032ac
 def pad_rows(
-    # of encode_turns; `names` and `writes` may have been added: whose name, which box each token
-    # writes
-    rows: list,
-    pad: int,  # token id
+    rows: list,  # of encode_turns; lists `names` and `writes` of mark_written_boxes are padded too
+    pad_id: int,  # of the padding token
     multiple: int = 32,  # the common length is a multiple of this
 ) -> dict:  # input_ids, labels, position_ids, turn_ids (names, writes): long [B, L]
-    """Pad on the right to a common length; padding has no label, position 0, turn -1, and writes
-    nothing."""
+    """Return rows as tensors, padded on the right to a common length.
+
+    Padding has no label, position 0, turn -1, and writes nothing."""
     length = -(-max(len(r["input_ids"]) for r in rows) // multiple) * multiple
-    blank = dict(input_ids=pad, labels=-100, position_ids=0, turn_ids=-1, names=-1, writes=-1)
+    blank = dict(input_ids=pad_id, labels=-100, position_ids=0, turn_ids=-1, names=-1, writes=-1)
     return {
         k: torch.tensor([r[k] + [b] * (length - len(r[k])) for r in rows])
         for k, b in blank.items()
@@ -207,22 +208,22 @@ def pad_rows(
 def turn_mask(
     turn_ids: torch.Tensor,  # [B, L]: 0 shared beginning, k >= 1 the k-th turn, -1 padding
 ) -> torch.Tensor:  # bool [B, 1, L, L]
-    """Causal attention in which each turn sees the shared beginning and itself, so that questions
-    on one image do not see each other's answers."""
+    """Return causal attention in which each turn sees the shared beginning and itself.
+
+    So questions on one image do not see each other's answers."""
     query, key, length = turn_ids[:, :, None], turn_ids[:, None, :], turn_ids.shape[1]
     allowed = (key == 0) | ((key == query) & (key > 0))
     allowed &= torch.ones(length, length, dtype=torch.bool, device=turn_ids.device).tril()
-    return (allowed | torch.eye(length, dtype=torch.bool, device=turn_ids.device))[
-        :, None
-    ]  # padding sees itself: no empty softmax
+    itself = torch.eye(length, dtype=torch.bool, device=turn_ids.device)
+    return (allowed | itself)[:, None]  # padding sees itself: no empty softmax
 
 # %% ../../nbs/4_model/tokens.ipynb #f160a7d9
 def tiny_llama_config(
     tokenizer: PreTrainedTokenizerFast,  # sets the vocabulary and the special tokens
     width: int = 192,  # a multiple of 32: heads are 32 wide
-    layers: int = 4,
+    layers: int = 4,  # transformer blocks
 ) -> LlamaConfig:
-    """A Llama of about two million weights for this tokenizer.
+    """Return the configuration of a Llama of about two million weights for this tokenizer.
 
     Its weights begin with standard deviation 0.06 rather than Llama's 0.02, which suits widths in
     the thousands: here it leaves every layer too quiet to learn. Rotary positions turn slowly (base
@@ -248,9 +249,9 @@ def tiny_llama_config(
 def next_token_loss(
     logits: torch.Tensor,  # [B, L, V]
     labels: torch.Tensor,  # [B, L], -100: no loss
-    count=None,  # divide by this instead of the number of labels
+    count: int | None = None,  # divide by this instead of the number of labels
 ) -> torch.Tensor:  # scalar; 0 where there is no label
-    "Mean cross-entropy of each label given what comes before it, in float32."
+    "Return the mean cross-entropy of each label given what comes before it, in float32."
     flat, truth = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     kept = (truth != -100).nonzero()[:, 0]
     total = torch.nn.functional.cross_entropy(
@@ -260,38 +261,34 @@ def next_token_loss(
 
 # %% ../../nbs/4_model/tokens.ipynb #08ff171d
 def find_written_boxes(
-    tokenizer,
+    tokenizer,  # of the row's tokens
     row: dict,  # of encode_turns
 ) -> list:  # of (name, start, stop, text)
-    """The boxes that a row's answers write: from the token that opens the bracket up to the one
-    that closes it.
+    """Return the boxes that a row's answers write.
 
-    `name` is where the words before it begin; after another box of the same answer, that one's
-    closing bracket, where it is decided whether and what comes next."""
-    pieces, found, name, start, closed = (
-        tokenizer.convert_ids_to_tokens(row["input_ids"]),
-        [],
-        None,
-        None,
-        None,
-    )
+    `start` is the token that opens the bracket, `stop` the one that closes it. `name` is where the
+    words before it begin; after another box of the same answer, that one's closing bracket, where
+    it is decided whether and what comes next."""
+    pieces, found = tokenizer.convert_ids_to_tokens(row["input_ids"]), []
+    name = start = closed = None
     for i, (piece, label) in enumerate(zip(pieces, row["labels"])):
-        if label == -100:
+        answers = label != -100
+        if not answers:
             closed = None  # another turn
-        if label != -100 and "[" in piece:
-            start, name = (
-                i,
-                closed if closed is not None else max(i if name is None else name, i - 5),
-            )
+        if answers and "[" in piece:
+            start = i
+            if closed is not None:
+                name = closed
+            else:
+                name = i if name is None else max(name, i - 5)
         elif start is None:
-            name = (
-                (i if name is None else name)
-                if label != -100 and (piece.strip("Ġ▁-") or "a").isalnum()
-                else None
-            )  # Griffon writes `star-[`
+            is_word = answers and (piece.strip("Ġ▁-") or "a").isalnum()  # Griffon writes `star-[`
+            if not is_word:
+                name = None
+            elif name is None:
+                name = i
         if start is not None and "]" in piece:
-            found.append(
-                (name, start, i, tokenizer.decode(row["input_ids"][start : i + 1]).strip())
-            )
+            text = tokenizer.decode(row["input_ids"][start : i + 1]).strip()
+            found.append((name, start, i, text))
             name, start, closed = None, None, i
     return found

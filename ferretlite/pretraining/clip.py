@@ -206,9 +206,9 @@ class CaptionPair(nn.Module):
 
     def __init__(
         self,
-        width: int = 160,  # channels of both
-        dim: int = 128,
-    ):  # of the common space
+        width: int = 160,  # channels of both towers
+        dim: int = 128,  # channels of the common space
+    ):
         super().__init__()
         self.vision = build_tower(make_tiny_clip_config(width))
         self.text = CLIPTextModel(
@@ -232,29 +232,29 @@ class CaptionPair(nn.Module):
     def scale(self):
         return self.log_scale.exp().clamp(max=100)
 
-    def see(self, pixels):  # [N, 3, H, W] in 0–1 -> unit vectors [N, dim]
-        "What the class token says of each view."
-        return F.normalize(
-            self.see_embed(
-                self.vision(normalise_for_tower(pixels, "clip_vision_model")).pooler_output
-            ).float(),
-            dim=-1,
-        )
+# %% ../../nbs/5_pretraining/clip.ipynb #f454d265
+@patch
+def embed_views(
+    self: CaptionPair,
+    pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
+) -> torch.Tensor:  # unit vectors [N, dim]
+    "What the class token says of each view."
+    pixels = normalise_for_tower(pixels, "clip_vision_model")
+    tokens = self.see_embed(self.vision(pixels).pooler_output)
+    return F.normalize(tokens.float(), dim=-1)
 
 # %% ../../nbs/5_pretraining/clip.ipynb #043e4ee9
 @patch
-def read(self: CaptionPair, captions):  # list of str -> unit vectors [n, dim]
+def embed_captions(
+    self: CaptionPair,
+    captions: list,  # of str, n of them
+) -> torch.Tensor:  # unit vectors [n, dim]
     "What each caption says: the network's state at its end."
     ids = encode_captions(captions).to(self.log_scale.device)
     ends = (ids == CAPTION_WORDS.index("<end>")).int().argmax(1)
-    return F.normalize(
-        self.read_embed(
-            self.text(input_ids=ids).last_hidden_state[
-                torch.arange(len(ids), device=ids.device), ends
-            ]
-        ).float(),
-        dim=-1,
-    )
+    states = self.text(input_ids=ids).last_hidden_state  # [n, L, width]
+    rows = torch.arange(len(ids), device=ids.device)
+    return F.normalize(self.read_embed(states[rows, ends]).float(), dim=-1)
 
 # %% ../../nbs/5_pretraining/clip.ipynb #b5f6b470
 def compute_cell_shares(
@@ -294,21 +294,20 @@ def assign_patches(
 
 # %% ../../nbs/5_pretraining/clip.ipynb #b5b79478
 @patch
-def see_regions(
-    self: CaptionPair, pixels, things
-):  # -> (unit vectors [R, dim], phrases of the R things)
-    """The mean of the map over each thing's patches: the middle path between a caption per view and
-    an answer per patch."""
+def embed_regions(
+    self: CaptionPair,
+    pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
+    things: list,  # objects of each view, SceneObject with boxes in the view's pixels
+) -> tuple:  # (unit vectors [R, dim], phrases of the R objects)
+    """The mean of the map over each object's patches: the middle path between a caption per view
+    and an answer per patch."""
     maps = compute_tower_map(self.vision, normalise_for_tower(pixels, "clip_vision_model"))
     cells = pixels.shape[-1] / maps.shape[1]
-    owners = torch.from_numpy(
-        np.stack(
-            [
-                assign_patches(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3])
-                for seen in things
-            ]
-        )
-    ).to(maps.device)
+    owners = [
+        assign_patches(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3])
+        for seen in things
+    ]
+    owners = torch.from_numpy(np.stack(owners)).to(maps.device)  # [N, h, w]
     held = [
         (n, k, t.phrase)
         for n, seen in enumerate(things)
@@ -330,7 +329,7 @@ OBJECT_PHRASES = [
 
 @torch.no_grad()
 def score_captions(
-    pair: CaptionPair,  # put into eval()
+    pair: CaptionPair,  # set to eval()
     n: int = 200,  # views of each kind
 ) -> dict:  # retrieval, kind, name: shares right
     """Retrieval among `n` views, and the names that the class token gives to centred cuts of single
@@ -339,11 +338,11 @@ def score_captions(
     data, alone = IconicViews(n, 10**6), IconicViews(n, 10**6, most=1, split="val")
     pixels, captions, _ = (part[:n] for part in collate_iconic([data[i] for i in range(n // 2)]))
     retrieval = contrastive_loss(
-        pair.see(pixels), pair.read(captions), 1, match_captions(captions)
+        pair.embed_views(pixels), pair.embed_captions(captions), 1, match_captions(captions)
     )[1]
     pixels, _, things = (part[:n] for part in collate_iconic([alone[i] for i in range(n)]))
-    told = pair.read([add_article(name) for name in OBJECT_PHRASES])
-    said = [OBJECT_PHRASES[i] for i in (pair.see(pixels) @ told.T).argmax(1).tolist()]
+    told = pair.embed_captions([add_article(name) for name in OBJECT_PHRASES])
+    said = [OBJECT_PHRASES[i] for i in (pair.embed_views(pixels) @ told.T).argmax(1).tolist()]
     kind = [a.split(" ", 2)[2] == t[0].name for a, t in zip(said, things)]
     return dict(
         retrieval=retrieval,
@@ -357,12 +356,28 @@ def region_loss(
     pair: CaptionPair, pixels: torch.Tensor, things: list
 ) -> torch.Tensor:  # of collate_iconic -> scalar
     "What naming things by the mean of their patches costs, among all names of the batch."
-    vectors, phrases = pair.see_regions(pixels, things)
+    vectors, phrases = pair.embed_regions(pixels, things)
     names = sorted(set(phrases))
     return F.cross_entropy(
-        pair.scale() * vectors @ pair.read(names).T,
+        pair.scale() * vectors @ pair.embed_captions(names).T,
         torch.tensor([names.index(p) for p in phrases], device=pixels.device),
     )
+
+# %% ../../nbs/5_pretraining/clip.ipynb #67418620
+def compute_clip_loss(
+    pair: CaptionPair,
+    batch: tuple,  # of collate_iconic
+    regions: float = 0.0,  # weight of `region_loss`; 0: captions alone
+) -> torch.Tensor:  # scalar
+    "What matching views with captions costs, and regions with names where they are asked for."
+    pixels, captions, things = batch
+    loss, _ = contrastive_loss(
+        pair.embed_views(pixels),
+        pair.embed_captions(captions),
+        pair.scale(),
+        match_captions(captions),
+    )
+    return loss + regions * region_loss(pair, pixels, things) if regions else loss
 
 # %% ../../nbs/5_pretraining/clip.ipynb #4f49fcbc
 def pretrain_clip(
@@ -374,23 +389,15 @@ def pretrain_clip(
     batch_size: int = 20,  # scenes a step: some hundred views
     lr: float = 1e-3,  # peak learning rate of embeddings and norms
     muon: float = 0.02,  # of the matrices inside the layers
-    regions: float = 0.0,  # weight of naming things by the mean of their patches
+    regions: float = 0.0,  # weight of naming objects by the mean of their patches
 ) -> dict:  # of score_captions
     "Teach a CLIP-style tower by captions, from nothing."
     torch.manual_seed(seed)
     pair, data = CaptionPair(), IconicViews(10**7, 10**7 * (1 + seed))
     before = compute_similarity(pair)
-
-    def loss_of(batch):
-        pixels, captions, things = batch
-        loss = contrastive_loss(
-            pair.see(pixels), pair.read(captions), pair.scale(), match_captions(captions)
-        )[0]
-        return loss + regions * region_loss(pair, pixels, things) if regions else loss
-
     log = run_training_loop(
         pair,
-        loss_of,
+        lambda batch: compute_clip_loss(pair, batch, regions),
         lambda start: load_batches(data, batch_size, collate_iconic, start),
         out,
         samples and max(1, samples // batch_size),
@@ -400,19 +407,11 @@ def pretrain_clip(
         resume=resume,
     )
     scores, after = score_captions(pair), compute_similarity(pair)
-    run = dict(
-        seed=seed,
-        steps=log[-1][0] if log else 0,
-        scenes=batch_size,
-        lr=lr,
-        muon=muon,
-        regions=regions,
-        log=log,
-        scores=scores,
-        matrix=dict(captions=after[1], before=before[0], after=after[0]),
-    )
+    settings = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon)
+    matrix = dict(captions=after[1], before=before[0], after=after[0])
     pair.vision.half().save_pretrained(Path(out) / "global")
     pair.vision.float()
+    run = dict(**settings, regions=regions, log=log, scores=scores, matrix=matrix)
     write_json(Path(out) / "run.json", run)
     return scores
 
@@ -422,7 +421,7 @@ def compute_similarity(pair: CaptionPair, n: int = 12):  # -> (table [n, n] as l
     "The first `n` validation views of one thing each against their captions."
     data, training = IconicViews(n, 10**6, most=1, split="val"), pair.training
     pixels, captions, _ = (part[:n] for part in collate_iconic([data[i] for i in range(n)]))
-    table = (pair.eval().see(pixels) @ pair.read(captions).T).tolist()
+    table = (pair.eval().embed_views(pixels) @ pair.embed_captions(captions).T).tolist()
     pair.train(training)
     return table, captions
 
@@ -431,7 +430,7 @@ def linear_probe(
     features: torch.Tensor,  # [n, C]
     truth: torch.Tensor,  # int [n], -100 where there is nothing to ask; or float [n, k]
     fitted: torch.Tensor,  # bool [n]: rows to fit on; the others are asked
-    ridge: float = 30.0,
+    ridge: float = 30.0,  # weight of the penalty on large coefficients
 ) -> float:  # share right; for numbers, the share of the mean's absolute error that is gone
     "What one linear layer can read from features (ridge regression, by algebra)."
     x = features.float()

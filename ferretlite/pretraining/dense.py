@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from fastcore.basics import patch
 from PIL import Image
 from torch import nn
@@ -58,7 +59,58 @@ def find_letters(
     ]
     return np.where((place >= 0) & (place < len(word)), letters, len(LETTERS))
 
+# %% ../../nbs/5_pretraining/two_eyes.ipynb #ea6b598b
+def own_patches(
+    objects: list,  # SceneObject, boxes in the image frame
+    size: tuple,  # (height, width) of the image
+    grid: tuple,  # (rows, columns) of patches
+) -> (
+    tuple
+):  # (boxes in patches [n, 4], rows [m], columns [m], owner [m] of each patch that has one)
+    "The patches that belong to an object, see `assign_patches`."
+    rows, cols = grid
+    scale = np.array([cols / size[1], rows / size[0]] * 2)
+    boxes = np.array([o.box.list() for o in objects]) * scale
+    owner = assign_patches(boxes, grid)
+    y, x = np.nonzero(owner >= 0)
+    return boxes, y, x, owner[y, x]
+
+
+def label_edges(boxes: np.ndarray, y, x, who, cells: int) -> np.ndarray:  # [m, 4]
+    "Edges of each patch's owner, in views from the patch's centre, cut at the view's border."
+    low = np.stack([x // cells * cells, y // cells * cells] * 2, 1).astype(float)  # of the view
+    edges = np.clip(boxes[who], low, low + cells)
+    return (edges - np.stack([x + 0.5, y + 0.5] * 2, 1)) / cells
+
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #6bf57e5b
+def label_patches(
+    objects: list,  # SceneObject, boxes in the image frame
+    size: tuple,  # (height, width) of the image
+    grid: tuple,  # (rows, columns) of patches
+    cells: int,  # patches along a view's side
+) -> dict:  # name -> array [rows, columns(, 4)]; -100 where nothing is asked
+    "The truth of every patch of an image, see `make_dense_targets`."
+    out = {n: np.full(grid, -100, np.int64) for n in HEAD_SIZES}
+    out["extent"] = np.full((*grid, 4), -100, np.float32)
+    if not objects:
+        return out
+    boxes, y, x, who = own_patches(objects, size, grid)
+    labels = {
+        "kind": [KIND_NAMES.index(o.name) for o in objects],
+        "color": [list(COLORS).index(o.color) for o in objects],
+        "fill": [FILLS.index(o.fill) for o in objects],
+    }
+    for n, values in labels.items():
+        out[n][y, x] = np.array(values)[who]
+    out["extent"][y, x] = label_edges(boxes, y, x, who, cells)
+    for n, shift in (("left", 0.25), ("right", 0.75)):
+        for i, o in enumerate(objects):
+            if o.text:
+                mine = who == i
+                out[n][y[mine], x[mine]] = find_letters(o.text, x[mine] + shift, boxes[i])
+    return out
+
+# %% ../../nbs/5_pretraining/two_eyes.ipynb #b5638936
 def make_dense_targets(
     objects: list,  # SceneObject, boxes in the image frame
     size: tuple,  # (height, width) of the image
@@ -70,46 +122,11 @@ def make_dense_targets(
 
     Whose a patch is, `assign_patches` says. Edges are cut at the view's border. Letters stand at a
     quarter and three quarters of the patch's width; the last index is "no letter here"."""
-    grid = rows, cols = tiles[0] * cells, tiles[1] * cells
-    out = {
-        n: np.full(
-            grid + ((4,) if n == "extent" else ()), -100, np.float32 if n == "extent" else np.int64
-        )
-        for n in HEAD_SIZES
+    grid = tiles[0] * cells, tiles[1] * cells
+    return {
+        n: rearrange(a, "(r y) (c x) ... -> (r c) y x ...", y=cells, x=cells)
+        for n, a in label_patches(objects, size, grid, cells).items()
     }
-    if objects:
-        scale = np.array([cols / size[1], rows / size[0]] * 2)
-        boxes = np.array([o.box.list() for o in objects]) * scale  # in cells
-        owner = assign_patches(boxes, grid)
-        y, x = np.nonzero(owner >= 0)
-        who = owner[y, x]
-        labels = {
-            "kind": [KIND_NAMES.index(o.name) for o in objects],
-            "color": [list(COLORS).index(o.color) for o in objects],
-            "fill": [FILLS.index(o.fill) for o in objects],
-        }
-        for n, values in labels.items():
-            out[n][y, x] = np.array(values)[who]
-        low = np.stack([x // cells * cells, y // cells * cells] * 2, 1).astype(
-            float
-        )  # the view a patch belongs to
-        edges = np.clip(boxes[who], low, low + cells)
-        out["extent"][y, x] = (edges - np.stack([x + 0.5, y + 0.5] * 2, 1)) / cells
-        for n, shift in (("left", 0.25), ("right", 0.75)):
-            for i, o in enumerate(objects):
-                if o.text:
-                    out[n][y[who == i], x[who == i]] = find_letters(
-                        o.text, x[who == i] + shift, boxes[i]
-                    )
-
-    def tile(a):
-        return (
-            a.reshape(tiles[0], cells, tiles[1], cells, *a.shape[2:])
-            .swapaxes(1, 2)
-            .reshape(-1, cells, cells, *a.shape[2:])
-        )
-
-    return {n: tile(a) for n, a in out.items()}
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #6daec8c4
 def measure_coverage(
@@ -135,23 +152,16 @@ class DenseViews(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        n: int,  # how many scenes
-        seed: int = 0,  # of the first
+        n: int,  # number of scenes
+        seed: int = 0,  # of the first scene
         view: int = 192,  # side of a view in pixels
         patch: int = 16,  # side of a patch
         windows: int = 3,  # local views per scene
         split: str | None = None,  # None: crowded scenes, and every third an ordinary one
-        side: int = 384,
-    ):  # of a scene in pixels: a multiple of `view`
-        self.n, self.seed, self.view, self.patch, self.windows, self.split, self.side = (
-            n,
-            seed,
-            view,
-            patch,
-            windows,
-            split,
-            side,
-        )
+        side: int = 384,  # of a scene in pixels: a multiple of `view`
+    ):
+        self.n, self.seed, self.windows, self.split = n, seed, windows, split
+        self.view, self.patch, self.side = view, patch, side
 
     def __len__(self):
         return self.n
@@ -250,8 +260,8 @@ class DenseHead(nn.Module):
     def __init__(
         self,
         width: int,  # channels of the map
-        patch: int = 16,
-    ):  # side in pixels: the shape question has (patch/2)**2 answers
+        patch: int = 16,  # side in pixels: the shape question has (patch/2)**2 answers
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.read = nn.ModuleDict(
@@ -306,9 +316,9 @@ class DenseTowers(nn.ModuleDict):
     def __init__(
         self,
         width: int = 160,  # channels
-        view: int = 192,  # side in pixels
-        patch: int = 16,
-    ):  # side in pixels
+        view: int = 192,  # side of a view in pixels
+        patch: int = 16,  # side of a patch in pixels
+    ):
         super().__init__(
             dict(
                 local=build_tower(make_tiny_dino_config(width, image_size=view, patch_size=patch)),
@@ -325,56 +335,48 @@ class DenseTowers(nn.ModuleDict):
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #e6b4415f
 @patch
-def answers(
+def compute_losses(
     self: DenseTowers,
-    batch,
-    sides=("global", "local"),
-    # side -> (pixels, truth): -> side -> (loss, share right); "crop" too, where the batch holds
-    # crops
-):
-    found = {
-        s: dense_loss(
-            self[s + "_head"](
-                compute_tower_map(
-                    self[s], normalise_for_tower(batch[s][0], self[s].config.model_type)
-                )
-            ),
-            batch[s][1],
-        )
-        for s in sides
-    }
+    batch: dict,  # side -> (pixels, truth), see `collate_sides`
+    sides: tuple = ("global", "local"),  # towers that are asked
+) -> dict:  # side -> (loss, question -> share right); "crop" too, where the batch holds crops
+    "The losses of the towers' read-outs on a batch."
+    found = {}
+    for side in sides:
+        pixels, truth = batch[side]
+        pixels = normalise_for_tower(pixels, self[side].config.model_type)
+        maps = compute_tower_map(self[side], pixels)
+        found[side] = dense_loss(self[side + "_head"](maps), truth)
     if "crop" in batch and "global" in sides:
-        found["crop"] = self.name_crops(*batch["crop"])
+        found["crop"] = self.compute_crop_loss(*batch["crop"])
     return found
 
 
 @patch
-def name_crops(
-    self: DenseTowers, pixels, truth
-):  # [N, 3, H, W] in 0–1, name -> [N]: -> (loss, share right)
+def compute_crop_loss(
+    self: DenseTowers,
+    pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
+    truth: dict,  # question -> answers [N]
+) -> tuple:  # (loss, question -> share right)
+    "The loss of naming crops by the global tower's class token."
     token = self["global"](
         normalise_for_tower(pixels, self["global"].config.model_type)
     ).pooler_output
     told = {n: layer(token).float() for n, layer in self["crop_head"].items()}
-    return sum(F.cross_entropy(told[n], truth[n]) for n in told), {
-        n: (told[n].argmax(1) == truth[n]).float().mean().item() for n in told
-    }
+    right = {n: (told[n].argmax(1) == truth[n]).float().mean().item() for n in told}
+    return sum(F.cross_entropy(told[n], truth[n]) for n in told), right
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #5f1066da
 @torch.no_grad()
 def score_towers(
-    model: DenseTowers,  # put into eval()
+    model: DenseTowers,  # set to eval()
     n: int = 256,  # scenes, one view of each tower
 ) -> dict:  # side -> question -> share of patches right
     """What the read-outs get right on `n` views that training does not show (`extent`: mean error
     of an edge, in views)."""
     data = DenseViews(n, 10**6, windows=1)
-    return {
-        side: right
-        for side, (_, right) in model.eval()
-        .answers(collate_sides([data[i] for i in range(n)]))
-        .items()
-    }
+    found = model.eval().compute_losses(collate_sides([data[i] for i in range(n)]))
+    return {side: right for side, (_, right) in found.items()}
 
 
 def save_towers(
@@ -389,6 +391,17 @@ def save_towers(
         model[side].float()
     write_json(Path(out) / "run.json", dict(record, scores=scores), 1)
     return scores
+
+# %% ../../nbs/5_pretraining/two_eyes.ipynb #d7413a33
+def load_dense_towers(
+    start,  # folder of a finished run
+    model: DenseTowers,  # gets the run's weights
+) -> dict:  # the run's record
+    "Let a model begin where another run ended."
+    record = json.loads((Path(start) / "run.json").read_text())
+    state = torch.load(Path(start) / "state.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"], strict=False)  # an earlier run may not have named crops
+    return record
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #10748fcc
 def pretrain_towers(
@@ -406,28 +419,15 @@ def pretrain_towers(
     """Teach both towers densely, from nothing or from where another run ended; returns what the
     read-outs get right on validation scenes."""
     torch.manual_seed(seed)
-    model, data, earlier = (
-        DenseTowers(),
-        DenseViews(10**7, 10**7 * (1 + seed)),
-        dict(legs=[], log=[]),
-    )
-    if start:
-        earlier = json.loads((Path(start) / "run.json").read_text())
-        model.load_state_dict(
-            torch.load(Path(start) / "state.pt", weights_only=True, map_location="cpu")["model"],
-            strict=False,
-        )  # an earlier run may not have named crops
+    model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed))
+    earlier = load_dense_towers(start, model) if start else dict(legs=[], log=[])
     for side in {"global", "local"} - set(sides):
         model[side].requires_grad_(False)
         model[side + "_head"].requires_grad_(False)
-
-    def loss_of(batch):
-        return sum(loss for loss, _ in model.answers(batch, sides).values()) / len(sides)
-
     log = run_training_loop(
         model,
-        loss_of,
-        lambda start: load_batches(data, batch_size, collate_sides, start),
+        lambda batch: sum(x for x, _ in model.compute_losses(batch, sides).values()) / len(sides),
+        lambda first: load_batches(data, batch_size, collate_sides, first),
         out,
         samples and max(1, samples // batch_size),
         minutes,
@@ -435,12 +435,6 @@ def pretrain_towers(
         resume=resume,
     )
     steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
-    return save_towers(
-        model,
-        out,
-        dict(
-            legs=earlier["legs"]
-            + [dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr)],
-            log=earlier["log"] + [(done + s, loss) for s, loss in log],
-        ),
-    )
+    leg = dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr)
+    log = earlier["log"] + [(done + s, loss) for s, loss in log]
+    return save_towers(model, out, dict(legs=[*earlier["legs"], leg], log=log))

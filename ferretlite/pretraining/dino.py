@@ -32,23 +32,16 @@ class MultiCropViews(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        n: int,  # how many scenes
-        seed: int = 0,  # of the first
+        n: int,  # number of scenes
+        seed: int = 0,  # of the first scene
         view: int = 96,  # side of a large cut in pixels
-        small: int = 48,  # side of a small one
-        n_small: int = 4,  # how many of them
-        places: int = 4,  # in a scene
-        patch: int = 16,
-    ):  # side of a patch
-        self.n, self.seed, self.view, self.small, self.n_small, self.places, self.cells = (
-            n,
-            seed,
-            view,
-            small,
-            n_small,
-            places,
-            (view // patch) ** 2,
-        )
+        small: int = 48,  # side of a small cut in pixels
+        n_small: int = 4,  # small cuts of a place
+        places: int = 4,  # places in a scene
+        patch: int = 16,  # side of a patch in pixels
+    ):
+        self.n, self.seed, self.places, self.n_small = n, seed, places, n_small
+        self.view, self.small, self.cells = view, small, (view // patch) ** 2
 
     def __len__(self):
         return self.n
@@ -111,11 +104,11 @@ class PrototypeHead(nn.Module):
 
     def __init__(
         self,
-        width: int,  # of the token
-        words: int,  # how many directions
-        hidden: int = 256,
-        neck: int = 64,
-    ):  # channels of the small network
+        width: int,  # channels of the token
+        words: int,  # number of directions
+        hidden: int = 256,  # channels inside the small network
+        neck: int = 64,  # channels at its end
+    ):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, neck))
         self.embed = nn.Linear(neck, words, bias=False)
@@ -157,10 +150,10 @@ class SelfDistiller(nn.Module):
         words: int = 256,  # of each head
         rounds: int = 3,  # of evening out the teacher's words
         momentum: float = 0.99,  # what the teacher keeps of itself at each step
-        warm: float = 0.1,
-        cold: float = 0.05,  # temperatures of student and teacher
-        hide: float = 1.0,
-    ):  # weight of the hidden patches
+        warm: float = 0.1,  # temperature of the student
+        cold: float = 0.05,  # temperature of the teacher
+        hide: float = 1.0,  # weight of the hidden patches
+    ):
         super().__init__()
         parts = dict(
             tower=build_tower(make_tiny_dino_config(width)),
@@ -169,57 +162,67 @@ class SelfDistiller(nn.Module):
         )
         self.student = nn.ModuleDict(parts)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.rounds, self.momentum, self.warm, self.cold, self.hide = (
-            rounds,
-            momentum,
-            warm,
-            cold,
-            hide,
-        )
+        self.rounds, self.momentum, self.hide = rounds, momentum, hide
+        self.warm, self.cold = warm, cold
 
-    @torch.no_grad()
-    def follow(self):
-        "The teacher moves towards the student."
-        for old, new in zip(self.teacher.parameters(), self.student.parameters()):
-            old.lerp_(new, 1 - self.momentum)
+# %% ../../nbs/5_pretraining/dino.ipynb #e709e1bd
+@patch
+@torch.no_grad()
+def update_teacher(self: SelfDistiller):
+    "Move the teacher's weights towards the student's."
+    for old, new in zip(self.teacher.parameters(), self.student.parameters()):
+        old.lerp_(new, 1 - self.momentum)
 
 # %% ../../nbs/5_pretraining/dino.ipynb #edb7b2fc
 @patch
-def look(
-    self: SelfDistiller, side, pixels, hidden=None
-):  # [N, 3, H, W] in 0–1 -> tokens [N, 1 + cells, width], the class token first
-    return side["tower"](
-        normalise_for_tower(pixels, "dinov2"), bool_masked_pos=hidden
-    ).last_hidden_state
+def compute_tokens(
+    self: SelfDistiller,
+    side,  # `self.student` or `self.teacher`
+    pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
+    hidden: torch.Tensor | None = None,  # bool [N, cells]: patches replaced by a learned token
+) -> torch.Tensor:  # [N, 1 + cells, width], the class token first
+    "The tokens of one side's tower."
+    pixels = normalise_for_tower(pixels, "dinov2")
+    return side["tower"](pixels, bool_masked_pos=hidden).last_hidden_state
 
 
 @patch
-def speak(self: SelfDistiller, side, pixels):  # -> [N, words]
-    "What one side says of whole views."
-    return side["whole"](self.look(side, pixels)[:, 0])
+def score_words(
+    self: SelfDistiller,
+    side,  # `self.student` or `self.teacher`
+    pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
+) -> torch.Tensor:  # [N, words]
+    "Similarity of whole views with one side's words."
+    return side["whole"](self.compute_tokens(side, pixels)[:, 0])
 
 # %% ../../nbs/5_pretraining/dino.ipynb #fc4e15ea
 @patch
-def loss(self: SelfDistiller, batch):  # of collate_crops -> scalar
-    """The student's surprise at what the teacher says: of the whole from every other cut, and of
-    patches that are hidden."""
-    self.follow()
-    n, (large, small, hidden) = (
-        len(batch[0]),
-        (part.transpose(0, 1).flatten(0, 1) for part in batch),
-    )  # cut by cut
-    with torch.no_grad():
-        seen = self.look(self.teacher, large)
-        told = balance_shares(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds).unflatten(
-            0, (2, n)
-        )
-    tokens = self.look(self.student, large, hidden)
-    classes = torch.cat([tokens[:, 0], self.look(self.student, small)[:, 0]])
+def _loss_of_views(self: SelfDistiller, seen, classes, n):  # -> scalar
+    "What the student says of each cut against what the teacher says of every other."
+    told = balance_shares(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds)
+    told = told.unflatten(0, (2, n))  # [2, n, words]
     said = (
         (self.student["whole"](classes) / self.warm).log_softmax(-1).unflatten(0, (-1, n))
     )  # [cuts, n, words]
     pairs = [(t, s) for t in range(2) for s in range(len(said)) if s != t]
-    loss = sum(-(told[t] * said[s]).sum(-1).mean() for t, s in pairs) / len(pairs)
+    return sum(-(told[t] * said[s]).sum(-1).mean() for t, s in pairs) / len(pairs)
+
+# %% ../../nbs/5_pretraining/dino.ipynb #d15f52f9
+@patch
+def loss(
+    self: SelfDistiller,
+    batch: tuple,  # of collate_crops
+) -> torch.Tensor:  # scalar
+    """The student's surprise at what the teacher says: of the whole from every other cut, and of
+    patches that are hidden."""
+    self.update_teacher()
+    n = len(batch[0])
+    large, small, hidden = (part.transpose(0, 1).flatten(0, 1) for part in batch)  # cut by cut
+    with torch.no_grad():
+        seen = self.compute_tokens(self.teacher, large)
+    tokens = self.compute_tokens(self.student, large, hidden)
+    classes = torch.cat([tokens[:, 0], self.compute_tokens(self.student, small)[:, 0]])
+    loss = self._loss_of_views(seen, classes, n)
     if not self.hide or not hidden.any():
         return loss
     patches = balance_shares(self.teacher["patch"](seen[:, 1:][hidden]), self.cold, self.rounds)
@@ -234,14 +237,14 @@ def loss(self: SelfDistiller, batch):  # of collate_crops -> scalar
 # %% ../../nbs/5_pretraining/dino.ipynb #3502e9e7
 @torch.no_grad()
 def score_distillation(
-    model: SelfDistiller,  # put into eval()
+    model: SelfDistiller,  # set to eval()
     n: int = 100,  # scenes, four places each
 ) -> dict:  # words: how many are in use; retrieval: share of places found
     "How the teacher does on places that training does not show."
     model.eval()
     data = MultiCropViews(n, 10**6, n_small=1)
     large = collate_crops([data[i] for i in range(n)])[0]
-    one, two = (model.look(model.teacher, large[:, k])[:, 0].float() for k in range(2))
+    one, two = (model.compute_tokens(model.teacher, large[:, k])[:, 0].float() for k in range(2))
     similar = F.normalize(one - one.mean(0), dim=-1) @ F.normalize(two - two.mean(0), dim=-1).T
     words = (model.teacher["whole"](one) / model.cold).softmax(-1)
     return dict(
@@ -281,15 +284,7 @@ def pretrain_dino(
     scores, tower = score_distillation(model), model.teacher["tower"]
     tower.half().save_pretrained(Path(out) / "local")
     tower.float()
-    run = dict(
-        seed=seed,
-        steps=log[-1][0] if log else 0,
-        scenes=batch_size,
-        lr=lr,
-        muon=muon,
-        log=log,
-        untaught=untaught,
-        scores=scores,
-    )
+    settings = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon)
+    run = dict(**settings, log=log, untaught=untaught, scores=scores)
     write_json(Path(out) / "run.json", run)
     return scores

@@ -7,6 +7,7 @@ __all__ = ['pretrain_lm']
 
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #282321a3
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,10 +36,10 @@ from ferretlite.pretraining.objects import (
 
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #3c2060cc
 def compute_lesson_loss(
-    model,
+    model,  # language model with eager attention
     batch: dict,  # of collate_objects
-    tokenizer,
-    look: float,
+    tokenizer,  # of the language model
+    look: float,  # weight of attention_loss
 ) -> torch.Tensor:  # scalar
     "Cross-entropy of the answers, plus `look` times `attention_loss` of names and of boxes."
     mask = (
@@ -67,7 +68,7 @@ def compute_lesson_loss(
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #5b6a12a3
 def start_language_model(
     start,  # folder of a language model, or None: from nothing
-    style: str = "ferret",
+    style: str = "ferret",  # or "griffon", whose vocabulary holds a crop token
 ):  # -> (model, tokenizer, record of the model it came from or None)
     "The language model with which a run begins."
     told = Path(start) / "run.json" if start else None
@@ -85,6 +86,19 @@ def start_language_model(
     if style == "griffon":
         model.resize_token_embeddings(len(add_crop_token(tokenizer)), mean_resizing=False)
     return model, tokenizer, before
+
+# %% ../../nbs/5_pretraining/tiny_lm.ipynb #bdaa6109
+def save_language_model(
+    model,  # becomes half as large: 16-bit numbers
+    tokenizer,  # of the model
+    out,  # folder
+    record: dict,  # of the run
+    before: dict | None = None,  # record of the model that the run began with
+) -> None:
+    "Write a language model, its tokenizer and the record of its run."
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_json(Path(out) / "run.json", record | (dict(before=before) if before else {}), 1)
 
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #05cb7ebc
 def pretrain_lm(
@@ -105,16 +119,12 @@ def pretrain_lm(
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
     torch.manual_seed(seed)
     model, tokenizer, before = start_language_model(start, style)
-    data = ObjectScenes(
-        10**7, 2 * 10**7 * (1 + seed), style=style, skip=CURRICULA[style][0][0] if start else 0
-    )
+    skip = CURRICULA[style][0][0] if start else 0
+    data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip)
+    collate = partial(collate_objects, tokenizer=tokenizer, most=MAX_TEXT_TOKENS, style=style)
     model.set_attn_implementation("eager")  # the attention that attention_loss reads
     if compile:
         model.compile(dynamic=True)
-
-    def collate(items):
-        return collate_objects(items, tokenizer, MAX_TEXT_TOKENS, style)
-
     log = run_training_loop(
         model,
         lambda batch: compute_lesson_loss(model, batch, tokenizer, look),
@@ -127,21 +137,7 @@ def pretrain_lm(
         muon=muon,
         resume=resume,
     )
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    write_json(
-        Path(out) / "run.json",
-        dict(
-            seed=seed,
-            steps=log[-1][0] if log else 0,
-            batch_size=batch_size,
-            lr=lr,
-            muon=muon,
-            style=style,
-            compile=compile,
-            log=log,
-        )
-        | (dict(before=before) if before else {}),
-        1,
-    )
+    settings = dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr)
+    settings |= dict(muon=muon, style=style, compile=compile)
+    save_language_model(model, tokenizer, out, dict(**settings, log=log), before)
     return log

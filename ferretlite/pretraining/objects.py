@@ -120,11 +120,46 @@ def locate_patches(
         first += n * n
     return tuple(np.concatenate(a) for a in zip(*found))
 
+# %% ../../nbs/5_pretraining/objects.ipynb #d9198612
+def choose_visual_tokens(
+    boxes: np.ndarray,  # [n, 4], unit frame
+    rng: np.random.Generator,  # source of the random choices
+    style: str = "ferret",  # see `locate_patches`
+) -> tuple:  # (rank [m], object [m], cut [m, 4]) in order of rank; object -1: nothing there
+    "A handful of a scene's visual tokens, at least one for each object, and a few empty ones."
+    rank, who, cut = locate_patches(boxes, style)
+    kept = rng.random(len(who)) < np.exp(rng.uniform(np.log(0.08), np.log(0.8)))
+    for i in range(len(boxes)):
+        kept[rng.choice(np.flatnonzero(who == i))] = True  # everything is shown somewhere
+    empty = np.setdiff1d(np.arange(count_scene_tokens(style)), rank)
+    blank = rng.permutation(empty)[: rng.integers(9)]
+    rank = np.concatenate([rank[kept], blank])
+    who = np.concatenate([who[kept], np.full(len(blank), -1)])
+    cut = np.concatenate([cut[kept], np.zeros((len(blank), 4), bool)])
+    order = np.argsort(rank)
+    return rank[order], who[order], cut[order]
+
+# %% ../../nbs/5_pretraining/objects.ipynb #1bbfcccd
+def append_crops(
+    told: dict,  # name -> array [m, ...]
+    n: int,  # number of the first crop
+    crops: int,  # number of crops
+) -> dict:  # name -> array [m + crops, ...]
+    "Rows for crops behind those of a scene: a crop says what, and nothing of where."
+    shown = dict(rank=-1, who=n + np.arange(crops), other=0, much=0.0, edges=0.5, blur=9.0)
+    found = {}
+    for name, values in told.items():
+        rows = np.asarray(shown[name], values.dtype)
+        rows = rows.reshape(-1, *[1] * (values.ndim - 1))
+        rows = np.broadcast_to(rows, (crops, *values.shape[1:]))
+        found[name] = np.concatenate([values, rows])
+    return found
+
 # %% ../../nbs/5_pretraining/objects.ipynb #32e4d51e
 def sample_visual_tokens(
     objects: list,  # SceneObject
     size: tuple,  # (height, width) of the image
-    dice: np.random.Generator,
+    rng: np.random.Generator,  # source of the random choices
     style: str = "ferret",  # see `locate_patches`
     crops: int = 0,  # how many pictures are shown beside the scene
 ) -> dict:  # name -> array [m, ...]
@@ -134,52 +169,21 @@ def sample_visual_tokens(
     `who`: the object (-1: nothing there; crops follow the objects); `other`, `much`: what it is
     mixed up with; `edges`, `blur`: where it seems to lie, and how sure that is."""
     boxes = np.array([o.box.list() for o in objects]) / ([size[1], size[0]] * 2)
-    rank, who, cut = locate_patches(boxes, style)
-    kept = dice.random(len(who)) < np.exp(dice.uniform(np.log(0.08), np.log(0.8)))
-    for i in range(len(objects)):
-        kept[dice.choice(np.flatnonzero(who == i))] = True  # everything is shown somewhere
-    blank = dice.permutation(np.setdiff1d(np.arange(count_scene_tokens(style)), rank))[
-        : dice.integers(9)
-    ]
-    rank, who, cut = (
-        np.concatenate([rank[kept], blank]),
-        np.concatenate([who[kept], np.full(len(blank), -1)]),
-        np.concatenate([cut[kept], np.zeros((len(blank), 4), bool)]),
-    )
-    order, n = np.argsort(rank), len(objects)
-    rank, who, cut = (
-        np.concatenate([rank[order], np.full(n, -1)]),
-        np.concatenate([who[order], np.arange(n)]),
-        np.concatenate([cut[order], np.zeros((n, 4), bool)]),
-    )
-    blur = np.where(cut, 0.12, np.exp(dice.uniform(np.log(0.002), np.log(0.025), (len(who), 1))))
+    n = len(objects)
+    rank, who, cut = choose_visual_tokens(boxes, rng, style)
+    rank = np.concatenate([rank, np.full(n, -1)])
+    who = np.concatenate([who, np.arange(n)])
+    cut = np.concatenate([cut, np.zeros((n, 4), bool)])
+    blur = np.where(cut, 0.12, np.exp(rng.uniform(np.log(0.002), np.log(0.025), (len(who), 1))))
     told = dict(
         rank=rank,
         who=who,
-        other=dice.integers(n, size=len(who)),
-        much=dice.uniform(0, 0.5, len(who)) * (dice.random(len(who)) < 0.25),
-        edges=boxes[who] + blur * dice.standard_normal((len(who), 4)),
+        other=rng.integers(n, size=len(who)),
+        much=rng.uniform(0, 0.5, len(who)) * (rng.random(len(who)) < 0.25),
+        edges=boxes[who] + blur * rng.standard_normal((len(who), 4)),
         blur=blur,
     )
-    shown = dict(
-        rank=-1, who=n + np.arange(crops), other=0, much=0.0, edges=0.5, blur=9.0
-    )  # a crop says what, and nothing of where
-    return (
-        {
-            k: np.concatenate(
-                [
-                    v,
-                    np.broadcast_to(
-                        np.asarray(shown[k], v.dtype).reshape(-1, *[1] * (v.ndim - 1)),
-                        (crops, *v.shape[1:]),
-                    ),
-                ]
-            )
-            for k, v in told.items()
-        }
-        if crops
-        else told
-    )
+    return append_crops(told, n, crops) if crops else told
 
 # %% ../../nbs/5_pretraining/objects.ipynb #f29d0da9
 # style -> until which lesson: objects at most (one is drawn; None: all), tasks, questions
@@ -279,12 +283,12 @@ class ObjectScenes(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        n: int,  # how many
-        seed: int = 0,
-        pool: int = 6000,  # scenes
+        n: int,  # number of lessons
+        seed: int = 0,  # of the pool's scenes and of all choices
+        pool: int = 6000,  # number of scenes that lessons are made of
         style: str = "ferret",  # or "griffon": whose questions, and whose view
-        skip: int = 0,
-    ):  # lessons left out at the start
+        skip: int = 0,  # lessons left out at the start
+    ):
         self.n, self.seed, self.pool, self.style, self.skip = n, seed, pool, style, skip
 
     def __len__(self):
@@ -322,7 +326,10 @@ def __getitem__(
     )
 
 # %% ../../nbs/5_pretraining/objects.ipynb #b5656149
-def compute_word_shares(tokenizer, texts: list) -> torch.Tensor:  # [n, V]
+def compute_word_shares(
+    tokenizer,  # of the language model
+    texts: list,  # n of str
+) -> torch.Tensor:  # [n, V]
     "Which tokens each text consists of, as shares that add up to 1; nothing for an empty one."
     shares = torch.zeros(len(texts), len(tokenizer))
     for share, text in zip(shares, texts):
@@ -337,12 +344,12 @@ MAX_TEXT_TOKENS = 288  # tokens of questions and answers about a scene: a list o
 
 # %% ../../nbs/5_pretraining/objects.ipynb #193afb92
 def mark_objects(
-    tokenizer,
+    tokenizer,  # of the language model
     row: dict,  # of encode_turns; gets `names` and `writes`
-    objects: list,
-    base: int,  # the number of the first object in the batch
-    style: str = "ferret",
-):  # or "griffon": the written form of boxes
+    objects: list,  # SceneObject, boxes in a square of 384
+    base: int,  # number of the first object in the batch
+    style: str = "ferret",  # or "griffon": the written form of boxes
+):
     "Say of each token of a row whose name or box it writes; -1: nobody's."
     named = {format_region(o.box, (384, 384), style): base + i for i, o in enumerate(objects)}
     row.update({k: [-1] * len(row["input_ids"]) for k in ("names", "writes")})
@@ -353,62 +360,78 @@ def mark_objects(
                 [named[text]] * (stop - start - 1),
             )
 
+# %% ../../nbs/5_pretraining/objects.ipynb #f60842a6
+def encode_lesson(
+    tokenizer,  # of the language model
+    item: tuple,  # of ObjectScenes
+    base: int,  # number of the lesson's first object in the batch
+    most: int,  # tokens of text
+    style: str,  # see `locate_patches`
+) -> tuple:  # (row of encode_turns, numbers of the lesson's vectors that fill its placeholders)
+    "The tokens of one lesson, behind one placeholder for each visual token that is told."
+    objects, _, told, turns = item
+    shown = int((told["rank"] >= 0).sum())
+    image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+    row = encode_turns(
+        tokenizer, [tokenizer.bos_token_id] + [image] * shown, [t[:2] for t in turns], most
+    )
+    row["position_ids"] = [
+        0,
+        *(told["rank"][:shown] + 1).tolist(),
+        *(p + count_scene_tokens(style) - shown for p in row["position_ids"][shown + 1 :]),
+    ]
+    mark_objects(tokenizer, row, objects, base, style)
+    needed = np.array([i for k in row["kept"] for i in turns[k][2]], int)
+    return row, np.concatenate([np.arange(shown), shown + needed])
+
+# %% ../../nbs/5_pretraining/objects.ipynb #4437abff
+def number_vectors(
+    told: dict,  # of sample_visual_tokens
+    at: np.ndarray,  # rows that are needed
+    base: int,  # number of the lesson's first object in the batch
+    n: int,  # objects of the lesson
+) -> dict:  # name -> array
+    "The rows of a lesson's vectors that its tokens need, numbered for the whole batch."
+    shown = int((told["rank"] >= 0).sum())
+    found = {name: values[at] for name, values in told.items()}
+    for name in ("who", "other"):
+        found[name] = np.where(found[name] >= 0, found[name] + base, -1)
+    beside = np.where(told["who"][at] < n, 1, 2)
+    found["fills"] = np.where(np.arange(len(at)) < shown, 0, beside)
+    return found
+
 # %% ../../nbs/5_pretraining/objects.ipynb #76e2a8bd
 def collate_objects(
-    items,  # list of what ThingScenes gives
-    tokenizer,
-    most: int = MAX_TEXT_TOKENS,  # tokens of text per scene
-    style: str = "ferret",
-) -> dict:  # or "griffon"
-    """Rows of turns behind placeholders, and all things of the batch; positions leave room for the
+    items: list,  # what ObjectScenes gives
+    tokenizer,  # of the language model
+    most: int = MAX_TEXT_TOKENS,  # tokens of text per scene, at most
+    style: str = "ferret",  # or "griffon", see `locate_patches`
+) -> dict:  # name -> tensor
+    """Rows of turns behind placeholders, and all objects of the batch; positions leave room for the
     visual tokens that are not told."""
-    rows, things, regions, words, image = (
-        [],
-        [],
-        [],
-        [],
-        tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-    )
-    for objects, kinds, told, turns in items:
-        shown, base = int((told["rank"] >= 0).sum()), len(words)
-        row = encode_turns(
-            tokenizer, [tokenizer.bos_token_id] + [image] * shown, [t[:2] for t in turns], most
-        )
-        row["position_ids"] = [
-            0,
-            *(told["rank"][:shown] + 1).tolist(),
-            *(p + count_scene_tokens(style) - shown for p in row["position_ids"][shown + 1 :]),
-        ]
-        at = np.concatenate(
-            [np.arange(shown), shown + np.array([i for k in row["kept"] for i in turns[k][2]], int)]
-        )
-        regions.append(
-            np.where(np.arange(len(at)) < shown, 0, np.where(told["who"][at] < len(objects), 1, 2))
-        )
+    rows, things, words = [], [], []
+    for item in items:
+        objects, kinds, told, _ = item
+        row, at = encode_lesson(tokenizer, item, len(words), most, style)
         rows.append(row)
-        mark_objects(tokenizer, row, objects, base, style)
-        things.append(
-            {
-                k: (np.where(v[at] >= 0, v[at] + base, -1) if k in ("who", "other") else v[at])
-                for k, v in told.items()
-            }
-        )
+        things.append(number_vectors(told, at, len(words), len(objects)))
         words += [*(f"{o.phrase} {o.text or ''}".rstrip() for o in objects), *kinds]
     shares = compute_word_shares(tokenizer, [*words, ""])  # the last one, and so number -1: nothing
     things = {k: torch.from_numpy(np.concatenate([t[k] for t in things])) for k in things[0]}
-    batch = dict(
-        **pad_rows(rows, tokenizer.pad_token_id, 16),
-        shares=shares,
-        fills=torch.from_numpy(np.concatenate(regions)),
-        **things,
-    )  # 0: visual tokens, 1: regions, 2: crops
+    batch = dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, **things)
+    image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     who, at = batch["who"][batch["fills"] == 0], (batch["input_ids"] == image).nonzero()[:, 1]
     batch["shows"] = torch.zeros(len(words), batch["input_ids"].shape[1], dtype=torch.bool)
     batch["shows"][who[who >= 0], at[who >= 0]] = True
     return batch
 
 # %% ../../nbs/5_pretraining/objects.ipynb #6cb9c5c5
-def embed_objects(model, batch: dict, tokenizer, noise: float = 0.03):  # -> embeddings [B, L, D]
+def embed_objects(
+    model,  # language model
+    batch: dict,  # of collate_objects
+    tokenizer,  # of the language model
+    noise: float = 0.03,  # standard deviation of what is added to every vector
+) -> torch.Tensor:  # embeddings [B, L, D]
     "The batch's token embeddings with the vectors of its things in their places."
     table = model.get_input_embeddings().weight
     much = batch["much"][:, None].to(table.dtype)

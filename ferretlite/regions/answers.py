@@ -52,9 +52,10 @@ def find_chosen_option(
     def inside(a, b):
         return b[0] <= a[0] and a[1] <= b[1] and a != b
 
-    chosen = {
-        option for span, option in spans if not any(inside(span, other) for other, _ in spans)
-    }
+    chosen = set()
+    for span, option in spans:
+        if not any(inside(span, other) for other, _ in spans):
+            chosen.add(option)
     return chosen.pop() if len(chosen) == 1 else None
 
 # %% ../../nbs/2_regions_and_text/answers.ipynb #d9b9954f

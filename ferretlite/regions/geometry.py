@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #69f3fd9e
 def _check_floats(region):
-    "Turn the fields of a frozen dataclass into finite floats, or say which one cannot be"
+    "Turn the fields of a frozen dataclass into finite floats, or say which one cannot be."
     for field in fields(region):
         value = getattr(region, field.name)
         if isinstance(value, (str, bytes, type(None))):
@@ -50,7 +50,7 @@ def _fill_runs(
     h: int,  # image height
     w: int,  # image width
 ) -> np.ndarray:  # bool [h, w]
-    "The dense mask that `runs` describe"
+    "The dense mask that `runs` describe."
     steps = np.zeros(h * w + 1, dtype=np.int8)
     steps[runs[:, 0]] += 1  # a run begins ...
     steps[runs.sum(1)] -= 1  # ... and ends
@@ -58,16 +58,16 @@ def _fill_runs(
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #0fcb6ae3
 class _PixelRegion:
-    "What all regions share: a dense mask from the `pixel_runs` of their own"
+    "What all regions share: a dense mask from the `pixel_runs` of their own."
 
     def to_mask(self, h: int, w: int) -> np.ndarray:
-        "Bool [h, w]: the pixels that the region owns in an image of `h` by `w`"
+        "Bool [h, w]: the pixels that the region owns in an image of `h` by `w`."
         return _fill_runs(self.pixel_runs(h, w), h, w)
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #78dd560c
 @dataclass(frozen=True)
 class Point(_PixelRegion):
-    "A place in the image frame, in pixels; (0.5, 0.5) is the centre of the first pixel"
+    "A place in the image frame, in pixels; (0.5, 0.5) is the centre of the first pixel."
 
     x: float  # to the right
     y: float  # down
@@ -76,7 +76,7 @@ class Point(_PixelRegion):
         _check_floats(self)
 
     def box(self) -> "Box":
-        "The box without area at the point"
+        "The box without area at the point."
         return Box(self.x, self.y, self.x, self.y)
 
 
@@ -106,7 +106,7 @@ def pixel_runs(
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #5070bbfa
 @dataclass(frozen=True)
 class Box(_PixelRegion):
-    "A rectangle in the image frame: its four edges in pixels, so that its width is `x2 - x1`"
+    "A rectangle in the image frame: its four edges in pixels, so that its width is `x2 - x1`."
 
     x1: float  # left edge
     y1: float  # top edge
@@ -127,17 +127,17 @@ class Box(_PixelRegion):
     area = property(lambda self: self.width * self.height)
 
     def box(self) -> "Box":
-        "The box itself: every region has a box"
+        "The box itself: every region has a box."
         return self
 
     def list(self) -> list[float]:
-        "The four edges `[x1, y1, x2, y2]`"
+        "The four edges `[x1, y1, x2, y2]`."
         return [self.x1, self.y1, self.x2, self.y2]
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #46924df2
 @patch
 def center(self: Box) -> Point:
-    "The point in the middle"
+    "The point in the middle."
     return Point((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
 
 
@@ -146,7 +146,7 @@ def clip(
     self: Box,
     size: tuple[int, int],  # (height, width) of the image
 ) -> Box:
-    "The part of the box inside an image"
+    "The part of the box inside an image."
     h, w = size
     return Box(*(min(max(edge, 0), limit) for edge, limit in zip(self.list(), (w, h, w, h))))
 
@@ -157,7 +157,7 @@ def pixel_runs(  # noqa: F811 (a method of another class)
     h: int,  # image height
     w: int,  # image width
 ) -> np.ndarray:  # [columns, 2] start and length, counted down the columns
-    "Return runs of the pixels with their centre inside the box, at least one pixel"
+    "Return runs of the pixels with their centre inside the box, at least one pixel."
     (top, below) = _find_pixel_range(self.y1, self.y2, h)
     (left, right) = _find_pixel_range(self.x1, self.x2, w)
     starts = np.arange(left, right) * h + top
@@ -167,7 +167,7 @@ def pixel_runs(  # noqa: F811 (a method of another class)
 def _to_float_tensor(
     x,  # tensor, array or nested list of numbers
 ) -> torch.Tensor:  # float64 stays, everything else becomes float32
-    "`x` as a tensor of floats"
+    "`x` as a tensor of floats."
     x = torch.as_tensor(x)
     return x if x.dtype == torch.float64 else x.float()
 
@@ -175,7 +175,7 @@ def _to_float_tensor(
 def check_size(
     size: tuple[int, int],  # (height, width)
 ) -> tuple[int, int]:  # the same
-    "`size`, if it is one"
+    "`size`, if it is one."
     try:
         h, w = size
         if 0 < h < math.inf and 0 < w < math.inf:
@@ -189,7 +189,7 @@ def _list_divisors(
     xy: torch.Tensor,  # [..., 2] or [..., 4]
     size: tuple[int, int],  # (height, width)
 ) -> torch.Tensor:  # [2] or [4]: width, height (twice)
-    "What each coordinate is measured by"
+    "What each coordinate is measured by."
     h, w = check_size(size)
     if xy.ndim == 0 or xy.shape[-1] not in (2, 4):
         raise ValueError(
@@ -203,7 +203,7 @@ def to_unit(
     xy,  # [..., 2] points or [..., 4] boxes, image frame: tensor, array or list
     size: tuple[int, int],  # (height, width) of the image
 ) -> torch.Tensor:  # same shape, unit frame; float32, or float64 if `xy` was
-    "Image frame to unit frame: divide x by the width and y by the height"
+    "Image frame to unit frame: divide x by the width and y by the height."
     xy = _to_float_tensor(xy)
     return xy / _list_divisors(xy, size)
 
@@ -212,7 +212,7 @@ def from_unit(
     u,  # [..., 2] points or [..., 4] boxes, unit frame: tensor, array or list
     size: tuple[int, int],  # (height, width) of the image
 ) -> torch.Tensor:  # same shape, image frame; float32, or float64 if `u` was
-    "Unit frame to image frame: multiply x by the width and y by the height"
+    "Unit frame to image frame: multiply x by the width and y by the height."
     u = _to_float_tensor(u)
     return u * _list_divisors(u, size)
 
@@ -223,7 +223,7 @@ N_BINS = 1000  # bins on each axis, for images of every size
 def to_bins(
     u,  # unit frame, any shape: tensor, array or list
 ) -> torch.Tensor:  # long, same shape, 0 to 999
-    "Unit frame to bins: `floor(1000 * u)`, kept within 0 to 999"
+    "Unit frame to bins: `floor(1000 * u)`, kept within 0 to 999."
     u = _to_float_tensor(u)
     if not u.isfinite().all():
         raise ValueError(
@@ -238,7 +238,7 @@ def to_bins(
 def from_bins(
     b,  # bins, any shape: tensor, array or list of numbers 0 to 999
 ) -> torch.Tensor:  # unit frame, same shape, float32
-    "Bins to unit frame: the middle of each bin"
+    "Bins to unit frame: the middle of each bin."
     return (_to_float_tensor(b) + 0.5) / N_BINS
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #fa6d380c
@@ -246,7 +246,7 @@ def encode_box(
     box: Box,  # image frame
     size: tuple[int, int],  # (height, width)
 ) -> list[int]:  # 4 bins: x1, y1, x2, y2
-    "Image frame to bins"
+    "Image frame to bins."
     h, w = check_size(size)
     rounding = (
         1 + torch.finfo(torch.float64).eps
@@ -261,7 +261,7 @@ def decode_box(
     bins,  # 4 whole numbers 0 to 999: x1, y1, x2, y2
     size: tuple[int, int],  # (height, width)
 ) -> Box:  # image frame
-    "Bins to image frame; a ValueError says what is wrong with bins that are no box"
+    "Bins to image frame; a ValueError says what is wrong with bins that are no box."
     h, w = check_size(size)
     if len(bins) != 4:
         raise ValueError(f"found {len(bins)} numbers, expected 4 for a box")
@@ -273,7 +273,7 @@ def decode_box(
 def stack_boxes(
     boxes,  # [N, 4] tensor, array or list; a Box; or a list of Box: image frame
 ) -> torch.Tensor:  # float32 [N, 4]
-    "Boxes in any form as one tensor"
+    "Boxes in any form as one tensor."
     if isinstance(boxes, Box):
         boxes = [boxes]
     if isinstance(boxes, (list, tuple)):
@@ -292,7 +292,7 @@ def box_iou(
     a,  # [N, 4], or whatever `stack_boxes` takes
     b,  # [M, 4], same frame as `a`
 ) -> torch.Tensor:  # float32 [N, M]
-    "Intersection over union of every box of `a` with every box of `b`; 0 where both have no area"
+    "Intersection over union of every box of `a` with every box of `b`; 0 where both have no area."
     a, b = stack_boxes(a), stack_boxes(b)
     top_left = torch.maximum(a[:, None, :2], b[None, :, :2])  # [N, M, 2]
     bottom_right = torch.minimum(a[:, None, 2:], b[None, :, 2:])  # [N, M, 2]
@@ -306,14 +306,14 @@ def _edges_to_counts(
     edges: np.ndarray,  # where the value changes, ascending; the mask starts with zeros
     total: int,  # number of pixels
 ) -> np.ndarray:  # lengths of zeros, ones, zeros, ...
-    "Lengths of the runs between `edges`"
+    "Lengths of the runs between `edges`."
     return np.diff(np.concatenate([[0], edges, [total]])).astype(np.int64)
 
 
 def _mask_counts(
     mask: np.ndarray,  # bool [h, w]
 ) -> np.ndarray:  # run lengths down the columns, zeros first
-    "Run lengths of a dense mask"
+    "Run lengths of a dense mask."
     flat = mask.T.reshape(-1)  # column after column
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return _edges_to_counts(np.concatenate([[0], changes]) if flat[0] else changes, flat.size)
@@ -322,7 +322,7 @@ def _mask_counts(
 def _counts_to_text(
     counts: np.ndarray,  # run lengths
 ) -> str:  # COCO's compressed form
-    "Pack run lengths into printable characters, five bits each"
+    "Pack run lengths into printable characters, five bits each."
     steps = counts.copy()
     steps[3:] -= counts[1:-2]
     groups = steps[:, None] >> np.arange(0, 35, 5)  # [n, 7]: what is left before each group
@@ -344,7 +344,7 @@ def _counts_to_text(
 def _text_to_counts(
     text: str | bytes,  # COCO's compressed form
 ) -> np.ndarray:  # run lengths
-    "Unpack the characters of a compressed RLE"
+    "Unpack the characters of a compressed RLE."
     codes = (
         np.frombuffer(
             text if isinstance(text, bytes) else text.encode("utf-8"), dtype=np.uint8
@@ -369,7 +369,7 @@ def _text_to_counts(
 def _read_counts(
     rle: dict,  # {"size": [h, w], "counts": list, str or bytes}
 ) -> np.ndarray:  # run lengths that fill the image, no empty run but perhaps the first
-    "Run lengths of a COCO RLE in either of its forms"
+    "Run lengths of a COCO RLE in either of its forms."
     if not {"size", "counts"} <= rle.keys():
         raise ValueError(f"found a mask with keys {list(rle)}, expected size and counts")
     (h, w), counts = check_size(rle["size"]), rle["counts"]
@@ -397,7 +397,7 @@ def _read_counts(
 def encode_rle(
     mask,  # bool [h, w]: array, tensor or nested list
 ) -> dict:  # {"size": [h, w], "counts": str}
-    "A dense mask as COCO's compressed RLE, character for character what pycocotools writes"
+    "A dense mask as COCO's compressed RLE, character for character what pycocotools writes."
     mask = np.asarray(mask)
     if mask.ndim != 2 or 0 in mask.shape:
         raise ValueError(f"found a mask of shape {mask.shape}, expected [h, w]")
@@ -409,7 +409,7 @@ def encode_rle(
 def decode_rle(
     rle: dict,  # {"size": [h, w], "counts": list, str or bytes}
 ) -> np.ndarray:  # bool [h, w]
-    "The dense mask of a COCO RLE, compressed or not"
+    "The dense mask of a COCO RLE, compressed or not."
     counts, (h, w) = _read_counts(rle), rle["size"]
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(w, h).T
 
@@ -418,7 +418,7 @@ def _find_box_of_runs(
     runs: np.ndarray,  # [n, 2] start, length
     h: int,  # image height
 ) -> Box:  # image frame
-    "The tightest box around `runs`, from the outer edges of the outermost pixels"
+    "The tightest box around `runs`, from the outer edges of the outermost pixels."
     if not len(runs):
         raise ValueError("found a mask without a pixel, expected at least one")
     first, last = runs[:, 0], runs.sum(1) - 1
@@ -454,7 +454,7 @@ class Mask(_PixelRegion):
         return f"Mask({self.size[0]} x {self.size[1]}, {self.area} pixels)"
 
     def box(self) -> Box:
-        "The tightest box around the pixels"
+        "The tightest box around the pixels."
         return _find_box_of_runs(self.pixel_runs(*self.size), self.size[0])
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #f689b2cf
@@ -464,7 +464,7 @@ def pixel_runs(  # noqa: F811 (a method of another class)
     h: int,  # image height
     w: int,  # image width
 ) -> np.ndarray:  # [n, 2] start and length, counted down the columns
-    "Return the runs of the mask, which must be of an image of `h` by `w`"
+    "Return the runs of the mask, which must be of an image of `h` by `w`."
     if (h, w) != self.size:
         raise ValueError(f"found a mask of {self.size}, expected one of the image's size {(h, w)}")
     counts = _text_to_counts(self.rle["counts"])
@@ -478,7 +478,7 @@ def check_region(
     region: Region,  # image frame
     size: tuple[int, int],  # (height, width) of its image
 ) -> Region:  # the same; a box that sticks out comes back clipped
-    "`region`, if it can be looked up in an image of `size`; else a ValueError that says why"
+    "`region`, if it can be looked up in an image of `size`; else a ValueError that says why."
     h, w = check_size(size)
     if not isinstance(region, Region):
         raise TypeError(
@@ -502,7 +502,7 @@ def encode_region(
     region: Region,  # image frame
     size: tuple[int, int],  # (height, width)
 ) -> list[int]:  # 2 bins for a point; 4, of the box around it, for a box or mask
-    "A region as the bins that stand for it in text"
+    "A region as the bins that stand for it in text."
     bins = encode_box(region.box(), size)
     return bins[:2] if isinstance(region, Point) else bins
 
@@ -528,7 +528,7 @@ def _pick_pixels(
     n: int,  # how many to take
     generator: torch.Generator | None,  # None: the even choice
 ) -> torch.Tensor:  # long [n]
-    "Numbers of the pixels to take"
+    "Numbers of the pixels to take."
     if generator is None:
         return _pick_evenly(count, n)
     if count >= n:
@@ -543,7 +543,7 @@ def sample_points(
     generator: torch.Generator
     | None = None,  # None: always the same, evenly spread points; else random ones
 ) -> torch.Tensor:  # float32 [n, 2]: x, y in the unit frame
-    "Centres of `n` of the region's pixels; pixels repeat only where the region has fewer than `n`"
+    "Centres of `n` of the region's pixels; pixels repeat only where the region has fewer than `n`."
     h, w = size
     runs = check_region(region, size).pixel_runs(h, w)  # [runs, 2]
     ends = runs[:, 1].cumsum()

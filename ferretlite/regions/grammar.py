@@ -14,8 +14,8 @@ from ferretlite.regions.geometry import (
     Box,
     Point,
     Region,
-    check_size,
     check_region,
+    check_size,
     decode_box,
     encode_region,
     to_unit,
@@ -24,7 +24,7 @@ from ferretlite.regions.geometry import (
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #3e4dcd3d
 @dataclass
 class Grounding:
-    "A name and the places it stands for"
+    "A name and the places it stands for."
 
     name: str  # "red umbrella"; may be empty when only boxes were asked for
     boxes: list[Box]  # image frame
@@ -44,7 +44,7 @@ STYLES = ("ferret", "griffon")
 def _check_style(
     style: str,  # one of STYLES
 ):
-    "Raise where `style` is not one of ours"
+    "Raise where `style` is not one of ours."
     if style not in STYLES:
         raise ValueError(f"found style {style!r}, expected one of {STYLES}")
 
@@ -54,7 +54,7 @@ def format_region(
     size: tuple[int, int],  # (height, width) of its image
     style: str = "ferret",  # or "griffon"
 ) -> str:  # "[x, y]" for a point, "[x1, y1, x2, y2]" for a box or the box around a mask
-    "A place as text"
+    "A place as text."
     _check_style(style)
     region = check_region(region, size)
     if style == "ferret":
@@ -68,7 +68,7 @@ def _read_box(
     size: tuple[int, int],  # (height, width)
     style: str,  # "ferret" or "griffon"
 ) -> Box:  # image frame
-    "The box that `bracket` writes; a ValueError says why it is none"
+    "The box that `bracket` writes; a ValueError says why it is none."
     if not bracket.endswith("]"):
         raise ValueError("it is not closed")
     numbers = re.split(r"\s*,\s*|\s+", bracket[1:-1].strip())
@@ -106,7 +106,7 @@ def _trim(
     start: int,  # where a name may begin
     stop: int,  # where it ends at the latest
 ) -> tuple[int, int]:  # the same part of `text` without white space at either end
-    "Narrow `start` and `stop` to what is printed there"
+    "Narrow `start` and `stop` to what is printed there."
     part = text[start:stop]
     return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
 
@@ -116,7 +116,7 @@ def _find_ferret_name(
     start: int,  # end of the bracket before; 0 for none
     stop: int,  # where the box's bracket opens
 ) -> tuple[int, int]:  # where in `text` the name stands; empty where there is none
-    "Find the name between two brackets in Ferret's written form"
+    "Find the name between two brackets in Ferret's written form."
     stop = start + len(text[start:stop].rstrip(" \t\n\r,:-"))
     cuts = [match.end() for match in _BOUNDARY.finditer(text, start, stop)]
     begin, stop = _trim(text, cuts[-1] if cuts else start, stop)
@@ -136,7 +136,7 @@ def _find_griffon_name(
     start: int,  # end of the bracket before; 0 for none
     stop: int,  # where the box's bracket opens
 ) -> tuple[int, int]:  # where in `text` the name stands; empty where there is none
-    "Find the name between two brackets in Griffon's written form"
+    "Find the name between two brackets in Griffon's written form."
     start, stop = _trim(
         text, max(start, *(text.rfind(c, start, stop) + 1 for c in "\n[]")), stop
     )  # no name holds these: what is left of a broken box is none
@@ -152,7 +152,7 @@ _BRACKET = re.compile(r"\[[0-9\s.,+-]*\]?", re.ASCII)
 
 @dataclass(frozen=True)
 class Span:
-    "One box in a text: `text[start:end]` is its bracket, `text[name_start:name_end]` its name"
+    "One box in a text: `text[start:end]` is its bracket, `text[name_start:name_end]` its name."
 
     name: str
     box: Box  # image frame
@@ -190,7 +190,7 @@ def find_groundings(
 def _merge_neighbours(
     pairs: list[tuple[str, Box]],  # name and box, in order
 ) -> list[Grounding]:  # neighbours of one name share a grounding
-    "Gather boxes under their names"
+    "Gather boxes under their names."
     groundings = []
     for name, box in pairs:
         if groundings and groundings[-1].name == name:
@@ -205,7 +205,7 @@ def _write_groundings(
     size: tuple[int, int],  # (height, width)
     style: str,  # "ferret" or "griffon"
 ) -> str:
-    "The written form, whatever the names are"
+    "The written form, whatever the names are."
     boxes = [(g.name, [format_region(box, size, style) for box in g.boxes]) for g in groundings]
     if style == "ferret":
         return ", ".join(" ".join(([name] if name else []) + texts) for name, texts in boxes)
@@ -247,7 +247,7 @@ def parse_groundings(
     style: str = "ferret",  # or "griffon"
     strict: bool = False,  # True: raise ValueError unless `format_groundings` writes this text
 ) -> list[Grounding]:  # image frame
-    "The groundings in `text`; see `find_groundings` for what was dropped"
+    "The groundings in `text`; see `find_groundings` for what was dropped."
     spans, warnings = find_groundings(text, size, style)
     groundings = _merge_neighbours([(span.name, span.box) for span in spans])
     if strict:

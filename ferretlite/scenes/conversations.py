@@ -36,13 +36,23 @@ def keep_complete_kinds(
     scene,  # Scene; `partial` holds the names of such kinds
 ):  # Scene
     "Return the scene without objects of kinds that are not listed in full."
-    return (
-        replace(scene, objects=[o for o in scene.objects if o.name not in scene.partial])
-        if getattr(scene, "partial", ())
-        else scene
-    )
+    if not getattr(scene, "partial", ()):
+        return scene
+    return replace(scene, objects=[o for o in scene.objects if o.name not in scene.partial])
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #a1d1ea93
+def _check_tasks(scene, tasks, order):  # -> name -> function
+    "Return the functions of all tasks that the scene knows. Raise for an unknown task or order."
+    known = TASKS | GRIFFON_TASKS
+    if getattr(scene, "phrases", None):
+        known = known | WRITTEN_TASKS
+    unknown = [t for t in tasks if t not in known]
+    if unknown:
+        raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
+    check_order(order)
+    return known
+
+
 def make_conversation(
     scene,  # anything with .image .size .objects .caption .id
     tasks: dict,  # name -> weight
@@ -56,23 +66,16 @@ def make_conversation(
     The first question is drawn by the square of the length of its answer. Training leaves out the
     later questions without space, and long answers must not be lost more often. Raises ValueError
     for an unknown task or order."""
-    known = TASKS | GRIFFON_TASKS
-    if getattr(scene, "phrases", None):
-        known = known | WRITTEN_TASKS
-    unknown = [t for t in tasks if t not in known]
-    if unknown:
-        raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
-    check_order(order)
+    known = _check_tasks(scene, tasks, order)
     practice = scene.split == "practice"  # its kinds have no names
     left = {t: w for t, w in tasks.items() if w > 0 and (not practice or t == "search")}
     turns, misses = [], Counter()
     while left and len(turns) < n_turns:
         task = rng.choices(list(left), list(left.values()))[0]
         asked = keep_complete_kinds(scene) if task in COMPLETE_TASKS else scene
-        turn = known[task](
-            asked, rng, wording, **dict(order=order) if task in ORDERED_TASKS else {}
-        )
-        if turn and (turn.prompt, turn.answer) not in ((t.prompt, t.answer) for t in turns):
+        options = dict(order=order) if task in ORDERED_TASKS else {}
+        turn = known[task](asked, rng, wording, **options)
+        if turn and (turn.prompt, turn.answer) not in [(t.prompt, t.answer) for t in turns]:
             turns.append(turn)
         else:
             misses[task] += 1

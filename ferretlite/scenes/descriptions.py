@@ -23,21 +23,28 @@ class Query:
     "Describes objects: it matches each object that agrees with everything it gives."
 
     name: str | None = None  # a kind or a family; None: any object
-    color: str | None = None
-    fill: str | None = None
+    color: str | None = None  # a key of COLORS; None: any
+    fill: str | None = None  # "filled" or "outlined"; None: any
     text: str | None = None  # the letters of a word
 
-    def matches(self, thing) -> bool:
+    def matches(
+        self,
+        obj,  # SceneObject
+    ) -> bool:
         "Return whether the object agrees with everything that the query gives."
-        if self.name is not None and self.name not in (thing.name, find_family(thing.name)):
+        if self.name is not None and self.name not in (obj.name, find_family(obj.name)):
             return False
         return all(
-            v is None or v == getattr(thing, k)
+            v is None or v == getattr(obj, k)
             for k, v in (("color", self.color), ("fill", self.fill), ("text", self.text))
         )
 
-    def select(self, objects: list, size=None) -> list:
-        "Return the indices of the objects that match. `size` is not used."
+    def select(
+        self,
+        objects: list,  # of SceneObject
+        size=None,  # not used; a Relation needs it
+    ) -> list:  # of indices
+        "Return the indices of the objects that match."
         return [i for i, o in enumerate(objects) if self.matches(o)]
 
     @property
@@ -52,14 +59,14 @@ class Query:
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #bea5800a
 def list_descriptions(
-    thing,  # a SceneObject
+    obj,  # a SceneObject
 ) -> list:  # of Query, fewest attributes first
     "Return every way to describe an object by its kind (or family) and some of its attributes."
-    if thing.text:
-        return [Query("word"), Query("word", thing.color), Query("word", text=thing.text)]
-    names = dict.fromkeys((thing.name, find_family(thing.name)))
+    if obj.text:
+        return [Query("word"), Query("word", obj.color), Query("word", text=obj.text)]
+    names = dict.fromkeys((obj.name, find_family(obj.name)))
     pairs = dict.fromkeys(
-        ((None, None), (thing.color, None), (None, thing.fill), (thing.color, thing.fill))
+        ((None, None), (obj.color, None), (None, obj.fill), (obj.color, obj.fill))
     )
     return [Query(n, c, f) for c, f in pairs for n in names]
 
@@ -92,9 +99,9 @@ def draw_attribute_query(
         if not unique:
             continue
         short = min(q.n_attributes for q in unique)
-        return rng.choice(
-            [q for q in unique if q.n_attributes == short] if rng.random() < 0.7 else unique
-        ), i
+        if rng.random() < 0.7:
+            unique = [q for q in unique if q.n_attributes == short]
+        return rng.choice(unique), i
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #f2a74de4
 RELATION_WORDS = {
@@ -113,11 +120,9 @@ _DIRECTIONS = {
 }
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #a5c0b753
-EDGE_MARGIN, NEARER_MARGIN, LARGER_RATIO = (
-    1 / 20,  # of the image's shorter side
-    1 / 10,  # of the image's shorter side
-    1.5,  # of the other object's box area
-)
+EDGE_MARGIN = 1 / 20  # of the image's shorter side
+NEARER_MARGIN = 1 / 10  # of the image's shorter side
+LARGER_RATIO = 1.5  # of the other object's box area
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #f4062e4a
 @dataclass(frozen=True)
@@ -135,27 +140,34 @@ class Relation:
             return f"{RELATION_WORDS[self.relation]} {self.query.phrase}"
         return f"{self.query.phrase} {RELATION_WORDS[self.relation]} the {self.anchor.phrase}"
 
-    def select(self, objects: list, size) -> list:
+    def select(
+        self,
+        objects: list,  # of SceneObject
+        size,  # (height, width) of the image
+    ) -> list:  # of indices
         """Return the indices of the objects for which the relation holds by its margin.
 
         The list is empty when one object is a close call or when the anchor is not unique."""
         at = self.anchor.select(objects) if self.anchor else [None]
         if len(at) != 1:
             return []
-        found, short = [i for i in self.query.select(objects) if i != at[0]], min(size)
-        if self.relation in _DIRECTIONS:
-            return _select_beyond(self.relation, objects, found, objects[at[0]].box, short)
+        found = [i for i in self.query.select(objects) if i != at[0]]
         if self.relation == "largest":
-            return _select_leader(
-                found,
-                [math.log(max(objects[i].box.area, 1e-6)) for i in found],
-                math.log(LARGER_RATIO),
-            )
-        centre = objects[at[0]].box.center()
-        away = [-math.dist(*((p.x, p.y) for p in (centre, objects[i].box.center()))) for i in found]
-        return _select_leader(found, away, NEARER_MARGIN * short)
+            areas = [math.log(max(objects[i].box.area, 1e-6)) for i in found]
+            return _select_leader(found, areas, math.log(LARGER_RATIO))
+        anchor = objects[at[0]].box
+        if self.relation in _DIRECTIONS:
+            return _select_beyond(self.relation, objects, found, anchor, min(size))
+        distances = [_measure_distance(anchor, objects[i].box) for i in found]
+        return _select_leader(found, [-d for d in distances], NEARER_MARGIN * min(size))
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #11219c88
+def _measure_distance(a, b):  # boxes -> pixels
+    "Return the distance between the centres of two boxes."
+    a, b = a.center(), b.center()
+    return math.dist((a.x, a.y), (b.x, b.y))
+
+
 def _select_leader(found, scores, margin):
     "Return the one index whose score leads by the margin, as a list; an empty list otherwise."
     order = sorted(zip(scores, found), reverse=True)
@@ -174,9 +186,9 @@ def _select_beyond(relation, objects, found, anchor, short):
         for i in found
     }
     clear = getattr(anchor, extent) / 2 + EDGE_MARGIN * short
-    return (
-        [] if any(0 < d < clear for d in past.values()) else [i for i, d in past.items() if d > 0]
-    )
+    if any(0 < d < clear for d in past.values()):
+        return []
+    return [i for i, d in past.items() if d > 0]
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #bdd0ac39
 def draw_relation_query(

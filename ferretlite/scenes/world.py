@@ -76,7 +76,7 @@ PRACTICE_KINDS = {
         "БГЙЛЦЧШЩЭЯΓΘΥԱԲԳԴԶԹԺԾՁՃՋՖაბგდეზთკლმნპჟრსჯჰჱßƕƢƷȢɅ↯↺↻⇄⇅⇔⇶∇∈⊂⊕⊗⊞⊠◐◘◧◩◬✎✓✗✜✪✿❖❥❧➲⚐⚒⚔⚘⚲‰¿℞℅ℵ℧⅋"
     )
 }  # others without names, to learn looking by example from
-COLORS = {
+COLORS = {  # name -> red, green, blue, 0 to 255; varied a little in each drawing
     "red": (214, 40, 40),
     "orange": (240, 130, 20),
     "yellow": (232, 200, 10),
@@ -86,8 +86,8 @@ COLORS = {
     "pink": (240, 120, 180),
     "black": (25, 25, 25),
 }
-FILLS = ("filled", "outlined")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+FILLS = ("filled", "outlined")  # ways to draw an object
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # letters of the words that are drawn
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2aa8d133
 @lru_cache(maxsize=4096)
@@ -148,6 +148,7 @@ def is_held_out(
     return kind in KINDS and (3 * list(KINDS).index(kind) + list(COLORS).index(color)) % 10 == 0
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #1818e811
+# names of the kinds of scenes; the table below says what is in each
 SPLITS = ("train", "val", "test", "unseen", "count", "large", "crowd", "novel", "practice")
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #1169f56d
@@ -180,20 +181,16 @@ def _draw_contents(rng, split):
             _draw_style(rng, kind=target[0], color=target[1] if rng.random() < 0.5 else None)
             for _ in range(rng.integers(1, 11))
         ]
-        others = [
-            s for s in (_draw_style(rng) for _ in range(rng.integers(0, 4))) if s[0] != target[0]
-        ]
-        return same + others, True
+        others = [_draw_style(rng) for _ in range(rng.integers(0, 4))]
+        return same + [style for style in others if style[0] != target[0]], True
     if split == "crowd":
         return [_draw_style(rng) for _ in range(70)], False
     if split in ("novel", "practice"):
-        one, other = map(
-            str,
-            rng.choice(list(NOVEL_KINDS if split == "novel" else PRACTICE_KINDS), 2, replace=False),
-        )
-        kinds = (
-            [one] * rng.integers(1, 6) + [other] * rng.integers(1, 4) + [None] * rng.integers(1, 4)
-        )
+        nameless = list(NOVEL_KINDS if split == "novel" else PRACTICE_KINDS)
+        one, other = (str(kind) for kind in rng.choice(nameless, 2, replace=False))
+        kinds = [one] * rng.integers(1, 6)
+        kinds += [other] * rng.integers(1, 4)
+        kinds += [None] * rng.integers(1, 4)
         return [_draw_style(rng, kind=k) for k in kinds], True
     unseen = split == "unseen"
     target = _draw_style(rng, unseen=unseen)
@@ -313,30 +310,30 @@ class Phrase:
 
     A phrase without a box is known to be absent."""
 
-    text: str
+    text: str  # words of a person, "the man on the left"
     boxes: list  # of Box, image frame
     mask: Mask | None = None  # of what lies in its only box
     span: tuple | None = None  # (start, end) of its words in the caption of the scene
 
     @property
     def box(self) -> Box:
+        "The first box."
         return self.boxes[0]
 
-
+# %% ../../nbs/2_regions_and_text/scenes.ipynb #d58e5fb9
 @dataclass
 class Scene:
-    "An image with everything that is known about it; `image` is a PIL picture or the path of one."
+    "An image with everything that is known about it."
 
-    image: Image.Image | str
+    image: Image.Image | str  # PIL picture, or the path of one
     size: tuple  # (height, width)
-    objects: list = field(default_factory=list)
-    id: str = ""
-    caption: str | None = None
-    seed: int | None = None
-    split: str = "train"
-    phrases: list = field(
-        default_factory=list
-    )  # of Phrase: data sets whose things are described in somebody's words
+    objects: list = field(default_factory=list)  # of SceneObject
+    id: str = ""  # name of the image in its data set
+    caption: str | None = None  # a sentence about the image
+    seed: int | None = None  # number that the scene was drawn from; None for a photograph
+    split: str = "train"  # one of SPLITS, or the data set's own
+    # of Phrase: data sets whose objects are described in the words of people
+    phrases: list = field(default_factory=list)
     # names that a data set could list here; those that no object has are absent
     names: list | None = None
     partial: tuple = ()  # names of which not every object is listed
@@ -347,16 +344,14 @@ def _keep_visible_objects(layers, owner):
 
     Objects that are mostly hidden are dropped."""
     objects = []
-    for i, (thing, area, window) in enumerate(layers):
+    for i, (obj, area, window) in enumerate(layers):
         seen = owner[window] == i
         if seen.sum() < max(3, 0.4 * area):
             continue
-        ys, xs = (
-            np.flatnonzero(seen.any(1)) + window[0].start,
-            np.flatnonzero(seen.any(0)) + window[1].start,
-        )
-        thing.box = Box(float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
-        objects.append((i, thing))
+        ys = np.flatnonzero(seen.any(1)) + window[0].start
+        xs = np.flatnonzero(seen.any(0)) + window[1].start
+        obj.box = Box(float(xs[0]), float(ys[0]), float(xs[-1] + 1), float(ys[-1] + 1))
+        objects.append((i, obj))
     return objects
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #35c39973
@@ -435,9 +430,9 @@ def make_scene(
         raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
     size = (int(size), int(size)) if isinstance(size, Real) else tuple(size)
     image, found, owner = draw_scene(seed, size, split)
-    for i, thing in found:
-        thing.mask = Mask(owner == i)
-    objects = [thing for _, thing in found]
+    for i, obj in found:
+        obj.mask = Mask(owner == i)
+    objects = [obj for _, obj in found]
     return Scene(image, size, objects, f"{split}-{seed}", write_caption(objects), seed, split)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2d10e54c
@@ -475,20 +470,20 @@ def make_example(
     return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #0158b56e
-def _coco_annotation(thing, number, image_id, category_id):
+def _coco_annotation(obj, number, image_id, category_id):
     "Return an object as a COCO annotation with our attributes as extra keys."
-    box = thing.box
+    box = obj.box
     return dict(
         id=number,
         image_id=image_id,
         category_id=category_id,
         iscrowd=0,
-        area=thing.mask.area,
+        area=obj.mask.area,
         bbox=[float(box.x1), float(box.y1), float(box.width), float(box.height)],
-        segmentation=thing.mask.rle,
-        color=thing.color,
-        fill=thing.fill,
-        text=thing.text,
+        segmentation=obj.mask.rle,
+        color=obj.color,
+        fill=obj.fill,
+        text=obj.text,
     )
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #c0981daf

@@ -41,16 +41,14 @@ def draw_phrases(
     style: str = "ferret",  # or "griffon"
 ) -> list:  # of (Phrase, Grounding)
     "Return the phrases of a scene that can be asked about, in random order, each wording once."
-    phrases = {
-        p.text: p
-        for p in rng.sample(scene.phrases, len(scene.phrases))
-        if p.boxes and not (single and len(p.boxes) > 1)
-    }
-    return [
-        (p, g)
-        for p in phrases.values()
-        if (g := make_readable_grounding(p.text, p.boxes, scene.size, style))
+    phrases = {}
+    for p in rng.sample(scene.phrases, len(scene.phrases)):
+        if p.boxes and not (single and len(p.boxes) > 1):
+            phrases[p.text] = p
+    pairs = [
+        (p, make_readable_grounding(p.text, p.boxes, scene.size, style)) for p in phrases.values()
     ]
+    return [(p, grounding) for p, grounding in pairs if grounding]
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #fb72725b
 def ask_written_rec(
@@ -59,14 +57,13 @@ def ask_written_rec(
     wording=None,  # 0: the canonical prompt; see `write_prompt`
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_rec` does, for a phrase with one box."
-    for phrase, found in draw_phrases(scene, rng, single=True)[:1]:
-        meta = dict(box=phrase.box, query=phrase.text, relation=None, rivals=(0, 0))
-        return Turn(
-            "rec",
-            write_prompt("rec", rng, wording, query=phrase.text),
-            format_groundings([found], scene.size),
-            meta=meta,
-        )
+    drawn = draw_phrases(scene, rng, single=True)
+    if not drawn:
+        return None
+    phrase, found = drawn[0]
+    prompt = write_prompt("rec", rng, wording, query=phrase.text)
+    meta = dict(box=phrase.box, query=phrase.text, relation=None, rivals=(0, 0))
+    return Turn("rec", prompt, format_groundings([found], scene.size), meta=meta)
 
 
 def ask_written_name(
@@ -75,15 +72,13 @@ def ask_written_name(
     wording=None,  # 0: the canonical prompt; see `write_prompt`
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_name` does: a region in, the words of a person out."
-    for phrase, _found in draw_phrases(scene, rng, single=True)[:1]:
-        region = draw_region(phrase, scene.size, rng)
-        return Turn(
-            "name",
-            write_prompt("name", rng, wording),
-            phrase.text,
-            [region],
-            dict(phrase=phrase.text, box=phrase.box, form=name_region_form(region)),
-        )
+    drawn = draw_phrases(scene, rng, single=True)
+    if not drawn:
+        return None
+    phrase, _ = drawn[0]
+    region = draw_region(phrase, scene.size, rng)
+    meta = dict(phrase=phrase.text, box=phrase.box, form=name_region_form(region))
+    return Turn("name", write_prompt("name", rng, wording), phrase.text, [region], meta)
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #88b42563
 def ask_written_phrase(
@@ -92,10 +87,10 @@ def ask_written_phrase(
     wording=None,  # 0: the canonical prompt; see `write_prompt`
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_phrase` does, for one to four phrases with all their boxes."
-    told = draw_phrases(scene, rng)[: rng.choice((1, 2, 2, 3, 4))]
-    if not told:
+    drawn = draw_phrases(scene, rng)[: rng.choice((1, 2, 2, 3, 4))]
+    if not drawn:
         return None
-    names, groundings = [p.text for p, _ in told], [g for _, g in told]
+    names, groundings = [p.text for p, _ in drawn], [g for _, g in drawn]
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     return Turn(
         "phrase",
@@ -111,11 +106,11 @@ def ask_written_caption(
     wording=None,  # 0: the canonical prompt; see `write_prompt`
 ):  # Turn, or None where the scene cannot pose the question
     "Ask for the caption with the boxes of each phrase behind its words. meta: groundings."
-    placed = sorted((p for p in scene.phrases if p.boxes and p.span), key=lambda p: p.span)
-    if not scene.caption or not placed:
+    marked = sorted((p for p in scene.phrases if p.boxes and p.span), key=lambda p: p.span)
+    if not scene.caption or not marked:
         return None
     text = scene.caption
-    for p in reversed(placed):
+    for p in reversed(marked):
         text = (
             text[: p.span[1]]
             + "".join(" " + format_region(b, scene.size) for b in p.boxes)
@@ -125,7 +120,7 @@ def ask_written_caption(
         "grounded_caption",
         write_prompt("caption", rng, wording) + "\n" + GROUNDING_SWITCH,
         text,
-        meta=dict(groundings=[Grounding(p.text, p.boxes) for p in placed]),
+        meta=dict(groundings=[Grounding(p.text, p.boxes) for p in marked]),
     )
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #25bc7c19
@@ -136,12 +131,11 @@ def ask_written_find(
     order="left",  # order of the boxes, a key of BOX_ORDERS
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_find` does: every box of a phrase, `None` for an absent one."
-    told = [(p, g.name) for p, g in draw_phrases(scene, rng, style="griffon")] + [
-        (p, "") for p in scene.phrases if not p.boxes
-    ]
-    if not told:
+    candidates = [(p, g.name) for p, g in draw_phrases(scene, rng, style="griffon")]
+    candidates += [(p, "") for p in scene.phrases if not p.boxes]  # known to be absent
+    if not candidates:
         return None
-    phrase, name = rng.choice(told)
+    phrase, name = rng.choice(candidates)
     answer, groundings = format_answer_boxes([(name, b) for b in phrase.boxes], scene.size, order)
     return Turn(
         "find",
@@ -158,13 +152,13 @@ def ask_written_find_phrases(
     order="left",  # order of the boxes, a key of BOX_ORDERS
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_find_phrases` does, for two to four phrases with all their boxes."
-    told = draw_phrases(scene, rng, style="griffon")[: rng.randint(2, 4)]
-    if len(told) < 2:
+    drawn = draw_phrases(scene, rng, style="griffon")[: rng.randint(2, 4)]
+    if len(drawn) < 2:
         return None
     answer, groundings = format_answer_boxes(
-        [(g.name, b) for _, g in told for b in g.boxes], scene.size, order
+        [(g.name, b) for _, g in drawn for b in g.boxes], scene.size, order
     )
-    names = [p.text for p, _ in told]
+    names = [p.text for p, _ in drawn]
     return Turn(
         "find_phrases",
         write_prompt(
@@ -181,14 +175,13 @@ def ask_written_tell(
     wording=None,  # 0: the canonical prompt; see `write_prompt`
 ):  # Turn, or None where the scene cannot pose the question
     "Ask as `ask_tell` does: a box written as text in, the words of a person out."
-    for phrase, _ in draw_phrases(scene, rng, single=True, style="griffon")[:1]:
-        place = format_region(phrase.box, scene.size, "griffon")
-        return Turn(
-            "tell",
-            write_prompt("tell", rng, wording, place=place),
-            phrase.text,
-            meta=dict(phrase=phrase.text, box=phrase.box),
-        )
+    drawn = draw_phrases(scene, rng, single=True, style="griffon")
+    if not drawn:
+        return None
+    phrase, _ = drawn[0]
+    place = format_region(phrase.box, scene.size, "griffon")
+    prompt = write_prompt("tell", rng, wording, place=place)
+    return Turn("tell", prompt, phrase.text, meta=dict(phrase=phrase.text, box=phrase.box))
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #47fa2dcc
 # name -> function, instead of TASKS and GRIFFON_TASKS for scenes with phrases

@@ -173,7 +173,9 @@ def compute_sine_positions(
     dim: int,  # channels, a multiple of 4
     device=None,  # of the result
 ) -> Tensor:  # [h*w, dim]
-    "Return sines and cosines of x and y at wavelengths from a few cells of a 100-cell side to many sides."
+    """Return sines and cosines of x and y.
+
+    Wavelengths go from a few cells of a 100-cell side to many sides."""
     frequencies = 2 * math.pi * 100 * 10_000 ** -torch.linspace(0, 1, dim // 4, device=device) / 4
     angle = (
         compute_cell_centers(size, device).flatten(0, 1)[..., None] * frequencies

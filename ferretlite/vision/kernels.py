@@ -30,6 +30,21 @@ from ferretlite.vision.kernel_choice import (
 )
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #73708234
+@jit
+def _locate_cells(token, slot, H, W, h, w, K: tl.constexpr):
+    "Where an output token lies (image, row, column), and the rows and columns of its cells."
+    image, i, j = token // (h * w), token // w % h, token % w
+    ih, iw = tl.minimum(i * K + slot // K, H - 1), tl.minimum(j * K + slot % K, W - 1)
+    return image, i, j, ih, iw
+
+
+@jit
+def _load_cells(x, image, ih, iw, x_batch, x_row, x_col, c, real):
+    "The cells [SLOTS, BLOCK] of one output token, in float32."
+    start = x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col)
+    return tl.load(start[:, None] + c[None, :], real, 0.0).to(tl.float32)
+
+# %% ../../nbs/9_scale/kernel_operators.ipynb #73700002
 @jit(do_not_specialize=["H", "W", "h", "w"])
 def shuffle_norm_kernel(
     x,
@@ -51,30 +66,18 @@ def shuffle_norm_kernel(
     SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    pid, slot, c = (
-        tl.program_id(0),
-        tl.arange(0, SLOTS),
-        tl.arange(0, BLOCK),
-    )  # one program: one output token
-    image, i, j = pid // (h * w), pid // w % h, pid % w
-    ih, iw = tl.minimum(i * K + slot // K, H - 1), tl.minimum(j * K + slot % K, W - 1)
-    real, place, size = (
-        (slot < K * K)[:, None] & (c < C)[None, :],
-        slot[:, None] * C + c[None, :],
-        K * K * C,
-    )
-    v = tl.load(
-        (x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col))[:, None] + c[None, :],
-        real,
-        0.0,
-    ).to(tl.float32)
+    pid = tl.program_id(0)  # one program: one output token
+    slot, c = tl.arange(0, SLOTS), tl.arange(0, BLOCK)
+    image, _i, _j, ih, iw = _locate_cells(pid, slot, H, W, h, w, K)
+    real = (slot < K * K)[:, None] & (c < C)[None, :]
+    place, size = slot[:, None] * C + c[None, :], K * K * C
+    v = _load_cells(x, image, ih, iw, x_batch, x_row, x_col, c, real)
     middle = tl.sum(tl.sum(v, 1), 0) / size
     v = tl.where(real, v - middle, 0.0)
     scale = 1 / tl.sqrt(tl.sum(tl.sum(v * v, 1), 0) / size + eps)
-    out = v * scale * tl.load(weight + place, real, 0.0).to(tl.float32) + tl.load(
-        bias + place, real, 0.0
-    ).to(tl.float32)
-    tl.store(y + pid.to(tl.int64) * size + place, out, real)
+    gain = tl.load(weight + place, real, 0.0).to(tl.float32)
+    shift = tl.load(bias + place, real, 0.0).to(tl.float32)
+    tl.store(y + pid.to(tl.int64) * size + place, v * scale * gain + shift, real)
     tl.store(mean + pid, middle)
     tl.store(rstd + pid, scale)
 
@@ -87,7 +90,32 @@ def _store_at_border(cells, grad, real, i, j, ih, iw, c, H, W, C, K: tl.constexp
         total = tl.sum(tl.where((real & ((ih == row) & (iw == col))[:, None]), grad, 0.0), 0)
         tl.store(cells + (row * W + col) * C + c, total, c < tl.where((row < H) & (col < W), C, 0))
 
+
+@jit
+def _store_gradient(dx, grad, real, image, i, j, ih, iw, c, H, W, C, K: tl.constexpr):
+    "Write the gradients of one output token's cells."
+    cells = dx + image.to(tl.int64) * (H * W * C)
+    if (i * K + K <= H) & (j * K + K <= W):
+        tl.store(cells + (ih * W + iw)[:, None] * C + c[None, :], grad, real)
+    else:
+        _store_at_border(cells, grad, real, i, j, ih, iw, c, H, W, C, K)
+
 # %% ../../nbs/9_scale/kernel_operators.ipynb #c322324a
+@jit
+def _load_normed(x, mean, rstd, token, image, ih, iw, x_batch, x_row, x_col, c, real):
+    "The normalised cells of one output token, and 1 / deviation."
+    v, scale = _load_cells(x, image, ih, iw, x_batch, x_row, x_col, c, real), tl.load(rstd + token)
+    return tl.where(real, (v - tl.load(mean + token)) * scale, 0.0), scale
+
+
+@jit
+def _norm_gradient(grad, gain, real, v, scale, size):
+    "The formula above: the gradient of what went in, from the gradient of the result."
+    grad *= tl.load(gain, real, 0.0).to(tl.float32)
+    mean, along = tl.sum(tl.sum(grad, 1), 0) / size, tl.sum(tl.sum(grad * v, 1), 0) / size
+    return scale * (grad - mean - v * along)
+
+# %% ../../nbs/9_scale/kernel_operators.ipynb #c3220002
 @jit(do_not_specialize=["M", "H", "W", "h", "w"])
 def shuffle_norm_backward_kernel(
     dy,
@@ -111,39 +139,19 @@ def shuffle_norm_backward_kernel(
     SLOTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    slot, c = tl.arange(0, SLOTS), tl.arange(0, BLOCK)
-    real, place, size = (
-        (slot < K * K)[:, None] & (c < C)[None, :],
-        slot[:, None] * C + c[None, :],
-        K * K * C,
-    )
-    sum_weight, sum_bias = (
-        tl.zeros((SLOTS, BLOCK), tl.float32),
-        tl.zeros((SLOTS, BLOCK), tl.float32),
-    )
+    slot, c, size = tl.arange(0, SLOTS), tl.arange(0, BLOCK), K * K * C
+    real, place = (slot < K * K)[:, None] & (c < C)[None, :], slot[:, None] * C + c[None, :]
+    sum_weight = tl.zeros((SLOTS, BLOCK), tl.float32)
+    sum_bias = tl.zeros((SLOTS, BLOCK), tl.float32)
     for turn in range(tl.cdiv(M - tl.program_id(0), tl.num_programs(0))):
         token = tl.program_id(0) + turn * tl.num_programs(0)
-        image, i, j = token // (h * w), token // w % h, token % w
-        ih, iw = tl.minimum(i * K + slot // K, H - 1), tl.minimum(j * K + slot % K, W - 1)
-        v = tl.load(
-            (x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col))[:, None] + c[None, :],
-            real,
-            0.0,
-        ).to(tl.float32)
-        scale = tl.load(rstd + token)
-        v = tl.where(real, (v - tl.load(mean + token)) * scale, 0.0)  # normalised
+        image, i, j, ih, iw = _locate_cells(token, slot, H, W, h, w, K)
+        v, scale = _load_normed(x, mean, rstd, token, image, ih, iw, x_batch, x_row, x_col, c, real)
         grad = tl.load(dy + token.to(tl.int64) * size + place, real, 0.0).to(tl.float32)
         sum_weight += grad * v
         sum_bias += grad
-        grad *= tl.load(weight + place, real, 0.0).to(tl.float32)
-        grad = scale * (
-            grad - tl.sum(tl.sum(grad, 1), 0) / size - v * (tl.sum(tl.sum(grad * v, 1), 0) / size)
-        )
-        cells = dx + image.to(tl.int64) * (H * W * C)
-        if (i * K + K <= H) & (j * K + K <= W):
-            tl.store(cells + (ih * W + iw)[:, None] * C + c[None, :], grad, real)
-        else:
-            _store_at_border(cells, grad, real, i, j, ih, iw, c, H, W, C, K)
+        grad = _norm_gradient(grad, weight + place, real, v, scale, size)
+        _store_gradient(dx, grad, real, image, i, j, ih, iw, c, H, W, C, K)
     where = tl.program_id(0) * size + place
     tl.store(dweight + where, sum_weight, real)
     tl.store(dbias + where, sum_bias, real)
@@ -171,16 +179,17 @@ def _(x, w, b, gelu, save):
     "-> (Tensor, Tensor, Tensor)",
 )
 def conv_gelu_backward_op(dy, x, w, z, gelu, wanted):
-    dz, db = (
-        launch_gelu_backward(dy, z)
-        if gelu
-        else (dy, dy.float().sum((0, 1, 2)) if wanted[2] else None)
-    )
-    return (
-        launch_dx(dz, w, x, choose_conv_tile("dx", x, w, True)) if wanted[0] else x.new_empty(0),
-        launch_dw(dz, x, choose_conv_tile("dw", x, w, True)) if wanted[1] else x.new_empty(0),
-        db.to(w.dtype) if wanted[2] else x.new_empty(0),
-    )
+    dx, dw, db = (x.new_empty(0) for _ in range(3))
+    dz = dy
+    if gelu:
+        dz, sums = launch_gelu_backward(dy, z)
+    if wanted[0]:
+        dx = launch_dx(dz, w, x, choose_conv_tile("dx", x, w, True))
+    if wanted[1]:
+        dw = launch_dw(dz, x, choose_conv_tile("dw", x, w, True))
+    if wanted[2]:
+        db = (sums if gelu else dy.float().sum((0, 1, 2))).to(w.dtype)
+    return dx, dw, db
 
 
 @conv_gelu_backward_op.register_fake
@@ -223,8 +232,12 @@ def _warps(numbers):
     return min(16, max(1, numbers // 256))
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #d20cc80d
-def compute_shuffle_cells(cells: tuple, k: int) -> tuple:
-    return tuple(_ceil(n, k) for n in cells)  # (h', w')
+def compute_shuffle_cells(
+    cells: tuple,  # (h, w) of the map
+    k: int,  # cells joined each way
+) -> tuple:  # (h', w')
+    "Return how many output tokens pixel-shuffle has each way."
+    return tuple(_ceil(n, k) for n in cells)
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #475374da
 @torch.library.custom_op(
@@ -355,6 +368,12 @@ def _autocast(x):
     return x.device.type in ("cpu", "cuda") and torch.is_autocast_enabled(x.device.type)
 
 
+def _wants_gradients(maps, weight, bias) -> bool:
+    return torch.is_grad_enabled() and (
+        maps.requires_grad or weight.requires_grad or bias.requires_grad
+    )
+
+# %% ../../nbs/9_scale/kernel_operators.ipynb #480a0001
 def check_conv(maps, weight, bias):
     "Raises ValueError where three tensors do not make a convolution of maps."
     if (
@@ -389,26 +408,15 @@ def conv_gelu(
     impl: str = "auto",  # one of IMPLEMENTATIONS
 ) -> Tensor:  # [B, h', w', N]
     "Return Griffon's strided convolution of width 3, by our kernels or by PyTorch."
-    cells, packed = (
-        compute_conv_cells(maps.shape[1:3]),
-        weight.is_contiguous(memory_format=torch.channels_last),
-    )
-    training = torch.is_grad_enabled() and (
-        maps.requires_grad or weight.requires_grad or bias.requires_grad
-    )
-    if not should_use_triton(
-        impl,
-        "conv",
-        maps,
-        training,
-        (len(maps) * math.prod(cells), maps.shape[-1], len(weight)),
-        *_rivals(packed),
-    ):
+    cells = compute_conv_cells(maps.shape[1:3])
+    shape = len(maps) * math.prod(cells), maps.shape[-1], len(weight)
+    ours, theirs = _rivals(weight.is_contiguous(memory_format=torch.channels_last))
+    training = _wants_gradients(maps, weight, bias)
+    if not should_use_triton(impl, "conv", maps, training, shape, ours, theirs):
         return conv_gelu_torch(maps, weight, bias, gelu)
     if _autocast(maps):
-        maps, weight, bias = (
-            t.to(torch.get_autocast_dtype(maps.device.type)) for t in (maps, weight, bias)
-        )
+        dtype = torch.get_autocast_dtype(maps.device.type)
+        maps, weight, bias = maps.to(dtype), weight.to(dtype), bias.to(dtype)
     check_conv(maps, weight, bias)
     if maps.stride(-1) != 1:
         maps = maps.contiguous()
@@ -419,10 +427,10 @@ def conv_gelu(
 # %% ../../nbs/9_scale/kernel_operators.ipynb #4905059c
 def shuffle_norm_torch(
     maps: Tensor,  # [B, H, W, C]
-    weight: Tensor,
-    bias: Tensor,  # [k*k*C]
+    weight: Tensor,  # gain of the norm [k*k*C]
+    bias: Tensor,  # shift of the norm [k*k*C]
     k: int = 2,  # cells joined each way
-    eps: float = 1e-5,
+    eps: float = 1e-5,  # added to the variance
 ) -> Tensor:  # [B, h', w', k*k*C]
     """Return k x k cells behind each other in raster order, normalised, by PyTorch.
 
@@ -436,52 +444,45 @@ def shuffle_norm_torch(
     return F.layer_norm(joined, joined.shape[-1:], weight, bias, eps)
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #9a47e0e5
-def shuffle_norm(
-    maps: Tensor,  # [B, H, W, C]; other strides than the last are free
-    weight: Tensor,
-    bias: Tensor,  # [k*k*C]
-    k: int = 2,  # cells joined each way
-    eps: float = 1e-5,
-    impl: str = "auto",  # one of IMPLEMENTATIONS
-) -> Tensor:  # [B, h', w', k*k*C]
-    "Return pixel-shuffle and LayerNorm, in one pass by our kernel or in several by PyTorch."
-    cells, C, fits = (
-        compute_shuffle_cells(maps.shape[1:3], k),
-        maps.shape[-1],
-        math.prod(_block(maps.shape[-1], k)) <= MAX_PROGRAM_NUMBERS,
-    )
-    if not fits and resolve_implementation(impl) == "auto":
-        impl = "torch"
-    training = torch.is_grad_enabled() and (
-        maps.requires_grad or weight.requires_grad or bias.requires_grad
-    )
-    if not should_use_triton(
-        impl,
-        "shuffle",
-        maps,
-        training,
-        (len(maps) * math.prod(cells), C, k * k * C),
-        "triton",
-        "eager",
-    ):
-        return shuffle_norm_torch(maps, weight, bias, k, eps)
-    if _autocast(maps):
-        maps, weight, bias = (
-            maps.float(),
-            weight.float(),
-            bias.float(),
-        )  # as autocast does for a norm
+def _check_shuffle(maps, weight, bias, k: int):
+    "Raises ValueError where three tensors do not make a pixel-shuffle and norm of maps."
+    C = maps.shape[-1]
     if maps.ndim != 4 or weight.shape != (k * k * C,) or bias.shape != weight.shape:
         raise ValueError(
             f"found maps {list(maps.shape)}, weight {list(weight.shape)}, "
             f"bias {list(bias.shape)}; expected [B, H, W, C], [{k}*{k}*C], [{k}*{k}*C]"
         )
-    if not fits:
+    if not _fits_one_program(C, k):
         raise ValueError(
             f"found {k} x {k} cells of {C} channels, "
             f"expected at most {MAX_PROGRAM_NUMBERS} numbers, "
             "each factor rounded up to a power of two, for one program"
         )
+
+
+def _fits_one_program(C: int, k: int) -> bool:
+    return math.prod(_block(C, k)) <= MAX_PROGRAM_NUMBERS
+
+# %% ../../nbs/9_scale/kernel_operators.ipynb #9a470002
+def shuffle_norm(
+    maps: Tensor,  # [B, H, W, C]; other strides than the last are free
+    weight: Tensor,  # gain of the norm [k*k*C]
+    bias: Tensor,  # shift of the norm [k*k*C]
+    k: int = 2,  # cells joined each way
+    eps: float = 1e-5,  # added to the variance
+    impl: str = "auto",  # one of IMPLEMENTATIONS
+) -> Tensor:  # [B, h', w', k*k*C]
+    "Return pixel-shuffle and LayerNorm, in one pass by our kernel or in several by PyTorch."
+    cells, C = compute_shuffle_cells(maps.shape[1:3], k), maps.shape[-1]
+    if not _fits_one_program(C, k) and resolve_implementation(impl) == "auto":
+        impl = "torch"
+    shape = len(maps) * math.prod(cells), C, k * k * C
+    training = _wants_gradients(maps, weight, bias)
+    if not should_use_triton(impl, "shuffle", maps, training, shape, "triton", "eager"):
+        return shuffle_norm_torch(maps, weight, bias, k, eps)
+    if _autocast(maps):  # as autocast does for a norm
+        maps, weight, bias = maps.float(), weight.float(), bias.float()
+    _check_shuffle(maps, weight, bias, k)
     if maps.stride(-1) != 1:
         maps = maps.contiguous()
     return shuffle_norm_op(maps, weight.contiguous(), bias.contiguous(), k, eps)[0]

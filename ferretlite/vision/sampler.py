@@ -64,9 +64,12 @@ def interpolate_features(
     return _sum_weighted_cells(feature_map.reshape(h * w, -1), *find_cell_corners(xy, h, w))
 
 
-def _sum_weighted_cells(cells, index, weights):  # cells [K, C], index and weights [..., 4] -> [..., C]
+def _sum_weighted_cells(
+    cells, index, weights
+):  # cells [K, C], index and weights [..., 4] -> [..., C]
     parts = (
-        _widen_dtype(cells.index_select(0, index[..., i].flatten())) * weights[..., i].flatten()[:, None]
+        _widen_dtype(cells.index_select(0, index[..., i].flatten()))
+        * weights[..., i].flatten()[:, None]
         for i in range(4)
     )
     return sum(parts).reshape(*index.shape[:-1], cells.shape[-1])
@@ -207,7 +210,8 @@ def fold_linear_layers(
 ) -> tuple[Tensor, Tensor, Tensor]:  # P [C, C+2], R [C, C+2], c [C], float32
     "Two linear maps in a row are one: `A(D(z - a), a) = P z + R a + c`."
     D, b_D, A, b_A = (
-        _widen_dtype(t) for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
+        _widen_dtype(t)
+        for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
     )
     A1, A2 = A.chunk(2, dim=1)
     with _disable_autocast(D.device):
@@ -582,7 +586,9 @@ class MeanSampler(RegionSampler):
     ) -> list:  # per image [number of its regions, out_dim]
         "Return one vector per region."
         _, on_map = self.draw_points_on_maps(maps, regions, sizes, generator)
-        vectors = self.dim_projector(on_map.interpolate().mean(1).to(self.dim_projector.weight.dtype))
+        vectors = self.dim_projector(
+            on_map.interpolate().mean(1).to(self.dim_projector.weight.dtype)
+        )
         return list(vectors.split([len(of_image) for of_image in regions]))
 
 # %% ../../nbs/3_vision/sampler.ipynb #6cad4a26
