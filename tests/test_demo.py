@@ -25,7 +25,6 @@ from ferretlite.app.demo import (
     _flatten_groundings,
     _format_card,
     _format_demo_page,
-    _format_image_tag,
     _format_model_name,
     _format_truth,
     _judge_card,
@@ -406,8 +405,11 @@ def test_pictures_of_a_card(monkeypatch):
 
 
 def test_a_picture_carries_its_own_pixels():
-    found = _format_image_tag(Image.new("RGB", (4, 3)), 'a "b" <c>')
-    assert found.startswith('<img alt="a &quot;b&quot; &lt;c&gt;" src="data:image/')
+    shown = card("name", "b")
+    shown.title = 'a "b" <c>'
+    found = html.unescape(_format_card(shown, "tiny", "demo"))
+    assert '<img alt="a "b" <c>: the question" src="data:image/' in found
+    assert "<c>" not in _format_card(shown, "tiny", "demo")
 
 
 def test_an_answer_in_lines():
@@ -470,7 +472,7 @@ def test_a_card_of_the_page():
     assert '<article class="card wrong">' in found and "✗ wrong" in found and "&lt;a&gt;" in found
     assert "&lt;b&gt;A&lt;/b&gt; <mark>region</mark>?" in found and "by chance 50%. a note" in found
     assert "Right means: the right option" in found
-    assert html.escape(format_command(shown, "tiny", "demo")) in found
+    assert f"<code>{format_command(shown, 'tiny', 'demo')}</code>" in html.unescape(found)
     assert re.search(r"<dt>model</dt><dd>&lt;a&gt;</dd><dt>truth</dt><dd>b", found)
     shown.right = True
     assert '<article class="card right">' in _format_card(shown, "tiny", "demo")

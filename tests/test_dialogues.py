@@ -15,7 +15,7 @@ from PIL import Image
 
 from ferretlite.data.dialogues import (
     _BLANK_IMAGE,
-    _FRACTION_BOX_PATTERN,
+    _BOX_PATTERN,
     _PLACEHOLDER_PATTERN,
     GritDialogues,
     LlavaDialogues,
@@ -118,7 +118,7 @@ def test_conversations_are_read_from_lines_as_from_a_list(tmp_path):
         id=1, conversations=records[1]["conversations"]
     )  # other keys are not kept
     (tmp_path / "r.jsonl").write_text(json.dumps(dict(id=1)) + "\n")
-    with pytest.raises(ValueError, match="number 1 has no 'conversations'"):
+    with pytest.raises(ValueError, match="line 1, field conversations: found nothing"):
         LlavaDialogues(tmp_path, "r.jsonl")
 
 
@@ -270,7 +270,7 @@ def test_a_picture_must_have_the_size_of_its_record(tmp_path):
 
 def test_a_box_without_sides_is_refused_and_one_that_sticks_out_is_clipped(tmp_path):
     for box in ([10, 5, 10, 9], [10, 5, 20, 5], [20, 5, 10, 9]):
-        with pytest.raises(ValueError, match="turn 0.*not positive"):
+        with pytest.raises(ValueError, match="turn 0.*sides are positive"):
             grit(tmp_path, ["<bbox_location0>?", "Yes."], [[box], []])[0]
     answer = (
         grit(tmp_path, ["Where?", "<bbox_location0>"], [[], [[150, 40, 999, 999]]])[0]
@@ -338,21 +338,18 @@ def test_exported_llava_records(tmp_path):
 # -- LLaVA's fractions
 
 
-def test_fractions_are_four_numbers_from_zero_to_one():
-    assert [
-        m.group() for m in _FRACTION_BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [0.1,0.2,0.3,0.4]")
-    ] == [
+def test_a_box_in_a_text_is_four_numbers_in_brackets():
+    assert [m.group() for m in _BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [12,40,300,-4]")] == [
         "[0.25, 1, 0,.5]",
-        "[0.1,0.2,0.3,0.4]",
+        "[12,40,300,-4]",
     ]
     for text in (
-        "[2, 3, 4, 5]",
         "[0.1, 0.2, 0.3]",
-        "[10, 0, 0, 0]",
+        "[1, 2, 3, x]",
         "[0.1, 0.2, 0.3, 0.4, 0.5]",
         "0.1, 0.2, 0.3, 0.4",
     ):
-        assert not _FRACTION_BOX_PATTERN.search(text)
+        assert not _BOX_PATTERN.search(text)
 
 
 def test_fractions_of_a_padded_square():
@@ -404,8 +401,8 @@ def test_fractions_of_the_image_or_of_its_square_become_regions_and_answers(tmp_
     unknown = llava(tmp_path, [*turns, "And?", "No."])
     assert [t.answer for t in unknown[0].turns] == ["No."]
     assert unknown.left_out == {"boxes of an unknown frame": 1}
-    with pytest.raises(ValueError, match="Unknown frame of boxes 'pixels'"):
-        llava(tmp_path, turns, boxes="pixels")
+    with pytest.raises(ValueError, match="boxes: found 'inches', expected square, image, pixels"):
+        llava(tmp_path, turns, boxes="inches")
 
 
 # -- places where nobody marked them

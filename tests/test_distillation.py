@@ -362,7 +362,7 @@ def test_scores_are_read_off_the_teacher(monkeypatch):
         tokens[:, 0, :3] = first if len(calls) == 1 else second
         return tokens
 
-    model.look = look
+    model.compute_tokens = look
     model.teacher["whole"] = Told()
     found = score_distillation(model, 2)
     assert asked == [(2, 10**6, 1)] and calls == [[0, 1, 2, 3]] * 2

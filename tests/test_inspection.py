@@ -28,7 +28,7 @@ from ferretlite.data.inspection import (
     format_check,
     write_check,
 )
-from ferretlite.data.mixtures import shuffle_index
+from ferretlite.data.mixtures import Skipped, shuffle_index
 from ferretlite.data.readers import AnnotationReader
 from ferretlite.data.recipes import Part, Recipe
 from ferretlite.model.processing import FerretProcessor
@@ -107,7 +107,8 @@ class Told:
     def __init__(self, told, reader=None, weight=2.0):
         self.told_by_record, self.asked = told, []
         self.seed, self.sizes = 5, [0, 31]
-        reader = reader or SimpleNamespace(left_out=Counter(), __len__=None)
+        reader = reader or SimpleNamespace(left_out=Counter(), problems=(), __len__=None)
+        self.skipped = Skipped()
         self.parts = [None, (Part("p", "coco", {}, weight), reader)]
 
     def read_fitted(self, p, record, rng):

@@ -203,6 +203,8 @@ def chosen(x=None, impl="auto", op="conv", training=False, shape=(400, 64, 128))
         (dict(ours=1.0, theirs=2.0), dict(ours=3.0, theirs=1.0), False),  # the later counts
         (dict(ours=1.0, theirs=2.0), dict(ours=3.0, theirs=4.0), True),
         (dict(ours=1.0), dict(ours=0.1), False),  # the rival was not measured
+        (dict(theirs=1.0), {}, False),  # ours was not measured
+        (dict(theirs=1.0), dict(ours=0.1, theirs=1.0), False),  # nor does Python's time alone count
     ],
 )
 def test_ours_is_chosen_where_both_clocks_have_it_faster(recorded, ms, cpu, expected):

@@ -133,7 +133,7 @@ def test_documented_constants():
 def test_defaults_are_the_documented_ones():
     assert defaults(train_tokenizer) == dict(vocab_size=768)
     assert defaults(make_corpus) == dict(n=1500)
-    assert defaults(format_prompt) == dict(then="")
+    assert defaults(format_prompt) == dict(suffix="")
     assert defaults(encode_turns) == dict(max_text_tokens=None, linked=False)
     assert defaults(pad_rows) == dict(multiple=32)
     assert defaults(tiny_llama_config) == dict(width=192, layers=4)

@@ -709,7 +709,7 @@ def test_a_stage_is_named_by_its_number(monkeypatch):
         None,
     )
     assert len(make_mixture(recipe, "2")) == 6 and make_mixture(recipe, "1").seed == 0
-    with pytest.raises(ValueError, match="r has no stage 3: expected 1, 2"):
+    with pytest.raises(ValueError, match="r, stage: found 3, expected one of 1, 2"):
         make_mixture(recipe, 3)
     with pytest.raises(ValueError, match="in griffon form, the model in ferret form"):
         make_mixture(

@@ -122,7 +122,7 @@ def test_plan_on_the_command_line(capsys):
         main(["plan", "ferret-v2-7b", "--gpus", "2", "--gpu-memory", "24", "--json"]) == 0
         and json.loads(capsys.readouterr().out)["stages"][2]["at_once"] == 0
     )
-    assert main(["plan", "giant"]) == 2 and "Unknown preset 'giant'" in capsys.readouterr().err
+    assert main(["plan", "giant"]) == 2 and "preset: found 'giant'" in capsys.readouterr().err
 
 
 # Weights of others

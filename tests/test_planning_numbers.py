@@ -355,9 +355,9 @@ def test_what_a_plan_assumes_by_default():
     assert [s["samples"] for s in found["stages"]] == [1_400_000, 100_000, 1_100_000]
     assert plan_training("griffon-v2-13b")["stages"][1]["samples"] == 12_000_000
     for wrong in (dict(gpu="h200"), dict(sharding="some")):
-        with pytest.raises(ValueError, match="Unknown"):
+        with pytest.raises(ValueError, match="expected one of"):
             plan_training("small", **wrong)
-    with pytest.raises(ValueError, match="Unknown preset 'giant'"):
+    with pytest.raises(ValueError, match="preset: found 'giant'"):
         _make_preset_config("giant")
 
 
@@ -523,19 +523,19 @@ def test_distance_is_a_share_of_the_first_sides_length():
 class Chooser:
     "A sampler whose points ask others."
 
-    def choose(self, i, points):
+    def choose_neighbors(self, i, points):
         return (points * 10 + i,)
 
 
 def test_neighbours_are_noted_and_asked_again():
     sampler, chosen = Chooser(), []
     with _replay_neighbours(sampler, chosen, False):
-        sampler.choose(1, torch.tensor(2))
-        sampler.choose(0, torch.tensor(5))
+        sampler.choose_neighbors(1, torch.tensor(2))
+        sampler.choose_neighbors(0, torch.tensor(5))
     assert [int(c[0]) for c in chosen] == [21, 50]
     with _replay_neighbours(sampler, chosen, True):
-        assert [int(sampler.choose(7, torch.tensor(9))[0]) for _ in range(2)] == [21, 50]
-    assert sampler.choose(7, torch.tensor(9))[0] == 97 and len(chosen) == 2
+        assert [int(sampler.choose_neighbors(7, torch.tensor(9))[0]) for _ in range(2)] == [21, 50]
+    assert sampler.choose_neighbors(7, torch.tensor(9))[0] == 97 and len(chosen) == 2
     with _replay_neighbours(None, chosen, True):
         pass
 
@@ -654,3 +654,9 @@ def test_the_selftest_judges_each_number(monkeypatch):
     text = format_selftest(rows, "cpu").splitlines()
     assert text[0].startswith("no CUDA here") and text[1].startswith("ok ")
     assert text[2].startswith("BAD") and text[-1] == "9 of 14 as they should be"
+
+
+def test_a_preset_of_another_kind_of_model_is_refused_by_name():
+    "`tiny-lm` is a shipped folder with a config.json of a language model alone."
+    with pytest.raises(ValueError, match=r"preset: found 'tiny-lm', expected one of small, ferret"):
+        plan_training("tiny-lm")

@@ -349,8 +349,8 @@ def test_the_teacher_sees_what_the_student_does_not():
     hidden[:] = False
     hidden[0, 0, :20] = True
     seen = []
-    real = model.look
-    model.look = lambda side, pixels, hide=None: (
+    real = model.compute_tokens
+    model.compute_tokens = lambda side, pixels, hide=None: (
         seen.append((side is model.teacher, len(pixels), None if hide is None else int(hide.sum())))
         or real(side, pixels, hide)
     )
@@ -374,7 +374,7 @@ def test_no_cut_is_compared_with_itself():
         out[:, 0, 0] = torch.arange(len(pixels))
         return out
 
-    model.look = look
+    model.compute_tokens = look
     model.teacher["whole"] = Lookup({0: 0, 1: 1})
     model.student["whole"] = Lookup({0: 1, 1: 0, 2: 0, 3: 0})
     large, small, hidden = (

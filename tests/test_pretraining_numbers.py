@@ -540,14 +540,14 @@ class Told(CaptionPair):
         super().__init__(32, 16)
         self.wrong, self.asked = wrong, []
 
-    def read(self, captions):
+    def embed_captions(self, captions):
         codes = [np.random.default_rng(list(c.lower().rstrip(".").encode())) for c in captions]
         return F.normalize(
             torch.tensor(np.array([d.normal(size=64) for d in codes])).float(), dim=-1
         )
 
-    def see(self, pixels):
-        return self.read(self.captions[: len(pixels)])
+    def embed_views(self, pixels):
+        return self.embed_captions(self.captions[: len(pixels)])
 
 
 def test_scores_of_names_count_kinds_and_whole_names(monkeypatch):

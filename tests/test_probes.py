@@ -435,7 +435,7 @@ def test_scores_are_asked_of_scenes_that_training_does_not_show(monkeypatch, tow
     monkeypatch.setattr(probes, "DenseViews", Views)
     monkeypatch.setattr(probes, "collate_sides", lambda items: items)
     monkeypatch.setattr(
-        towers, "answers", lambda batch: dict(a=(1.0, dict(kind=len(batch)))), raising=False
+        towers, "compute_losses", lambda batch: dict(a=(1.0, dict(kind=len(batch)))), raising=False
     )
     towers.train()
     assert score_towers(towers) == dict(a=dict(kind=256)) and made == [(256, 10**6, 1)]
@@ -469,7 +469,7 @@ def loops(monkeypatch):
         model.eval()
         monkeypatch.setattr(
             model,
-            "answers",
+            "compute_losses",
             lambda batch, sides: {s: (torch.tensor(float(len(s))), {}) for s in sides},
             raising=False,
         )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite.common.meters import measure_quickest
+from ferretlite.common.meters import measure_quickest, read_clock
 from ferretlite.evaluation import speed
 from ferretlite.evaluation.speed import (
     _RESOLUTION_SIDES,
@@ -49,7 +49,7 @@ def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.encode_conversations) == training
     assert defaults(FerretProcessor.decode) == dict(probabilities=None, size=(1000, 1000))
     assert defaults(FerretProcessor.for_model) == dict(chat=None)
-    assert defaults(measure_quickest) == dict(n=3)
+    assert defaults(measure_quickest) == dict(n=3, clock=read_clock)
     assert defaults(bench_resolution) == dict(sides=(192, 384, 768), n=8, seed=0)
     assert defaults(FerretProcessor.mark_written_boxes) == dict(first=0)
 

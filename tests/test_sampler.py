@@ -518,8 +518,8 @@ def test_geometry_stays_float32_under_bfloat16_autocast():
         Box(400, 280, 411, 291),
     )  # small, in the far corner: where bfloat16 merges points
     seen = []
-    stage = sampler.stage
-    sampler.stage = lambda i, points, features: (
+    stage = sampler.run_stage
+    sampler.run_stage = lambda i, points, features: (
         seen.append((points, features)) or stage(i, points, features)
     )
     with torch.autocast("cpu", torch.bfloat16):

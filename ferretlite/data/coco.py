@@ -13,15 +13,27 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
+from ..common.errors import InputError, make_input_error
 from ferretlite.data.readers import (
     AnnotationReader,
-    check_types,
     open_annotated_image,
     read_coco_id,
-    require_keys,
     walk_json,
 )
-from ..regions.geometry import Box, Mask, check_region
+from ferretlite.data.records import (
+    ANYTHING,
+    BOX,
+    FILE_NAME,
+    FLAG,
+    IDENTIFIER,
+    SIDE,
+    TEXT,
+    WHOLE,
+    WORDS,
+    optional,
+    record_of,
+)
+from ..regions.geometry import Mask, check_region
 from ..regions.grammar import clean_name
 from ..scenes.world import Scene, SceneObject
 
@@ -60,98 +72,135 @@ def _fill_polygons(
         left, right, top, below = column.min(), column.max() + 1, row.min(), row.max()
         toggles = np.zeros((right - left, below - top + 1), np.uint8)
         np.add.at(toggles, (column - left, row - top), 1)
-        mask[left:right, top:below] |= (
-            toggles.cumsum(1, dtype=np.uint8)[:, : below - top] & 1
-        ).astype(bool)
+        inside = toggles.cumsum(1, dtype=np.uint8)[:, : below - top] & 1
+        mask[left:right, top:below] |= inside.astype(bool)
     return mask.T
 
-
+# %% ../../nbs/6_data/coco.ipynb #3d6685f2
 def read_coco_mask(
     found,  # run-length code, polygons, or nothing
-    size,  # (height, width)
-):  # -> Mask or None
-    "Return the mask of an annotation in one of COCO's forms; None where it has no pixel."
+    size: tuple,  # (height, width)
+) -> Mask | None:
+    """Return the mask of an annotation in one of COCO's forms; None where it has no pixel.
+
+    Raises InputError for what is no mask of this size."""
     if not found:
         return None
-    if isinstance(found, dict):
-        return check_region(Mask(found), size)
-    drawn = _fill_polygons(found, size)
+    try:
+        if isinstance(found, dict):
+            return check_region(Mask(found), size)
+        drawn = _fill_polygons(found, size)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise InputError(f"COCO RLE or polygons of its image's size ({error})") from None
     return Mask(drawn) if drawn.any() else None
 
 # %% ../../nbs/6_data/coco.ipynb #2467ee72
 class InstanceScenes(AnnotationReader):
     """A reader of images with annotations in COCO's form; boxes and masks in the image frame.
 
-    The attribute `names` maps the number of a category to its name."""
+    The attribute `names` maps the number of a category to its name, `annotated` holds the numbers
+    of categories with at least one annotation in the file."""
 
-    exhaustive = True
+    exhaustive, annotated = True, frozenset()
 
-    def make(self, i, record) -> Scene:
-        image, annotations = record["image"], record["annotations"]
-        size = (image["height"], image["width"])
-        objects = [o for a in annotations if not a.get("iscrowd") and (o := self.thing(a, size))]
-        ours = image.get("seed") is not None  # a scene knows its kinds itself
-        crowded = {self.names[a["category_id"]] for a in annotations if a.get("iscrowd")}
-        return Scene(
-            open_annotated_image(self.path(i), size),
-            size,
-            objects,
-            Path(self.picture(i)).stem,
-            image.get("caption"),
-            image.get("seed"),
-            image.get("split", "train"),
-            names=None if ours else self.looked_for(image, objects),
-            partial=tuple(sorted(crowded | self.incomplete(image))),
-        )
+    def list_known_names(self, image: dict, objects: list) -> list:
+        "Return the names that were looked for in an image."
+        if not self.exhaustive:
+            return [o.name for o in objects]
+        return [name for number, name in self.names.items() if number in self.annotated]
 
-    def looked_for(self, image, objects) -> list:
-        return list(self.names.values()) if self.exhaustive else [o.name for o in objects]
-
-    def incomplete(self, image) -> set:
+    def list_incomplete_names(self, image: dict) -> set:
+        "Return the names of kinds that were not marked in full in an image."
         return set()
+
+# %% ../../nbs/6_data/coco.ipynb #46776e51
+@patch
+def make_scene(  # noqa: F811
+    self: InstanceScenes,
+    i: int,  # number of the row
+    record: dict,  # image, annotations and what was left out of them
+) -> Scene:
+    "Return a record as a scene; the image is opened first, since it must have the annotated size."
+    image = record["image"]
+    size = (int(image["height"]), int(image["width"]))
+    picture = open_annotated_image(self.path(i), size)
+    single = [a for a in record["annotations"] if not a.get("iscrowd")]
+    objects = [self.make_object(a, size) for a in single]
+    lost = {self.names[a["category_id"]] for a, o in zip(single, objects) if o is None}
+    lost |= {self.names[k] for k in record.get("lost", ()) if k in self.names}
+    objects = [o for o in objects if o]
+    crowded = {self.names[a["category_id"]] for a in record["annotations"] if a.get("iscrowd")}
+    names = self.list_known_names(image, objects)
+    if None in record.get("lost", ()):  # an object of an unknown kind: nothing is absent for sure
+        lost |= {o.name for o in objects}
+        names = [o.name for o in objects]
+    return Scene(
+        picture,
+        size,
+        objects,
+        Path(self.picture(i)).stem,
+        image.get("caption"),
+        image.get("seed"),
+        image.get("split") or "train",
+        names=None if image.get("seed") is not None else [n for n in names if n not in lost],
+        partial=tuple(sorted(crowded | lost | self.list_incomplete_names(image))),
+    )
 
 # %% ../../nbs/6_data/coco.ipynb #8d71947f
 @patch
-def thing(self: InstanceScenes, a, size):  # -> SceneObject, or None where it was left out
+def make_object(
+    self: InstanceScenes,
+    a: dict,  # annotation
+    size: tuple,  # (height, width) of its image
+) -> SceneObject | None:
     "Return an annotation as an object; None where its box was left out."
-    try:
-        if not isinstance(a["bbox"], list):
-            raise TypeError("it is no list")
-        x, y, w, h = map(float, a["bbox"])
-        if not (w > 0 and h > 0):
-            raise ValueError("its sides are not positive")
-        box = check_region(Box(x, y, x + w, y + h), size)
-    except (TypeError, ValueError) as error:
-        return self.skip(
-            "box",
-            ValueError(
-                f"Annotation {a['id']} has the box {a['bbox']} ({error}): "
-                "expected [x, y, width, height] inside its image."
-            ),
-        )
+    where = f"{self.annotations}, annotation {a['id']}"
+    box = self.place_box(a["bbox"], size, f"{where}, field bbox", "xywh")
+    if box is None:
+        return None
+    mask = None
     try:
         mask = read_coco_mask(a.get("segmentation"), size)
-    except (KeyError, TypeError, ValueError) as error:
-        mask = self.skip(
-            "mask",
-            ValueError(
-                f"Annotation {a['id']} has a mask that cannot be read ({error}): "
-                "expected COCO RLE or polygons."
-            ),
-        )
+    except InputError as error:
+        found = a.get("segmentation")
+        self.skip("mask", make_input_error(f"{where}, field segmentation", found, str(error)))
     return SceneObject(
         self.names[a["category_id"]], box, mask, a.get("color"), a.get("fill"), a.get("text")
     )
+
+# %% ../../nbs/6_data/coco.ipynb #3965c966
+_IMAGE_FIELDS = dict(
+    id=IDENTIFIER,
+    height=SIDE,
+    width=SIDE,
+    caption=optional(TEXT),
+    seed=optional(WHOLE),
+    split=optional(TEXT),
+)
+_CATEGORY = record_of(dict(id=WHOLE, name=WORDS))
+_ANNOTATION = record_of(
+    dict(
+        id=IDENTIFIER,
+        image_id=IDENTIFIER,
+        category_id=WHOLE,
+        bbox=BOX,
+        iscrowd=optional(FLAG),
+        segmentation=ANYTHING,
+        color=optional(TEXT),
+        fill=optional(TEXT),
+        text=optional(TEXT),
+    )
+)
 
 # %% ../../nbs/6_data/coco.ipynb #29a7a352
 class CocoScenes(InstanceScenes):
     """A reader of COCO instances: boxes and masks in the image frame, images opened on access.
 
     Extra keys that `world.export_coco` writes (colour, fill, text, caption) are read where
-    they exist. Raises ValueError in one sentence that names the wrong record; a file name that
+    they exist. Raises InputError in one sentence that names the wrong record; a file name that
     leads out of the folder is refused."""
 
-    image_keys = ("id", "file_name", "height", "width")
+    image_form = record_of(_IMAGE_FIELDS | dict(file_name=FILE_NAME))
 
     def __init__(
         self,
@@ -164,74 +213,166 @@ class CocoScenes(InstanceScenes):
         self.annotations, self.exhaustive = annotations, exhaustive
         super().__init__(folder, images, **options)
         self.names = {int(k): v for k, v in self.head["names"].items()}
+        self.annotated = frozenset(self.head["annotated"])
 
-    def sources(self):
-        return [self.folder / self.annotations]
+# %% ../../nbs/6_data/coco.ipynb #c100bb32
+@patch
+def sources(self: CocoScenes) -> list:
+    "Return the annotation file."
+    return [self.folder / self.annotations]
 
-    def category(self, record):
-        return record["name"]
 
-    def named(self, names: dict) -> dict:
-        return names
+@patch
+def read_category_name(
+    self: CocoScenes,
+    record: dict,  # category
+) -> str:
+    "Return the name of a category."
+    return record["name"]
 
-    def file_name(self, record) -> str:
-        return record["file_name"]
 
-# %% ../../nbs/6_data/coco.ipynb #3965c966
-_WHOLE, _TEXT, _ID = (int, "a whole number"), (str, "text"), ((int, str), "a number or a name")
-_COCO_FIELD_TYPES = dict(
-    categories=dict(id=_WHOLE, name=_TEXT),
-    images=dict(id=_ID, file_name=_TEXT, height=_WHOLE, width=_WHOLE),
-    annotations=dict(image_id=_ID, category_id=_WHOLE),
-)  # what COCO's values must be
+@patch
+def shorten_names(
+    self: CocoScenes,
+    names: dict,  # number of a category -> name
+) -> dict:
+    "Return all names as questions use them: here unchanged."
+    return names
+
+
+@patch
+def read_file_name(
+    self: CocoScenes,
+    record: dict,  # image
+) -> str:
+    "Return the file name of an image."
+    return record["file_name"]
 
 # %% ../../nbs/6_data/coco.ipynb #4d4c3b62
-def _check_listed(path, seen: set, owners: dict, images: dict, names: dict):
-    "Raise ValueError where one of the three lists is missing, or a number is in none of them."
+class _CocoFile:
+    "The three lists of a file, as far as they have been read."
+
+    def __init__(self, reader, path):
+        self.reader, self.path = reader, path
+        self.names, self.images = {}, {}  # by number
+        self.held = {}  # number of an image -> its annotations as text
+        self.lost = {}  # number of an image -> categories of annotations that were left out
+        self.refused = set()  # numbers of images that were left out
+        self.annotated = {}  # number of a category -> the first annotation of it
+        self.count = Counter()
+
+    def add(self, kind: str, record):
+        "Take over a record of one of the three lists, where it has its form."
+        form = dict(images=self.reader.image_form, annotations=_ANNOTATION, categories=_CATEGORY)
+        where = f"{self.path}, record {self.count[kind]} of {kind}"
+        self.count[kind] += 1
+        if self.reader.accept(record, form[kind], where):
+            getattr(self, f"_add_to_{kind}")(record, where)
+        elif isinstance(record, dict):
+            self._note_lost(kind, record)
+
+    def _note_lost(self, kind: str, record: dict):
+        "Remember what a record that is left out would have belonged to."
+        number = record.get("id" if kind == "images" else "image_id")
+        if not isinstance(number, (int, str)):
+            return
+        if kind == "images":
+            self.refused.add(number)
+        elif kind == "annotations":
+            category = record.get("category_id")
+            known = isinstance(category, int) and not isinstance(category, bool)
+            self.lost.setdefault(number, set()).add(category if known else None)
+
+# %% ../../nbs/6_data/coco.ipynb #98cc686f
+@patch
+def _add_to_categories(self: _CocoFile, record: dict, where: str):
+    number = int(record["id"])
+    name = clean_name(self.reader.read_category_name(record)) or str(number)  # as answers hold it
+    known = self.names.setdefault(number, name)
+    if known != name:
+        raise make_input_error(
+            f"{where}, field id", number, f"one name for each number (it is {known!r} before)"
+        )
+
+
+@patch
+def _add_to_images(self: _CocoFile, record: dict, where: str):
+    number = record["id"]
+    if number in self.images:
+        error = make_input_error(f"{where}, field id", number, "a number of its own for each image")
+        return self.reader.skip("id", error)
+    self.images[number] = record
+
+
+@patch
+def _add_to_annotations(self: _CocoFile, record: dict, where: str):
+    record["category_id"] = int(record["category_id"])
+    self.held.setdefault(record["image_id"], []).append(json.dumps(record))
+    self.annotated.setdefault(record["category_id"], record["id"])
+
+# %% ../../nbs/6_data/coco.ipynb #f989daad
+@patch
+def check_listed(
+    self: _CocoFile,
+    seen: set,  # keys of the file
+):
+    "Check that all lists are there, and that each annotation's image is listed."
     for key in ("images", "annotations", "categories"):
         if key not in seen:
-            raise ValueError(f"{path} has no {key!r}: expected images, annotations and categories.")
-    for (tie, key), number in owners.items():
-        if key not in (images if tie == "belongs to image" else names):
-            raise ValueError(f"{path}: annotation {number} {tie} {key}, which is not listed.")
+            raise InputError(
+                f"{self.path} has no {key!r}: expected images, annotations and categories."
+            )
+    for number in [n for n in self.held if n not in self.images]:
+        for text in () if number in self.refused else self.held[number]:
+            error = InputError(
+                f"{self.path}: annotation {json.loads(text)['id']} belongs to image {number}, "
+                "which is not listed."
+            )
+            self.reader.skip("image_id", error)
+
+
+@patch
+def list_annotations(
+    self: _CocoFile,
+    number,  # of an image
+) -> tuple:  # (annotations, categories of annotations that were left out)
+    "Return the annotations of an image whose category is listed."
+    kept, lost = [], self.lost.get(number, set())
+    for a in map(json.loads, self.held.get(number, ())):
+        if a["category_id"] in self.names:
+            kept.append(a)
+            continue
+        error = InputError(
+            f"{self.path}: annotation {a['id']} has category {a['category_id']}, "
+            "which is not listed."
+        )
+        self.reader.skip("category_id", error)
+        lost.add(None)
+    return kept, sorted(lost, key=str)
 
 # %% ../../nbs/6_data/coco.ipynb #d775fc2f
 @patch
 def rows(self: CocoScenes):  # -> (head, iterator of rows)
-    "Return the head and the rows: each image with its annotations. Raises ValueError."
-    path, seen, names, images, held, owners = self.folder / self.annotations, set(), {}, {}, {}, {}
-    count = Counter()
-    keys = dict(
-        categories=("id", "name"),
-        images=self.image_keys,
-        annotations=("id", "image_id", "category_id", "bbox"),
-    )
+    "Return the head and the rows: each image with its annotations. Raises InputError."
+    path, seen = self.folder / self.annotations, set()
+    file = _CocoFile(self, path)
     for kind, record in walk_json(path, "COCO annotations", keys=seen):
-        if kind not in keys:
+        if kind in ("images", "annotations", "categories"):
+            file.add(kind, record)
+    file.check_listed(seen)
+    names, annotated = self.shorten_names(file.names), sorted(set(file.annotated) & set(file.names))
+    return dict(names=names, annotated=annotated), self._join(file)
+
+
+@patch
+def _join(self: CocoScenes, file: _CocoFile):
+    "Yield the rows: image, annotations, and the categories of annotations that were left out."
+    for number, image in file.images.items():
+        annotations, lost = file.list_annotations(number)
+        try:
+            name = self.read_file_name(image)
+        except InputError as error:
+            self.skip("file_name", error)
             continue
-        require_keys(record, keys[kind], told := f"{path}: number {count[kind]} of its {kind}")
-        check_types(record, _COCO_FIELD_TYPES[kind], told)
-        count[kind] += 1
-        if kind == "images" and record["id"] in images:
-            raise ValueError(
-                f"{told} has the id {record['id']}, as one before it: expected a number of its own."
-            )
-        if kind == "categories":
-            name = clean_name(self.category(record)) or str(record["id"])  # as an answer holds it
-            names[record["id"]] = name
-        elif kind == "images":
-            images[record["id"]] = record
-        else:
-            held.setdefault(record["image_id"], []).append(json.dumps(record))
-            owners.setdefault(("belongs to image", record["image_id"]), record["id"])
-            owners.setdefault(("has category", record["category_id"]), record["id"])
-    _check_listed(path, seen, owners, images, names)
-    rows = (
-        (
-            dict(image=r, annotations=[json.loads(a) for a in held.get(k, ())]),
-            self.file_name(r),
-            read_coco_id(self.file_name(r)),
-        )
-        for k, r in images.items()
-    )
-    return dict(names=self.named(names)), rows
+        row = dict(image=image, annotations=annotations) | (dict(lost=lost) if lost else {})
+        yield row, name, read_coco_id(name)

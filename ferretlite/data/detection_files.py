@@ -12,9 +12,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from fastcore.basics import patch
+
+from ..common.errors import make_input_error
 from ..common.files import write_json
-from .coco import CocoScenes
-from .readers import require_keys
+from .coco import _IMAGE_FIELDS, CocoScenes
+from .records import FILE_NAME, TEXT, WHOLE, has_form, list_of, optional, record_of
 from ..regions.geometry import Box, Mask
 from ..scenes.world import KINDS
 
@@ -22,7 +25,15 @@ from ..scenes.world import KINDS
 class LvisScenes(CocoScenes):
     "A reader of LVIS v1 with its negative and incomplete categories; images at `train2017/…`."
 
-    image_keys = ("id", "height", "width")
+    image_form = record_of(
+        _IMAGE_FIELDS
+        | dict(
+            file_name=optional(FILE_NAME),
+            coco_url=optional(TEXT),
+            neg_category_ids=optional(list_of(WHOLE)),
+            not_exhaustive_category_ids=optional(list_of(WHOLE)),
+        )
+    )
 
     def __init__(
         self,
@@ -33,28 +44,60 @@ class LvisScenes(CocoScenes):
     ):
         super().__init__(folder, annotations, images, **options)
 
-    def file_name(self, record):
-        if "coco_url" not in record and "file_name" not in record:
-            require_keys(record, ("coco_url",), f"{self.annotations}: image {record['id']}")
-        return record.get("file_name") or "/".join(record["coco_url"].split("/")[-2:])
+# %% ../../nbs/6_data/detection_files.ipynb #67e9f9d9
+@patch
+def read_file_name(
+    self: LvisScenes,
+    record: dict,  # image
+) -> str:
+    "Return the file name of an image, or the last two parts of its address."
+    name = record.get("file_name") or "/".join((record.get("coco_url") or "").split("/")[-2:])
+    if not has_form(name, FILE_NAME):
+        where = f"{self.annotations}: image {record['id']}, field coco_url"
+        raise make_input_error(where, record.get("coco_url"), "the address of an image")
+    return name
 
-    def category(self, record):
-        return record["name"].replace("_", " ")
 
-    def named(self, names):
-        "Return the names without their bracket where they stay distinct."
-        short = {k: re.sub(r"\s*\(.*?\)", "", n).strip() for k, n in names.items()}
-        shared = Counter(short.values())
-        return {k: n if shared[n] == 1 and n else names[k] for k, n in short.items()}
+@patch
+def read_category_name(
+    self: LvisScenes,
+    record: dict,  # category
+) -> str:
+    "Return the name of a category with blanks for underscores."
+    return record["name"].replace("_", " ")
 
-    def looked_for(self, image, objects):
-        found = [self.names[k] for k in image.get("neg_category_ids", ()) if k in self.names]
-        return list(dict.fromkeys([o.name for o in objects] + found))
 
-    def incomplete(self, image):
-        return {
-            self.names[k] for k in image.get("not_exhaustive_category_ids", ()) if k in self.names
-        }
+@patch
+def shorten_names(
+    self: LvisScenes,
+    names: dict,  # number of a category -> name
+) -> dict:
+    "Return the names without their bracket where they stay distinct."
+    short = {k: re.sub(r"\s*\([^()]*\)", "", n).strip() for k, n in names.items()}
+    shared = Counter(short.values())
+    return {k: n if shared[n] == 1 and n else names[k] for k, n in short.items()}
+
+# %% ../../nbs/6_data/detection_files.ipynb #5e0ef4f6
+@patch
+def list_known_names(
+    self: LvisScenes,
+    image: dict,  # image with its negative categories
+    objects: list,  # of SceneObject
+) -> list:
+    "Return the names of the objects, then those of negative categories."
+    negative = image.get("neg_category_ids") or ()
+    found = [self.names[k] for k in negative if k in self.names]
+    return list(dict.fromkeys([o.name for o in objects] + found))
+
+
+@patch
+def list_incomplete_names(
+    self: LvisScenes,
+    image: dict,  # image with its incomplete categories
+) -> set:
+    "Return the names of kinds that were not marked in full in an image."
+    incomplete = image.get("not_exhaustive_category_ids") or ()
+    return {self.names[k] for k in incomplete if k in self.names}
 
 # %% ../../nbs/6_data/detection_files.ipynb #713bad35
 def _make_run_polygons(
@@ -103,17 +146,36 @@ def _lvis_category(name: str, number: int) -> dict:
     return dict(id=number, name=written, synset=f"{written}.n.01", synonyms=[name], frequency="f")
 
 # %% ../../nbs/6_data/detection_files.ipynb #de9e7fa7
+def _number_kinds(scenes: list) -> dict:  # name -> number
+    "Return a number for each kind of our world, and for each name that only scenes have."
+    numbers = {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
+    for scene in scenes:
+        for o in scene.objects:
+            numbers.setdefault(o.name, len(numbers) + 1)
+    return numbers
+
+
+def _list_boxes(scene, image_id: int, numbers: dict, first: int) -> list:  # of dict
+    "Return the objects of a scene as annotations that are numbered from `first`."
+    return [
+        dict(
+            id=first + k,
+            image_id=image_id,
+            category_id=numbers[o.name],
+            bbox=convert_to_xywh(o.box),
+        )
+        for k, o in enumerate(scene.objects)
+    ]
+
+# %% ../../nbs/6_data/detection_files.ipynb #8b6b63dc
 def export_lvis(
     scenes,  # iterable of Scene
     folder,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as LVIS v1 (polygons, three negative categories each); return the file."
-    folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
-    images, annotations = [], []
-    for i, scene in enumerate(scenes):
-        for o in scene.objects:
-            ids.setdefault(o.name, len(ids) + 1)
-        number, (h, w) = i + 1, scene.size
+    scenes, folder = list(scenes), Path(folder)
+    numbers, images, annotations = _number_kinds(scenes), [], []
+    for number, scene in enumerate(scenes, 1):
         name, present = make_coco_names(scene, number)[0], {o.name for o in scene.objects}
         save_scene_image(scene, folder / name)
         absent = random.Random(number).sample(sorted(set(KINDS) - present), 3)
@@ -121,24 +183,17 @@ def export_lvis(
             dict(
                 id=number,
                 coco_url=f"http://images.cocodataset.org/{name}",
-                height=h,
-                width=w,
-                neg_category_ids=[ids[n] for n in absent],
+                height=scene.size[0],
+                width=scene.size[1],
+                neg_category_ids=[numbers[n] for n in absent],
                 not_exhaustive_category_ids=[],
             )
         )
-        annotations += [
-            dict(
-                id=len(annotations) + 1 + k,
-                image_id=number,
-                category_id=ids[o.name],
-                area=float(o.mask.area),
-                bbox=convert_to_xywh(o.box),
-                segmentation=_make_run_polygons(o.mask),
-            )
-            for k, o in enumerate(scene.objects)
-        ]
-    categories = [_lvis_category(name, i) for name, i in ids.items()]
+        boxes = _list_boxes(scene, number, numbers, len(annotations) + 1)
+        for a, o in zip(boxes, scene.objects):
+            a.update(area=float(o.mask.area), segmentation=_make_run_polygons(o.mask))
+        annotations += boxes
+    categories = [_lvis_category(name, i) for name, i in numbers.items()]
     data = dict(images=images, annotations=annotations, categories=categories)
     return write_json(folder / "lvis_v1_train.json", dict(info={}, licenses=[], **data))
 
@@ -151,21 +206,31 @@ class Objects365Scenes(CocoScenes):
         folder,  # folder of annotations and pictures
         annotations: str = "zhiyuan_objv2_train.json",  # annotation file in `folder`
         images: str = "train",  # folder of the pictures in `folder`
-        **options,
+        **options,  # see AnnotationReader
     ):
         super().__init__(folder, annotations, images, **options)
 
-    def category(self, record):
-        return record["name"].lower()
 
-    def path(self, i, name=None):
-        "Return the path of a picture: its listed name, or the last two parts of that name."
-        listed = self.picture(i) if name is None else name
-        tried = [
-            super(Objects365Scenes, self).path(i, n)
-            for n in dict.fromkeys((listed, "/".join(listed.split("/")[-2:])))
-        ]
-        return next((p for p in tried if p.exists()), tried[-1])
+@patch
+def read_category_name(  # noqa: F811
+    self: Objects365Scenes,
+    record: dict,  # category
+) -> str:
+    "Return the name of a category in lower case."
+    return record["name"].lower()
+
+
+@patch
+def path(
+    self: Objects365Scenes,
+    i: int,  # number of the row
+    name: str | None = None,  # file name; None: that of the row
+) -> Path:
+    "Return the path of a picture: its listed name, or the last two parts of that name."
+    listed = self.picture(i) if name is None else name
+    find = super(Objects365Scenes, self).path
+    found = find(i, listed)
+    return found if found.exists() else find(i, "/".join(listed.split("/")[-2:]))
 
 # %% ../../nbs/6_data/detection_files.ipynb #67fd0b47
 def export_objects365(
@@ -173,16 +238,14 @@ def export_objects365(
     folder,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as Objects365 v2 (boxes, capitalised names); return the annotation file."
-    folder, ids = Path(folder), {name: i + 1 for i, name in enumerate([*KINDS, "word"])}
-    images, annotations = [], []
-    for i, scene in enumerate(scenes):
-        for o in scene.objects:
-            ids.setdefault(o.name, len(ids) + 1)
-        name = f"patch0/objects365_v2_{i + 1:08d}.jpg"
+    scenes, folder = list(scenes), Path(folder)
+    numbers, images, annotations = _number_kinds(scenes), [], []
+    for number, scene in enumerate(scenes, 1):
+        name = f"patch0/objects365_v2_{number:08d}.jpg"
         save_scene_image(scene, folder / "train" / name)
         images.append(
             dict(
-                id=i + 1,
+                id=number,
                 file_name=f"images/v2/{name}",
                 height=scene.size[0],
                 width=scene.size[1],
@@ -190,19 +253,10 @@ def export_objects365(
                 url="",
             )
         )
-        annotations += [
-            dict(
-                id=len(annotations) + 1 + k,
-                image_id=i + 1,
-                category_id=ids[o.name],
-                area=o.box.area,
-                bbox=convert_to_xywh(o.box),
-                iscrowd=0,
-                isfake=0,
-                isreflected=0,
-            )
-            for k, o in enumerate(scene.objects)
-        ]
-    categories = [dict(id=i, name=n.title()) for n, i in ids.items()]
+        boxes = _list_boxes(scene, number, numbers, len(annotations) + 1)
+        for a, o in zip(boxes, scene.objects):
+            a.update(area=o.box.area, iscrowd=0, isfake=0, isreflected=0)
+        annotations += boxes
+    categories = [dict(id=i, name=n.title()) for n, i in numbers.items()]
     data = dict(images=images, annotations=annotations, categories=categories)
     return write_json(folder / "zhiyuan_objv2_train.json", data)

@@ -13,18 +13,35 @@ from pathlib import Path
 from fastcore.basics import patch
 from PIL import Image
 
+from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_json
 from .detection_files import save_scene_image
-from .grounding_files import read_json_lines
 from ferretlite.data.readers import (
+    MAX_LISTED_PROBLEMS,
     AnnotationReader,
     open_annotated_image,
     read_coco_id,
-    require_keys,
+    read_json_lines,
     walk_json,
 )
-from ..regions.geometry import Box, Mask, check_region
-from ..regions.grammar import format_region
+from ferretlite.data.records import (
+    ANYTHING,
+    FILE_NAME,
+    IDENTIFIER,
+    SIDE,
+    TEXT,
+    WORDS,
+    Form,
+    check_value,
+    list_of,
+    optional,
+    read_box,
+    record_of,
+)
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b0d
+from ..regions.geometry import Box, Mask, check_region, decode_box
+from ..regions.grammar import STYLES, find_groundings, format_region
 from ..scenes.conversations import make_conversation
 from ferretlite.scenes.turns import (
     GROUNDING_SWITCH,
@@ -47,11 +64,11 @@ def fill_placeholders(
 ) -> str:
     """Return a text in which `write(places[k])` replaces each `<bbox_locationk>`.
 
-    Raises ValueError for a placeholder that has no place."""
+    Raises InputError for a placeholder that has no place."""
 
     def put(m):
         if int(m[1]) >= len(places):
-            raise ValueError(
+            raise InputError(
                 f"found {m[0].strip()} with {len(places)} boxes, expected a box for each"
             )
         return " " + write(places[int(m[1])])
@@ -90,11 +107,80 @@ def _pair_turns(
         return None
     return [*zip(texts[::2], texts[1::2])]
 
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0a02
+_TURN = record_of({"from": WORDS, "value": TEXT})
+_MESSAGE = record_of({"role": WORDS, "content": Form("text, or a list of parts", (str, list))})
+_PART = record_of({"type": WORDS, "text": optional(TEXT)})
+_IMAGE_KEYS = ("image", "path", "url")  # where a part of a message names its image
+
+
+def _read_part(
+    part: dict,  # part of a message
+    where: str,  # file, record and field, for messages
+) -> tuple:  # (text, names of images)
+    "Return the text of a part and the image that it names; an image's text is `<image>`."
+    check_value(part, _PART, where)
+    if part["type"] == "text":
+        return part.get("text") or "", []
+    if part["type"] not in ("image", "image_url"):
+        raise make_input_error(f"{where}.type", part["type"], "text or image")
+    named = part.get("image_url", part)
+    if isinstance(named, dict):
+        named = next((named[key] for key in _IMAGE_KEYS if named.get(key)), None)
+    return "<image>\n", [] if named is None else [named]
+
+
+def _read_messages(
+    messages,  # value of the field `messages`
+    where: str,  # file and record, for messages
+) -> tuple:  # (turns in LLaVA's form, names of images)
+    "Return messages as turns with `from` and `value`, and the images that their parts name."
+    check_value(messages, list_of(_MESSAGE), f"{where}, field messages")
+    turns, images = [], []
+    for k, message in enumerate(messages):
+        content = message["content"]
+        if isinstance(content, list):
+            place = f"{where}, field messages[{k}].content"
+            parts = [_read_part(part, f"{place}[{n}]") for n, part in enumerate(content)]
+            content = "".join(text for text, _ in parts)
+            images += [name for _, names in parts for name in names]
+        turns.append({"from": message["role"], "value": content})
+    return turns, images
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0a06
+def _read_image_name(
+    record: dict,  # record of the file
+    turns: list,  # its turns in LLaVA's form
+    images: list,  # images that parts of its messages name
+    where: str,  # file and record, for messages
+) -> str:  # empty for a conversation without an image
+    "Return the file name of a record's image. Raises InputError where `<image>` has none."
+    names = list(images)
+    for key in ("image", "images"):
+        value = record.get(key)
+        if value not in (None, "", []):
+            names += value if isinstance(value, list) else [value]
+    names = [name for k, name in enumerate(names) if name not in names[:k]]
+    for key in ("video", "videos"):
+        if record.get(key):
+            raise make_input_error(f"{where}, field {key}", record[key], "an image, or text alone")
+    if len(names) > 1:
+        raise make_input_error(f"{where}, image", f"{len(names)} images", "one image or none")
+    for name in names:
+        check_value(name, FILE_NAME, f"{where}, field image")
+    text = "".join(turn["value"] for turn in turns)
+    if "<video>" in text:
+        raise make_input_error(f"{where}, text", "<video>", "an image, or text alone")
+    if (marks := text.count("<image>")) > len(names):
+        found = f"{marks} <image> in its text for {len(names)} images"
+        raise InputError(f"{where}, field image: found {found}, expected an image for each.")
+    return names[0] if names else ""
+
 # %% ../../nbs/6_data/dialogues.ipynb #7a8ef720
 class Dialogues(AnnotationReader):
     "A reader of conversations: returns them with the words of the file."
 
-    keys = ("id", "image", "conversations")
+    fields = {"id": optional(IDENTIFIER)}  # forms of the fields that are kept
 
     def __init__(
         self,
@@ -111,11 +197,8 @@ class Dialogues(AnnotationReader):
         return [self.folder / self.annotations]
 
     def rows(self) -> tuple:  # (head, iterator of rows)
-        "Return an empty head, and a row for each conversation of the file."
-        return {}, (
-            (record, record.get("image") or "", read_coco_id(record.get("image") or ""))
-            for record in self._records()
-        )
+        "Return an empty head, and a row for each conversation that can be used."
+        return {}, self._list_rows()
 
     def __getitem__(self, i):
         return self.converse(i, random.Random(f"0-{i}"))
@@ -129,31 +212,100 @@ class Dialogues(AnnotationReader):
 
 # %% ../../nbs/6_data/dialogues.ipynb #84ab156d
 @patch
-def _records(self: Dialogues):
-    path = self.folder / self.annotations
-    lines = (
-        read_json_lines(path, "conversations")
-        if path.suffix == ".jsonl"
-        else enumerate(r for _, r in walk_json(path, "a list of conversations"))
-    )
-    for n, record in lines:
-        require_keys(record, ("conversations",), f"{path}: number {n}")
-        yield {k: v for k, v in record.items() if k in self.keys}
+def _list_records(self: Dialogues):  # -> iterator of (place for messages, record)
+    path, what = self.folder / self.annotations, "a list of conversations"
+    if path.suffix == ".jsonl":
+        lines = read_json_lines(path, "a conversation", lambda error: self.skip("line", error))
+        yield from ((f"{path}, line {n}", record) for n, record in lines)
+        return
+    for n, (key, record) in enumerate(walk_json(path, what)):
+        if key is not None:
+            raise make_input_error(str(path), f"an object with {key!r}", what)
+        yield f"{path}, record {n}", record
 
 
 @patch
+def _list_rows(self: Dialogues):  # -> iterator of rows
+    for where, record in self._list_records():
+        if not self.accept(record, record_of(self.fields), where):
+            continue
+        try:
+            record = self._normalise(record, where)
+        except InputError as error:
+            field = re.search(r"field (\w+)", str(error))
+            self.skip(field[1] if field else "image", error)
+            continue
+        name = record.get("image", "")
+        yield record, name, read_coco_id(name)
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b02
+@patch
+def _normalise(self: Dialogues, record: dict, where: str) -> dict:
+    "Return a record with `conversations` and, where it has one, `image`; other fields are dropped."
+    images = []
+    if record.get("conversations") is None and record.get("messages") is not None:
+        turns, images = _read_messages(record["messages"], where)
+    else:
+        turns = record.get("conversations")
+        check_value(turns, list_of(_TURN), f"{where}, field conversations")
+    kept = {key: record[key] for key in self.fields if record.get(key) is not None}
+    name = _read_image_name(record, turns, images, where)
+    turns = [{"from": turn["from"], "value": turn["value"]} for turn in turns]
+    return kept | ({"image": name} if name else {}) | {"conversations": turns}
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0a0a
+@patch
 def list_rounds(
     self: Dialogues,
-    record: dict,  # record of the file
+    record: dict,  # record in the form of `_normalise`
 ) -> list:  # of (question, answer)
-    "Return the turns in pairs; ValueError where they do not alternate."
-    pairs = _pair_turns([(t.get("from"), t.get("value")) for t in record["conversations"]])
-    if pairs is None:
-        raise ValueError(
-            f"{self.annotations}: record {record.get('id')} does not alternate between human "
-            "and gpt: expected a question and an answer in turn."
+    "Return the turns in pairs; InputError where they do not alternate or have no text."
+    turns = record["conversations"]
+    pairs = _pair_turns([(turn["from"], turn["value"]) for turn in turns])
+    if pairs is not None:
+        return pairs
+    where = f"{self.annotations}, record {describe_value(record.get('id'))}"
+    for k, turn in enumerate(turns):
+        if not turn["value"].strip():
+            raise make_input_error(f"{where}, turn {k}", turn["value"], "a text")
+    speakers = ", ".join(turn["from"] for turn in turns)[:60]
+    found = f"turns of {speakers}" if turns else "no turns"
+    raise InputError(f"{where}: found {found}, expected human and gpt in turn.")
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0a0b
+_NUMBER = r"\s{0,8}[-+]?(?:\d{1,9}(?:\.\d{0,12})?|\.\d{1,12})\s{0,8}"
+_BOX_PATTERN = re.compile(rf"\[({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER})\]")
+_OTHER_BOX_PATTERN = re.compile(
+    rf"\({_NUMBER},{_NUMBER}\)[\s,]{{0,8}}\({_NUMBER},{_NUMBER}\)"  # (1,2),(3,4)
+    rf"|\({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\)"  # (1, 2, 3, 4)
+    rf"|\[{_NUMBER},{_NUMBER}\][\s,]{{0,8}}\[{_NUMBER},{_NUMBER}\]"  # [[1, 2], [3, 4]]
+    r"|<box>|<\|box_start\|>|\"?bbox(?:_2d)?\"?\s{0,8}:\s{0,8}\["
+)
+
+
+def _find_box_text(
+    text: str,  # question or answer
+    size: tuple,  # (height, width) of the image
+) -> str:  # empty where there is none
+    "Return the first box that a text writes in any form that we know."
+    if not re.search(r"\d", text):
+        return ""
+    found = _BOX_PATTERN.search(text) or _OTHER_BOX_PATTERN.search(text)
+    if found:
+        return found[0]
+    for style in STYLES:
+        for span in find_groundings(text, size, style)[0]:
+            return text[span.start : span.end]
+    return ""
+
+
+def _check_no_boxes(text: str, size: tuple):
+    "Raise an InputError for a box in a text from which the known boxes have been taken."
+    if found := _find_box_text(text, size):
+        raise InputError(
+            f"found the box {describe_value(found)} in the text, "
+            "expected all boxes of a turn in one form"
         )
-    return pairs
 
 # %% ../../nbs/6_data/dialogues.ipynb #0fcfce8c
 @patch
@@ -174,7 +326,7 @@ def converse(
     size, turns = (image.height, image.width), []
     try:
         rounds = self.list_rounds(record)
-    except ValueError as error:
+    except InputError as error:
         self.skip("turns", error)
         rounds = []
     for k, texts in enumerate(rounds):
@@ -182,8 +334,8 @@ def converse(
         try:
             turn = self.make_turn(record, k, prompt, answer, size, rng, style)
         except ValueError as error:
-            where = f"{self.annotations}: record {record.get('id')}, turn {k}"
-            self.skip("turn", ValueError(f"{where}: {error}."))
+            where = f"{self.annotations}, record {describe_value(record.get('id', i))}, turn {k}"
+            self.skip("turn", InputError(f"{where}: {error}."))
             break
         if turn:
             turns.append(turn)
@@ -195,24 +347,47 @@ def _make_object(
     masks: list,  # run-length code of its mask, or nothing
     size,  # (height, width) of the image
 ) -> SceneObject:
-    "Return a box, perhaps with its mask, as an object; ValueError where it is no box."
+    "Return a box, perhaps with its mask, as an object; InputError where it is no box."
     try:
-        x1, y1, x2, y2 = map(float, box)
-        if not (x2 > x1 and y2 > y1):
-            raise ValueError("its sides are not positive")
-        return SceneObject(
-            "",
-            check_region(Box(x1, y1, x2, y2), size),
-            check_region(Mask(masks[0]), size) if masks and masks[0] else None,
-        )
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"it has the box {box} ({error})") from None
+        place = read_box(box, size)
+    except InputError as error:
+        raise InputError(f"found the box {describe_value(box)}, expected {error}") from None
+    mask = None
+    if masks and masks[0]:
+        mask = _read_mask(masks[0], size)
+    return SceneObject("", place, mask)
+
+
+def _read_mask(
+    code,  # value of the field `masks`
+    size,  # (height, width) of the image
+) -> Mask:
+    "Return the mask of a run-length code; InputError where it is none of this image."
+    try:
+        check_value(code, _RLE, "mask")
+        return check_region(Mask(code), size)
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(
+            f"found the mask {describe_value(code)}, expected a run-length code of an image of "
+            f"{size[0]} x {size[1]} pixels (height x width): {error}"
+        ) from None
+
+
+_RLE = record_of(
+    {"size": list_of(SIDE, least=2), "counts": Form("text or a list of numbers", (str, list))}
+)
 
 # %% ../../nbs/6_data/dialogues.ipynb #90517ac7
 class GritDialogues(Dialogues):
     "A reader of GRIT's records: `conversations`, `box_x1y1x2y2`, perhaps `masks`, in pixels."
 
-    keys = ("id", "image", "image_h", "image_w", "conversations", "box_x1y1x2y2", "masks")
+    fields = {
+        **Dialogues.fields,
+        "image_h": optional(SIDE),
+        "image_w": optional(SIDE),
+        "box_x1y1x2y2": optional(list_of(optional(list_of(ANYTHING)))),
+        "masks": optional(list_of(optional(list_of(ANYTHING)))),
+    }
 
     def __init__(
         self,
@@ -226,25 +401,29 @@ class GritDialogues(Dialogues):
         self.switch = switch
         super().__init__(folder, annotations, images, **options)
 
-    def read_size(
-        self,
-        record: dict,  # record of the file
-    ):  # -> (height, width) or None
-        "Return the annotated size of a record's image; None where the record names none."
-        if record.get("image_h") and record.get("image_w"):
-            return record["image_h"], record["image_w"]
-        return None
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b0c
+@patch
+def read_size(
+    self: GritDialogues,
+    record: dict,  # record of the file
+):  # -> (height, width) or None
+    "Return the annotated size of a record's image; None where the record names none."
+    if record.get("image_h") and record.get("image_w"):
+        return int(record["image_h"]), int(record["image_w"])
+    return None
 
-    def converse(
-        self,
-        i,  # number of the record
-        rng,  # random generator of the switch and of the regions' forms
-        *args,  # see Dialogues.converse
-        **kwargs,  # see Dialogues.converse
-    ):  # -> Conversation
-        "Return the i-th conversation; the switch is drawn once for all its turns."
-        self.grounded = None if self.switch is None else rng.random() < self.switch
-        return super().converse(i, rng, *args, **kwargs)
+
+@patch
+def converse(  # noqa: F811
+    self: GritDialogues,
+    i: int,  # number of the record
+    rng,  # random generator of the switch and of the regions' forms
+    *args,  # see Dialogues.converse
+    **kwargs,  # see Dialogues.converse
+):  # -> Conversation
+    "Return the i-th conversation; the switch is drawn once for all its turns."
+    self.grounded = None if self.switch is None else rng.random() < self.switch
+    return Dialogues.converse(self, i, rng, *args, **kwargs)
 
 # %% ../../nbs/6_data/dialogues.ipynb #7ab19e34
 def _fill_up(
@@ -252,10 +431,10 @@ def _fill_up(
     n: int,  # number of turns
 ) -> list:  # of n lists or more
     "Return the lists, with empty ones for the turns that a record leaves out at its end."
-    lists = list(lists or [])
+    lists = [some or [] for some in lists or []]
     return lists + [[]] * (n - len(lists))
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b06
 @patch
 def make_turn(
     self: GritDialogues,
@@ -268,8 +447,11 @@ def make_turn(
     style: str,  # written form of the boxes
 ) -> Turn:
     "Return a turn: boxes of the question become regions, boxes of the answer become text."
+    if record.get("image"):
+        _check_no_boxes(prompt, size)
+        _check_no_boxes(answer, size)
     boxes = _fill_up(record.get("box_x1y1x2y2"), 2 * k + 2)
-    masks = _fill_up(record.get("masks"), 2 * k + 2)[2 * k] or []
+    masks = _fill_up(record.get("masks"), 2 * k + 2)[2 * k]
     objects = [_make_object(b, masks[n : n + 1], size) for n, b in enumerate(boxes[2 * k])]
     forms = REGION_FORMS if any(o.mask for o in objects) else REGION_FORMS[:2]
     form, regions = rng.choice(forms), []
@@ -336,12 +518,6 @@ def export_grit(
     return write_json(folder / "grit.json", records)
 
 # %% ../../nbs/6_data/dialogues.ipynb #b2477445
-_FRACTION_BOX_PATTERN = re.compile(
-    r"\[\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*,"
-    r"\s*([01]?\.\d+|[01])\s*,\s*([01]?\.\d+|[01])\s*\]"
-)
-
-
 def _convert_from_square(
     fractions,  # x1, y1, x2, y2 in 0–1 of the padded square
     size,  # (height, width) of the image
@@ -352,6 +528,40 @@ def _convert_from_square(
     left, top = (side - w) / 2, (side - h) / 2
     x1, y1, x2, y2 = (side * f for f in fractions)
     return check_region(Box(x1 - left, y1 - top, x2 - left, y2 - top), size)
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b08
+_BOX_FRAMES = {  # value of `boxes` -> what its numbers have to be
+    "square": "fractions from 0 to 1 of the padded image",
+    "image": "fractions from 0 to 1 of the image",
+    "pixels": "pixels inside the image",
+    "bins": "whole numbers from 0 to 999",
+}
+
+
+def _read_text_box(
+    text: str,  # four numbers in brackets
+    frame: str,  # key of _BOX_FRAMES
+    size,  # (height, width) of the image
+) -> Box:  # image frame
+    "Return the box that stands in a text. Raises InputError where it does not fit the frame."
+    numbers = [float(n) for n in re.findall(r"[-+]?[\d.]+", text)]
+    h, w = size
+    try:
+        if frame == "pixels":
+            return read_box(numbers, size)
+        if frame == "bins" and all(n == int(n) for n in numbers):
+            return decode_box([int(n) for n in numbers], size)
+        if frame in ("square", "image") and 0 <= min(numbers) and max(numbers) <= 1:
+            fractions = [*zip(numbers, (w, h, w, h))]
+            if frame == "square":
+                return _convert_from_square(numbers, size)
+            return check_region(Box(*(n * side for n, side in fractions)), size)
+    except ValueError:
+        pass
+    raise InputError(
+        f"found the box {describe_value(text)}, expected {_BOX_FRAMES[frame]} "
+        f"(boxes={frame!r} in the mixture)"
+    )
 
 # %% ../../nbs/6_data/dialogues.ipynb #17ea3288
 class LlavaDialogues(Dialogues):
@@ -365,13 +575,11 @@ class LlavaDialogues(Dialogues):
         annotations: str,  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
         boxes: str
-        | None = None,  # frame of fractions: "square" (padded), "image"; None: leave such turns out
+        | None = None,  # frame of boxes in the text: square, image, pixels, bins; None: unknown
         **options,  # see AnnotationReader
     ):
-        if boxes not in (None, "square", "image"):
-            raise ValueError(
-                f"Unknown frame of boxes {boxes!r}: expected square, image or nothing."
-            )
+        if boxes is not None and boxes not in _BOX_FRAMES:
+            raise make_input_error("boxes", boxes, f"{', '.join(_BOX_FRAMES)} or nothing")
         self.boxes = boxes
         super().__init__(folder, annotations, images, **options)
 
@@ -388,26 +596,37 @@ def make_turn(  # noqa: F811
     style: str,  # written form of the boxes
 ):  # -> Turn or None
     "Return a turn with its boxes in our form; None where their frame is unknown."
-    if not _FRACTION_BOX_PATTERN.search(prompt + answer):
+    if not record.get("image"):
         return Turn("talk", prompt, answer)
     if self.boxes is None:
-        self.left_out["boxes of an unknown frame"] += 1
-        return None
-
-    def read_box(m):
-        fractions = list(map(float, m.groups()))
-        if self.boxes == "square":
-            return _convert_from_square(fractions, size)
-        h, w = size
-        return check_region(Box(*(f * side for f, side in zip(fractions, (w, h, w, h)))), size)
-
-    regions = [read_box(m) for m in _FRACTION_BOX_PATTERN.finditer(prompt)]
+        found = _find_box_text(prompt, size) or _find_box_text(answer, size)
+        if found:
+            self._leave_out(record, k, found)
+            return None
+        return Turn("talk", prompt, answer)
+    for text in (prompt, answer):
+        _check_no_boxes(_BOX_PATTERN.sub("", text), size)
+    regions = [_read_text_box(m[0], self.boxes, size) for m in _BOX_PATTERN.finditer(prompt)]
     return Turn(
         "talk",
-        _FRACTION_BOX_PATTERN.sub("<region>", prompt),
-        _FRACTION_BOX_PATTERN.sub(lambda m: format_region(read_box(m), size, style), answer),
+        _BOX_PATTERN.sub("<region>", prompt),
+        _BOX_PATTERN.sub(
+            lambda m: format_region(_read_text_box(m[0], self.boxes, size), size, style), answer
+        ),
         regions,
     )
+
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0b0a
+@patch
+def _leave_out(self: LlavaDialogues, record: dict, k: int, box: str):
+    "Count a turn whose boxes have no known frame; this is no error of a strict reader either."
+    reason = "boxes of an unknown frame"
+    self.left_out[reason] += 1
+    if len(self.problems) < MAX_LISTED_PROBLEMS:
+        where = f"{self.annotations}, record {describe_value(record.get('id'))}, turn {k}"
+        advice = f"say boxes = {', '.join(_BOX_FRAMES)} in the mixture"
+        error = make_input_error(where, box, "a box whose frame is known", advice)
+        self.problems.append((reason, str(error)))
 
 # %% ../../nbs/6_data/dialogues.ipynb #a769bf33
 def export_llava(

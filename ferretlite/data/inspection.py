@@ -16,6 +16,7 @@ from pathlib import Path
 from jinja2 import Environment
 from PIL import Image, ImageDraw
 
+from ..common.errors import InputError
 from ..common.files import write_json, write_whole
 from .mixtures import Mixture, list_exclusions, open_part, shuffle_index
 from .readers import AnnotationReader
@@ -75,6 +76,7 @@ def _empty_row(part, reader, an_epoch: int, looked: int) -> dict:
         tasks=Counter(),
         tokens=[],
         left_out={},
+        left_out_examples={},
         examples=[],
     )
 
@@ -130,25 +132,43 @@ def _check_part(
         if conversation.turns and len(found["examples"]) < keep:
             found["examples"].append(conversation)
     found["left_out"] = dict(reader.left_out)
+    found["left_out_examples"] = _list_first_problems(mixture, part, reader)
     found["tasks"] = dict(found["tasks"])
     return found
+
+# %% ../../nbs/6_data/inspection.ipynb #b81d2204
+def _list_first_problems(mixture: Mixture, part, reader) -> dict:  # reason -> sentence
+    "Return the first sentence for each reason why something of a part was left out."
+    first = {}
+    for name, reason, sentence in mixture.skipped.notes:  # from opening the file
+        if name == part.name:
+            first.setdefault(reason, sentence)
+    for reason, sentence in getattr(reader, "problems", ()):  # from reading its records
+        first.setdefault(reason, sentence)
+    return first
 
 # %% ../../nbs/6_data/inspection.ipynb #5d6a0132
 def _list_obstacles(
     row: dict,  # what _check_part found, with gone and looked_for
     first,  # name of the first missing picture
+    skip: bool = False,  # True: training passes over records that cannot be read
 ) -> list:  # of sentences
     "Return what in a part stands in the way of training on it."
     found = []
-    if row["gone"]:
+    if row["gone"] and not skip:
         missing = f"{row['gone']} of {row['looked_for']} pictures are missing"
         found.append(f"{missing}, the first is {first}.")
+    if skip and row["missing"] + row["broken"] == row["looked"] > 0:
+        example = row["first"].get("broken") or row["first"]["missing"]
+        found.append(f"{row['looked']} of {row['looked']} records cannot be read: {example}")
+        return found
     for kind, how in (
         ("broken", "are broken"),
         ("silent", "pose no question"),
         ("lost", "have no turn that fits"),
     ):
-        if row[kind] == row["looked"] or (kind == "broken" and row[kind]):
+        fatal = kind == "broken" and row[kind] and not skip
+        if row[kind] == row["looked"] or fatal:
             found.append(f"{row[kind]} of {row['looked']} records {how}: {row['first'][kind]}")
     return found
 
@@ -171,18 +191,17 @@ def check_mixture(
     root=None,  # folder of the parts' folders; None: beside the file
     n: int = 100,  # records of each part to look at closely
     seed: int = 0,  # seed of the questions
+    skip: bool = False,  # True: training passes over records that cannot be read
 ) -> dict:
     """Return what can be known about a mixture before training.
 
     `problems` lists in sentences what stands in the way of training; see `_check_part` for rows.
     Raises ValueError where mixture and model have different written forms."""
     recipe = config if isinstance(config, Recipe) else read_recipe(config, root)
-    found, problems = (
-        dict(name=recipe.name, style=recipe.style, max_tokens=recipe.max_tokens, stages={}),
-        [],
-    )
+    found = dict(name=recipe.name, style=recipe.style, max_tokens=recipe.max_tokens, stages={})
+    found["skip"], problems = skip, []
     if processor.config.style != recipe.style:
-        raise ValueError(
+        raise InputError(
             f"{recipe.name} is in {recipe.style} form, the model in {processor.config.style} form: "
             "expected a model of the same (--model)."
         )
@@ -200,7 +219,7 @@ def check_mixture(
             for p, (part, reader) in enumerate(opened):
                 gone, of, first = _find_missing_files(reader)
                 rows.append(_check_part(mixture, p, n) | dict(gone=gone, looked_for=of))
-                troubles += [f"{part.name}: {s}" for s in _list_obstacles(rows[-1], first)]
+                troubles += [f"{part.name}: {s}" for s in _list_obstacles(rows[-1], first, skip)]
         problems += [f"Stage {stage}, {trouble}" for trouble in troubles]
         found["stages"][stage] = dict(parts=rows, overlaps=_count_shared_pictures(opened))
     return found | dict(problems=problems)
@@ -209,6 +228,44 @@ def check_mixture(
 def _format_rate(row: dict, kind: str, whole: str = "looked") -> str:
     "Return a count of a part as a percentage of another one, a dash for zero."
     return f"{row[kind] / max(row[whole], 1):.1%}" if row[kind] else "–"
+
+
+_HEAD = (
+    f"  {'part':16}{'format':12}{'records':>9}{'held out':>10}{'share':>8}"
+    f"{'tokens':>14}{'too long':>10}{'shortened':>11}{'lost':>7}{'silent':>8}"
+    f"{'broken':>8}"
+)
+
+
+def _format_part(row: dict, total: int) -> str:
+    "Return what was found in a part as one line below `_HEAD`."
+    of = partial(_format_rate, row)
+    tokens = sorted(row["tokens"])
+    middle = tokens[len(tokens) // 2] if tokens else 0
+    spread = f"{middle} (max {max(tokens, default=0)})"
+    broken = of("missing") if row["missing"] else of("broken")
+    return (
+        f"  {row['name'][:15]:16}{row['format']:12}{row['records']:9}{row['held_out']:10}"
+        f"{row['an_epoch'] / total:8.1%}{spread:>14}{of('too_long', 'turns'):>10}"
+        f"{of('shortened', 'turns'):>11}{of('lost'):>7}{of('silent'):>8}{broken:>8}"
+    )
+
+# %% ../../nbs/6_data/inspection.ipynb #b81d2201
+def _format_left_out(
+    row: dict,  # what _check_part found
+    skip: bool,  # True: training passes over records that cannot be read
+) -> list:  # of lines
+    "Return a line for each reason why something of a part is left out: count and one example."
+    kinds = [("left out", reason, n) for reason, n in row["left_out"].items()]
+    examples = row.get("left_out_examples", {})
+    if skip:
+        kinds += [("skipped", kind, row[kind]) for kind in ("missing", "broken") if row[kind]]
+        examples = {**examples, **{k: row["first"][k] for _, k, _ in kinds if k in row["first"]}}
+    return [
+        f"{verb} {n} × {reason} in {row['looked']} records"
+        + (f", for example {examples[reason]}" if reason in examples else "")
+        for verb, reason, n in kinds
+    ]
 
 
 def format_check(
@@ -223,25 +280,12 @@ def format_check(
         total = sum(r["an_epoch"] for r in held["parts"])
         lines.append(f"stage {stage}: {total} samples an epoch")
         if held["parts"]:
-            lines.append(
-                f"  {'part':16}{'format':12}{'records':>9}{'held out':>10}{'share':>8}"
-                f"{'tokens':>14}{'too long':>10}{'shortened':>11}{'lost':>7}{'silent':>8}"
-                f"{'broken':>8}"
-            )
-        for r in held["parts"]:
-            of = partial(_format_rate, r)
-            middle = sorted(r["tokens"])[len(r["tokens"]) // 2] if r["tokens"] else 0
-            spread = f"{middle} (max {max(r['tokens'], default=0)})"
-            broken = of("missing") if r["missing"] else of("broken")
-            lines.append(
-                f"  {r['name'][:15]:16}{r['format']:12}{r['records']:9}{r['held_out']:10}"
-                f"{r['an_epoch'] / total:8.1%}{spread:>14}{of('too_long', 'turns'):>10}"
-                f"{of('shortened', 'turns'):>11}{of('lost'):>7}{of('silent'):>8}{broken:>8}"
-            )
-            for kind, c in r["left_out"].items():
-                lines.append(f"    left out {c} × {kind} in {r['looked']} records")
-        for a, b, c in held["overlaps"]:
-            lines.append(f"  {a} and {b} share {c} pictures")
+            lines.append(_HEAD)
+        for row in held["parts"]:
+            lines.append(_format_part(row, total))
+            left_out = _format_left_out(row, found.get("skip", False))
+            lines += [f"    {line}" for line in left_out]
+        lines += [f"  {a} and {b} share {n} pictures" for a, b, n in held["overlaps"]]
     return "\n".join(lines + [f"PROBLEM {p}" for p in found["problems"]])
 
 # %% ../../nbs/6_data/inspection.ipynb #6d2a3e44
@@ -381,6 +425,9 @@ _STAGE_TEMPLATE = """<h2>Stage {{ stage }}</h2>
 {%- for a, b, n in held.overlaps -%}
 {{ a }} and {{ b }} share {{ n }} pictures{{ "; " if not loop.last }}
 {%- endfor %}</p>
+{%- for row in held.parts %}{% for line in format_left_out(row, found.skip) %}
+<p class=small>{{ row.name }}: {{ line }}</p>
+{%- endfor %}{% endfor %}
 <div class=grid>{% for row in held.parts %}{% for c in row.examples %}{{ card(c) }}{% endfor %}
 {%- endfor %}</div>"""
 
@@ -422,6 +469,7 @@ def _format_check_page(
         style=_CHECK_PAGE_STYLE,
         columns=_COLUMNS,
         fill_stage_table=_fill_stage_table,
+        format_left_out=_format_left_out,
         format_histogram=_format_histogram,
         encode_image_url=encode_image_url,
         draw_turn=_draw_turn,

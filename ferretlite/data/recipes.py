@@ -49,7 +49,7 @@ from ..scenes.world import export_coco
 class DrawnScenes(SceneStream):
     "Scenes of our own world as a part: `n`, `seed`, `split`, `size`, no folder."
 
-    folder, left_out = Path("."), Counter()
+    folder, left_out, problems = Path("."), Counter(), ()
 
     def picture(
         self,

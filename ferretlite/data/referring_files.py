@@ -9,11 +9,11 @@ __all__ = ['strip_prompt_marks', 'RefScenes', 'make_expressions', 'export_refcoc
 import json
 import random
 import re
-from collections import defaultdict
 from pathlib import Path
 
 from fastcore.basics import patch
 
+from ..common.errors import InputError, make_input_error
 from ..common.files import write_json, write_whole
 from .coco import read_coco_mask
 from .detection_files import convert_to_xywh, make_coco_names, save_scene_image
@@ -21,8 +21,24 @@ from ferretlite.data.readers import (
     AnnotationReader,
     open_annotated_image,
     read_coco_id,
-    require_keys,
     walk_json,
+)
+from ferretlite.data.records import (
+    ANYTHING,
+    BOX,
+    FILE_NAME,
+    IDENTIFIER,
+    NUMBER,
+    SIDE,
+    TEXT,
+    WHOLE,
+    WORDS,
+    Form,
+    check_value,
+    decode_json,
+    list_of,
+    optional,
+    record_of,
 )
 from ..scenes.descriptions import draw_attribute_query
 from ..scenes.world import Phrase, Scene, add_article
@@ -32,9 +48,9 @@ def _corners(box, form):
     "Return a box as [x1, y1, x2, y2]; any other value is returned as it is."
     try:
         a, b, c, d = box
+        return [a, b, a + c, b + d] if form == "xywh" else [a, b, c, d]
     except (TypeError, ValueError):
         return box
-    return [a, b, a + c, b + d] if form == "xywh" else [a, b, c, d]
 
 
 def strip_prompt_marks(
@@ -44,36 +60,51 @@ def strip_prompt_marks(
     return " ".join(re.sub(r"<(?:region|crop|image)>", " ", str(text)).split())
 
 # %% ../../nbs/6_data/referring_files.ipynb #91aaa7db
-def _mdetr_rows(path):  # -> iterator of (file name, (height, width), phrase)
-    "Yield the expressions of a file in MDETR's form."
-    images, boxes = {}, defaultdict(list)
+_MDETR_IMAGE = record_of(
+    dict(id=IDENTIFIER, file_name=FILE_NAME, height=SIDE, width=SIDE, caption=WORDS)
+)
+_MDETR_ANNOTATION = record_of(dict(image_id=IDENTIFIER, bbox=BOX, segmentation=ANYTHING))
+
+
+def _read_mdetr_lists(reader, path) -> tuple:  # (number -> image, number -> its first annotation)
+    "Return both lists of a file in MDETR's form, by the number of the image."
+    images, boxes, count = {}, {}, {"images": 0, "annotations": 0}
+    forms = {"images": _MDETR_IMAGE, "annotations": _MDETR_ANNOTATION}
     for kind, record in walk_json(path, "RefCOCO in MDETR's form"):
-        if kind == "images":
-            require_keys(
-                record,
-                ("id", "file_name", "height", "width", "caption"),
-                f"{path}: number {len(images)} of its images",
-            )
+        if kind not in forms:
+            continue
+        where = f"{path}, record {count[kind]} of {kind}"
+        count[kind] += 1
+        if not reader.accept(record, forms[kind], where):
+            continue
+        if kind == "annotations":
+            boxes.setdefault(record["image_id"], record)
+        elif record["id"] in images:
+            expected = "a number of its own for each expression"
+            reader.skip("id", make_input_error(f"{where}, field id", record["id"], expected))
+        else:
             images[record["id"]] = record
-        elif kind == "annotations":
-            require_keys(record, ("image_id", "bbox"), f"{path}: an annotation")
-            boxes[record["image_id"]].append(record)
-    if not images:
-        raise ValueError(f"{path} lists no images: expected RefCOCO in MDETR's form.")
+    if not count["images"]:
+        raise InputError(f"{path} lists no images: expected RefCOCO in MDETR's form.")
+    return images, boxes
+
+# %% ../../nbs/6_data/referring_files.ipynb #8d044792
+def _mdetr_rows(reader, path):  # -> iterator of (file name, (height, width), box, mask, texts)
+    "Yield the expressions of a file in MDETR's form, each with its box."
+    images, boxes = _read_mdetr_lists(reader, path)
     for number, image in images.items():
         if number not in boxes:
-            raise ValueError(
-                f"{path}: the expression {image['caption']!r} (image {number}) has no box."
-            )
-        for a in boxes[number][:1]:
-            phrase = dict(
-                text=image["caption"], bbox=_corners(a["bbox"], "xywh"), mask=a.get("segmentation")
-            )
-            yield image["file_name"], (image["height"], image["width"]), phrase
+            what = f"{path}: the expression {image['caption']!r} (image {number})"
+            reader.skip("bbox", InputError(f"{what} has no box."))
+            continue
+        a = boxes[number]
+        size = (int(image["height"]), int(image["width"]))
+        box = _corners(a["bbox"], "xywh")
+        yield image["file_name"], size, box, a.get("segmentation"), [image["caption"]]
 
 # %% ../../nbs/6_data/referring_files.ipynb #ebddc52b
 def _open_table(path):  # -> pyarrow.parquet.ParquetFile
-    "Return an open parquet file. Raises FileNotFoundError or ValueError."
+    "Return an open parquet file. Raises FileNotFoundError or InputError."
     import pyarrow.parquet as pq
 
     if not path.exists():
@@ -81,55 +112,95 @@ def _open_table(path):  # -> pyarrow.parquet.ParquetFile
     try:
         return pq.ParquetFile(path)
     except Exception as error:
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be read as parquet ({error}): expected RefCOCO as parquet."
         ) from None
 
+
+def _read_table(path, columns: set):  # -> iterator of dict
+    "Yield the rows of a parquet file with those of the columns that it has."
+    file = _open_table(path)
+    names = sorted(columns & set(file.schema_arrow.names))
+    batches = file.iter_batches(1000, columns=names)
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except Exception as error:  # a damaged page: pyarrow has several exceptions for it
+            raise InputError(
+                f"{path} is damaged ({error}): expected whole pages of RefCOCO as parquet."
+            ) from None
+        yield from rows
+
 # %% ../../nbs/6_data/referring_files.ipynb #cf641301
-_TABLE_COLUMNS = {
-    "bbox",
-    "sentences",
-    "captions",
-    "answer",
-    "file_name",
-    "image_path",
-    "raw_image_info",
-    "raw_anns",
-    "height",
-    "width",
-}
+_SENTENCES = list_of(Form("a sentence", (str, dict)))
+_TABLE_ROW = record_of(
+    dict(
+        bbox=optional(BOX),
+        sentences=ANYTHING,
+        captions=ANYTHING,
+        answer=ANYTHING,
+        file_name=optional(FILE_NAME),
+        image_path=optional(FILE_NAME),
+        raw_image_info=optional(Form("JSON text", (str,))),
+        raw_anns=optional(Form("JSON text", (str,))),
+        height=optional(SIDE),
+        width=optional(SIDE),
+    )
+)
+_RAW_IMAGE = record_of(
+    dict(file_name=optional(FILE_NAME), height=optional(SIDE), width=optional(SIDE))
+)
+_RAW_ANNOTATION = record_of(dict(bbox=optional(BOX), segmentation=ANYTHING))
+
+# %% ../../nbs/6_data/referring_files.ipynb #d4600552
+def _decode_column(row: dict, column: str, form: Form, where: str) -> dict:
+    "Return the JSON record of a column; an empty one where the column is empty."
+    if not row.get(column):
+        return {}
+    value = decode_json(row[column], f"{where}, field {column}")
+    check_value(value, form, f"{where}, field {column}")
+    return value
+
+
+def _list_sentences(row: dict, where: str) -> list:  # of str
+    "Return the sentences of a row: of the first column that has some. Raises InputError."
+    column = next((c for c in ("captions", "sentences", "answer") if row.get(c)), None)
+    if column is None:
+        raise InputError(f"{where} has no sentences: expected a row of RefCOCO.")
+    found = [row[column]] if isinstance(row[column], str) else row[column]
+    check_value(found, _SENTENCES, f"{where}, field {column}")
+    texts = [s if isinstance(s, str) else s.get("raw") or s.get("sent") for s in found]
+    for k, text in enumerate(texts):
+        check_value(text, WORDS, f"{where}, field {column}[{k}]")
+    return texts
 
 # %% ../../nbs/6_data/referring_files.ipynb #7169e95e
-def _table_rows(path, boxes: str):  # -> iterator of (file name, (height, width), phrase)
-    "Yield the expressions of a parquet file; `boxes` is the form of its column bbox."
-    file = _open_table(path)
-    names = _TABLE_COLUMNS & set(file.schema_arrow.names)
-    for k, row in enumerate(
-        r for batch in file.iter_batches(1000, columns=sorted(names)) for r in batch.to_pylist()
-    ):
-        image, found = (
-            {} if not row.get(c) else json.loads(row[c]) for c in ("raw_image_info", "raw_anns")
-        )
-        name = (
-            row.get("image_path") or image.get("file_name") or row.get("file_name") or ""
-        ).split("/")[-1]
-        size = tuple(row.get(c) or image.get(c) for c in ("height", "width"))
-        said = row.get("captions") or row.get("sentences") or row.get("answer") or []
-        box = (
-            _corners(found["bbox"], "xywh") if "bbox" in found else _corners(row.get("bbox"), boxes)
-        )
-        if not name or not said:
-            raise ValueError(
-                f"{path}: row {k} has no {'sentences' if name else 'file name'}: "
-                "expected a row of RefCOCO."
-            )
-        for s in said:
-            text = s if isinstance(s, str) else s.get("raw") or s.get("sent")
-            yield (
-                name,
-                size if all(size) else None,
-                dict(text=text, bbox=box, mask=found.get("segmentation")),
-            )
+def _read_table_row(row: dict, boxes: str, where: str) -> tuple:
+    "Return (file name, (height, width) or None, box, mask, texts) of a row. Raises InputError."
+    check_value(row, _TABLE_ROW, where)
+    image = _decode_column(row, "raw_image_info", _RAW_IMAGE, where)
+    found = _decode_column(row, "raw_anns", _RAW_ANNOTATION, where)
+    name = row.get("image_path") or image.get("file_name") or row.get("file_name") or ""
+    size = [row.get(c) or image.get(c) for c in ("height", "width")]
+    if not name:
+        raise InputError(f"{where} has no file name: expected a row of RefCOCO.")
+    box = _corners(row.get("bbox"), boxes)
+    if found.get("bbox"):
+        box = _corners(found["bbox"], "xywh")
+    texts = _list_sentences(row, where)
+    size = tuple(map(int, size)) if all(size) else None
+    return name.split("/")[-1], size, box, found.get("segmentation"), texts
+
+
+def _table_rows(reader, path, boxes: str):
+    "Yield what `_read_table_row` reads; `boxes` is the form of the column bbox."
+    for k, row in enumerate(_read_table(path, set(_TABLE_ROW.fields))):
+        try:
+            yield _read_table_row(row, boxes, f"{path}, row {k}")
+        except InputError as error:
+            reader.skip("row", error)
 
 # %% ../../nbs/6_data/referring_files.ipynb #6cf270fc
 class RefScenes(AnnotationReader):
@@ -148,51 +219,79 @@ class RefScenes(AnnotationReader):
         **options,  # see AnnotationReader
     ):
         if Path(annotations).suffix in (".p", ".pkl", ".pickle"):
-            raise ValueError(
+            raise InputError(
                 f"{annotations} is a pickle, which runs code when it is read: "
                 "expected MDETR-style JSON or parquet."
             )
         if boxes not in ("xywh", "xyxy"):
-            raise ValueError(f"Unknown form of boxes {boxes!r}: expected xywh or xyxy.")
+            raise InputError(f"Unknown form of boxes {boxes!r}: expected xywh or xyxy.")
         self.annotations, self.boxes = annotations, boxes
         super().__init__(folder, images, **options)
 
-    def sources(self):
-        return [self.folder / self.annotations]
+# %% ../../nbs/6_data/referring_files.ipynb #33d8df53
+@patch
+def sources(self: RefScenes) -> list:
+    "Return the annotation file."
+    return [self.folder / self.annotations]
 
-    def rows(self):
-        path, pictures = self.folder / self.annotations, {}
-        for name, size, phrase in (
-            _table_rows(path, self.boxes)
-            if self.annotations.endswith(".parquet")
-            else _mdetr_rows(path)
-        ):
-            pictures.setdefault(name, dict(size=size, phrases=[]))["phrases"].append(phrase)
-        return {}, ((record, name, read_coco_id(name)) for name, record in pictures.items())
+
+@patch
+def rows(self: RefScenes):  # -> (head, iterator of rows)
+    "Return an empty head and the rows: each picture with all its expressions."
+    return {}, self._gather_pictures()
+
+
+@patch
+def _gather_pictures(self: RefScenes):
+    "Yield each picture with the phrases and masks of all its objects."
+    path, pictures = self.folder / self.annotations, {}
+    if self.annotations.endswith(".parquet"):
+        found = _table_rows(self, path, self.boxes)
+    else:
+        found = _mdetr_rows(self, path)
+    for name, size, box, mask, texts in found:
+        record = pictures.setdefault(name, dict(size=size, phrases=[], masks=[]))
+        if mask:
+            record["masks"].append(mask)
+        k = len(record["masks"]) - 1 if mask else None
+        record["phrases"] += [dict(text=text, bbox=box, mask=k) for text in texts]
+    for name, record in pictures.items():
+        yield record, name, read_coco_id(name)
 
 # %% ../../nbs/6_data/referring_files.ipynb #61b935a0
 @patch
-def make(self: RefScenes, i, record):
+def make_scene(
+    self: RefScenes,
+    i: int,  # number of the row
+    record: dict,  # size, phrases and masks
+) -> Scene:
+    "Return a picture with its expressions as a scene."
     image = open_annotated_image(self.path(i), record["size"])
     size = (image.height, image.width)
-    phrases = [self.phrase(p, size, f"{self.picture(i)}: {p['text']!r}") for p in record["phrases"]]
+    where = f"{self.annotations}, {self.picture(i)}"
+    phrases = [self.make_phrase(p, record["masks"], size, where) for p in record["phrases"]]
     return Scene(image, size, [], Path(self.picture(i)).stem, phrases=[p for p in phrases if p])
 
 
 @patch
-def phrase(self: RefScenes, p, size, what):
-    "Return an expression with its box and mask; None where the box was left out."
-    box = self.placed(p["bbox"], size, what)
+def make_phrase(
+    self: RefScenes,
+    p: dict,  # text, box and number of the mask
+    masks: list,  # masks of the picture, as the file holds them
+    size: tuple,  # (height, width)
+    where: str,  # file and picture, for messages
+) -> Phrase | None:
+    "Return an expression with its box and mask; None where it was left out."
+    where, text = f"{where}: {p['text']!r}", strip_prompt_marks(p["text"])
+    if not text:
+        self.skip("text", make_input_error(where, p["text"], "words that describe an object"))
+        return None
+    box, mask = self.place_box(p["bbox"], size, where), None
     try:
-        mask = read_coco_mask(p.get("mask"), size)
-    except (KeyError, TypeError, ValueError) as error:
-        mask = self.skip(
-            "mask",
-            ValueError(
-                f"{what} has a mask that cannot be read ({error}): expected COCO RLE or polygons."
-            ),
-        )
-    return Phrase(strip_prompt_marks(p["text"]), [box], mask) if box else None
+        mask = None if p["mask"] is None else read_coco_mask(masks[p["mask"]], size)
+    except InputError as error:
+        self.skip("mask", make_input_error(f"{where}, the mask", masks[p["mask"]], str(error)))
+    return Phrase(text, [box], mask) if box else None
 
 # %% ../../nbs/6_data/referring_files.ipynb #be2d6436
 def make_expressions(
@@ -285,6 +384,13 @@ def _collect_coco_ids(
     return {int(n) for r in readers for n in r.coco_ids if n >= 0}
 
 # %% ../../nbs/6_data/referring_files.ipynb #82425dc5
+_GENOME_IMAGE = record_of(
+    dict(image_id=IDENTIFIER, url=WORDS, width=SIDE, height=SIDE, coco_id=optional(WHOLE))
+)
+_GENOME_REGIONS = record_of(dict(id=IDENTIFIER, regions=list_of(ANYTHING)))
+_GENOME_REGION = record_of(dict(phrase=TEXT, x=NUMBER, y=NUMBER, width=NUMBER, height=NUMBER))
+
+
 class GenomeScenes(AnnotationReader):
     "A reader of Visual Genome's region descriptions as phrases; images at `VG_100K…/`."
 
@@ -299,60 +405,69 @@ class GenomeScenes(AnnotationReader):
         self.annotations, self.data = annotations, data
         super().__init__(folder, images, **options)
 
-    def sources(self):
-        return [self.folder / self.annotations, self.folder / self.data]
 
-    def rows(self):
-        path, images = self.folder / self.data, {}
-        for k, (_, record) in enumerate(walk_json(path, "Visual Genome's image data")):
-            require_keys(record, ("image_id", "url", "width", "height"), f"{path}: number {k}")
-            images[record["image_id"]] = record
-        return {}, self._regions(images)
+@patch
+def sources(self: GenomeScenes) -> list:  # noqa: F811
+    "Return both annotation files."
+    return [self.folder / self.annotations, self.folder / self.data]
+
+
+@patch
+def rows(self: GenomeScenes):  # noqa: F811 -> (head, iterator of rows)
+    "Return an empty head and the rows: each picture with its regions."
+    return {}, self._join_regions(self._read_images())
 
 # %% ../../nbs/6_data/referring_files.ipynb #43aca4b2
 @patch
-def _regions(self: GenomeScenes, images):
+def _read_images(self: GenomeScenes) -> dict:
+    "Return the sizes and addresses of all pictures by number."
+    path, images = self.folder / self.data, {}
+    for k, (_, record) in enumerate(walk_json(path, "Visual Genome's image data")):
+        where = f"{path}, record {k}"
+        if self.accept(record, _GENOME_IMAGE, where):
+            name = "/".join(record["url"].split("/")[-2:])
+            if self.accept(name, FILE_NAME, f"{where}, end of the field url"):
+                size = [int(record["height"]), int(record["width"])]
+                images[record["image_id"]] = name, size, int(record.get("coco_id") or -1)
+    return images
+
+
+@patch
+def _join_regions(self: GenomeScenes, images: dict):
+    "Yield each picture with its regions."
     path = self.folder / self.annotations
     for k, (_, record) in enumerate(walk_json(path, "Visual Genome's region descriptions")):
-        require_keys(record, ("id", "regions"), f"{path}: number {k}")
+        where = f"{path}, record {k}"
+        if not self.accept(record, _GENOME_REGIONS, where):
+            continue
         if record["id"] not in images:
-            raise ValueError(
-                f"{path}: the regions of image {record['id']} have no entry in {self.data}."
-            )
-        image = images[record["id"]]
-        wanted, what = (
-            ("phrase", "x", "y", "width", "height"),
-            f"{path}: a region of image {record['id']}",
-        )
-        regions = [
-            [r[k] for k in wanted]
-            for r in record["regions"]
-            if require_keys(r, wanted, what) is None
-        ]
-        yield (
-            dict(size=[image["height"], image["width"]], regions=regions),
-            "/".join(image["url"].split("/")[-2:]),
-            image.get("coco_id") or -1,
-        )
+            told = f"the regions of image {record['id']} have no entry in {self.data}."
+            self.skip("id", InputError(f"{path}: {told}"))
+            continue
+        name, size, coco_id = images[record["id"]]
+        wanted, regions = ("phrase", "x", "y", "width", "height"), []
+        for n, region in enumerate(record["regions"]):
+            if self.accept(region, _GENOME_REGION, f"{where}, region {n}"):
+                regions.append([region[key] for key in wanted])
+        yield dict(size=size, regions=regions), name, coco_id
 
 # %% ../../nbs/6_data/referring_files.ipynb #c930da9b
 @patch
-def make(self: GenomeScenes, i, record):  # noqa: F811
-    image = open_annotated_image(self.path(i), record["size"])
-    found = [
-        (
-            strip_prompt_marks(text),
-            self.placed(_corners(box, "xywh"), record["size"], f"{self.picture(i)}: {text!r}"),
-        )
-        for text, *box in record["regions"]
-    ]
-    return Scene(
-        image,
-        tuple(record["size"]),
-        [],
-        Path(self.picture(i)).stem,
-        phrases=[Phrase(text, [box]) for text, box in found if text and box],
-    )
+def make_scene(  # noqa: F811
+    self: GenomeScenes,
+    i: int,  # number of the row
+    record: dict,  # size and regions
+) -> Scene:
+    "Return a picture with its descriptions as a scene; regions without words are passed over."
+    image, phrases = open_annotated_image(self.path(i), record["size"]), []
+    for text, *box in record["regions"]:
+        where = f"{self.annotations}, {self.picture(i)}: {text!r}"
+        placed = self.place_box(box, record["size"], where, "xywh")
+        words = strip_prompt_marks(text)
+        if placed and words:
+            phrases.append(Phrase(words, [placed]))
+    size = tuple(record["size"])
+    return Scene(image, size, [], Path(self.picture(i)).stem, phrases=phrases)
 
 # %% ../../nbs/6_data/referring_files.ipynb #cd689818
 def export_genome(

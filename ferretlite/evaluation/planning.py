@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..common.errors import make_input_error
 from ..common.files import WEIGHTS
 from ..model.configuration import FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
@@ -22,15 +23,13 @@ from ..training.stages import STAGES
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #203a6dda
 def _make_preset_config(preset: str) -> FerretConfig:
-    "The configuration of a preset, shipped or of full size. Raises ValueError for an unknown one."
+    "The configuration of a preset, shipped or of full size. Raises InputError for an unknown one."
     if preset in PAPER_SIZES:
         return paper_config(preset)
-    if not (WEIGHTS / preset / "config.json").is_file():
-        raise ValueError(
-            f"Unknown preset {preset!r}: expected one of {', '.join(PAPER_SIZES)}, tiny, "
-            "tiny-griffon."
-        )
-    return FerretConfig.from_pretrained(WEIGHTS / preset)
+    if preset not in STAGES:
+        raise make_input_error("preset", preset, f"one of {', '.join(STAGES)}")
+    shipped = preset if (WEIGHTS / preset / "config.json").is_file() else "tiny"
+    return FerretConfig.from_pretrained(WEIGHTS / shipped)
 
 
 def count_weights(
@@ -85,19 +84,10 @@ def _count_shown_tokens(
     config.resolution = stage.resolution or config.resolution
     grid, views = config.choose_image_grid(size), config.views()
 
-    def cells(side):
-        return (
-            math.prod(
-                s
-                // (
-                    config.global_tower
-                    if side == "global"
-                    else config.local_tower or config.global_tower
-                ).patch_size
-                for s in views[side][0]
-            )
-            + 1
-        )
+    def cells(side):  # of a view, and a class token
+        towers = dict(local=config.local_tower or config.global_tower)
+        patch = towers.get(side, config.global_tower).patch_size
+        return math.prod(s // patch for s in views[side][0]) + 1
 
     return dict(
         tiles=grid[0] * grid[1],
@@ -107,54 +97,55 @@ def _count_shown_tokens(
     )
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #8acdee6c
+def _count_tower_flop(part, weights: int, views: int, tokens: int) -> float:
+    """Operations of one tower on some views of so many tokens; embeddings are looked up or small.
+
+    A captioned tower's last layer is not computed.
+    """
+    if part is None or not views:
+        return 0.0
+    layers = part.num_hidden_layers - (
+        part.model_type in ("clip_vision_model", "siglip_vision_model")
+    )
+    matrices = _count_matrix_flop(weights * layers / part.num_hidden_layers, tokens)
+    return views * (matrices + _count_attention_flop(layers, tokens, part.hidden_size))
+
+
+def _list_towers(config: FerretConfig, shown: dict) -> tuple:  # of (name, config, views, tokens)
+    "Which towers look at how many views of an image, and the tokens of a view."
+    tiles = shown["tiles"]
+    whole = 1 + (tiles if config.local_tower is None else 0)
+    return (
+        ("global_tower", config.global_tower, whole, shown["global_tokens"]),
+        ("local_tower", config.local_tower, tiles, shown["tile_tokens"]),
+    )
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #8acd0002
 def _count_forward_flop(
     config: FerretConfig, stage, text: int, regions: int = 4, size: tuple = (480, 640)
 ) -> dict:  # part -> operations
     "What one sample costs each part, forward."
-    look, counts, llm = (
-        _count_shown_tokens(config, stage, size),
-        count_weights(config),
-        config.text_config,
-    )
-
-    def tower(
-        part, name, views, tokens
-    ):  # embeddings are looked up or small; a captioned tower's last layer is not computed
-        if part is None or not views:
-            return 0.0
-        layers = part.num_hidden_layers - (
-            part.model_type in ("clip_vision_model", "siglip_vision_model")
-        )
-        return views * (
-            _count_matrix_flop(counts[name] * layers / part.num_hidden_layers, tokens)
-            + _count_attention_flop(layers, tokens, part.hidden_size)
-        )
-
-    tokens = look["visual_tokens"] + text
+    look, counts = _count_shown_tokens(config, stage, size), count_weights(config)
+    llm, tokens = config.text_config, look["visual_tokens"] + text
     embeddings = (
         0 if llm.tie_word_embeddings else llm.vocab_size * llm.hidden_size
     )  # looked up; a tied one is also the last matrix
-    found = dict(
-        global_tower=tower(
-            config.global_tower,
-            "global_tower",
-            1 + (look["tiles"] if config.local_tower is None else 0),
-            look["global_tokens"],
-        ),
-        local_tower=tower(config.local_tower, "local_tower", look["tiles"], look["tile_tokens"]),
-        global_projector=_count_matrix_flop(
-            counts["global_projector"], math.prod(config.count_global_cells())
-        ),
-        local_projector=_count_matrix_flop(
-            counts.get("local_projector", 0), look["tiles"] * math.prod(config.views()["local"][3])
-        ),
-        language_model=_count_matrix_flop(counts["language_model"] - embeddings, tokens)
-        + _count_attention_flop(llm.num_hidden_layers, tokens, llm.hidden_size),
+    found = {
+        name: _count_tower_flop(part, counts.get(name, 0), views, of_each)
+        for name, part, views, of_each in _list_towers(config, look)
+    }
+    cells = dict(
+        global_projector=math.prod(config.count_global_cells()),
+        local_projector=look["tiles"] * math.prod(config.views()["local"][3]),
     )
+    for name, n in cells.items():
+        found[name] = _count_matrix_flop(counts.get(name, 0), n)
+    matrices = _count_matrix_flop(counts["language_model"] - embeddings, tokens)
+    attention = _count_attention_flop(llm.num_hidden_layers, tokens, llm.hidden_size)
+    found["language_model"] = matrices + attention
     if config.region_features:
-        found["sampler"] = _count_sampler_flop(
-            config, math.prod(config.views()["global"][3]) * max(1, look["tiles"]), regions
-        )
+        n = math.prod(config.views()["global"][3]) * max(1, look["tiles"])
+        found["sampler"] = _count_sampler_flop(config, n, regions)
     return {k: v for k, v in found.items() if v}
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #90b93126
@@ -163,15 +154,11 @@ def _count_sampler_flop(config: FerretConfig, cells: int, regions: int) -> float
     (notebook `sampler`), those of the later stages and the wide last ones per region; of a mean
     the very last alone.
     """
-    llm, width, given = (
-        config.text_config.hidden_size,
-        config.region_width(),
-        {**dict(kind="spatial", n_centers=(128, 32)), **(config.sampler or {})},
-    )
-    narrowed, last = (
-        _count_matrix_flop(width * llm, cells) * (config.sampler_dim is not None or width != llm),
-        _count_matrix_flop(width * llm, 1),
-    )
+    llm, width = config.text_config.hidden_size, config.region_width()
+    given = dict(kind="spatial", n_centers=(128, 32)) | (config.sampler or {})
+    is_narrowed = config.sampler_dim is not None or width != llm
+    narrowed = _count_matrix_flop(width * llm, cells) * is_narrowed
+    last = _count_matrix_flop(width * llm, 1)
     if given["kind"] == "mean":
         return narrowed + regions * last
     centers, square = given["n_centers"], width**2
@@ -213,15 +200,10 @@ def _count_training_flop(
             or part == "sampler"
         ]
         learns = part in trains
-        passes = learns or any(
-            p in trains for p in before if p in forward
-        )  # a part that learns passes gradients on inside
-        found[part] = flop * (
-            1
-            + passes
-            + learns
-            + (again and (passes or learns) and part.endswith(("tower", "model")))
-        )
+        # a part that learns passes gradients on inside
+        passes = learns or any(p in trains for p in before if p in forward)
+        twice = again and passes and part.endswith(("tower", "model"))
+        found[part] = flop * (1 + passes + learns + twice)
     return found
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #bfe09b8e
@@ -243,16 +225,12 @@ def _count_layer_activations(
     """How many numbers a layer of a language model or tower leaves behind for the backward pass,
     attention maps aside.
     """
-    h, i = (
-        config.hidden_size,
-        getattr(config, "intermediate_size", None)
-        or config.hidden_size * getattr(config, "mlp_ratio", 4),
-    )
+    h = config.hidden_size
+    i = getattr(config, "intermediate_size", None) or h * getattr(config, "mlp_ratio", 4)
     if not hasattr(config, "num_key_value_heads"):
         return 6 * h + 3 * i, 2 * h  # a tower's
-    kv = config.num_key_value_heads * (
-        getattr(config, "head_dim", None) or h // config.num_attention_heads
-    )
+    head = getattr(config, "head_dim", None) or h // config.num_attention_heads
+    kv = config.num_key_value_heads * head
     return 4 * h + 2 * kv + 4 * i, 4 * h
 
 
@@ -280,6 +258,32 @@ _SHARDING = {
 }  # what is spread over the processes: DDP, ZeRO-2, FSDP and ZeRO-3
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #38bef780
+def _count_learning_weights(config: FerretConfig, stage, lora: int) -> int:
+    "How many weights a stage trains; with adapters of rank `lora`, theirs in place of the model's."
+    counts = count_weights(config)
+    learning = sum(
+        n
+        for part, n in counts.items()
+        if part in stage.trains and not (lora and part == "language_model")
+    )
+    if lora and "language_model" in stage.trains:
+        learning += _count_lora_weights(config.text_config, lora)
+    return learning
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #38be0002
+def _count_step_activations(
+    config: FerretConfig, stage, at_once: int, text: int, again: bool, size: tuple
+) -> float:  # bytes
+    "What the language model and the towers that learn keep of so many samples."
+    look = _count_shown_tokens(config, stage, size)
+    tokens = at_once * (look["visual_tokens"] + text)
+    total = _count_activation_bytes(config.text_config, tokens, again)
+    for name, part, views, of_each in _list_towers(config, look):
+        if part is not None and name in stage.trains:
+            total += _count_activation_bytes(part, at_once * views * of_each, again)
+    return total
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #38be0003
 def _plan_memory(
     config: FerretConfig,
     stage,
@@ -292,57 +296,32 @@ def _plan_memory(
     size: tuple = (480, 640),
 ) -> dict:  # kind -> bytes on each GPU
     "What a step of a stage keeps on each GPU."
-    counts, look, llm = (
-        count_weights(config),
-        _count_shown_tokens(config, stage, size),
-        config.text_config,
-    )
-    learning = sum(
-        n
-        for part, n in counts.items()
-        if part in stage.trains and not (lora and part == "language_model")
-    )
-    if lora and "language_model" in stage.trains:
-        learning += _count_lora_weights(llm, lora)
+    counts, llm = count_weights(config), config.text_config
+    learning = _count_learning_weights(config, stage, lora)
     shares = {
         kind: gpus if kind in _SHARDING[sharding] else 1
         for kind in ("weights", "gradients", "optimiser")
     }
-    tokens, towers = at_once * (look["visual_tokens"] + text), 0.0
-    for part, name, views, of_each in (
-        (
-            config.global_tower,
-            "global_tower",
-            1 + (look["tiles"] if config.local_tower is None else 0),
-            look["global_tokens"],
-        ),
-        (config.local_tower, "local_tower", look["tiles"], look["tile_tokens"]),
-    ):
-        if part is not None and name in stage.trains:
-            towers += _count_activation_bytes(part, at_once * views * of_each, again)
-    largest = counts["language_model"] / llm.num_hidden_layers
+    tokens = at_once * (_count_shown_tokens(config, stage, size)["visual_tokens"] + text)
+    # in bfloat16 with their gradient; those of answers in float32, too
+    logits = tokens * llm.vocab_size * 4 + at_once * text * llm.vocab_size * 8
+    layer = 2 * counts["language_model"] / llm.num_hidden_layers  # in bfloat16
     return dict(
         weights=4 * sum(counts.values()) / shares["weights"],
         gradients=4 * learning / shares["gradients"],
         optimiser=8 * learning / shares["optimiser"],
-        activations=_count_activation_bytes(llm, tokens, again) + towers,
-        logits=tokens * llm.vocab_size * 4
-        + at_once
-        * text
-        * llm.vocab_size
-        * 8,  # in bfloat16 with their gradient; those of answers in float32, too
-        gathered=2 * 2 * largest * 2 if sharding == "full" else 2 * largest,
-    )  # bfloat16 copies of the layer at work and the next
+        activations=_count_step_activations(config, stage, at_once, text, again, size),
+        logits=logits,
+        gathered=4 * layer
+        if sharding == "full"
+        else layer,  # this layer and the next, with gradients
+    )
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #c55bb75d
 def _count_lora_weights(llm, rank: int) -> int:
     "Return how many weights adapters of this rank have."
-    h, i, kv = (
-        llm.hidden_size,
-        llm.intermediate_size,
-        llm.num_key_value_heads
-        * (getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads),
-    )
+    h, i = llm.hidden_size, llm.intermediate_size
+    kv = llm.num_key_value_heads * (getattr(llm, "head_dim", None) or h // llm.num_attention_heads)
     return llm.num_hidden_layers * rank * (2 * (h + h) + 2 * (h + kv) + 3 * (h + i))
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #b31a79a6
@@ -357,119 +336,114 @@ _PEAKS = {
 }  # bfloat16 operations a second, dense, by their data sheets
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #7962561b
+def _choose_at_once(stage, gpus: int, gpu_memory: float, memory) -> int:  # 0: none fits
+    """The largest power of two of samples that fits into a GPU, up to the GPU's share of a batch.
+
+    `memory` is a function from samples at once to kinds of bytes.
+    """
+    share = max(1, stage.batch_size // gpus)
+    room = 0.92 * gpu_memory * 1e9  # the rest is lost to fragments and the CUDA context
+    sizes = [2**k for k in range(12)]
+    fits = [b for b in sizes if b <= share and sum(memory(b).values()) <= room]
+    return max(fits, default=0)
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #79620002
+def _plan_stage(config, stage, samples: int, gpu_memory: float, speed: float, text, **memory):
+    "One stage's row of a plan; `speed` in operations a second, `memory` as `_plan_memory`'s."
+
+    def keep(at_once):
+        return _plan_memory(config, stage, at_once=at_once, text=text, **memory)
+
+    forward = _count_forward_flop(config, stage, text)
+    flop = sum(_count_training_flop(forward, stage.trains, memory["again"]).values())
+    gpus, visual = memory["gpus"], _count_shown_tokens(config, stage)["visual_tokens"]
+    at_once = _choose_at_once(stage, gpus, gpu_memory, keep)
+    rate = speed / flop  # samples a second
+    return dict(
+        stage=stage.name,
+        trains=list(stage.trains),
+        tokens=visual + text,
+        visual_tokens=visual,
+        tflop=flop / 1e12,
+        samples=samples,
+        at_once=at_once,
+        accumulate=stage.batch_size // (at_once * gpus) if at_once else None,
+        samples_per_second=rate,
+        tokens_per_second=rate * (visual + text),
+        hours=samples / rate / 3600,
+        memory={kind: v / 1e9 for kind, v in keep(max(1, at_once)).items()},
+    )
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #79620003
 def plan_training(
     preset: str,  # of full size, or tiny
-    gpus: int = 8,
+    gpus: int = 8,  # how many
     gpu_memory: float = 80,  # GB of each
-    gpu: str = "h100",  # a key of PEAKS
+    gpu: str = "h100",  # kind of GPU: h100, a100 or 4090
     utilisation: float = 0.4,  # of the peak: an assumption
-    sharding: str = "full",  # a key of SHARDING
+    sharding: str = "full",  # what is spread over the GPUs: none, grads or full
     checkpointing: bool = True,  # activations are computed again
-    lora: int = 0,
+    lora: int = 0,  # rank of adapters; 0: none
     text: int = 300,  # tokens of text a sample
 ) -> dict:  # weights, stages: list of dicts
-    "What training a preset takes. Raises ValueError for a name that is not known."
+    "Return what training a preset takes. Raises InputError for a name that is not known."
     for name, value, known in (("gpu", gpu, _PEAKS), ("sharding", sharding, _SHARDING)):
         if value not in known:
-            raise ValueError(f"Unknown {name} {value!r}: expected one of {', '.join(known)}.")
-    config, stages = _make_preset_config(preset), STAGES[preset]
-    samples, rows = _PAPER_SAMPLES["griffon" if config.style == "griffon" else "ferret"], []
-    for stage, n in zip(stages, samples):
-        flop = sum(
-            _count_training_flop(
-                _count_forward_flop(config, stage, text), stage.trains, checkpointing
-            ).values()
-        )
-        share, room = (
-            max(1, stage.batch_size // gpus),
-            0.92 * gpu_memory * 1e9,
-        )  # the rest is lost to fragments and the CUDA context
-        fits = [
-            b
-            for b in (2**k for k in range(12))
-            if b <= share
-            and sum(
-                _plan_memory(config, stage, gpus, b, text, sharding, checkpointing, lora).values()
-            )
-            <= room
-        ]
-        at_once, speed = max(fits, default=0), gpus * _PEAKS[gpu] * utilisation / flop
-        rows.append(
-            dict(
-                stage=stage.name,
-                trains=list(stage.trains),
-                tokens=_count_shown_tokens(config, stage)["visual_tokens"] + text,
-                visual_tokens=_count_shown_tokens(config, stage)["visual_tokens"],
-                tflop=flop / 1e12,
-                samples=n,
-                at_once=at_once,
-                accumulate=stage.batch_size // (at_once * gpus) if at_once else None,
-                samples_per_second=speed,
-                tokens_per_second=speed
-                * (_count_shown_tokens(config, stage)["visual_tokens"] + text),
-                hours=n / speed / 3600,
-                memory={
-                    k: v / 1e9
-                    for k, v in _plan_memory(
-                        config, stage, gpus, max(1, at_once), text, sharding, checkpointing, lora
-                    ).items()
-                },
-            )
-        )
+            raise make_input_error(name, value, f"one of {', '.join(known)}")
+    config = _make_preset_config(preset)
+    samples = _PAPER_SAMPLES["griffon" if config.style == "griffon" else "ferret"]
+    memory = dict(gpus=gpus, sharding=sharding, again=checkpointing, lora=lora)
+    speed = gpus * _PEAKS[gpu] * utilisation
+    asked = dict(gpus=gpus, gpu=gpu, gpu_memory=gpu_memory, utilisation=utilisation)
     return dict(
         preset=preset,
-        gpus=gpus,
-        gpu=gpu,
-        gpu_memory=gpu_memory,
-        utilisation=utilisation,
+        **asked,
         sharding=sharding,
         checkpointing=checkpointing,
         lora=lora,
         weights=count_weights(config),
-        stages=rows,
+        stages=[
+            _plan_stage(config, stage, n, gpu_memory, speed, text, **memory)
+            for stage, n in zip(STAGES[preset], samples)
+        ],
     )
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #5c6a573c
-def format_plan(found: dict) -> str:
+def _format_stage(s: dict) -> list:  # of lines
+    "One stage of a plan as text."
+    lines = [
+        f"stage {s['stage']}: {s['tokens']} tokens a sample ({s['visual_tokens']} "
+        f"visual), {s['tflop']:.1f} TFLOP a sample",
+        "   GB on each GPU: "
+        + ", ".join(f"{k} {v:.1f}" for k, v in s["memory"].items())
+        + f" = {sum(s['memory'].values()):.1f} with {max(1, s['at_once'])} at once",
+    ]
+    if not s["at_once"]:
+        return [*lines, "   does not fit: more GPUs, --sharding full, --lora, or fewer tokens"]
+    parts = f" and {s['accumulate']} such parts to a step" if s["accumulate"] > 1 else ""
+    return [
+        *lines,
+        f"   --at-once {s['at_once']}{parts}; {s['samples_per_second']:.1f} samples "
+        f"({s['tokens_per_second']:,.0f} tokens) a second: {s['hours']:.1f} hours for "
+        f"{s['samples']:,} samples",
+    ]
+
+# %% ../../nbs/9_scale/scaling_up.ipynb #5c6a0001
+def format_plan(
+    found: dict,  # of `plan_training`
+) -> str:
     "Return a plan as text."
     weights, total = found["weights"], sum(found["weights"].values())
+    again = ", activations computed again" if found["checkpointing"] else ""
+    adapters = f", adapters of rank {found['lora']}" if found["lora"] else ""
     lines = [
         f"{found['preset']}: {total / 1e9:.2f} billion weights: "
         + ", ".join(f"{k.replace('_', ' ')} {v / 1e6:,.1f} M" for k, v in weights.items()),
-        (
-            f"on {found['gpus']} x {found['gpu']} of {found['gpu_memory']:g} GB, sharding: "
-            f"{found['sharding']}"
-        )
-        + (", activations computed again" if found["checkpointing"] else "")
-        + (f", adapters of rank {found['lora']}" if found["lora"] else "")
-        + f"; assumed utilisation {found['utilisation']:.0%}",
+        f"on {found['gpus']} x {found['gpu']} of {found['gpu_memory']:g} GB, sharding: "
+        f"{found['sharding']}{again}{adapters}; assumed utilisation {found['utilisation']:.0%}",
     ]
     for s in found["stages"]:
-        lines += [
-            (
-                f"stage {s['stage']}: {s['tokens']} tokens a sample ({s['visual_tokens']} "
-                f"visual), {s['tflop']:.1f} TFLOP a sample"
-            ),
-            "   GB on each GPU: "
-            + ", ".join(f"{k} {v:.1f}" for k, v in s["memory"].items())
-            + f" = {sum(s['memory'].values()):.1f} with {max(1, s['at_once'])} at once",
-        ]
-        if not s["at_once"]:
-            lines.append("   does not fit: more GPUs, --sharding full, --lora, or fewer tokens")
-            continue
-        lines.append(
-            f"   --at-once {s['at_once']}"
-            + (f" and {s['accumulate']} such parts to a step" if s["accumulate"] > 1 else "")
-            + (
-                f"; {s['samples_per_second']:.1f} samples ({s['tokens_per_second']:,.0f} "
-                f"tokens) a second: {s['hours']:.1f} hours for {s['samples']:,} samples"
-            )
-        )
+        lines += _format_stage(s)
     fitting = [s["hours"] for s in found["stages"] if s["at_once"]]
-    return "\n".join(
-        [
-            *lines,
-            f"in all {sum(fitting):.0f} hours"
-            + ("" if len(fitting) == len(found["stages"]) else " for the stages that fit"),
-        ]
-    )
+    rest = "" if len(fitting) == len(found["stages"]) else " for the stages that fit"
+    return "\n".join([*lines, f"in all {sum(fitting):.0f} hours{rest}"])

@@ -145,12 +145,9 @@ def _answer_scenes(
     replay: bool = False,  # see replay_neighbours
 ) -> tuple:  # (tokens [n, L], logits: L of [n, V])
     "Return greedy answers to a question for each of `n` scenes."
-    scenes, ask = (
-        [make_scene(s, split="val") for s in range(n)],
-        _SELFTEST_QUESTIONS[
-            ferret.processor.config.style == "griffon" and "tiny-griffon" or "tiny"
-        ],
-    )
+    scenes = [make_scene(s, split="val") for s in range(n)]
+    is_griffon = ferret.processor.config.style == "griffon"
+    ask = _SELFTEST_QUESTIONS["tiny-griffon" if is_griffon else "tiny"]
     asked = [ask(s.objects[0]) for s in scenes]
     batch = _move_batch(
         dict(ferret.processor([s.image for s in scenes], *map(list, zip(*asked)))),
@@ -205,52 +202,50 @@ def _run_training_steps(preset: str, number: int, steps: int = 5) -> list:  # of
     return [loss for _, loss in log]
 
 # %% ../../nbs/9_scale/selftest.ipynb #484aeda1
+def _test_preset(preset: str, device, n: int, **other) -> list:  # of (what, found, allowed)
+    "What `selftest` measures of one shipped model; `other`: the device's dtype, if not float32."
+    rows = [
+        (what, far, 1e-3 if "gradients" in what else 1e-4)
+        for what, far in _compare_devices(preset, device, **other)
+    ]
+    sides = (
+        ("cpu", torch.float32),
+        (device, other.get("dtype", torch.float32)),
+        (device, torch.bfloat16),
+    )
+    ferrets, chosen = [Ferret.load(preset, place, dtype) for place, dtype in sides], []
+    with _force_float32_products():
+        exact = _answer_scenes(ferrets[0], n, chosen)
+        there, short = (_answer_scenes(f, n, chosen, replay=True) for f in ferrets[1:])
+    rows.append(("answers, where they part", _compare_answers(exact, there)[1], 1e-3))
+    far = _measure_distance(exact[1][:1], short[1][:1])
+    rows.append(("first words in bfloat16", far, 0.05))
+    losses = [loss for number in (1, 2, 3) for loss in _run_training_steps(preset, number, 2)]
+    unfit = sum(not math.isfinite(loss) for loss in losses)
+    return [*rows, ("training steps without a finite loss", unfit, 0)]
+
+# %% ../../nbs/9_scale/selftest.ipynb #484a0002
 def selftest(
     device=None,  # None: the GPU if there is one
-    n: int = 6,
-) -> list:  # questions a model; -> of (what, found, allowed, whether it is well)
-    """Does this machine's GPU compute what its CPU computes?
+    n: int = 6,  # questions a model
+) -> list:  # of (what, found, allowed, whether it is well)
+    """Return whether this machine's GPU computes what its CPU computes, part by part.
 
     Without a GPU: the CPU in float64, and its own bfloat16.
     """
-    device, rows = torch.device(device or choose_training_device()), []
-
-    def row(what, found, allowed):
-        rows.append((what, found, allowed, bool(found <= allowed)))  # nan is not well
-
+    device = torch.device(device or choose_training_device())
     other = dict(dtype=torch.float64) if device.type == "cpu" else {}
-    for preset in ("tiny", "tiny-griffon"):
-        for what, far in _compare_devices(preset, device, **other):
-            row(f"{preset}: {what}", far, 1e-3 if "gradients" in what else 1e-4)
-        ferrets = [
-            Ferret.load(preset, place, kind)
-            for place, kind in (
-                ("cpu", torch.float32),
-                (device, other.get("dtype", torch.float32)),
-                (device, torch.bfloat16),
-            )
-        ]
-        chosen = []
-        with _force_float32_products():
-            exact, there, short = (
-                _answer_scenes(f, n, chosen, replay=k > 0) for k, f in enumerate(ferrets)
-            )
-        row(f"{preset}: answers, where they part", _compare_answers(exact, there)[1], 1e-3)
-        row(
-            f"{preset}: first words in bfloat16",
-            _measure_distance(exact[1][:1], short[1][:1]),
-            0.05,
-        )
-        losses = [loss for number in (1, 2, 3) for loss in _run_training_steps(preset, number, 2)]
-        row(
-            f"{preset}: training steps without a finite loss",
-            sum(not math.isfinite(loss) for loss in losses),
-            0,
-        )
-    return rows
+    return [
+        (f"{preset}: {what}", found, allowed, bool(found <= allowed))
+        for preset in ("tiny", "tiny-griffon")
+        for what, found, allowed in _test_preset(preset, device, n, **other)
+    ]
 
 # %% ../../nbs/9_scale/selftest.ipynb #a009ecf2
-def format_selftest(rows: list, device=None) -> str:
+def format_selftest(
+    rows: list,  # of `selftest`
+    device=None,  # as `selftest` was given it
+) -> str:
     "Return what `selftest` found as a report."
     device = torch.device(device or choose_training_device())
     compared = (

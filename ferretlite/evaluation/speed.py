@@ -7,7 +7,6 @@ __all__ = ['bench_projectors', 'format_projector_bench', 'bench_sampler', 'forma
            'bench_resolution', 'format_resolution_bench']
 
 # %% ../../nbs/8_evaluation/speed.ipynb #22c93f15
-import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from ..common.meters import PeakMemory, measure_quickest
+from ..common.meters import PeakMemory, measure_quickest, read_clock
 from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
@@ -65,29 +64,23 @@ def _time_projector(
     n: int = 2,  # runs, of which the best counts
     # function -> seconds; with one thread on a busy machine `time.process_time` counts the work
     # alone
-    clock=time.perf_counter,
+    clock=read_clock,
 ) -> dict:  # ms, mb: beside the weights
     "How long a projector takes on this machine's CPU, and how much memory its work needs."
     torch.manual_seed(0)
-    projector, maps = (
-        make_downsampler(kind, in_dim, out_dim).eval(),
-        torch.randn(1, side // 14, side // 14, in_dim),
-    )
+    projector = make_downsampler(kind, in_dim, out_dim).eval()
+    maps = torch.randn(1, side // 14, side // 14, in_dim)
     with PeakMemory() as memory:
         projector(maps)
-    times = []
-    for _ in range(n):
-        began = clock()
-        projector(maps)
-        times.append(clock() - began)
-    return dict(ms=1000 * min(times), mb=memory.peak / 2**20)
+    seconds = measure_quickest(lambda: projector(maps), n, clock)
+    return dict(ms=1000 * seconds, mb=memory.peak / 2**20)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #3aa01e00
 def bench_projectors(
     sides: tuple = _PROJECTOR_SIDES,  # of square images, in pixels
-    in_dim: int = 1024,
-    out_dim: int = 5120,
-    **options,  # of time_projector
+    in_dim: int = 1024,  # width of the tower
+    out_dim: int = 5120,  # width of the language model
+    **options,  # `n` runs of which the best counts, and the `clock`: a function -> seconds
 ) -> list:  # of dict: kind, side, tokens, parameters, gflop, ms, mb
     "Return the counts and the measurements of every projector at every resolution."
     return [
@@ -96,25 +89,21 @@ def bench_projectors(
         for s in sides
     ]
 
-
-def format_projector_bench(rows: list) -> str:  # of bench_projectors
+# %% ../../nbs/8_evaluation/speed.ipynb #3aa00001
+def format_projector_bench(
+    rows: list,  # of `bench_projectors`
+) -> str:
     "Return what `bench_projectors` found as a table."
-    lines = [
-        (
-            f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}"
-            f"{'time':>11s}{'memory':>10s}"
-        )
-    ]
-    return "\n".join(
-        lines
-        + [
-            (
-                f"{r['kind']:11s}{r['side']:6d}{r['tokens']:8d}{r['parameters'] / 1e6:8.1f} "
-                f"M{r['gflop']:8.1f}{r['ms']:8.0f} ms{r['mb']:7.0f} MB"
-            )
-            for r in rows
-        ]
+    head = (
+        f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}"
+        f"{'time':>11s}{'memory':>10s}"
     )
+    lines = [
+        f"{r['kind']:11s}{r['side']:6d}{r['tokens']:8d}{r['parameters'] / 1e6:8.1f} "
+        f"M{r['gflop']:8.1f}{r['ms']:8.0f} ms{r['mb']:7.0f} MB"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
 
 # %% ../../nbs/8_evaluation/speed.ipynb #c318bf54
 class PlainSampler(SpatialAwareSampler):
@@ -140,114 +129,87 @@ class PlainSampler(SpatialAwareSampler):
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #28d92bfa
-def _read_clock():  # the time, when a GPU has done what it was told
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def _time_sampler(sampler, m, boxes, backward, runs=2):  # -> seconds, bytes, vectors
     m, times, memory = m.clone().requires_grad_(backward), [], PeakMemory()
     for counting in (memory, *[nullcontext()] * runs):
         sampler.zero_grad()
         m.grad = None
         with counting, torch.set_grad_enabled(backward):
-            began = _read_clock()
+            began = read_clock()
             (vectors,) = sampler([m], [boxes], [(480, 640)])
             if backward:
                 vectors.square().mean().backward()
-            times.append(_read_clock() - began)
+            times.append(read_clock() - began)
     return min(times[1:]), memory.peak, vectors.detach()
 
 # %% ../../nbs/8_evaluation/speed.ipynb #21500ab5
+def _measure_sampler(sampler, m, boxes, backward: bool, runs: int) -> tuple:  # (times, vectors)
+    "Seconds and bytes of a sampler, forward and, where asked for, forward and backward."
+    seconds, size, vectors = _time_sampler(sampler, m, boxes, False, runs)
+    found = dict(forward_seconds=seconds, forward_bytes=size)
+    if backward:
+        seconds, size, _ = _time_sampler(sampler, m, boxes, True, runs)
+        found |= dict(backward_seconds=seconds, backward_bytes=size)
+    return found, vectors
+
+# %% ../../nbs/8_evaluation/speed.ipynb #21500002
 def bench_sampler(
     n: int = 32,  # regions, all of one image
     grid: int = 24,  # cells along a side of its map
     in_dim: int = 1024,  # width of the map
     out_dim: int = 4096,  # width of the language model
     backward: bool = True,  # measure a training step, too
-    seed: int = 0,
+    seed: int = 0,  # of weights, map and boxes
     runs: int = 2,  # of which the quickest counts, after one that counts memory
     **sizes,  # n_points, n_centers, n_neighbors: Ferret's where not given
-    # forward_speedup, backward_speedup (forward and backward), memory_ratio, seconds and bytes of
-    # both, and how far their results differ
-) -> dict:
-    """The plain form of the sampler against the fast one, on the same points in the same run, in
-    float32.
-    """
+) -> dict:  # ratios, seconds and bytes of both forms, and how far their results differ
+    "Return the plain form of the sampler against the fast one, in one run, in float32."
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    kinds = dict(plain=PlainSampler, fast=SpatialAwareSampler)
     fast, plain = (
-        kind(in_dim, out_dim, **sizes).eval().to(device)
-        for kind in (SpatialAwareSampler, PlainSampler)
+        kinds[name](in_dim, out_dim, **sizes).eval().to(device) for name in ("fast", "plain")
     )
     plain.load_state_dict(fast.state_dict())
     m, corners = torch.randn(grid, grid, in_dim).to(device), torch.rand(n, 2) * 300
     boxes = [Box(x, y, x + 20 + 5 * k, y + 30 + 3 * k) for k, (x, y) in enumerate(corners.tolist())]
-    found, vectors = {}, {}
     _time_sampler(fast, m, boxes[:1], backward)  # whatever happens once
+    found, vectors = {}, {}
     for name, sampler in (("plain", plain), ("fast", fast)):
-        found[name] = dict(
-            zip(
-                ("forward_seconds", "forward_bytes", "vectors"),
-                _time_sampler(sampler, m, boxes, False, runs),
-            )
-        )
-        vectors[name] = found[name].pop("vectors")
-        if backward:
-            found[name].update(
-                zip(
-                    ("backward_seconds", "backward_bytes"),
-                    _time_sampler(sampler, m, boxes, True, runs),
-                )
-            )
+        found[name], vectors[name] = _measure_sampler(sampler, m, boxes, backward, runs)
+    off = (vectors["plain"] - vectors["fast"]).abs().max() / vectors["plain"].std()
+    machine = dict(threads=torch.get_num_threads(), device=device)
+    return dict(difference=off.item(), **_compare_forms(found), **machine, **found)
+
+# %% ../../nbs/8_evaluation/speed.ipynb #21500003
+def _compare_forms(found: dict) -> dict:  # forward_speedup, backward_speedup, memory_ratio
+    "How the plain form and the fast one compare."
 
     def ratio(key):
         return found["plain"][key] / found["fast"][key]
 
-    out = dict(
-        forward_speedup=ratio("forward_seconds"),
-        difference=(vectors["plain"] - vectors["fast"]).abs().max().item()
-        / vectors["plain"].std().item(),
-    )
-    if backward:
-        out |= dict(backward_speedup=ratio("backward_seconds"))
-    return out | dict(
-        memory_ratio=1 / ratio("backward_bytes" if backward else "forward_bytes"),
-        threads=torch.get_num_threads(),
-        device=device,
-        **found,
-    )
+    kinds = [kind for kind in ("forward", "backward") if f"{kind}_seconds" in found["fast"]]
+    speedups = {f"{kind}_speedup": ratio(f"{kind}_seconds") for kind in kinds}
+    return dict(**speedups, memory_ratio=1 / ratio(f"{kinds[-1]}_bytes"))
 
 # %% ../../nbs/8_evaluation/speed.ipynb #b80fc881
-def format_sampler_bench(found: dict) -> str:
+def format_sampler_bench(
+    found: dict,  # of `bench_sampler`
+) -> str:
     "Return what `bench_sampler` found as a table."
     rows = [f"{'':8s}{'forward':>12s}{'and back':>12s}{'extra memory':>16s}"]
     for name in ("plain", "fast"):
         one, most = found[name], found[name].get("backward_bytes", found[name]["forward_bytes"])
-        rows.append(
-            f"{name:8s}{one['forward_seconds']:10.2f} s"
-            + (f"{one['backward_seconds']:10.2f} s" if "backward_seconds" in one else f"{'':12s}")
-            + f"{most / 2**20:12.0f} MB"
-        )
-    speed = [
-        f"{found[k]:.1f} times as fast {what}"
-        for k, what in (
-            ("forward_speedup", "forward"),
-            ("backward_speedup", "forward and backward"),
-        )
-        if k in found
-    ]
-    return "\n".join(
-        rows
-        + [
-            (
-                f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results "
-                f"differ by {found['difference']:.0e} of their spread "
-                f"({found.get('device', 'cpu')}, {found['threads']} threads)"
-            )
-        ]
+        back = f"{one['backward_seconds']:10.2f} s" if "backward_seconds" in one else f"{'':12s}"
+        rows.append(f"{name:8s}{one['forward_seconds']:10.2f} s{back}{most / 2**20:12.0f} MB")
+    whats = dict(forward_speedup="forward", backward_speedup="forward and backward")
+    speed = [f"{found[k]:.1f} times as fast {what}" for k, what in whats.items() if k in found]
+    rows.append(
+        f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results "
+        f"differ by {found['difference']:.0e} of their spread "
+        f"({found.get('device', 'cpu')}, {found['threads']} threads)"
     )
+    return "\n".join(rows)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #6edfa938
 _RESOLUTION_SIDES = (192, 384, 768)
@@ -279,9 +241,10 @@ def _make_bench_config(way: str, side: int) -> FerretConfig:
 # %% ../../nbs/8_evaluation/speed.ipynb #13ca2102
 @torch.no_grad()
 def measure_image_cost(
-    config: FerretConfig, image
+    config: FerretConfig,  # of the model
+    image,  # PIL image, upright, RGB
 ) -> dict:  # tokens, GFLOP of the towers, ms to prepare, ms to see, MB
-    "What one upright RGB image costs a model of random weights up to its visual tokens."
+    "Return what one upright RGB image costs a model of random weights up to its visual tokens."
     torch.manual_seed(0)
     model = FerretForConditionalGeneration(config).eval()
 
@@ -313,35 +276,12 @@ def measure_image_cost(
     )
 
 # %% ../../nbs/8_evaluation/speed.ipynb #70f32d7d
-def bench_resolution(
-    sides: tuple = _RESOLUTION_SIDES,  # of square images, in pixels
-    n: int = 8,  # images that both processors prepare
-    seed: int = 0,
-) -> (
-    dict
-):  # rows: measure_image_cost by way and side; ours_per_second, llava_next_per_second, speedup
-    """What each way of seeing costs by the size of the image, and how fast images are prepared
-    beside transformers' LLaVA-NeXT, in the same run.
-    """
+def _time_preparing(photos: list) -> tuple:  # (ours, transformers' LLaVA-NeXT): images a second
+    "How fast two processors cut the same images into tiles of 336 pixels."
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
     )  # it needs no torchvision
 
-    dice = np.random.default_rng(seed)
-
-    def noise(h, w):
-        return Image.fromarray(dice.integers(0, 256, (h, w, 3), dtype=np.uint8))
-
-    rows = [
-        dict(
-            way=way,
-            side=side,
-            **measure_image_cost(_make_bench_config(way, side), noise(side, side)),
-        )
-        for side in sides
-        for way in SWITCH_VALUES["resolution"]
-    ]
-    photos = [noise(480, 640), noise(640, 480), noise(720, 1280), noise(300, 900)] * -(-n // 4)
     config = FerretConfig(
         global_tower=CLIPVisionConfig(image_size=336, patch_size=14),
         text_config=LlamaConfig(vocab_size=32, hidden_size=64, num_hidden_layers=1),
@@ -354,10 +294,33 @@ def bench_resolution(
         crop_size=dict(height=336, width=336),
         image_grid_pinpoints=[list(compute_canvas_size(336, g)) for g in LLAVA_NEXT_GRIDS],
     )
-    ours = n / measure_quickest(
-        lambda: FerretProcessor.prepare_images(SimpleNamespace(config=config), photos[:n])
+    ours = measure_quickest(
+        lambda: FerretProcessor.prepare_images(SimpleNamespace(config=config), photos)
     )
-    other = n / measure_quickest(lambda: theirs(photos[:n], return_tensors="pt"))
+    other = measure_quickest(lambda: theirs(photos, return_tensors="pt"))
+    return len(photos) / ours, len(photos) / other
+
+# %% ../../nbs/8_evaluation/speed.ipynb #70f30001
+def bench_resolution(
+    sides: tuple = _RESOLUTION_SIDES,  # of square images, in pixels
+    n: int = 8,  # images that both processors prepare
+    seed: int = 0,  # of the images, which are noise
+) -> dict:  # rows: measure_image_cost by way and side; images a second, and their ratio
+    """Return what each way of seeing costs by the size of the image, and how fast images are
+    prepared beside transformers' LLaVA-NeXT, in the same run.
+    """
+    dice = np.random.default_rng(seed)
+
+    def noise(h, w):
+        return Image.fromarray(dice.integers(0, 256, (h, w, 3), dtype=np.uint8))
+
+    rows = []
+    for side in sides:
+        for way in SWITCH_VALUES["resolution"]:
+            cost = measure_image_cost(_make_bench_config(way, side), noise(side, side))
+            rows.append(dict(way=way, side=side, **cost))
+    photos = [noise(480, 640), noise(640, 480), noise(720, 1280), noise(300, 900)] * -(-n // 4)
+    ours, other = _time_preparing(photos[:n])
     return dict(
         rows=rows,
         ours_per_second=ours,
@@ -367,14 +330,13 @@ def bench_resolution(
     )
 
 # %% ../../nbs/8_evaluation/speed.ipynb #e06706bf
-def format_resolution_bench(found: dict) -> str:
+def format_resolution_bench(
+    found: dict,  # of `bench_resolution`
+) -> str:
     "Return what `bench_resolution` found as a table."
     lines = [
-        (
-            f"{'image':>9s}  "
-            f"{'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}{'see':>10s}"
-            f"{'memory':>10s}"
-        )
+        f"{'image':>9s}  {'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}"
+        f"{'see':>10s}{'memory':>10s}"
     ]
     for r in found["rows"]:
         cut = "x".join(map(str, r["grid"])) if r["grid"][0] else "–"
@@ -383,14 +345,10 @@ def format_resolution_bench(found: dict) -> str:
             f"{r['way']:7s}{cut:>6s}{r['tokens']:8d}{r['gflop']:8.2f}{r['prepare_ms']:7.1f}"
             f" ms{r['see_ms']:7.1f} ms{r['mb']:7.1f} MB"
         )
-    return "\n".join(
-        lines
-        + [
-            (
-                f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a "
-                "second, transformers' LLaVA-NeXT processor (Pillow) "
-                f"{found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast "
-                f"({found['threads']} threads)"
-            )
-        ]
+    lines.append(
+        f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a "
+        "second, transformers' LLaVA-NeXT processor (Pillow) "
+        f"{found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast "
+        f"({found['threads']} threads)"
     )
+    return "\n".join(lines)

@@ -13,6 +13,7 @@ from fastcore.basics import patch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
+from ..common.errors import InputError
 from ..regions.grammar import STYLES
 from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
 from ..vision.encoders import PIXEL_STATISTICS
@@ -112,18 +113,18 @@ def _convert_parts(config):  # dictionaries of parts, as JSON has them, become c
             setattr(config, name, AutoConfig.for_model(**part))
 
 
-def _check_switches(config):  # raises ValueError for a word that a switch does not have
+def _check_switches(config):  # raises InputError for a word that a switch does not have
     for name, known in SWITCH_VALUES.items():
         if getattr(config, name) not in known:
-            raise ValueError(
+            raise InputError(
                 f"Found {name}={getattr(config, name)!r}: expected one of {', '.join(known)}."
             )
 
 
-def _check_field_names(names):  # raises ValueError for a field that nothing reads
+def _check_field_names(names):  # raises InputError for a field that nothing reads
     for name in names:
         if not (name.startswith("_") or name in TRANSFORMERS_FIELDS):
-            raise ValueError(
+            raise InputError(
                 f"Found the unknown field {name!r}: expected fields of FerretConfig; those of "
                 "a part, such as its sampler, go into that part's own."
             )
@@ -135,7 +136,7 @@ class FerretConfig(
 ):
     """Everything that shapes a model, from 96-pixel toy to 13 billion weights.
 
-    Sizes of views are (height, width) in pixels. Raises ValueError for a value that a switch does
+    Sizes of views are (height, width) in pixels. Raises InputError for a value that a switch does
     not have, for an unknown field, and for views that do not consist of whole cells."""
 
     model_type = "ferretlite"
@@ -157,10 +158,10 @@ class FerretConfig(
 # %% ../../nbs/4_model/configuration.ipynb #17ed0002
 @patch
 def check_views(self: FerretConfig):
-    """Raise ValueError where a view that is used does not consist of whole cells, or where there
+    """Raise InputError where a view that is used does not consist of whole cells, or where there
     are no grids to cut into."""
     if self.merge < 1:
-        raise ValueError(f"Found merge={self.merge}: expected 1 at least.")
+        raise InputError(f"Found merge={self.merge}: expected 1 at least.")
     used = {"global_view": self.global_tower}
     if self.resolution == "direct" and self.direct_view:
         used["direct_view"] = self.global_tower
@@ -170,7 +171,7 @@ def check_views(self: FerretConfig):
     for name, tower in used.items():
         view, cell = getattr(self, name), tower.patch_size * self.merge
         if len(view) != 2 or min(view) < cell or any(side % cell for side in view):
-            raise ValueError(
+            raise InputError(
                 f"Found {name}={tuple(view)}: expected a height and a width that are multiples of "
                 f"{cell}, the side of a cell ({tower.patch_size} pixels a patch, "
                 f"merge={self.merge})."
@@ -294,14 +295,14 @@ def choose_image_grid(
 ) -> tuple:  # (rows, columns) of tiles; (0, 0): no tiles
     """Return the grid that an image is cut into.
 
-    Raises ValueError where nothing fits into `max_visual_tokens`."""
+    Raises InputError where nothing fits into `max_visual_tokens`."""
     if self.resolution == "anyres":
         return self.drop_lone_tile(
             choose_grid(size, tuple(self.local_view), self.list_usable_grids())
         )
     n = self.count_visual_tokens((0, 0))
     if self.max_visual_tokens is not None and n > self.max_visual_tokens:
-        raise ValueError(
+        raise InputError(
             f"Found max_visual_tokens={self.max_visual_tokens} and a {self.resolution} view of "
             f"{n} tokens: expected a larger budget or a smaller view."
         )

@@ -42,7 +42,7 @@ def read_weights(folder) -> dict:  # name -> tensor
         )
     return found
 
-
+# %% ../../nbs/9_scale/conversion.ipynb #49af0002
 PUBLIC_PREFIXES = {
     "model.mm_projector.": "global_projector.",
     "model.region_geo_sampler.": "sampler.",
@@ -56,38 +56,35 @@ def rename_public_weights(weights: dict) -> dict:
     for name, value in weights.items():
         if name.endswith("rotary_emb.inv_freq") or name.endswith("position_ids"):
             continue
-        theirs = next((k for k in PUBLIC_PREFIXES if name.startswith(k)), None)
-        found[
-            PUBLIC_PREFIXES[theirs] + name.removeprefix(theirs)
-            if theirs
-            else f"language_model.{name}"
-        ] = value
+        prefix = next((k for k in PUBLIC_PREFIXES if name.startswith(k)), "")
+        ours = PUBLIC_PREFIXES.get(prefix, "language_model.")
+        found[ours + name.removeprefix(prefix)] = value
     return found
 
 # %% ../../nbs/9_scale/conversion.ipynb #36f673f1
+def _read_text_config(theirs: dict, vocabulary: int) -> LlamaConfig:
+    "The language model's settings among those of a public checkpoint."
+    own = ("model_type", "architectures", "transformers_version")
+    known = LlamaConfig().to_dict().keys() - own
+    settings = {k: v for k, v in theirs.items() if k in known}
+    return LlamaConfig(**settings | dict(vocab_size=vocabulary))
+
+# %% ../../nbs/9_scale/conversion.ipynb #36f60001
 def make_public_config(
-    theirs: dict, tower, weights: dict, ids: tuple, vocabulary: int
+    theirs: dict,  # the checkpoint's config.json
+    tower,  # configuration of its vision tower
+    weights: dict,  # by our names
+    ids: tuple,  # of the tokens of an image and of a region
+    vocabulary: int,  # rows of the language model's embedding
 ) -> FerretConfig:
-    """Our configuration of a public checkpoint with these settings (its config.json), this tower
-    and these weights by our names.
-    """
-    tiles = theirs.get("image_aspect_ratio") == "anyres" or theirs.get(
-        "mm_patch_merge_type", ""
-    ).startswith("spatial")
-    text = LlamaConfig(
-        **{
-            k: v
-            for k, v in theirs.items()
-            if k in LlamaConfig().to_dict()
-            and k not in ("model_type", "architectures", "transformers_version")
-        }
-        | dict(vocab_size=vocabulary)
-    )
+    "Return our configuration of a public checkpoint."
+    merge = theirs.get("mm_patch_merge_type", "")
+    tiles = theirs.get("image_aspect_ratio") == "anyres" or merge.startswith("spatial")
     channels, last = weights["sampler.flatten_projector.weight"].shape
     view = (tower.image_size,) * 2
     return FerretConfig(
         global_tower=tower,
-        text_config=text,
+        text_config=_read_text_config(theirs, vocabulary),
         resolution="anyres" if tiles else "fixed",
         global_view=view,
         local_view=view,
@@ -108,84 +105,79 @@ def make_public_config(
     )
 
 # %% ../../nbs/9_scale/conversion.ipynb #5892b313
-def convert_checkpoint(
-    checkpoint,  # folder of a public Ferret checkpoint
-    out,  # folder to write
-    tower=None,  # folder or hub id of its CLIP tower; None: where its configuration says
-    dtype=None,  # to store; None: as it is
-) -> Path:
-    """A public Ferret checkpoint as one of ours.
+def _read_checkpoint(checkpoint: Path) -> tuple:  # (its config.json, its weights by our names)
+    """A public Ferret checkpoint.
 
     Raises ValueError or FileNotFoundError in a sentence for what is not there.
     """
-    checkpoint, out = Path(checkpoint), Path(out)
-    if (out / "config.json").exists():
-        raise ValueError(f"{out} already holds a model: choose another folder.")
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(
             f"There is no config.json in {checkpoint}: expected the folder of a public "
             "Ferret checkpoint."
         )
-    theirs, weights = (
-        json.loads((checkpoint / "config.json").read_text(encoding="utf-8")),
-        rename_public_weights(read_weights(checkpoint)),
-    )
+    theirs = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    weights = rename_public_weights(read_weights(checkpoint))
     for name in ("global_projector.", "sampler.flatten_projector.", "language_model.model.layers."):
         if not any(k.startswith(name) for k in weights):
             raise ValueError(
                 f"{checkpoint} holds no weights for {name.rstrip('.')}: expected a Ferret "
                 "checkpoint with its projector and its region sampler."
             )
-    seeing, words = (
-        load_tower(tower or theirs.get("mm_vision_tower")),
-        load_chat_tokenizer(checkpoint, "vicuna"),
-    )
-    kind = next(v.dtype for k, v in weights.items() if k.startswith("language_model."))
-    rows = max(len(words), weights["language_model.model.embed_tokens.weight"].shape[0])
-    for name in (
-        "language_model.model.embed_tokens.weight",
-        "language_model.lm_head.weight",
-    ):  # `<image>` gets a row
+    return theirs, weights
+
+# %% ../../nbs/9_scale/conversion.ipynb #58920002
+def _add_vocabulary_rows(weights: dict, words: int) -> int:  # rows that there are now
+    "Give the embedding and the last layer a row for each of so many words, in place."
+    names = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+    rows = max(words, weights[names[0]].shape[0])
+    for name in names:  # `<image>` gets a row
         old = weights[name]
-        weights[name] = torch.cat(
-            [old, old.float().mean(0, keepdim=True).to(old.dtype).expand(rows - len(old), -1)]
-        )
-    config = make_public_config(
-        theirs,
-        copy.deepcopy(seeing.config),
-        weights,
-        words.convert_tokens_to_ids([IMAGE_TOKEN, REGION_TOKEN]),
-        rows,
-    )
-    model = FerretForConditionalGeneration(config, dict(global_tower=seeing))
-    model.sampler.load_ferret_weights(
-        {
-            k.removeprefix("sampler."): v.float()
-            for k, v in weights.items()
-            if k.startswith("sampler.")
-        }
-    )
-    rest = {k: v for k, v in weights.items() if not k.startswith("sampler.")}
-    rest.update(
-        {
-            "bottleneck.weight": torch.eye(config.sampler_dim),
-            "bottleneck.bias": torch.zeros(config.sampler_dim),
-        }
-    )  # nothing stands before their sampler
+        mean = old.float().mean(0, keepdim=True).to(old.dtype)
+        weights[name] = torch.cat([old, mean.expand(rows - len(old), -1)])
+    return rows
+
+# %% ../../nbs/9_scale/conversion.ipynb #58920004
+def _load_renamed_weights(model, weights: dict, checkpoint: Path):
+    "Put a checkpoint's weights into a model. Raises ValueError for one too many or too few."
+    part = "sampler."
+    read = {k.removeprefix(part): v.float() for k, v in weights.items() if k.startswith(part)}
+    model.sampler.load_ferret_weights(read)
+    rest = {k: v for k, v in weights.items() if not k.startswith(part)}
+    width = model.config.sampler_dim
+    rest["bottleneck.weight"], rest["bottleneck.bias"] = torch.eye(width), torch.zeros(width)
     if model.local_projector is not None:
-        rest.update(
-            {
-                k.replace("global_", "local_"): v
-                for k, v in rest.items()
-                if k.startswith("global_projector.")
-            }
-        )
+        shared = {k: v for k, v in rest.items() if k.startswith("global_projector.")}
+        rest |= {k.replace("global_", "local_"): v for k, v in shared.items()}
     found = model.load_state_dict(rest, strict=False)
-    lacking = [k for k in found.missing_keys if not k.startswith(("global_tower.", "sampler."))]
+    lacking = [k for k in found.missing_keys if not k.startswith(("global_tower.", part))]
     for names, says in ((lacking, "lacks"), (found.unexpected_keys, "holds the unknown weight")):
         if names:
             raise ValueError(
                 f"{checkpoint} {says} {names[0]}: expected a public Ferret checkpoint."
             )
+
+# %% ../../nbs/9_scale/conversion.ipynb #58920006
+def convert_checkpoint(
+    checkpoint,  # folder of a public Ferret checkpoint
+    out,  # folder to write
+    tower=None,  # folder or hub id of its CLIP tower; None: where its configuration says
+    dtype=None,  # to store; None: as it is
+) -> Path:
+    """Write a public Ferret checkpoint as one of ours, and return its folder.
+
+    Raises ValueError or FileNotFoundError in a sentence for what is not there.
+    """
+    checkpoint, out = Path(checkpoint), Path(out)
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} already holds a model: choose another folder.")
+    theirs, weights = _read_checkpoint(checkpoint)
+    seeing = load_tower(tower or theirs.get("mm_vision_tower"))
+    words = load_chat_tokenizer(checkpoint, "vicuna")
+    kind = next(v.dtype for k, v in weights.items() if k.startswith("language_model."))
+    rows = _add_vocabulary_rows(weights, len(words))
+    ids = words.convert_tokens_to_ids([IMAGE_TOKEN, REGION_TOKEN])
+    config = make_public_config(theirs, copy.deepcopy(seeing.config), weights, ids, rows)
+    model = FerretForConditionalGeneration(config, dict(global_tower=seeing))
+    _load_renamed_weights(model, weights, checkpoint)
     save_model(model.to(dtype or kind), FerretProcessor(config, words), out)
     return out

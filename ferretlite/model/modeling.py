@@ -17,7 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import TransformersKwargs
 
-from ..common.errors import make_input_error
+from ..common.errors import InputError, make_input_error
 from .configuration import FerretConfig
 from .tokens import next_token_loss, turn_mask
 from ..vision.coreferring import VisualTokenizer
@@ -519,11 +519,9 @@ def _check_pixels(
             unfilled["crop"] = config.crop_token_id
     for kind, token in unfilled.items():
         if n := int((input_ids == token).sum()):
-            raise make_input_error(
-                "forward",
-                f"{n} {kind} placeholders without pixels",
-                "`global_pixels` or `tower_maps` (for crops `crop_pixels`)",
-                "give everything that the processor returned",
+            raise InputError(
+                f"forward: found {n} {kind} placeholders without pixels, expected `global_pixels` "
+                "or `tower_maps` (for crops `crop_pixels`); pass all that the processor returned."
             )
 
 # %% ../../nbs/4_model/model.ipynb #93a356ae
@@ -653,11 +651,9 @@ def check_prompt_length(
     "Raise InputError unless the prompt and one token of an answer fit the language model."
     limit = self.count_positions()
     if limit is not None and length >= limit:
-        raise make_input_error(
-            "prompt",
-            f"{length} tokens",
-            f"fewer than {limit}, the number of positions of the language model",
-            "shorten the prompt",
+        raise InputError(
+            f"prompt: found {length} tokens with its image, expected fewer than {limit}, the "
+            "number of positions of the language model; shorten the prompt."
         )
 
 

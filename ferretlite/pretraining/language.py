@@ -85,6 +85,7 @@ def start_language_model(
         model = LlamaForCausalLM(tiny_llama_config(tokenizer))
     if style == "griffon":
         model.resize_token_embeddings(len(add_crop_token(tokenizer)), mean_resizing=False)
+    model.set_attn_implementation("eager")  # the attention that attention_loss reads
     return model, tokenizer, before
 
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #bdaa6109
@@ -113,8 +114,7 @@ def pretrain_lm(
     look: float = 0.3,  # weight of attention_loss
     compile: bool = False,  # by torch.compile: faster after a minute's wait; needs a C++ compiler
     style: str = "ferret",  # or "griffon": its questions, its view, its written form, and crops
-    # folder of a language model to go on from, with whole scenes at once; None: from nothing
-    start=None,
+    start=None,  # folder of a language model to go on from, with whole scenes at once
 ) -> list:  # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
     torch.manual_seed(seed)
@@ -122,7 +122,6 @@ def pretrain_lm(
     skip = CURRICULA[style][0][0] if start else 0
     data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip)
     collate = partial(collate_objects, tokenizer=tokenizer, most=MAX_TEXT_TOKENS, style=style)
-    model.set_attn_implementation("eager")  # the attention that attention_loss reads
     if compile:
         model.compile(dynamic=True)
     log = run_training_loop(

@@ -52,7 +52,7 @@ def _check_tasks(scene, tasks, order):  # -> name -> function
     check_order(order)
     return known
 
-
+# %% ../../nbs/2_regions_and_text/conversations.ipynb #cc478751
 def make_conversation(
     scene,  # anything with .image .size .objects .caption .id
     tasks: dict,  # name -> weight

@@ -17,7 +17,7 @@ def find_family(
     "Return the family of a name: `dice` for `dice 3`, and the name itself for other kinds."
     return name.rstrip("0123456789 ") or name
 
-
+# %% ../../nbs/2_regions_and_text/descriptions.ipynb #a8574959
 @dataclass(frozen=True)
 class Query:
     "Describes objects: it matches each object that agrees with everything it gives."

@@ -42,62 +42,53 @@ class PatchScenes(torch.utils.data.Dataset):
 def _keep_item(item):
     return item
 
+# %% ../../nbs/7_training/alignment.ipynb #25e2a3f8
+def _look_at_scene(model, inputs: dict) -> dict:  # side -> map [m, h, w, C]
+    "What the towers say of one scene's views."
+    views = (inputs[f"{side}_pixels"].to(model.device) for side in ("global", "local"))
+    with torch.no_grad(), autocast():
+        return dict(zip(("global", "local"), model.look(*views)))
+
+
+def _own_cells(boxes, projector, found, grid) -> torch.Tensor:  # [m, h', w'], -1: nobody's
+    "Which box each cell that comes out of a projector belongs to, view by view."
+    rows, cols = (g * c for g, c in zip(grid, projector.out_cells(found.shape[1:3])))
+    owner = assign_patches(boxes * ([cols, rows] * 2), (rows, cols))
+    return split_tiles(torch.from_numpy(owner)[None], grid)[:, 0]
+
 # %% ../../nbs/7_training/alignment.ipynb #87bc5a2d
 def _collect_patches(
     model,
     processor: FerretProcessor,
     sides: tuple,  # of "global", "local"
-    n: int,
+    n: int,  # scenes
     seed: int,
     # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares
-    # [k, V], edges [k, 4]); thing 0 is none
+    # [k, V], edges [k, 4]); object 0 is none
 ):
     "What the towers say of each patch of `n` scenes, and what lies there."
-    maps, owners, words, edges, device = (
-        {s: [] for s in sides},
-        {s: [] for s in sides},
-        [""],
-        [torch.zeros(1, 4)],
-        model.device,
-    )
-    for boxes, phrases, inputs in torch.utils.data.DataLoader(
+    maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], []
+    scenes = torch.utils.data.DataLoader(
         PatchScenes(processor, n, seed),
         batch_size=None,
         collate_fn=_keep_item,
-        num_workers=count_data_workers() if device.type == "cuda" else 0,
-    ):
-        with torch.no_grad(), autocast():
-            found = dict(
-                zip(
-                    ("global", "local"),
-                    model.compute_tower_maps(
-                        inputs["global_pixels"].to(device), inputs["local_pixels"].to(device)
-                    ),
-                )
-            )
+        num_workers=count_data_workers() if model.device.type == "cuda" else 0,
+    )
+    for boxes, phrases, inputs in scenes:
+        found = _look_at_scene(model, inputs)
         grids = {"global": (1, 1), "local": tuple(inputs["grids"][0].tolist())}
         for side in sides:
-            rows, cols = (
-                g * c
-                for g, c in zip(
-                    grids[side],
-                    getattr(model, f"{side}_projector").out_cells(found[side].shape[1:3]),
-                )
-            )
-            owner = split_tiles(
-                torch.from_numpy(assign_patches(boxes * ([cols, rows] * 2), (rows, cols)))[None],
-                grids[side],
-            )[:, 0]
-            owners[side].append(torch.where(owner >= 0, owner + len(words), 0).to(device))
-            maps[side].append(
-                found[side].bfloat16()
-            )  # a gigabyte for two thousand scenes, as it is
+            projector = getattr(model, f"{side}_projector")
+            owner = _own_cells(boxes, projector, found[side], grids[side])
+            owner = torch.where(owner >= 0, owner + len(words), 0)
+            owners[side].append(owner.to(model.device))
+            maps[side].append(found[side].bfloat16())  # a gigabyte for two thousand scenes
         words += phrases
         edges.append(torch.from_numpy(boxes).float())
     return (
         {s: (torch.cat(maps[s]), torch.cat(owners[s]), grids[s]) for s in sides},
-        compute_word_shares(processor.tokenizer, words).to(device),
-        torch.cat(edges).to(device),
+        compute_word_shares(processor.tokenizer, words).to(model.device),
+        torch.cat([torch.zeros(1, 4), *edges]).to(model.device),
     )
 
 # %% ../../nbs/7_training/alignment.ipynb #5eda5a4a
@@ -112,11 +103,9 @@ def _separate_cells(owners):  # [...] -> (cells that hold a thing, cells that ho
 
 
 def _draw_cells(cells, k: int, dice):  # -> k of the cells
-    return (
-        cells[torch.randint(len(cells), (k,), generator=dice).to(cells.device)]
-        if len(cells)
-        else cells
-    )
+    if not len(cells):
+        return cells
+    return cells[torch.randint(len(cells), (k,), generator=dice).to(cells.device)]
 
 # %% ../../nbs/7_training/alignment.ipynb #5286b222
 def _project_cells(
@@ -144,57 +133,64 @@ def _project_cells(
             some = _draw_cells(cells, k, dice)
             yield told[some], owners[some]
 
-# %% ../../nbs/7_training/alignment.ipynb #4620ddd7
-def align_projectors(
-    model,
-    processor: FerretProcessor,
-    names: tuple,  # of "global_projector", "local_projector"
-    n: int = 300,  # scenes to learn from
-    seed: int = 0,
-    steps: int = 1000,
-) -> list:  # of (step, loss)
-    """Fit projectors and `visual_position` so that each patch becomes the thing vector
-    (`objects.make_object_vectors`) of what lies there, and an empty one nothing.
-
-    No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
-    wave is small.
+# %% ../../nbs/7_training/alignment.ipynb #7885ba98
+def _compute_patch_loss(told, owners, weight, k, wanted, shares, table) -> torch.Tensor:  # scalar
+    """How far the projected cells are from the vectors they should become; cells of weight 1 also
+    pay for words that are not their object's.
     """
-    seen, shares, edges = _collect_patches(
-        model, processor, tuple(name.removesuffix("_projector") for name in names), n, seed
-    )
-    table = model.get_input_embeddings().weight.detach()
-    wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), table)
-    wanted[0] = 0
-    parts = [getattr(model, name).requires_grad_(True) for name in names] + (
-        [model.visual_position.requires_grad_(True)] if model.visual_position is not None else []
-    )
+    loss = weight * (told - wanted[owners]).square().sum() / (10 * k)
+    if weight == 1:
+        words = (5 * told @ table.T).log_softmax(-1)
+        loss = loss - 0.3 * (shares[owners] * words).sum() / k
+    return loss
+
+# %% ../../nbs/7_training/alignment.ipynb #af9992ca
+def _fit_projectors(model, seen: dict, names: tuple, targets: tuple, parts: list, seed, steps):
+    "Fit the parts so that the projectors' cells become their targets; the log of losses."
     optimizer = torch.optim.AdamW(
         [p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=0.01
     )
-    dice, log, kinds = (
-        torch.Generator().manual_seed(seed),
-        [],
-        [_separate_cells(owners) for _, owners, _ in seen.values()],
-    )
+    dice, log = torch.Generator().manual_seed(seed), []
+    kinds = [_separate_cells(owners) for _, owners, _ in seen.values()]
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 3e-3 * (1 - step / steps)
         loss = 0
         for name, (maps, owners, grid), parted in zip(names, seen.values(), kinds):
             projector = getattr(model, name)
-            places = model.embed_positions(projector.out_cells(maps.shape[1:3]), grid)
-            for (told, of), k, weight in zip(
-                _project_cells(projector, maps, owners, parted, places, dice),
-                _CELLS_PER_STEP,
-                (1.0, 0.3),
-            ):
-                loss = loss + weight * (told - wanted[of]).square().sum() / (10 * k)
-                if weight == 1:
-                    loss = (
-                        loss - 0.3 * (shares[of] * (5 * told @ table.T).log_softmax(-1)).sum() / k
-                    )
+            places = model.place_cells(projector.out_cells(maps.shape[1:3]), grid)
+            drawn = _project_cells(projector, maps, owners, parted, places, dice)
+            for (told, of), k, weight in zip(drawn, _CELLS_PER_STEP, (1.0, 0.3)):
+                loss = loss + _compute_patch_loss(told, of, weight, k, *targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         log.append((step + 1, loss.detach()))
     return [(step, value.item()) for step, value in log]
+
+# %% ../../nbs/7_training/alignment.ipynb #4620ddd7
+def align_projectors(
+    model,  # FerretForConditionalGeneration, which is changed
+    processor: FerretProcessor,  # of the model
+    names: tuple,  # of "global_projector", "local_projector"
+    n: int = 300,  # scenes to learn from
+    seed: int = 0,  # of the first scene and of the drawn cells
+    steps: int = 1000,  # of the optimiser
+) -> list:  # of (step, loss)
+    """Fit projectors and `visual_position` so that each patch becomes the object vector
+    (`objects.make_object_vectors`) of what lies there, and an empty one nothing.
+
+    No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
+    wave is small.
+    """
+    sides = tuple(name.removesuffix("_projector") for name in names)
+    seen, shares, edges = _collect_patches(model, processor, sides, n, seed)
+    table = model.get_input_embeddings().weight.detach()
+    wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), table)
+    wanted[0] = 0
+    parts = [getattr(model, name) for name in names]
+    if model.visual_position is not None:
+        parts.append(model.visual_position)
+    for part in parts:
+        part.requires_grad_(True)
+    return _fit_projectors(model, seen, names, (wanted, shares, table), parts, seed, steps)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from fastcore.basics import chunked, patch
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_by_name
 from safetensors.torch import save_model as save_by_name
@@ -32,44 +33,48 @@ class LengthGroupedDataset(torch.utils.data.Dataset):
         self,
         # of Conversation; its `length(i)` says how long an item is, or the words of the item do
         dataset,
-        batch_size: int,
-        batches: int = 8,  # of a window
-        seed: int = 0,
+        batch_size: int,  # items of a batch
+        batches: int = 8,  # batches of a window
+        seed: int = 0,  # of the order of batches
     ):
-        self.dataset, self.batch_size, self.window, self.seed, self.known = (
-            dataset,
-            batch_size,
-            batch_size * batches,
-            seed,
-            {},
-        )
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.window = batch_size * batches  # items
+        self.known = {}  # the last window that was asked for -> its items in order
 
     def __len__(self):
         return len(self.dataset)
 
-    def length(self, i: int) -> int:
-        "How long an item is: as the dataset says, or the letters of its questions and answers."
-        if hasattr(self.dataset, "length"):
-            return self.dataset.length(i)
-        return sum(len(t.prompt) + len(t.answer) for t in self.dataset[i].turns)
-
-    def order(self, number: int) -> list:  # of indices
-        "The items of a window, in the order in which they are handed out."
-        if number not in self.known:
-            items = range(number * self.window, min(len(self), (number + 1) * self.window))
-            ranked = sorted(items, key=lambda i: (self.length(i), i))
-            whole = [
-                ranked[k : k + self.batch_size] for k in range(0, len(ranked), self.batch_size)
-            ]
-            last = (
-                [whole.pop()] if len(whole[-1]) < self.batch_size else []
-            )  # a batch that is not full stays the last
-            np.random.default_rng([self.seed, number]).shuffle(whole)
-            self.known = {number: [i for batch in whole + last for i in batch]}
-        return self.known[number]
-
     def __getitem__(self, i):
-        return self.dataset[self.order(i // self.window)[i % self.window]]
+        return self.dataset[self.order_window(i // self.window)[i % self.window]]
+
+# %% ../../nbs/7_training/distributed.ipynb #5598729a
+@patch
+def length(
+    self: LengthGroupedDataset,
+    i: int,  # number of the item in the dataset
+) -> int:  # in the dataset's unit, or in letters
+    "How long an item is: as the dataset says, or the letters of its questions and answers."
+    if hasattr(self.dataset, "length"):
+        return self.dataset.length(i)
+    return sum(len(t.prompt) + len(t.answer) for t in self.dataset[i].turns)
+
+# %% ../../nbs/7_training/distributed.ipynb #5fe57e89
+@patch
+def order_window(
+    self: LengthGroupedDataset,
+    number: int,  # of the window, from 0
+) -> list:  # of indices
+    "The items of a window, in the order in which they are handed out."
+    if number in self.known:
+        return self.known[number]
+    items = range(number * self.window, min(len(self), (number + 1) * self.window))
+    ranked = sorted(items, key=lambda i: (self.length(i), i))
+    whole, last = list(chunked(ranked, self.batch_size)), []
+    if len(whole[-1]) < self.batch_size:
+        last = [whole.pop()]  # a batch that is not full stays the last
+    np.random.default_rng([self.seed, number]).shuffle(whole)
+    self.known = {number: [i for batch in whole + last for i in batch]}
+    return self.known[number]
 
 # %% ../../nbs/7_training/distributed.ipynb #af6f3c29
 def count_data_workers() -> int:
@@ -86,11 +91,9 @@ def count_data_workers() -> int:
 # %% ../../nbs/7_training/distributed.ipynb #a9c48935
 def read_world() -> tuple:  # (rank, size)
     "Which of how many processes this one is."
-    return (
-        (dist.get_rank(), dist.get_world_size())
-        if dist.is_available() and dist.is_initialized()
-        else (0, 1)
-    )
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
 
 
 def join_world() -> tuple:  # (rank, size)
@@ -115,7 +118,9 @@ def wait_for_all():
         dist.barrier()
 
 # %% ../../nbs/7_training/distributed.ipynb #97ad0f85
-def decide_once(decide):  # function without arguments -> what it gives to the first process
+def decide_once(
+    decide,  # function without arguments; the first process alone calls it
+):  # what it gives, in every process
     "Let the first process decide and tell the others; what goes wrong there goes wrong everywhere."
     rank, size = read_world()
     if size == 1:
@@ -167,14 +172,17 @@ class RunOptions:
                     f"configs/{'fsdp' if self.fsdp else 'zero2'}.json."
                 )
 
-    def learned(self) -> dict:  # what a resumed run must have in common with the one that began
+    def list_result_options(self) -> dict:  # name -> value
+        "The options that change the result: a resumed run must have them in common with the first."
         return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
 
 
 DEFAULT_OPTIONS = RunOptions()
 
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
-def list_adapters(model) -> list:  # of parameters
+def list_adapters(
+    model,  # with a language model
+) -> list:  # of parameters
     """Return the weights of low-rank adapters in the language model (see `RunOptions`).
 
     The list is empty where there are none.
@@ -182,7 +190,11 @@ def list_adapters(model) -> list:  # of parameters
     return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
 
 
-def add_adapters(model, rank: int, seed: int = 0):
+def add_adapters(
+    model,  # with a language model, which is changed
+    rank: int,  # of each adapter
+    seed: int = 0,  # of the adapters' first weights
+):
     """Low-rank adapters beside every matrix in the language model's layers; at first they change
     nothing.
 
@@ -204,8 +216,10 @@ def add_adapters(model, rank: int, seed: int = 0):
         LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(names)), model.language_model
     )
 
-
-def merge_adapters(model):
+# %% ../../nbs/7_training/distributed.ipynb #787450a1
+def merge_adapters(
+    model,  # with adapters in its language model, which is changed
+):
     "What the adapters have learned becomes part of the matrices, and the adapters go."
     for name, module in list(model.language_model.named_modules()):
         if hasattr(module, "lora_A") and hasattr(module, "merge"):
@@ -213,7 +227,9 @@ def merge_adapters(model):
             model.language_model.set_submodule(name, module.get_base_layer())
 
 # %% ../../nbs/7_training/distributed.ipynb #df0e559b
-def newest_checkpoint(folder):  # -> str or None
+def newest_checkpoint(
+    folder,  # of checkpoints
+):  # its path as text, or None
     "The newest checkpoint that was written to its end."
     found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
@@ -245,54 +261,58 @@ class _WholeCheckpoints(Trainer):
     def _get_output_dir(self, trial):
         return str(Path(self.args.output_dir) / "part") if self.writing else self.args.output_dir
 
-    def sharded(self) -> bool:
-        return (
-            self.is_fsdp_enabled or self.is_deepspeed_enabled
-        )  # then Accelerate gathers and spreads weights
+    def is_sharded(self) -> bool:  # then Accelerate gathers and spreads weights
+        return self.is_fsdp_enabled or self.is_deepspeed_enabled
 
-    def _save(self, output_dir=None, state_dict=None):
-        "Weights by the names they have in memory."
-        if self.sharded():
-            return super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_by_name(self.model, str(Path(output_dir) / "model.safetensors"))
+# %% ../../nbs/7_training/distributed.ipynb #0bde0e6a
+@patch
+def _save(self: _WholeCheckpoints, output_dir=None, state_dict=None):
+    "Write the weights by the names they have in memory."
+    if self.is_sharded():
+        return super(_WholeCheckpoints, self)._save(output_dir, state_dict)
+    if self.args.should_save:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        save_by_name(self.model, str(Path(output_dir) / "model.safetensors"))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        "… and strictly."
-        if self.sharded():
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_by_name(
-            self.model if model is None else model,
-            str(Path(resume_from_checkpoint) / "model.safetensors"),
-        )
 
-    def _save_checkpoint(self, model, trial):
-        """Written beside, marked, renamed; then older ones go.
+@patch
+def _load_from_checkpoint(self: _WholeCheckpoints, resume_from_checkpoint, model=None):
+    "Read the weights by the names they have in memory, strictly."
+    if self.is_sharded():
+        return super(_WholeCheckpoints, self)._load_from_checkpoint(resume_from_checkpoint, model)
+    load_by_name(
+        self.model if model is None else model,
+        str(Path(resume_from_checkpoint) / "model.safetensors"),
+    )
 
-        Raises OSError where there is no room: what was there before still is.
-        """
-        place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            shutil.rmtree(place / "part", ignore_errors=True)
-        wait_for_all()
-        try:
-            self.writing = True
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(place / "part", ignore_errors=True)
-            raise OSError(
-                f"{place / name} could not be written "
-                f"({' '.join(str(error).split())[:200]}): make room and add --resume, "
-                "which goes on from "
-                f"{newest_checkpoint(place) or 'the beginning of the stage'}."
-            ) from error
-        finally:
-            self.writing = False
-        wait_for_all()
-        if self.args.should_save:
-            _keep_checkpoint(place, name, self.args.save_total_limit)
-        wait_for_all()
+# %% ../../nbs/7_training/distributed.ipynb #5540b495
+@patch
+def _save_checkpoint(self: _WholeCheckpoints, model, trial):
+    """Write a checkpoint beside, mark and rename it; then older ones go.
+
+    Raises OSError where there is no room: what was there before still is.
+    """
+    place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
+    if self.args.should_save:
+        shutil.rmtree(place / "part", ignore_errors=True)
+    wait_for_all()
+    try:
+        self.writing = True
+        super(_WholeCheckpoints, self)._save_checkpoint(model, trial)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(place / "part", ignore_errors=True)
+        raise OSError(
+            f"{place / name} could not be written "
+            f"({' '.join(str(error).split())[:200]}): make room and add --resume, "
+            "which goes on from "
+            f"{newest_checkpoint(place) or 'the beginning of the stage'}."
+        ) from error
+    finally:
+        self.writing = False
+    wait_for_all()
+    if self.args.should_save:
+        _keep_checkpoint(place, name, self.args.save_total_limit)
+    wait_for_all()
 
 # %% ../../nbs/7_training/distributed.ipynb #314c712a
 class SteadyTrainer(_WholeCheckpoints):
@@ -303,11 +323,17 @@ class SteadyTrainer(_WholeCheckpoints):
     def _get_train_sampler(self, *args):
         return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    def training_step(self, model, inputs, *args, **kwargs):
+    def training_step(
+        self,
+        model,  # module that the Trainer wrapped
+        inputs: dict,  # a batch; its `ids` name the records
+        *args,  # of transformers' Trainer
+        **kwargs,  # of transformers' Trainer
+    ) -> torch.Tensor:  # loss, a scalar
+        "One step. Raises ValueError when its loss is not finite."
         ids = inputs.pop("ids")
-        torch.manual_seed(
-            self.args.seed * 1_000_003 + self.state.global_step
-        )  # the region sampler's points: same step, same draw
+        # the region sampler's points: same step, same draw
+        torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
             raise ValueError(

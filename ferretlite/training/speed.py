@@ -79,6 +79,26 @@ def _continue_backward(tensors, leaves):
     if pairs:
         torch.autograd.backward(*zip(*pairs))
 
+# %% ../../nbs/7_training/training_speed.ipynb #f7905ee1
+def _name_regions(model, vision: dict, maps: list) -> tuple:  # ([vectors], [crop tokens])
+    "What the sampler makes of a batch's regions, and the crop encoder of its crops."
+    vectors, shown, crops = [], [], vision["crop_pixels"]
+    if model.sampler is not None and any(vision["regions"]):
+        vectors = model.sampler(maps, vision["regions"], vision["image_sizes"])
+    if crops is not None and len(crops):
+        shown = [model.crop_tokenizer(crops)]
+    return vectors, shown
+
+
+def _fill_embeddings(model, input_ids, parts: tuple) -> torch.Tensor:  # [B, L, D]
+    "Word embeddings with the vectors of images, regions and crops in their places."
+    embeddings = model.get_input_embeddings()(input_ids)
+    for name, of in zip(("image", "region", "crop"), parts):
+        if len(of):
+            places = input_ids == getattr(model.config, f"{name}_token_id")
+            embeddings = fill_placeholders(embeddings, places, torch.cat(of), name)
+    return embeddings
+
 # %% ../../nbs/7_training/training_speed.ipynb #30f0c257
 def _measure_step(trainer, optimizer, batch: dict, meter: PartTimer):
     """A training step whose graph is cut between the parts, so that each part's way there and back
@@ -87,36 +107,18 @@ def _measure_step(trainer, optimizer, batch: dict, meter: PartTimer):
     batch = trainer._prepare_inputs(batch)
     model, vision = trainer.model, {k: batch.pop(k, None) for k in VISION_INPUTS}
     with meter("towers"), autocast():
-        seen = [
-            m for m in model.compute_tower_maps(vision["global_pixels"], vision["local_pixels"]) if m is not None
-        ]
+        seen = model.look(vision["global_pixels"], vision["local_pixels"])
+        seen = [m for m in seen if m is not None]
     maps = _cut_graph(seen)
     with meter("projectors"), autocast():
-        tokens, fused = model.embed_images(*(maps + [None])[:2], vision["grids"])
+        tokens, fused = model.see(*(maps + [None])[:2], vision["grids"])
     told, read = _cut_graph(tokens), _cut_graph(fused)
     with meter("sampler"), autocast():
-        vectors = (
-            model.sampler(read, vision["regions"], vision["image_sizes"])
-            if model.sampler is not None and any(vision["regions"])
-            else []
-        )
-        shown = (
-            []
-            if vision["crop_pixels"] is None or not len(vision["crop_pixels"])
-            else [model.crop_tokenizer(vision["crop_pixels"])]
-        )
+        vectors, shown = _name_regions(model, vision, read)
     named, pictured = _cut_graph(vectors), _cut_graph(shown)
     with meter("language model"):
         with autocast():
-            embeddings = model.get_input_embeddings()(batch["input_ids"])
-            for name, of in (("image", told), ("region", named), ("crop", pictured)):
-                if len(of):
-                    embeddings = fill_placeholders(
-                        embeddings,
-                        batch["input_ids"] == getattr(model.config, f"{name}_token_id"),
-                        torch.cat(of),
-                        name,
-                    )
+            embeddings = _fill_embeddings(model, batch["input_ids"], (told, named, pictured))
             loss = trainer.compute_loss(model, {**batch, "inputs_embeds": embeddings})
         loss.backward()
     with meter("sampler"):
@@ -151,7 +153,7 @@ def _measure_steps(
         StageTrainer(
             model, make_training_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage
         ),
-        Collator(make_stage_processor(processor, stage), look=stage.look > 0),
+        Collator(make_stage_processor(processor, stage), look=stage.attention_weight > 0),
     )
     optimizer, used = trainer.create_optimizer(), []
     for step in range(n + 1):
@@ -185,7 +187,7 @@ def _measure_matmul_peak(
 # %% ../../nbs/7_training/training_speed.ipynb #e4581feb
 def bench_train(
     steps: int = 4,  # timed steps, and as many whose operations are counted
-    seed: int = 0,
+    seed: int = 0,  # of the model's parts and of the scenes
 ) -> dict:
     """Samples a second of the tiny model's last stage, and for each part its seconds a step, its
     operations, and its share of float32's matmul peak, measured in the same run.
@@ -224,7 +226,9 @@ def bench_train(
     )
 
 # %% ../../nbs/7_training/training_speed.ipynb #a9b4c304
-def format_training_bench(found: dict) -> str:
+def format_training_bench(
+    found: dict,  # of bench_train
+) -> str:  # lines
     "Return what `bench_train` found as a table."
     rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
     rows += [
@@ -251,7 +255,13 @@ def format_training_bench(found: dict) -> str:
     )
 
 # %% ../../nbs/7_training/training_speed.ipynb #5cc2ae21
-def measure_seconds_per_sample(model, processor, stage: Stage, seed: int, n: int = 3) -> float:
+def measure_seconds_per_sample(
+    model,  # FerretForConditionalGeneration, which stays as it is
+    processor,  # of the model
+    stage: Stage,  # what is carried out
+    seed: int,  # of the scenes
+    n: int = 3,  # steps that are timed
+) -> float:  # seconds
     "How long a training sample of this stage takes here."
     spent = _measure_steps(model, processor, stage, seed, n)[0].seconds
     return sum(
@@ -259,7 +269,13 @@ def measure_seconds_per_sample(model, processor, stage: Stage, seed: int, n: int
     ) / (n * stage.batch_size)  # a picture that comes back is not drawn again
 
 
-def measure_seconds_per_scene(model, processor, stage: Stage, seed: int, n: int = 6) -> float:
+def measure_seconds_per_scene(
+    model,  # FerretForConditionalGeneration, which stays as it is
+    processor,  # of the model
+    stage: Stage,  # whose projectors are aligned
+    seed: int,  # of the scenes
+    n: int = 6,  # scenes; on a GPU eight times as many
+) -> float:  # seconds
     """How long a scene takes here when the stage's projectors are aligned, its share of the steps
     included: a few on a copy, thrown away.
     """
@@ -279,20 +295,23 @@ def measure_seconds_per_scene(model, processor, stage: Stage, seed: int, n: int 
     return (time.perf_counter() - began) / n
 
 # %% ../../nbs/7_training/training_speed.ipynb #f5406acf
-def plan_steps(stages, samples: int) -> list:  # of steps per stage
+def plan_steps(
+    stages,  # of Stage
+    samples: int,  # in all
+) -> list:  # of steps per stage
     "Return the steps per stage for a number of samples in all."
     total = sum(s.share for s in stages)
     return [max(1, round(samples * s.share / total / s.batch_size)) for s in stages]
 
 
 def plan_minutes(
-    stages,
+    stages,  # of Stage
     minutes: float,  # for everything
     seconds: list,  # per sample of each stage
     scene_seconds: list,  # per scene to align with, of each stage
-    aligning: float = 0.35,
-):  # at most so much of the time
-    "Steps and scenes to align with per stage that fill so many minutes: -> (steps, scenes)."
+    aligning: float = 0.35,  # largest share of the time that aligning takes
+) -> tuple:  # (steps of each stage, scenes to align with of each stage)
+    "Steps and scenes to align with per stage that fill so many minutes."
     left, total = minutes * 60, sum(s.share for s in stages)
     wished = sum(s.scenes * t for s, t in zip(stages, scene_seconds))
     scenes = [

@@ -29,31 +29,33 @@ from .distributed import list_adapters
 class Stage:
     "One training phase."
 
-    name: str
+    name: str  # begins with its number in Roman digits
     trains: tuple  # names of FerretForConditionalGeneration.parts()
     tasks: dict  # tasks.TASKS -> weight
     share: float  # of all samples, relative to the other stages
     lr: float = 1e-3  # peak learning rate
     slow: dict = field(default_factory=dict)  # part -> factor on the learning rate
     align: tuple = ()  # projectors that are first fitted patch by patch, see align_projectors
-    scenes: int = 300  # … from so many scenes, fewer in a short run
-    first: dict = field(
-        default_factory=dict
-    )  # tasks of the stage's first part, if it begins with others
+    scenes: int = 300  # scenes to align them with, fewer in a short run
+    # tasks of the stage's first part, if it begins with others
+    first: dict = field(default_factory=dict)
     first_share: float = 0.0  # how long that part is, as a share of the stage
     n_turns: int = 4  # questions per image, at most
-    # split -> share of the pictures: `practice` holds things without names, to look for by example,
-    # `count` one to ten of a kind
+    # split -> share of the pictures: `practice` holds objects without names, to look for by
+    # example, `count` one to ten of a kind
     others: dict = field(default_factory=dict)
     # how often a picture comes back, with other questions; more than once only behind frozen towers
     visits: int = 1
-    look: float = (
-        0.0  # weight of objects.attention_loss: who writes a box listens to the patches in it
-    )
+    # weight of objects.attention_loss: who writes a box listens to the patches in it
+    attention_weight: float = 0.0
     resolution: str | None = None  # None: the model's own
-    batch_size: int = 16
+    batch_size: int = 16  # samples a step
 
-    def mixture(self, samples: int, i: int) -> dict:
+    def mixture(
+        self,
+        samples: int,  # of the whole stage
+        i: int,  # number of the sample
+    ) -> dict:  # task -> weight
         "The tasks of sample `i` of so many."
         return self.first if i < self.first_share * samples else self.tasks
 
@@ -121,7 +123,7 @@ TINY_STAGES = (
         first=dict(name=1.0),
         first_share=0.05,
         visits=4,
-        look=0.3,
+        attention_weight=0.3,
         others=dict(count=0.25),
     ),
 )
@@ -167,7 +169,11 @@ _TINY_GRIFFON_STAGES = (  # the projector begins aligned, and the tower stays as
     replace(_GRIFFON_STAGES[0], align=("global_projector",), scenes=2000),
     *(
         replace(
-            s, trains=GRIFFON_PARTS[1:], visits=4, look=0.3, others=dict(practice=0.2, count=0.3)
+            s,
+            trains=GRIFFON_PARTS[1:],
+            visits=4,
+            attention_weight=0.3,
+            others=dict(practice=0.2, count=0.3),
         )
         for s in _GRIFFON_STAGES[1:]
     ),
@@ -307,11 +313,23 @@ def _load_towers(
             type(tower).from_pretrained(towers / side, dtype=torch.float32).state_dict()
         )
 
+# %% ../../nbs/7_training/stages.ipynb #87cf12bf
+def _load_language_model(folder) -> tuple:  # (tokenizer, language model)
+    language = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoTokenizer.from_pretrained(folder), language
+
+
+def _fill_language_model(model, tokenizer, language):
+    "Copy a language model's weights into a model; tokens that are new begin as the others' mean."
+    if len(tokenizer) > language.config.vocab_size:
+        language.resize_token_embeddings(len(tokenizer))
+    model.language_model.load_state_dict(language.state_dict())
+
 # %% ../../nbs/7_training/stages.ipynb #063556ad
 def start_model(
     towers=None,  # folder with `global/` and `local/`; None: the shipped ones
     lm=None,  # folder; None: the shipped one, for Griffon that which was taught in its manner
-    seed: int = 0,
+    seed: int = 0,  # of the weights between the parts
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
     preset: str = "tiny",  # a key of TINY_PRESETS; what is none begins as `tiny` does
 ):  # -> (model, processor)
@@ -321,32 +339,23 @@ def start_model(
     torch.manual_seed(seed)
     if preset in HUB_PRESETS:
         return _load_full_size_model(preset, towers, lm, config)
-    towers, lm = (
-        Path(towers or WEIGHTS / "tiny-towers"),
-        Path(lm or WEIGHTS / ("tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm")),
-    )
-    tokenizer, language = (
-        AutoTokenizer.from_pretrained(lm),
-        LlamaForCausalLM.from_pretrained(lm, dtype=torch.float32),
-    )
-    configs = [
-        *(AutoConfig.from_pretrained(towers / s) for s in ("global", "local")),
-        copy.deepcopy(language.config),
-    ]
+    shipped = "tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm"
+    towers = Path(towers or WEIGHTS / "tiny-towers")
+    tokenizer, language = _load_language_model(Path(lm or WEIGHTS / shipped))
+    configs = [AutoConfig.from_pretrained(towers / side) for side in ("global", "local")]
+    configs.append(copy.deepcopy(language.config))
     for part in configs:
         part._name_or_path = ""  # where a part came from is nobody's business later
     configure, eyes = _TINY_PRESETS.get(preset, _TINY_PRESETS["tiny"])
     model = FerretForConditionalGeneration(configure(*configs, tokenizer, config))
     _load_towers(model, eyes, towers)
-    if len(tokenizer) > language.config.vocab_size:
-        language.resize_token_embeddings(
-            len(tokenizer)
-        )  # a new token begins as the mean of the others
-    model.language_model.load_state_dict(language.state_dict())
+    _fill_language_model(model, tokenizer, language)
     return model, FerretProcessor(model.config, tokenizer)
 
 # %% ../../nbs/7_training/stages.ipynb #5e6a2a2c
-def load_model(folder):  # -> (model, processor)
+def load_model(
+    folder,  # of a saved model
+):  # -> (model, processor)
     "Return a saved model in float32 and its processor."
     model = FerretForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     for p in model.parameters():
@@ -356,7 +365,9 @@ def load_model(folder):  # -> (model, processor)
     return model, FerretProcessor.from_pretrained(folder)
 
 # %% ../../nbs/7_training/stages.ipynb #b0353ab5
-def load_stage_model(number: int):  # -> (model, processor)
+def load_stage_model(
+    number: int,  # of the stage; 0: before the first
+):  # -> (model, processor)
     """`tiny` as it was after stage 0 (the beginning), 1, 2 or 3.
 
     Of the stages between, the package carries what they changed. Raises ValueError for another
@@ -382,7 +393,10 @@ def load_stage_model(number: int):  # -> (model, processor)
     return model, processor
 
 # %% ../../nbs/7_training/stages.ipynb #19fa8ded
-def prepare_stage(model, stage: Stage):
+def prepare_stage(
+    model,  # FerretForConditionalGeneration, which is changed
+    stage: Stage,  # whose parts learn
+):
     """Freeze everything but the stage's parts; parts that this model was built without are passed
     over.
     """
@@ -399,11 +413,14 @@ def prepare_stage(model, stage: Stage):
         )
     model.requires_grad_(False)
     for name in stage.trains:
-        for p in (name == "language_model" and list_adapters(model)) or parts.get(name, []):
+        chosen = list_adapters(model) if name == "language_model" else []
+        for p in chosen or parts.get(name, []):
             p.requires_grad_(True)
 
 # %% ../../nbs/7_training/stages.ipynb #0ac57493
-def copy_projector(model):
+def copy_projector(
+    model,  # FerretForConditionalGeneration, which is changed
+):
     """Start the local projector as a copy of the global one (paper section 3.4); where their shapes
     differ it stays as it is.
     """
@@ -417,14 +434,21 @@ def copy_projector(model):
         model.local_projector.load_state_dict(model.global_projector.state_dict())
 
 
-def make_stage_processor(processor: FerretProcessor, stage: Stage) -> FerretProcessor:
+def make_stage_processor(
+    processor: FerretProcessor,  # of the model
+    stage: Stage,  # whose `resolution` counts
+) -> FerretProcessor:
     "Return the processor at the stage's resolution."
     config = copy.deepcopy(processor.config)
     config.resolution = stage.resolution or config.resolution
     return FerretProcessor(config, processor.tokenizer)
 
 # %% ../../nbs/7_training/stages.ipynb #c7f37506
-def make_parameter_groups(model, stage: Stage, weight_decay: float = 0.01) -> list:
+def make_parameter_groups(
+    model,  # after prepare_stage
+    stage: Stage,  # with the learning rates
+    weight_decay: float = 0.01,  # of matrices
+) -> list:  # of dict, as torch's optimisers take them
     "Return one group per part with its learning rate; norms and biases do not decay."
     groups = []
     for name, params in model.parts().items():

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from ..common.devices import autocast
+from ..common.errors import InputError
 from ..data.batches import Collator, ConversationDataset, Revisited, SceneStream
 from ..model.processing import FerretProcessor
 from ..pretraining.objects import SUPERVISED_HEADS, attention_loss
@@ -46,66 +47,86 @@ _MOST_PICTURES = 4992
 
 
 def make_stage_data(
-    stage: Stage, samples: int, seed: int, number: int
-):  # -> dataset of Conversation
+    stage: Stage,  # whose tasks are asked
+    samples: int,  # of the stage
+    seed: int,  # of the run
+    number: int,  # of the stage, from 1
+) -> ConversationDataset:
     """The stage's conversations: scenes that no other stage, split or seed shows, each `visits`
     times; first the questions of `first`, then all.
     """
     scenes = SceneStream(samples, (seed * 10 + number) * 10**7, others=stage.others)
     if stage.visits > 1:
-        sets = max(
-            1, round(samples / (stage.visits * _MOST_PICTURES))
-        )  # so that each picture comes about as often as it should
+        # so that each picture comes about as often as it should
+        sets = max(1, round(samples / (stage.visits * _MOST_PICTURES)))
         kept = min(-(-samples // stage.visits), _MOST_PICTURES)
         scenes = Revisited(
             SceneStream(sets * kept, scenes.seed, others=stage.others), samples, kept, stage.visits
         )
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
-# %% ../../nbs/7_training/trainer.ipynb #5559e8c1
-def make_training_arguments(
-    stage: Stage, out, steps: int, seed: int, options: RunOptions = DEFAULT_OPTIONS
-) -> TrainingArguments:
-    """transformers' settings for one stage.
+# %% ../../nbs/7_training/trainer.ipynb #22f13b19
+def _count_samples_at_once(stage: Stage, options: RunOptions) -> int:
+    """How many samples each process computes at once.
 
-    Raises ValueError where the stage's batch cannot be divided among the processes.
+    Raises InputError where the stage's batch cannot be divided among the processes.
     """
-    fast, size = autocast(), read_world()[1]
+    size = read_world()[1]
     at_once = options.at_once or max(1, stage.batch_size // size)
     if stage.batch_size % (at_once * size):
-        raise ValueError(
+        raise InputError(
             f"Stage {stage.name} takes {stage.batch_size} samples a step: expected a "
             f"multiple of {at_once * size}, since {size} process{'es' * (size > 1)} "
             f"compute{'s' * (size == 1)} {at_once} at once."
         )
-    found = TrainingArguments(
-        output_dir=str(out),
+    return at_once
+
+# %% ../../nbs/7_training/trainer.ipynb #4c939385
+_FIXED_ARGUMENTS = dict(
+    lr_scheduler_type="cosine",
+    max_grad_norm=1.0,
+    remove_unused_columns=False,
+    logging_nan_inf_filter=False,
+    report_to="none",
+    disable_tqdm=True,
+    save_strategy="steps",
+    save_total_limit=2,
+    dataloader_prefetch_factor=3,
+    log_level="error",
+)
+
+# %% ../../nbs/7_training/trainer.ipynb #5559e8c1
+def make_training_arguments(
+    stage: Stage,  # with learning rate and batch size
+    out,  # folder of checkpoints
+    steps: int,  # of the stage
+    seed: int,  # of the run
+    options: RunOptions = DEFAULT_OPTIONS,  # how the run is carried out
+) -> TrainingArguments:
+    """transformers' settings for one stage.
+
+    Raises InputError where the stage's batch cannot be divided among the processes.
+    """
+    at_once, size = _count_samples_at_once(stage, options), read_world()[1]
+    lengths = dict(
         max_steps=steps,
+        warmup_steps=min(100, max(1, steps // 10)),
+        logging_steps=max(1, min(25, steps // 4)),
+        save_steps=max(20, steps // 12),
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=stage.batch_size // (at_once * size),
-        learning_rate=stage.lr,
-        lr_scheduler_type="cosine",
-        warmup_steps=min(100, max(1, steps // 10)),
-        max_grad_norm=1.0,
-        bf16=fast._enabled,
-        use_cpu=not torch.cuda.is_available(),
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        logging_steps=max(1, min(25, steps // 4)),
-        report_to="none",
-        disable_tqdm=True,
-        save_strategy="steps",
-        save_steps=max(20, steps // 12),
-        save_total_limit=2,
-        seed=seed,
-        dataloader_num_workers=count_data_workers(),
-        dataloader_prefetch_factor=3,
-        log_level="error",
+    )
+    carried_out = dict(
         activation_checkpointing=options.checkpointing,
-        ddp_find_unused_parameters=size > 1,
         fsdp=bool(options.fsdp) or None,
         fsdp_config=options.fsdp,
         deepspeed=options.deepspeed,
+        ddp_find_unused_parameters=size > 1,
+        dataloader_num_workers=count_data_workers(),
+    )
+    fixed = dict(_FIXED_ARGUMENTS, bf16=autocast()._enabled, use_cpu=not torch.cuda.is_available())
+    found = TrainingArguments(
+        str(out), learning_rate=stage.lr, seed=seed, **lengths, **carried_out, **fixed
     )
     found._n_gpu = min(1, found.n_gpu)  # one process uses one GPU: several are for torchrun
     return found
@@ -120,11 +141,21 @@ class StageTrainer(SteadyTrainer):
     # part of it
     written = {}
 
-    def __init__(self, *args, stage: Stage, **kwargs):
-        self.stage, self.kept = stage, {}  # kept: id of a picture -> its towers' maps
+    def __init__(
+        self,
+        *args,  # of transformers' Trainer
+        stage: Stage,  # that is carried out
+        **kwargs,  # of transformers' Trainer
+    ):
+        self.stage = stage
+        self.kept = {}  # id of a picture -> its towers' maps
         super().__init__(*args, **kwargs)
 
-    def create_optimizer(self, *args):
+    def create_optimizer(
+        self,
+        *args,  # of transformers' Trainer
+    ) -> torch.optim.Optimizer:
+        "AdamW with a learning rate for each part of the model; made once."
         if self.optimizer is None:
             groups = [
                 {k: v for k, v in g.items() if k != "name"}
@@ -137,78 +168,99 @@ class StageTrainer(SteadyTrainer):
 
 # %% ../../nbs/7_training/trainer.ipynb #5d217ee9
 @patch
-def get_batch_samples(self: StageTrainer, *args):
+def get_batch_samples(
+    self: StageTrainer,
+    *args,  # of transformers' Trainer
+) -> tuple:  # (batches of a step, number of answer tokens)
     """A step's batches; also notes how many tokens of names and boxes all processes together write
     in it.
     """
     batches, count = super(StageTrainer, self).get_batch_samples(*args)
-    if self.stage.look and self.args.world_size * self.args.gradient_accumulation_steps > 1:
+    if not self.stage.attention_weight:
+        return batches, count
+    if self.args.world_size * self.args.gradient_accumulation_steps > 1:
         self.written = {
             k: sum((b[k] >= 0).sum() for b in batches).float().to(self.args.device)
             for k in ("names", "writes")
         }
-        if self.args.world_size > 1:
-            [dist.all_reduce(total) for total in self.written.values()]
+    if self.args.world_size > 1:
+        for total in self.written.values():
+            dist.all_reduce(total)
     return batches, count
 
 
 @patch
-def fair_share(self: StageTrainer, name, written):
+def fair_share(
+    self: StageTrainer,
+    name: str,  # "names" or "writes"
+    written: torch.Tensor,  # [B, L], -1 where a token writes of nothing
+):  # float, or a scalar tensor
     """What a mean over these tokens counts in the mean over all that the step writes. (Gradients
     are averaged over processes, and added up over a step's parts.)
     """
-    return (
-        self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1)
-        if self.written
-        else 1.0
-    )
+    if not self.written:
+        return 1.0
+    return self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1)
 
 # %% ../../nbs/7_training/trainer.ipynb #b2bf0781
 @patch
-def compute_loss(self: StageTrainer, model, inputs, return_outputs=False, **kwargs):
+def compute_loss(
+    self: StageTrainer,
+    model,  # module that the Trainer wrapped
+    inputs: dict,  # batch of Collator; `names`, `writes` and `shows` are taken out
+    return_outputs: bool = False,  # whether the model's outputs are given as well
+    **kwargs,  # of transformers' Trainer
+):  # loss, or (loss, outputs)
     """Return the loss of a batch: words, boxes and, where the stage asks for it, attention to
     patches.
     """
-    if not self.stage.look:
+    weight = self.stage.attention_weight
+    if not weight:
         return super(StageTrainer, self).compute_loss(model, inputs, return_outputs, **kwargs)
     written, shows = {k: inputs.pop(k) for k in ("names", "writes")}, inputs.pop("shows")
     loss, out = super(StageTrainer, self).compute_loss(
         model, {**inputs, "output_attentions": True}, return_outputs=True, **kwargs
     )
-    loss = loss + self.stage.look * sum(
-        self.fair_share(k, of)
-        * attention_loss(out.attentions[SUPERVISED_HEADS[0]][:, : SUPERVISED_HEADS[1]], of, shows)
-        for k, of in written.items()
+    heads = out.attentions[SUPERVISED_HEADS[0]][:, : SUPERVISED_HEADS[1]]
+    loss = loss + weight * sum(
+        self.fair_share(k, of) * attention_loss(heads, of, shows) for k, of in written.items()
     )
     return (loss, out) if return_outputs else loss
 
+# %% ../../nbs/7_training/trainer.ipynb #e1d28e36
+@patch
+def _look_at_pictures(self: StageTrainer, inputs: dict, fresh: list):
+    """Yield each fresh picture's number with its towers' maps [1, h, w, C] and [tiles, h, w, C]; on
+    a CPU each picture is looked at by itself.
+    """
+    counts = (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
+    counts = [counts[i] for i in fresh]
+    whole, tiles = inputs["global_pixels"].split(1), inputs["local_pixels"].split(counts)
+    places = range(len(fresh))
+    together = len(fresh) > 0 and inputs["global_pixels"].is_cuda
+    for group in [places] if together else [[n] for n in places]:
+        with torch.no_grad(), autocast():
+            views = (torch.cat([part[n] for n in group]) for part in (whole, tiles))
+            seen, cut = self.model.look(*views)
+        if cut is None:
+            cut = [seen.new_zeros(0)] * len(group)
+        else:
+            cut = cut.split([counts[n] for n in group])
+        yield from zip([fresh[n] for n in group], seen.split(1), cut)
+
 # %% ../../nbs/7_training/trainer.ipynb #0ad42c05
 @patch
-def keep_maps(self: StageTrainer, inputs, ids):
+def keep_maps(
+    self: StageTrainer,
+    inputs: dict,  # batch of Collator: `tower_maps` take the place of pixels
+    ids: list,  # of the batch's pictures
+):
     """Look at each picture once and keep what the towers say; on a CPU each by itself, so that it
     says the same in any company.
     """
-    fresh, counts = (
-        list(inputs.pop("fresh", range(len(ids)))),
-        (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist(),
-    )
-    whole, tiles = (
-        inputs["global_pixels"].split(1),
-        inputs["local_pixels"].split([counts[i] for i in fresh]),
-    )
-    places = range(len(fresh))
-    for group in [places] if fresh and inputs["global_pixels"].is_cuda else [[n] for n in places]:
-        with torch.no_grad(), autocast():
-            seen, cut = self.model.compute_tower_maps(
-                *(torch.cat([views[n] for n in group]) for views in (whole, tiles))
-            )
-        cut = (
-            [seen.new_zeros(0)] * len(group)
-            if cut is None
-            else cut.split([counts[fresh[n]] for n in group])
-        )
-        for n, one, parts in zip(group, seen.split(1), cut):
-            self.kept[ids[fresh[n]]] = [one.bfloat16(), parts.bfloat16()]
+    fresh = list(inputs.pop("fresh", range(len(ids))))
+    for i, whole, tiles in self._look_at_pictures(inputs, fresh):
+        self.kept[ids[i]] = [whole.bfloat16(), tiles.bfloat16()]
     while len(self.kept) > _MOST_PICTURES:
         del self.kept[next(iter(self.kept))]  # of an earlier set
     for name in ("global_pixels", "local_pixels"):
@@ -219,7 +271,14 @@ def keep_maps(self: StageTrainer, inputs, ids):
 
 # %% ../../nbs/7_training/trainer.ipynb #8584cd41
 @patch
-def training_step(self: StageTrainer, model, inputs, *args, **kwargs):
+def training_step(
+    self: StageTrainer,
+    model,  # module that the Trainer wrapped
+    inputs: dict,  # batch of Collator
+    *args,  # of transformers' Trainer
+    **kwargs,  # of transformers' Trainer
+) -> torch.Tensor:  # loss, a scalar
+    "One step, on kept maps where the stage's pictures come back."
     if self.stage.visits > 1:
         self.keep_maps(inputs, inputs["ids"])
     return super(StageTrainer, self).training_step(model, inputs, *args, **kwargs)
@@ -239,28 +298,33 @@ class StageProgress(TrainerCallback):
             self.bar.set_postfix_str(f"stage {self.name.split()[0]}, loss {logs['loss']:.3f}")
 
 # %% ../../nbs/7_training/trainer.ipynb #814ca371
-def choose_attention(model, stage: Stage):
+def choose_attention(
+    model,  # FerretForConditionalGeneration, which is changed
+    stage: Stage,  # whose `attention_weight` counts
+):
     """Plain attention can tell who looked where; on a CPU every stage computes with it, so that all
     compute alike.
     """
-    if stage.look or not torch.cuda.is_available():
+    if stage.attention_weight or not torch.cuda.is_available():
         model.language_model.set_attn_implementation("eager")
 
 
-def count_alignment_steps(scenes: int) -> int:
+def count_alignment_steps(
+    scenes: int,  # to align with
+) -> int:
     "Return how many steps an alignment on so many scenes takes."
-    return min(3 * scenes, 6000)  # how long to align on so many scenes
+    return min(3 * scenes, 6000)
 
 
-def list_aligned_projectors(processor: FerretProcessor, stage: Stage) -> tuple:
+def list_aligned_projectors(
+    processor: FerretProcessor,  # of the model
+    stage: Stage,  # whose `align` counts
+) -> tuple:  # of names
     """Those of the stage's `align` that this model's way of seeing uses: without tiles the local
     one says nothing.
     """
-    return tuple(
-        name
-        for name in stage.align
-        if name != "local_projector" or processor.config.resolution == "anyres"
-    )
+    tiled = processor.config.resolution == "anyres"
+    return tuple(name for name in stage.align if name != "local_projector" or tiled)
 
 
 def _apply_options(stage: Stage, options: RunOptions, from_files: bool = False) -> Stage:
@@ -300,19 +364,18 @@ def _make_stage_trainer(
     data=None,
 ) -> StageTrainer:
     "Return the trainer of a stage, on its own scenes or on `data`."
-    most, data = (
-        (288, make_stage_data(stage, steps * stage.batch_size, seed, number))
-        if data is None
-        else (None, data)
-    )
+    most = None
+    if data is None:
+        most, data = 288, make_stage_data(stage, steps * stage.batch_size, seed, number)
     if options.group:
         data = LengthGroupedDataset(data, stage.batch_size, seed=seed)
+    marked = stage.attention_weight > 0
     trainer = StageTrainer(
         model,
         make_training_arguments(stage, out, steps, seed, options),
         stage=stage,
         train_dataset=data,
-        data_collator=Collator(make_stage_processor(processor, stage), most, look=stage.look > 0),
+        data_collator=Collator(make_stage_processor(processor, stage), most, look=marked),
         callbacks=[StageProgress(bar, stage.batch_size, stage.name)],
     )
     trainer.remove_callback(PrinterCallback)  # the bar says it
@@ -322,27 +385,12 @@ def _make_stage_trainer(
         )
     return trainer
 
-# %% ../../nbs/7_training/trainer.ipynb #793d63ae
-def run_stage(
-    model,
-    processor,
-    stage: Stage,
-    out,
-    steps: int,
-    seed: int,
-    number: int,
-    bar,
-    resume: bool = False,
-    compile: bool = False,
-    options: RunOptions = DEFAULT_OPTIONS,
-    data=None,
-):  # -> (log of (step, loss), the trainer)
-    """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
-    conversations from files, which are told whole.
+# %% ../../nbs/7_training/trainer.ipynb #d29005a1
+def _prepare_model(model, processor, stage: Stage, seed: int, number: int, options, fresh: bool):
+    """Align, add adapters, freeze: the model as the stage's first step finds it. Returns whether
+    there are adapters to merge in the end.
     """
-    stage = _apply_options(stage, options, data is not None)
-    checkpoint = newest_checkpoint(out) if resume else None
-    if stage.align and not checkpoint:
+    if stage.align and fresh:
         align_projectors(
             model,
             processor,
@@ -356,6 +404,29 @@ def run_stage(
         add_adapters(model, options.lora, seed * 10 + number)
     prepare_stage(model, stage)
     choose_attention(model, stage)
+    return bool(adapted)
+
+# %% ../../nbs/7_training/trainer.ipynb #793d63ae
+def run_stage(
+    model,  # FerretForConditionalGeneration, which is changed
+    processor,  # of the model
+    stage: Stage,  # what is carried out
+    out,  # folder of checkpoints
+    steps: int,  # of the stage
+    seed: int,  # of the run
+    number: int,  # of the stage, from 1
+    bar,  # progress bar with `update` and `set_postfix_str`
+    resume: bool = False,  # whether to go on from the newest checkpoint
+    compile: bool = False,  # whether torch.compile compiles the language model
+    options: RunOptions = DEFAULT_OPTIONS,  # how the run is carried out
+    data=None,  # dataset of Conversation from files; None: the stage's own scenes
+) -> tuple:  # (log of (step, loss), the trainer)
+    """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
+    conversations from files, which are told whole.
+    """
+    stage = _apply_options(stage, options, data is not None)
+    checkpoint = newest_checkpoint(out) if resume else None
+    adapted = _prepare_model(model, processor, stage, seed, number, options, not checkpoint)
     if compile:
         model.language_model.compile(dynamic=True)
     trainer = _make_stage_trainer(

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..common.errors import InputError
 from .fusion import Projector, compute_cell_centers, join_patches
 
 # %% ../../nbs/3_vision/downsampling.ipynb #9c1a062b
@@ -33,9 +34,9 @@ def may_use_kernels(
 
 
 def check_impl(impl: str) -> str:
-    "Return `impl` itself. Raises ValueError for an unknown one."
+    "Return `impl` itself. Raises InputError for an unknown one."
     if impl not in ("auto", "triton", "torch"):
-        raise ValueError(f"found impl={impl!r}, expected one of auto, triton, torch")
+        raise InputError(f"found impl={impl!r}, expected one of auto, triton, torch")
     return impl
 
 # %% ../../nbs/3_vision/downsampling.ipynb #0c6981fc
@@ -60,7 +61,7 @@ class ConvDownsampler(nn.Module):
         self.impl = check_impl(impl)
         self.fits_kernel = (kernel, stride, padding) == (3, 2, 1)
         if impl == "triton" and not self.fits_kernel:
-            raise ValueError(
+            raise InputError(
                 f"found kernel={kernel}, stride={stride}, padding={padding} with impl='triton', "
                 "expected 3, 2, 1"
             )
@@ -263,9 +264,9 @@ def make_downsampler(
     out_dim: int,  # width of the language model
     **options,  # of its class
 ) -> nn.Module:
-    "Return a projector by name. Raises ValueError for an unknown one."
+    "Return a projector by name. Raises InputError for an unknown one."
     if kind not in DOWNSAMPLER_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}."
         )
     return DOWNSAMPLER_CLASSES[kind](in_dim, out_dim, **options)

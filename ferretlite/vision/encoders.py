@@ -25,6 +25,8 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from ..common.errors import InputError
+
 # %% ../../nbs/3_vision/encoders.ipynb #83ce8ef5
 def make_tiny_clip_config(
     width: int = 160,  # channels
@@ -80,9 +82,9 @@ def build_tower(
 ) -> nn.Module:  # the model of that configuration
     """Return the tower of a configuration, with random weights.
 
-    Raises ValueError for any other kind of configuration."""
+    Raises InputError for any other kind of configuration."""
     if config.model_type not in TOWER_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"Unknown vision tower {config.model_type!r}: "
             f"expected one of {', '.join(TOWER_CLASSES)}."
         )
@@ -198,10 +200,10 @@ def compute_tower_map(
 
     CLIP and SigLIP give their penultimate layer without the class token (as LLaVA and Ferret use
     it), DINOv2 and DINOv3 their last normalised patches, without class token and registers. Raises
-    ValueError where the size is not a whole number of patches."""
+    InputError where the size is not a whole number of patches."""
     patch, (h, w) = tower.config.patch_size, pixels.shape[-2:]
     if h % patch or w % patch:
-        raise ValueError(f"A view of {h}x{w} pixels does not divide into {patch}-pixel patches.")
+        raise InputError(f"A view of {h}x{w} pixels does not divide into {patch}-pixel patches.")
     hidden = embed_patches(tower, pixels, mode)
     if tower.config.model_type in CAPTION_TRAINED_TYPES:
         if hasattr(tower, "pre_layrnorm"):

@@ -10,6 +10,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from ..common.errors import InputError
 from ..regions.geometry import Box, Point, Region, check_region
 from ferretlite.vision.sampler import (
     MapFeatures,
@@ -119,10 +120,10 @@ def load_ferret_weights(
 ):
     """Load an official Ferret sampler; other parts of the checkpoint are passed over.
 
-    Raises ValueError for a tensor that is missing, doubled, left over or of another shape."""
+    Raises InputError for a tensor that is missing, doubled, left over or of another shape."""
     own, official = self.state_dict(), {}
     if not isinstance(state_dict, dict):
-        raise ValueError(
+        raise InputError(
             f"found a {type(state_dict).__name__}, "
             "expected a checkpoint's dictionary of names and tensors"
         )
@@ -131,21 +132,21 @@ def load_ferret_weights(
         if name == full and name.split(".")[0] not in {n.split(".")[0] for n in own}:
             continue  # of another part
         if name in official:
-            raise ValueError(f"found {name!r} twice in the checkpoint, expected one Ferret sampler")
+            raise InputError(f"found {name!r} twice in the checkpoint, expected one Ferret sampler")
         if name not in own:
-            raise ValueError(
+            raise InputError(
                 f"found {full!r} in the checkpoint, expected a Ferret sampler of "
                 f"{len(self.n_centers)} stages, which has no such weights"
             )
         official[name] = t
     for name, t in own.items():
         if name not in official:
-            raise ValueError(
+            raise InputError(
                 f"found no {name!r} in the checkpoint, "
                 f"expected a Ferret sampler of {len(self.n_centers)} stages"
             )
         if official[name].shape != t.shape:
-            raise ValueError(
+            raise InputError(
                 f"found {name!r} of shape {tuple(official[name].shape)}, "
                 f"expected {tuple(t.shape)}: "
                 "set in_dim, out_dim, n_points and n_centers to the checkpoint's"

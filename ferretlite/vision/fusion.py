@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..common.errors import InputError
+
 # %% ../../nbs/3_vision/fusion.ipynb #aa5942ba
 class Projector(nn.Sequential):
     """Linear, GELU, Linear on the last axis: from a tower's width to the language model's.
@@ -45,9 +47,9 @@ def join_patches(
 ) -> Tensor:  # [N, h/k, w/k, k*k*C]
     """Return maps in which each cell holds k x k neighbours behind each other, in raster order.
 
-    Raises ValueError where the map does not divide."""
+    Raises InputError where the map does not divide."""
     if maps.shape[1] % k or maps.shape[2] % k:
-        raise ValueError(
+        raise InputError(
             f"found a map of {maps.shape[1]} x {maps.shape[2]} cells, "
             f"expected sides that divide by {k}"
         )
@@ -84,7 +86,7 @@ def fuse_maps(
 ) -> Tensor:  # [H, W, C], or [H, W, 2C]
     """Return Ferret-v2's fused map, which feeds the sampler only.
 
-    It is the local map plus the global map stretched to its size. Raises ValueError for unequal
+    It is the local map plus the global map stretched to its size. Raises InputError for unequal
     widths."""
     if how == "local":
         return local
@@ -92,7 +94,7 @@ def fuse_maps(
     if how == "concat":
         return torch.cat([local, stretched], -1)
     if local.shape[-1] != global_.shape[-1]:
-        raise ValueError(
+        raise InputError(
             f"found a local map of width {local.shape[-1]} and a global map of width "
             f"{global_.shape[-1]}, expected equal widths: project both first"
         )

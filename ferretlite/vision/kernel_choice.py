@@ -33,13 +33,17 @@ KERNEL_RECORDS = Path(ferretlite.__file__).parent / "records" / "kernels"
 TRIED_TILES = {}  # (kernel, training, M, C, N, dtype) -> Tile that a running bench found
 
 
-def format_record_name(device: str) -> str:  # of a file in KERNEL_RECORDS
+def format_record_name(
+    device: str,  # name of a GPU, as PyTorch gives it
+) -> str:  # of a file in KERNEL_RECORDS
     "Return a GPU's file name: `NVIDIA H100 80GB HBM3` -> `nvidia-h100-80gb-hbm3.json`."
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
 
 
 @cache
-def read_record(path) -> dict | None:
+def read_record(
+    path,  # file of a record
+) -> dict | None:
     "Return the record that `bench kernels` wrote, or None where there is no such file."
     return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else None
 
@@ -109,6 +113,31 @@ def resolve_implementation(
     return {"": impl, "0": "torch", "1": "triton"}[said]
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #b65e1dbb
+def _check_can_run(x: Tensor):
+    "Raises ImportError or ValueError where Triton cannot work on maps like these."
+    if triton is None:
+        raise ImportError("impl='triton' needs Triton, which is not installed: pip install triton")
+    if not (x.is_cuda or x.is_meta or is_interpreted()):
+        raise ValueError(
+            f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a "
+            "GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before "
+            "ferretlite.vision.conv_kernels is imported)"
+        )
+    if x.dtype not in KERNEL_DTYPES:
+        raise ValueError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
+
+
+def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
+    "Return whether a row of the record says so; what was not measured is not chosen."
+
+    def waited(name):  # ms until GPU and CPU are both done
+        return max(row["ms"][name], row.get("cpu", {}).get(name, 0))
+
+    if row is None or ours not in row["ms"] or theirs not in row["ms"]:
+        return False
+    return waited(ours) < waited(theirs)
+
+# %% ../../nbs/9_scale/kernel_choice.ipynb #b65e0003
 def should_use_triton(
     impl: str,  # one of IMPLEMENTATIONS
     op: str,  # "conv" or "shuffle"
@@ -123,33 +152,15 @@ def should_use_triton(
     Raises ImportError or ValueError where `impl` is "triton" and Triton cannot do it."""
     impl = resolve_implementation(impl)
     if impl == "triton":
-        if triton is None:
-            raise ImportError(
-                "impl='triton' needs Triton, which is not installed: pip install triton"
-            )
-        if not (x.is_cuda or x.is_meta or is_interpreted()):
-            raise ValueError(
-                f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a "
-                "GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before "
-                "ferretlite.vision.conv_kernels is imported)"
-            )
-        if x.dtype not in KERNEL_DTYPES:
-            raise ValueError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
+        _check_can_run(x)
     if impl != "auto":
         return impl == "triton"
-    if (
-        triton is None
-        or not x.is_cuda
-        or x.dtype not in KERNEL_DTYPES
-        or torch.compiler.is_compiling()
-    ):
+    if triton is None or not x.is_cuda or x.dtype not in KERNEL_DTYPES:
+        return False
+    if torch.compiler.is_compiling():
         return False  # a compiler fuses by itself
     row = find_measurement(find_record(x.device), op, x.dtype, training, shape)
-
-    def waited(name):  # ms until GPU and CPU are both done
-        return max(row["ms"].get(name, 0), row.get("cpu", {}).get(name, 0))
-
-    return row is not None and waited(ours) < waited(theirs)  # an unmeasured rival (0) wins
+    return _is_faster(row, ours, theirs)
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #8cb554bf
 def choose_tile(

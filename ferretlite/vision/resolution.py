@@ -14,6 +14,8 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from ..common.errors import InputError
+
 # %% ../../nbs/3_vision/resolution.ipynb #30717e2d
 FERRET_GRIDS = (
     (1, 1),
@@ -58,12 +60,12 @@ def compute_canvas_size(
 def check_grids(
     grids,  # (rows, cols) each
 ):
-    "Raise a ValueError unless there are grids, each with a row and a column at least."
+    "Raise an InputError unless there are grids, each with a row and a column at least."
     if not len(grids):
-        raise ValueError("found no grids to choose from, expected at least one (rows, cols)")
+        raise InputError("found no grids to choose from, expected at least one (rows, cols)")
     for grid in grids:
         if len(grid) != 2 or min(grid) < 1:
-            raise ValueError(f"found the grid {tuple(grid)}, expected (rows, cols) of one at least")
+            raise InputError(f"found the grid {tuple(grid)}, expected (rows, cols) of one at least")
 
 # %% ../../nbs/3_vision/resolution.ipynb #6c21915d
 def measure_shape_mismatch(
@@ -82,12 +84,12 @@ def choose_grid(
     """Return the grid that keeps most of the image.
 
     Among equals it wastes least, then comes nearest in shape, then has fewest tiles.
-    Raises ValueError for an empty image, tile or menu."""
+    Raises InputError for an empty image, tile or menu."""
     size = tuple(int(n) for n in size)
     if min(size) < 1:
-        raise ValueError(f"found an image of size {size}, expected at least one pixel each way")
+        raise InputError(f"found an image of size {size}, expected at least one pixel each way")
     if min(compute_canvas_size(tile, (1, 1))) < 1:
-        raise ValueError(f"found tiles of {tile} pixels, expected at least one pixel each way")
+        raise InputError(f"found tiles of {tile} pixels, expected at least one pixel each way")
     check_grids(grids)
 
     def cost(grid):
@@ -117,19 +119,19 @@ def filter_grids(
     max_visual_tokens: int | None = None,  # most tokens, whole view included; None: any number
     cost=None,  # function grid -> its tokens with the whole view; needed for max_visual_tokens
 ) -> tuple:  # the grids that fit, order kept
-    "Return the grids within a budget of tiles, of tokens, or of both. Raises ValueError for none."
+    "Return the grids within a budget of tiles, of tokens, or of both. Raises InputError for none."
     check_grids(grids)
     if max_visual_tokens is not None and cost is None:
-        raise ValueError("found max_visual_tokens without cost, expected both")
+        raise InputError("found max_visual_tokens without cost, expected both")
     few = [tuple(g) for g in grids if max_tiles is None or g[0] * g[1] <= max_tiles]
     if not few:
-        raise ValueError(
+        raise InputError(
             f"found no grid within {max_tiles} tiles, "
             f"expected max_tiles to be {min(g[0] * g[1] for g in grids)} at least"
         )
     fits = tuple(g for g in few if max_visual_tokens is None or cost(g) <= max_visual_tokens)
     if not fits:
-        raise ValueError(
+        raise InputError(
             f"found no grid within {max_visual_tokens} visual tokens, "
             f"expected max_visual_tokens to be {min(map(cost, few))} at least"
         )
@@ -166,10 +168,10 @@ def split_tiles(
     pixels: Tensor,  # [C, H, W]
     grid: tuple,  # (rows, cols)
 ) -> Tensor:  # [rows*cols, C, H/rows, W/cols]
-    "Return the tiles of an image in raster order. Raises ValueError where it does not divide."
+    "Return the tiles of an image in raster order. Raises InputError where it does not divide."
     rows, cols = grid
     if pixels.shape[-2] % rows or pixels.shape[-1] % cols:
-        raise ValueError(
+        raise InputError(
             f"found {pixels.shape[-2]} x {pixels.shape[-1]} pixels for a {rows} x {cols} grid, "
             "expected sides that divide evenly"
         )
@@ -182,10 +184,10 @@ def merge_tiles(
 ) -> Tensor:  # [rows*h, cols*w, C]
     """Return one large map: the tiles' maps where their tiles were.
 
-    Raises ValueError for a wrong number of maps."""
+    Raises InputError for a wrong number of maps."""
     rows, cols = grid
     if len(maps) != rows * cols:
-        raise ValueError(
+        raise InputError(
             f"found {len(maps)} maps for a {rows} x {cols} grid, expected {rows * cols}"
         )
     return rearrange(maps, "(rows cols) h w c -> (rows h) (cols w) c", rows=rows, cols=cols)
