@@ -4,12 +4,16 @@ are whole.
 
 import html.parser
 import json
+import os
 import re
 import subprocess
 import sys
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from small_model import Scripted, save_small
 
@@ -52,22 +56,23 @@ def scripted(monkeypatch):
 def run(capsys, *words):
     "Exit code, stdout and stderr of a command."
     capsys.readouterr()
-    try:
-        code = cli.main([str(w) for w in words])
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
+    return cli.main([str(w) for w in words]), *capsys.readouterr()
+
+
+def parsed(*words):
+    "What a command line says: the values that the command's function would get."
+    stub = patch.object(typer.core.TyperCommand, "invoke", lambda self, context: context.params)
+    with stub:
+        return cli.main([str(w) for w in words])
 
 
 def test_help_needs_none_of_the_heavy_libraries():
     code = (
-        "import sys; from ferretlite.app import cli; p = cli.make_parser(); p.format_help();"
-        " print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])"
+        "import sys; from ferretlite.app import cli; cli.main(['--help']); print([m for m in"
+        " ('torch', 'transformers', 'numpy', 'PIL', 'pydantic', 'rich') if m in sys.modules])"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
-        == "[]"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_module_runs_as_a_command():
@@ -77,43 +82,77 @@ def test_the_module_runs_as_a_command():
     assert done.returncode == 0 and "--region" in done.stdout
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+COMMANDS = typer.main.get_command(cli.app).commands
+SUBCOMMANDS = [
+    f"{name} {sub}" for name in ("pretrain", "bench", "data") for sub in COMMANDS[name].commands
+]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help(capsys, command):
-    code, out, _ = run(capsys, command, "--help")
-    assert code == 0 and out.startswith(f"usage: ferretlite {command}")
+    code, out, _ = run(capsys, *command.split(), "--help")
+    assert code == 0 and out.startswith(f"Usage: ferretlite {command}")
+    described = out.split("\n\n")[1].strip()
+    assert described and described[0].isupper() and described.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "words, completions",
+    [
+        ("ferretlite da", ["data"]),
+        ("ferretlite data ", ["preset", "check"]),
+        ("ferretlite train --stage ", ["all", "1", "2", "3"]),
+        ("ferretlite ask --reg", ["--region"]),
+    ],
+)
+def test_shells_can_complete_words(words, completions):
+    asked = dict(_FERRETLITE_COMPLETE="complete_bash", COMP_WORDS=words)
+    asked["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    command = [sys.executable, "-m", "ferretlite"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stdout.split() == completions
 
 
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["ask", "none.png", "what?"], "no file none.png"),
-        (["ask", "PICTURE", "what?", "--colour"], "unrecognized arguments: --colour"),
+        (["ask", "none.png", "what?"], "none.png: expected the path of an image"),
+        (["ask", "PICTURE", "what?", "--colour"], "No such option: --colour"),
         (["ask", "PICTURE", "what?", "--region", "1,2,3"], "x1,y1,x2,y2"),
         (["ask", "PICTURE", "what?", "--region", "500,5,600,60"], "outside"),
         (["ask", "PICTURE", "what?", "--region", "50,5,10,60"], "x1"),
         (["ask", "PICTURE", "what?", "--point=-3,5"], "outside"),
-        (["ask", "PICTURE", "what?", "--mask", "none.png"], "no file none.png"),
-        (["ask", "PICTURE", " "], "empty"),
-        (["ask", "BROKEN", "what?"], "cannot be read"),
+        (
+            ["ask", "PICTURE", "what?", "--mask", "none.png"],
+            "none.png: expected the path of an image",
+        ),
+        (["ask", "PICTURE", " "], "'QUESTION': found ' '"),
+        (["ask", "BROKEN", "what?"], "broken.png: found a damaged picture"),
         (["ask", "PICTURE", "what?", "--model", "ferret-v2-7b"], "comes without weights"),
         (["eval", "nowhere"], "no model nowhere"),
         (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
-        (["train", "--out", "x", "--minutes", "0"], "positive"),
-        (["train", "--out", "x", "--minutes", "1", "--samples", "8"], "not allowed"),
+        (["train", "--out", "x", "--minutes", "0"], "'--minutes': found '0', expected a number"),
+        (["train", "--out", "x", "--minutes", "1", "--samples", "8"], "exclude each other"),
         (
             ["pretrain", "lm", "--out", "x", "--tower", "local", "--samples", "8"],
-            "is for `pretrain dense`",
+            "No such option: --tower",
         ),
         (
             ["pretrain", "dino", "--out", "x", "--regions", "1", "--samples", "8"],
-            "is for `pretrain clip`",
+            "No such option: --regions",
         ),
-        (["scenes", "x", "--size", "12"], "too small"),
-        (["scenes", "x", "--n", "none"], "whole number"),
+        (["scenes", "x", "--size", "12"], "sides of 32 to 10000 pixels"),
+        (["scenes", "x", "--n", "none"], "found 'none', expected a valid integer"),
         (["scenes", "PICTURE"], "is a file"),
         (["scenes", "x", "--n", "2", "--split", "nice"], "'nice'"),
         (["dance"], "dance"),
-        ([], "COMMAND"),
+        ([], "Missing command"),
+        (["pretain"], "Did you mean 'pretrain'"),
+        (["pretrain"], "see `ferretlite pretrain --help`"),
+        (["train", "--out", "x", "--samples", "nan"], "found 'nan'"),
+        (["pretrain", "dino", "--out", "x", "--lr", "nan"], "found 'nan'"),
+        (["plan", "small", "--utilisation", "1.5"], "found '1.5'"),
+        (["train", "--out", "x", "--fsdp", "none.json"], "none.json"),
     ],
 )
 def test_trouble_is_one_sentence(capsys, picture, tmp_path, monkeypatch, words, said):
@@ -429,12 +468,11 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
     import shlex
 
     for card in cards:
-        args = cli.make_parser().parse_args(
-            shlex.split(demo.format_command(card, "tiny", tmp_path))[1:]
-        )
-        regions = options_module.read_regions(args.regions, card.scene.size)
+        asked = parsed(*shlex.split(demo.format_command(card, "tiny", tmp_path))[1:])
+        given = [*asked["region"], *asked["point"], *asked["mask"]]
+        regions = options_module.read_regions(given, card.scene.size)
         assert (
-            args.question == card.turn.prompt
+            asked["question"] == card.turn.prompt
             and [r.box() for r in regions]
             == pytest.approx([r.box() for r in card.turn.regions], abs=1e-3)
             or regions == card.turn.regions
@@ -445,7 +483,7 @@ def test_doctor_reports_and_fails_where_the_weights_are_missing(capsys, monkeypa
     import ferretlite.model.inference as inference
 
     monkeypatch.setattr(inference, "list_shipped_models", lambda: {"tiny": model})
-    monkeypatch.setattr(cli, "quick_check", lambda: ("red star", "red star", False))
+    monkeypatch.setattr(cli, "quick_check", lambda: ("red star", "red star"))
     code, out, _ = run(capsys, "doctor")
     assert code == 0 and "torch" in out and "CUDA" in out and "tiny (" in out
     monkeypatch.setattr(inference, "list_shipped_models", dict)
@@ -543,7 +581,7 @@ def test_compile_belongs_to_the_language_model(capsys, tmp_path):
     assert (
         cli.main(["pretrain", "clip", "--compile", "--samples", "8", "--out", str(tmp_path / "r")])
         == 2
-        and "pretrain lm" in capsys.readouterr().err
+        and "No such option: --compile" in capsys.readouterr().err
     )
 
 
@@ -613,7 +651,7 @@ def test_griffons_language_model_is_taught_from_the_command_line(capsys, monkeyp
             ["pretrain", "clip", "--style", "griffon", "--samples", "24", "--out", str(tmp_path)]
         )
         == 2
-        and "is for `pretrain lm`" in capsys.readouterr().err
+        and "No such option: --style" in capsys.readouterr().err
     )
 
 
@@ -649,13 +687,11 @@ def test_cards_for_griffon_are_asked_again_by_their_commands(tmp_path, monkeypat
     assert demo._format_truth(cards[3]) == "None" and "[" in demo._format_truth(cards[0])
     monkeypatch.chdir(tmp_path)
     for card in cards:
-        args = cli.make_parser().parse_args(
-            shlex.split(demo.format_command(card, card.model, tmp_path))[1:]
-        )
-        again = options_module.read_crops(args.crops, load_image(card.scene.image))
+        asked = parsed(*shlex.split(demo.format_command(card, card.model, tmp_path))[1:])
+        again = options_module.read_crops(asked["crop"], load_image(card.scene.image))
         assert (
-            args.question == card.turn.prompt
-            and args.model == "tiny-griffon"
+            asked["question"] == card.turn.prompt
+            and asked["model"] == "tiny-griffon"
             and [c.box for c in again] == pytest.approx([c.box for c in card.turn.crops], abs=1e-3)
         )
         for c in again:

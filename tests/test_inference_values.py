@@ -42,10 +42,12 @@ def test_defaults_are_the_documented_ones():
     unlimited = dict(max_new_tokens=256, temperature=0, batch=32)
     assert defaults(Ferret.ask) == dict(regions=None, crops=None) | unlimited
     assert defaults(Ferret.load) == dict(name="tiny", device=None, dtype=None)
-    assert defaults(Ferret.ground) == dict(phrase=None, caption=None)
-    assert defaults(Ferret.describe) == dict(region=None)
-    assert defaults(Ferret.detect) == dict(names=None)
-    assert defaults(Ferret.count) == dict(name=None, like=None)
+    long = dict(max_new_tokens=512)
+    assert defaults(Ferret.ground) == dict(phrase=None, caption=None) | long
+    assert defaults(Ferret.describe) == dict(region=None, max_new_tokens=None)
+    assert defaults(Ferret.detect) == dict(names=None) | long
+    assert defaults(Ferret.count) == dict(name=None, like=None) | long
+    assert defaults(Ferret.find) == long and defaults(Ferret.refer) == dict(max_new_tokens=256)
     assert defaults(draw_answer) == dict(groundings=(), regions=(), colors=None)
     assert inference.PHRASES_PER_QUESTION == 4
     empty = Answer("a")

@@ -212,6 +212,8 @@ def test_sdist_can_build_the_same_wheel(built):
         package_files() | {"settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"}
         <= held
     )
+    assert {f"configs/{path.name}" for path in (ROOT / "configs").iterdir()} <= held
+    assert not any(name.startswith("tests/") for name in held)  # they need the whole clone
 
 
 def test_core_requirements_bring_no_notebook_tools(installed):

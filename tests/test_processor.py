@@ -14,7 +14,7 @@ from PIL import Image
 
 from ferretlite.evaluation.speed import measure_image_cost
 from ferretlite.model.configuration import FerretConfig
-from ferretlite.model.processing import FerretProcessor, load_image
+from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.turns import Conversation, Turn
@@ -37,24 +37,6 @@ def as_bytes(image, **options):
     return held.getvalue()
 
 
-@pytest.mark.parametrize(
-    "turn, back",
-    [(1, None), (2, "FLIP_LEFT_RIGHT"), (3, "ROTATE_180"), (6, "ROTATE_90"), (8, "ROTATE_270")],
-)
-def test_camera_orientation_is_applied(tmp_path, turn, back):
-    upright = corner_picture()
-    stored = upright.transpose(getattr(Image.Transpose, back)) if back else upright
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    stored.save(tmp_path / "turned.jpg", exif=exif, quality=95, subsampling=0)
-    stored.save(tmp_path / "turned.png", exif=exif)
-    for name in ("turned.jpg", "turned.png"):
-        found = load_image(tmp_path / name)
-        assert found.size == (40, 30)
-        assert np.abs(np.asarray(found).astype(int) - np.asarray(upright)).mean() < 3
-        assert found.getexif().get(0x0112, 1) == 1  # nobody turns it again
-
-
 def test_prompts_and_sizes_are_in_the_upright_frame(random_model, tmp_path):
     _, processor = random_model
     exif = Image.Exif()
@@ -63,107 +45,6 @@ def test_prompts_and_sizes_are_in_the_upright_frame(random_model, tmp_path):
     batch = processor(str(tmp_path / "turned.png"), "What is in <region>?", [Box(20, 0, 40, 15)])
     assert batch["image_sizes"] == [(30, 40)]
     assert "[500, 0, 999, 500] " in processor.tokenizer.decode(batch["input_ids"][0])
-
-
-def test_every_kind_of_picture_becomes_upright_rgb():
-    gray = Image.fromarray(np.full((4, 6), 200, np.uint8))
-    deep = Image.fromarray(np.full((4, 6), 200 * 257, np.uint16))
-    palette = Image.new("P", (6, 4), 1)
-    palette.putpalette([0, 0, 0, 200, 200, 200])
-    see_through = Image.new("RGBA", (6, 4), (0, 0, 0, 0))
-    for image, value in [
-        (gray, 200),
-        (deep, 200),
-        (palette, 200),
-        (see_through, 255),
-        (Image.new("LA", (6, 4), (0, 0)), 255),
-        (Image.new("1", (6, 4), 1), 255),
-        (Image.new("CMYK", (6, 4), (0, 0, 0, 55)), 200),
-    ]:
-        for found in [load_image(image)] + (
-            [load_image(as_bytes(image, format="PNG"))] if image.mode != "CMYK" else []
-        ):
-            assert (found.mode, found.size, found.getpixel((2, 2))) == (
-                "RGB",
-                (6, 4),
-                (value,) * 3,
-            ), image.mode
-
-
-def test_palette_with_a_transparent_colour_lies_on_white():
-    palette = Image.new("P", (6, 4), 1)
-    palette.putpalette([0, 0, 0, 200, 0, 0])
-    assert load_image(as_bytes(palette, format="PNG", transparency=1)).getpixel((0, 0)) == (
-        255,
-        255,
-        255,
-    )
-
-
-def test_arrays():
-    color = np.zeros((4, 6, 3), np.uint8)
-    color[..., 0] = 200
-    for array, value in [
-        (color, (200, 0, 0)),
-        (color / 255, (200, 0, 0)),
-        (torch.tensor(color), (200, 0, 0)),
-        (np.full((4, 6), 51 * 257, np.uint16), (51,) * 3),
-        (np.full((4, 6, 1), 7), (7,) * 3),
-        (np.ones((4, 6), bool), (255,) * 3),
-        (np.dstack([color, np.zeros((4, 6), np.uint8)]), (255,) * 3),
-    ]:
-        assert load_image(array).getpixel((1, 1)) == value
-    for wrong in (
-        np.zeros((3, 4, 6, 3)),
-        np.zeros((4, 6, 2)),
-        np.zeros(5),
-        np.zeros((0, 4)),
-        None,
-        object(),
-    ):
-        with pytest.raises(ValueError, match="image array has shape"):
-            load_image(wrong)
-
-
-def test_a_file_that_is_no_picture_gets_one_sentence(tmp_path):
-    whole = as_bytes(make_scene(0, 64).image, format="PNG")
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.png").write_text("hello")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    jpeg = as_bytes(make_scene(0, 64).image, format="JPEG")
-    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    for name in ("cut.png", "text.png", "empty.jpg", "cut.jpg"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read as an image") as caught:
-            load_image(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="no file .*absent.png"):
-        load_image(tmp_path / "absent.png")
-    with pytest.raises(ValueError, match="is a folder"):
-        load_image(str(tmp_path))
-    with pytest.raises(ValueError, match="the image cannot be read"):
-        load_image(b"nothing")
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow warns about broken tags
-@settings(max_examples=60)
-@given(
-    st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "PPM", "TIFF"]),
-    st.integers(0, 300),
-    st.binary(min_size=1, max_size=6),
-)
-def test_no_broken_file_raises_anything_but_valueerror(kind, place, junk):
-    raw = bytearray(as_bytes(corner_picture(), format=kind))
-    raw[place : place + len(junk)] = junk
-    try:
-        assert load_image(bytes(raw)).mode == "RGB"
-    except ValueError as error:
-        assert "cannot be read as an image" in str(error)
-
-
-def test_the_picture_given_is_left_as_it_is():
-    image = Image.new("RGBA", (6, 4), (9, 9, 9, 0))
-    load_image(image)
-    assert image.mode == "RGBA" and image.getpixel((0, 0)) == (9, 9, 9, 0)
 
 
 # Prompts
@@ -230,7 +111,7 @@ def test_prompts_that_cannot_be_meant_are_refused(random_model):
         "<region_fea",
         "< image >",
         "a\n\nb\tc",
-        "x" * 3000,
+        "x" * 1500,
     ],
 )
 def test_odd_prompts_are_written_as_they_are(random_model, prompt):

@@ -25,7 +25,6 @@ from ferretlite.model.processing import (
     FerretProcessor,
     insert_marks,
     load_distinct_images,
-    load_image,
     score_box,
 )
 from ferretlite.model.tokens import encode_user_turn
@@ -52,33 +51,6 @@ def test_defaults_are_the_documented_ones():
     assert defaults(measure_quickest) == dict(n=3, clock=read_clock)
     assert defaults(bench_resolution) == dict(sides=(192, 384, 768), n=8, seed=0)
     assert defaults(FerretProcessor.mark_written_boxes) == dict(first=0)
-
-
-@pytest.mark.parametrize(
-    "array, values",
-    [
-        (
-            np.array([[0.0, 0.5, 1.0, -1.0, 2.0, np.nan]]),
-            [0, 128, 255, 0, 255, 0],
-        ),  # 127.5 is rounded up
-        (np.array([[0.6, 0.2]], np.float16), [153, 51]),
-        (np.array([[0, 256, 257, 514, 65535]], np.uint16), [0, 0, 1, 2, 255]),
-        (np.array([[-5, 0, 77, 255, 300]]), [0, 0, 77, 255, 255]),
-        (np.array([[True, False]]), [255, 0]),
-    ],
-)
-def test_numbers_become_bytes(array, values):
-    assert np.asarray(load_image(array))[0, :, 0].tolist() == values
-
-
-def test_deep_grey_pictures_are_scaled_and_half_transparent_ones_laid_on_white():
-    deep = Image.fromarray(np.array([[0, 1000, 25600, 65535]], np.int32))
-    assert deep.mode == "I"
-    assert np.asarray(load_image(deep))[0, :, 0].tolist() == [0, 3, 99, 255]  # 25600 / 257 = 99.6
-    half = load_image(np.array([[[200, 0, 100, 128]]], np.uint8)).getpixel((0, 0))
-    np.testing.assert_allclose(half, (227, 127, 177), atol=1)  # 255 - (255 - v) * 128 / 255
-    grey = np.zeros((2, 3, 1), np.uint8)
-    assert load_image(grey).size == (3, 2)
 
 
 def test_a_boxs_score_is_the_root_of_its_name_times_its_place():

@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ..common.files import write_whole
+from ..common.pictures import load_image, open_picture
 from ..data.coco import CocoScenes
 from ..data.inspection import encode_image_url
 from ..evaluation.metrics import is_right
@@ -33,7 +34,6 @@ from ferretlite.model.inference import (
     list_shipped_models,
     split_caption,
 )
-from ..model.processing import load_image
 from ..regions.answers import find_chosen_option, normalise_name, read_count
 from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou
@@ -169,7 +169,7 @@ def make_demo_cards(
                 card.scene.size,
                 folder / "scribbles" / f"{card.scene.id}.png",
             )
-            turn.regions = [Mask(np.asarray(Image.open(card.mask_path)) > 0)]
+            turn.regions = [Mask(np.asarray(open_picture(card.mask_path)) > 0)]
         cards.append(card)
     return cards
 

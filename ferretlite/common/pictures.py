@@ -284,6 +284,8 @@ _TURNS = {  # value of the EXIF tag "orientation" -> what makes the picture upri
 
 
 def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright picture
+    if picture.format == "TIFF":
+        return None  # Pillow turns these itself
     try:
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")

@@ -109,7 +109,9 @@ def _pair_turns(
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0a02
 _TURN = record_of({"from": WORDS, "value": TEXT})
+_CONVERSATIONS = record_of({"conversations": list_of(_TURN)})
 _MESSAGE = record_of({"role": WORDS, "content": Form("text, or a list of parts", (str, list))})
+_MESSAGES = record_of({"messages": list_of(_MESSAGE)})
 _PART = record_of({"type": WORDS, "text": optional(TEXT)})
 _IMAGE_KEYS = ("image", "path", "url")  # where a part of a message names its image
 
@@ -131,13 +133,13 @@ def _read_part(
 
 
 def _read_messages(
-    messages,  # value of the field `messages`
+    record: dict,  # record with the field `messages`
     where: str,  # file and record, for messages
 ) -> tuple:  # (turns in LLaVA's form, names of images)
     "Return messages as turns with `from` and `value`, and the images that their parts name."
-    check_value(messages, list_of(_MESSAGE), f"{where}, field messages")
+    check_value(record, _MESSAGES, where)
     turns, images = [], []
-    for k, message in enumerate(messages):
+    for k, message in enumerate(record["messages"]):
         content = message["content"]
         if isinstance(content, list):
             place = f"{where}, field messages[{k}].content"
@@ -244,10 +246,10 @@ def _normalise(self: Dialogues, record: dict, where: str) -> dict:
     "Return a record with `conversations` and, where it has one, `image`; other fields are dropped."
     images = []
     if record.get("conversations") is None and record.get("messages") is not None:
-        turns, images = _read_messages(record["messages"], where)
+        turns, images = _read_messages(record, where)
     else:
-        turns = record.get("conversations")
-        check_value(turns, list_of(_TURN), f"{where}, field conversations")
+        check_value(record, _CONVERSATIONS, where)
+        turns = record["conversations"]
     kept = {key: record[key] for key in self.fields if record.get(key) is not None}
     name = _read_image_name(record, turns, images, where)
     turns = [{"from": turn["from"], "value": turn["value"]} for turn in turns]

@@ -125,6 +125,7 @@ def _read_entity_boxes(
         for name in names:
             check_value(name, WORDS, f"{where}/name")
             boxes[name] += found
+    boxes = {chain: listed for chain, listed in boxes.items() if listed}
     return dict(size=[height, width], boxes=boxes)
 
 

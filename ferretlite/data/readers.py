@@ -24,6 +24,7 @@ from PIL import Image
 
 from ..common.errors import InputError, make_input_error
 from ..common.files import write_whole
+from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
     Form,
     Problem,
@@ -34,7 +35,6 @@ from ferretlite.data.records import (
     make_problem_error,
     read_box,
 )
-from ..model.processing import load_image
 from ..regions.geometry import Box
 from ..scenes.conversations import make_conversation
 from ..scenes.world import Scene
@@ -68,7 +68,10 @@ class _JsonWindow:
 
 # %% ../../nbs/6_data/readers.ipynb #0d93caff
 @patch
-def read_mark(self: _JsonWindow, marks: str) -> str:
+def read_mark(
+    self: _JsonWindow,
+    marks: str,  # allowed characters
+) -> str:
     "Return the next character, which must be one of these."
     found = self.peek()
     if not found:
@@ -332,15 +335,13 @@ def open_annotated_image(
     """Return an image as it was annotated: upright, unless only the stored pixels have that size.
 
     Raises InputError where neither has the annotated size."""
-    image = load_image(path)
-    if size is None or (image.height, image.width) == tuple(size):
-        return image
-    with Image.open(path) as raw:
-        if (raw.height, raw.width) == tuple(size):
-            return load_image(np.asarray(raw.convert("RGBA")))
+    if size is None or read_picture_size(path) == tuple(size):
+        return load_image(path)
+    if read_picture_size(path, upright=False) == tuple(size):
+        return load_image(path, upright=False)
+    height, width = read_picture_size(path)
     raise InputError(
-        f"{path} is {image.height}x{image.width} (height x width): "
-        f"its annotation says {size[0]}x{size[1]}."
+        f"{path} is {height}x{width} (height x width): its annotation says {size[0]}x{size[1]}."
     )
 
 # %% ../../nbs/6_data/readers.ipynb #9aea3060

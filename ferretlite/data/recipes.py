@@ -9,12 +9,12 @@ __all__ = ['FORMAT_READERS', 'DEFAULT_TASKS', 'PAPER_RECIPES', 'FORMAT_EXPORTERS
 # %% ../../nbs/6_data/recipes.ipynb #691a194c
 import inspect
 import json
-import math
 import string
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_json
 from .batches import SceneStream
 from .coco import CocoScenes
@@ -37,7 +37,22 @@ from ferretlite.data.grounding_files import (
     export_flickr,
     export_griffon,
 )
+
+# %% ../../nbs/6_data/recipes.ipynb #f0a4e001
 from .readers import AnnotationReader
+from ferretlite.data.records import (
+    FILE_NAME,
+    FLAG,
+    SIDE,
+    WHOLE,
+    WORDS,
+    Form,
+    check_value,
+    describe_json_error,
+    list_of,
+    optional,
+    record_of,
+)
 from .referring_files import GenomeScenes, RefScenes, export_genome, export_refcoco
 from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import GRIFFON_TASKS
@@ -141,26 +156,81 @@ class Recipe:
     held_out: list = field(default_factory=list)  # of Part: their pictures are never trained on
     root: Path = Path(".")  # folders of the parts are relative to it
 
+# %% ../../nbs/6_data/recipes.ipynb #f0a4e002
+_WEIGHT = Form(
+    "a number above 0", (int, float), lambda value: 0 < value <= 1_000_000, "and at most 1,000,000"
+)
+_COUNT = Form("a whole number above 0", (int,), lambda value: 0 < value < 2**31, "and below 2**31")
+_SHARE = Form("a number from 0 to 1", (int, float), lambda value: 0 <= value <= 1)
+_FOLDER = Form(
+    "a folder", (str,), lambda value: bool(value.strip()) and "\0" not in value, "with a name"
+)
+_TABLE = Form("an object", (dict,))
+_PART = record_of(
+    {
+        "name": optional(WORDS),
+        "format": WORDS,
+        "weight": optional(_WEIGHT),
+        "n_turns": optional(_COUNT),
+        "tasks": optional(_TABLE),
+        "prompts": optional(_TABLE),
+        "note": optional(WORDS),
+    }
+)
+
 # %% ../../nbs/6_data/recipes.ipynb #2f540837
-_COMMON_OPTIONS = {"self", "exclude", "strict", "cache"}  # not for a mixture file
+_OPTIONS = {
+    "folder": optional(_FOLDER),
+    "images": optional(_FOLDER),
+    "annotations": FILE_NAME,
+    "data": FILE_NAME,
+    "boxes": WORDS,
+    "kind": WORDS,
+    "split": WORDS,
+    "exhaustive": FLAG,
+    "switch": _SHARE,
+    "n": _COUNT,
+    "seed": WHOLE,
+    "size": Form("a side, or [height, width]", (int, list)),
+    "others": _TABLE,
+}
+_OWN_ARGUMENTS = {"self", "exclude", "strict", "cache"}  # not for a mixture file
 
 
 def _list_options(
     reader,  # class of FORMAT_READERS
-) -> set:  # of names
+) -> dict:  # name -> whether it is needed
     "Return the arguments of a reader's class and of the classes it inherits from."
-    known = set()
+    known = {}
     for kind in reader.__mro__:
         if "__init__" in vars(kind):
-            arguments = inspect.signature(kind.__init__).parameters.values()
-            known |= {p.name for p in arguments if p.kind is not p.VAR_KEYWORD}
+            for p in inspect.signature(kind.__init__).parameters.values():
+                if p.kind is not p.VAR_KEYWORD and p.name not in _OWN_ARGUMENTS:
+                    known.setdefault(p.name, p.default is p.empty and p.name != "folder")
         if kind in (AnnotationReader, SceneStream):
             break
-    return known - _COMMON_OPTIONS
+    return known
+
+
+def _check_options(options: dict, format: str, what: str):
+    "Raise an InputError for an option that a format does not take, or that it lacks."
+    known = _list_options(FORMAT_READERS[format])
+    for name in options:
+        if name not in known:
+            raise InputError(
+                f"{what}: found the key {name!r}, expected name, format, weight, tasks, prompts, "
+                f"n_turns or an option of {format} ({', '.join(sorted(known))})."
+            )
+    needed = {
+        name: _OPTIONS[name] if must else optional(_OPTIONS[name]) for name, must in known.items()
+    }
+    check_value(options, record_of(needed), what)
+    if isinstance(options.get("size"), list):
+        check_value(options, record_of({"size": list_of(SIDE, least=2)}), what)
 
 # %% ../../nbs/6_data/recipes.ipynb #6b98463e
 def _list_fields(prompt: str) -> set:
-    "Return the fields in braces of a prompt."
+    "Return the fields in braces of a prompt. Raises ValueError for a brace that is not closed."
     return {f for _, f, *_ in string.Formatter().parse(prompt) if f}
 
 
@@ -171,29 +241,38 @@ def _prompts_fit(prompts, task: str) -> bool:
     wanted = _list_fields(WORDINGS[task][0])
     allowed = {f for w in WORDINGS[task] for f in _list_fields(w)}
     for prompt in prompts:
-        if not isinstance(prompt, str):
+        if not isinstance(prompt, str) or not prompt.strip():
             return False
-        fields = _list_fields(prompt)
+        try:
+            fields = _list_fields(prompt)
+        except ValueError:
+            return False
         if not fields <= allowed or (wanted and not fields):
             return False
     return True
 
 # %% ../../nbs/6_data/recipes.ipynb #57c586ef
 def _check_tasks(part: Part, style: str, what: str):
-    "Raise ValueError for a task that the written form lacks, and for prompts that do not fit."
+    "Raise InputError for a task that the written form lacks, and for prompts that do not fit."
     allowed = GRIFFON_TASKS if style == "griffon" else TASKS
     for task in [*part.tasks, *part.prompts]:
         if task not in allowed:
-            raise ValueError(
-                f"{what} has the task {task!r}: expected for {style} some of {', '.join(allowed)}."
-            )
+            expected = f"for {style} some of {', '.join(allowed)}"
+            raise make_input_error(f"{what}, task", task, expected)
+    check_value(
+        {"tasks": part.tasks}, record_of({"tasks": record_of(_make_task_forms(part))}), what
+    )
     for task, prompts in part.prompts.items():
         if not _prompts_fit(prompts, task):
-            raise ValueError(
-                f"{what} has prompts for {task} that do not speak of "
-                f"{', '.join(sorted(_list_fields(WORDINGS[task][0]))) or 'nothing'} alone: "
-                f"expected wordings such as {WORDINGS[task][0]!r}."
+            fields = ", ".join(sorted(_list_fields(WORDINGS[task][0]))) or "nothing"
+            raise InputError(
+                f"{what} has prompts for {task} that do not speak of {fields} alone: "
+                f"expected a list of wordings such as {WORDINGS[task][0]!r}."
             )
+
+
+def _make_task_forms(part: Part) -> dict:
+    return dict.fromkeys(part.tasks, _WEIGHT)
 
 # %% ../../nbs/6_data/recipes.ipynb #05f80eba
 def _read_part(
@@ -201,34 +280,24 @@ def _read_part(
     style: str,  # written form, a key of DEFAULT_TASKS
     what: str,  # name of the part in error messages
 ) -> Part:
-    "Return a part from its JSON form. Raises ValueError in one sentence."
-    if not isinstance(given, dict) or "format" not in given:
-        raise ValueError(f"{what} has no 'format': expected one of {', '.join(FORMAT_READERS)}.")
+    "Return a part from its JSON form. Raises InputError in one sentence."
+    if not isinstance(given, dict) or given.get("format") is None:
+        raise InputError(f"{what} has no 'format': expected one of {', '.join(FORMAT_READERS)}.")
+    check_value(given, _PART, what)
     if given["format"] not in FORMAT_READERS:
-        raise ValueError(
-            f"{what} has the format {given['format']!r}: "
-            f"expected one of {', '.join(FORMAT_READERS)}."
-        )
+        expected = f"one of {', '.join(FORMAT_READERS)}"
+        raise make_input_error(f"{what}, field format", given["format"], expected)
+    given = {key: value for key, value in given.items() if value is not None}
     own = {k: given[k] for k in ("weight", "tasks", "prompts", "n_turns") if k in given}
-    options = {
-        k: v for k, v in given.items() if k not in own and k not in ("name", "format", "note")
-    }
-    reader = FORMAT_READERS[given["format"]]
-    known = _list_options(reader)
-    unknown = [k for k in options if k not in known]
-    if unknown:
-        raise ValueError(
-            f"{what} has {unknown[0]!r}: expected name, format, weight, tasks, prompts, n_turns "
-            f"or an option of {given['format']} ({', '.join(sorted(known))})."
-        )
+    options = {k: v for k, v in given.items() if k not in _PART.fields}
+    _check_options(options, given["format"], what)
     part = Part(given.get("name", given["format"]), given["format"], options, **own)
-    if not isinstance(part.weight, (int, float)) or not 0 < part.weight < math.inf:
-        raise ValueError(f"{what} has the weight {part.weight!r}: expected a positive number.")
     _check_tasks(part, style, what)
+    reader = FORMAT_READERS[part.format]
     allowed = GRIFFON_TASKS if style == "griffon" else TASKS
-    if not part.tasks and not issubclass(reader, Dialogues) and not get_tasks(part, style):
-        raise ValueError(
-            f"{what} says no tasks, and {given['format']} has no usual ones in {style} form: "
+    if not issubclass(reader, Dialogues) and not get_tasks(part, style):
+        raise InputError(
+            f"{what} says no tasks, and {part.format} has no usual ones in {style} form: "
             f"expected some of {', '.join(allowed)}."
         )
     return part
@@ -246,69 +315,105 @@ def get_tasks(
     )
 
 # %% ../../nbs/6_data/recipes.ipynb #4c28c848
+def _make_object(pairs: list) -> dict:
+    "Return an object of JSON; ValueError for a key that stands in it twice."
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise InputError(f"the key {double!r} twice in one object")
+    return found
+
+
 def _read_data(config) -> tuple:  # (path or None, dict)
     "Return the JSON form of a mixture: a file's, a paper's, or the dict itself."
-    path = None if isinstance(config, dict) or config in PAPER_RECIPES else Path(config)
-    if path is None:
-        data = config if isinstance(config, dict) else PAPER_RECIPES[config]
-    else:
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, IsADirectoryError):
-            raise FileNotFoundError(
-                f"There is no file {path}: "
-                f"expected a mixture in JSON, or one of {', '.join(PAPER_RECIPES)}."
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): expected a mixture.") from None
-    return path, data
+    if isinstance(config, dict):
+        return None, config
+    if not isinstance(config, (str, Path)):
+        raise make_input_error("mixture", config, "a file, a name or a dict")
+    if config in PAPER_RECIPES:
+        return None, PAPER_RECIPES[config]
+    path = Path(config)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return path, json.loads(text, object_pairs_hook=_make_object)
+    except (FileNotFoundError, IsADirectoryError):
+        raise FileNotFoundError(
+            f"There is no file {path}: "
+            f"expected a mixture in JSON, or one of {', '.join(PAPER_RECIPES)}."
+        ) from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: found bytes that are not UTF-8, expected a mixture.") from None
+    except InputError as error:
+        raise InputError(f"{path}: found {error}, expected a mixture in JSON.") from None
+    except (ValueError, RecursionError) as error:
+        found = describe_json_error(error)
+        raise InputError(f"{path}: found {found}, expected a mixture in JSON.") from None
 
 # %% ../../nbs/6_data/recipes.ipynb #adda9250
 def _read_parts(parts: list, style: str, where: str) -> list:
     "Return the parts of a stage; error messages begin with `where`."
+    if not isinstance(parts, (list, tuple)):
+        raise make_input_error(where, parts, "a list of parts")
     found = []
     for n, part in enumerate(parts, 1):
         name = part.get("name", part.get("format")) if isinstance(part, dict) else part
-        found.append(_read_part(part, style, f"{where}, part {n} ({name})"))
+        found.append(_read_part(part, style, f"{where}, part {n} ({_describe_name(name)})"))
     return found
 
+
+def _describe_name(name) -> str:
+    return name[:60] if isinstance(name, str) else describe_value(name)
+
 # %% ../../nbs/6_data/recipes.ipynb #3680684c
+_RECIPE = record_of(
+    {
+        "name": optional(WORDS),
+        "style": optional(WORDS),
+        "max_tokens": optional(_COUNT),
+        "held_out": optional(Form("a list of parts", (list, tuple))),
+        "stages": _TABLE,
+        "note": optional(WORDS),
+    }
+)
+
+
 def read_recipe(
     config,  # a JSON file, a key of PAPER_RECIPES, or a dict of that form
     root=None,  # where the parts' folders lie; None: beside the file
 ) -> Recipe:
-    "Return the mixtures of a configuration. Raises ValueError or FileNotFoundError."
+    "Return the mixtures of a configuration. Raises InputError or FileNotFoundError."
     path, data = _read_data(config)
-    name = data.get("name") or (path.stem if path else "mixture") if isinstance(data, dict) else ""
-    if not isinstance(data, dict) or not isinstance(data.get("stages"), dict) or not data["stages"]:
-        raise ValueError(
+    if not isinstance(data, dict) or not data.get("stages"):
+        raise InputError(
             f"{path or 'The mixture'} has no 'stages': "
             "expected a number for each stage, and a list of its parts."
         )
-    style = data.get("style", "ferret")
+    check_value(data, _RECIPE, str(path or "mixture"))
+    name = data.get("name") or (path.stem if path else "mixture")
+    for key in data:
+        if key not in _RECIPE.fields:
+            raise make_input_error(f"{name}, key", key, ", ".join(_RECIPE.fields))
+    style = data.get("style") or "ferret"
     if style not in DEFAULT_TASKS:
-        raise ValueError(f"{name} has the style {style!r}: expected {' or '.join(DEFAULT_TASKS)}.")
-    unknown = set(data) - {"name", "style", "max_tokens", "held_out", "stages", "note"}
-    if unknown:
-        raise ValueError(
-            f"{name} has {min(unknown)!r}: expected name, style, max_tokens, held_out, stages."
-        )
+        raise make_input_error(f"{name}, field style", style, " or ".join(DEFAULT_TASKS))
     stages = {
         str(k): _read_parts(v, style, f"{name}, stage {k}") for k, v in data["stages"].items()
     }
+    held = _read_held_out(data.get("held_out") or [], style, name)
+    root = Path(root or (path.parent if path else "."))
+    return Recipe(name, stages, style, data.get("max_tokens") or 1472, held, root)
+
+
+def _read_held_out(parts: list, style: str, name: str) -> list:  # of Part
+    "Return the parts that are held out; they need no tasks of their own."
     first = next(iter(GRIFFON_TASKS if style == "griffon" else TASKS))
-    held = [
-        _read_part({"tasks": {first: 1.0}, **p}, style, f"{name}, held out {n}")
-        for n, p in enumerate(data.get("held_out", []), 1)
-    ]
-    return Recipe(
-        name,
-        stages,
-        style,
-        data.get("max_tokens", 1472),
-        held,
-        Path(root or (path.parent if path else ".")),
-    )
+    found = []
+    for n, part in enumerate(parts, 1):
+        if isinstance(part, dict):
+            part = {"tasks": {first: 1.0}, **part}
+        found.append(_read_part(part, style, f"{name}, held out {n}"))
+    return found
 
 # %% ../../nbs/6_data/recipes.ipynb #ee455e85
 _COCO_TEST = [

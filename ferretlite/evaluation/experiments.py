@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
+from ..common.errors import InputError, make_input_error
 from ..common.files import write_json
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #95607612
@@ -37,25 +38,41 @@ def _hash_settings(settings: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #c3a5c867
+def _read_run(path: Path, settings: dict):  # -> dict
+    "The result of a run that was made before. Raises ValueError where it had other settings."
+    held = json.loads(path.read_text())
+    if held["settings"] != json.loads(json.dumps(settings)):
+        raise ValueError(f"{path} holds a run with other settings: expected those of its name.")
+    return held["result"]
+
+
+def _make_run(settings: dict, work, path: Path, folder: Path) -> dict:
+    "Do the work and write its result, whole."
+    began, resumed = time.perf_counter(), folder.exists()
+    result = work(settings, folder)
+    machine = dict(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        threads=torch.get_num_threads(),
+    )
+    seconds = time.perf_counter() - began  # where the run was resumed: since it was last begun
+    write_json(
+        path,
+        dict(settings=settings, result=result, seconds=seconds, resumed=resumed, machine=machine),
+    )
+    return result
+
+# %% ../../nbs/8_evaluation/experiments.ipynb #c3a50002
 def _run_once(
     settings: dict,  # what is asked for: all that the result depends on
-    # function (settings, folder) -> dict of numbers; the folder is its own, and is kept. None: only
-    # read
-    work,
+    work,  # function (settings, folder) -> dict of numbers; the folder is kept. None: only read
     out,  # folder of the study
-) -> (
-    dict | None
-    # what `work` gave; None where nothing was made and nothing may be, or another process is making
-    # it
-):
+) -> dict | None:  # None: not made, and may not be made, or is being made by another process
     "The result of a run: read where it was made before, else made and written whole."
     key = _hash_settings(settings)
     path, folder = Path(out) / f"{key}.json", Path(out) / "work" / key
     if path.exists():
-        held = json.loads(path.read_text())
-        if held["settings"] != json.loads(json.dumps(settings)):
-            raise ValueError(f"{path} holds a run with other settings: expected those of its name.")
-        return held["result"]
+        return _read_run(path, settings)
     if work is None:
         return None
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,50 +81,36 @@ def _run_once(
     except Timeout:
         return None
     with lock:
-        if path.exists():
-            return _run_once(settings, None, out)  # made while we came to the lock
-        began, resumed = time.perf_counter(), folder.exists()
-        result = work(settings, folder)
-        machine = dict(
-            python=platform.python_version(),
-            torch=torch.__version__,
-            threads=torch.get_num_threads(),
-        )
-        write_json(
-            path,
-            dict(
-                settings=settings,
-                result=result,
-                seconds=time.perf_counter() - began,
-                resumed=resumed,
-                machine=machine,
-            ),
-        )  # resumed: so long since it was last begun
-        return result
+        if path.exists():  # made while we came to the lock
+            return _read_run(path, settings)
+        return _make_run(settings, work, path, folder)
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #564264d8
 def run_study(
     arms: dict,  # name -> what it changes: settings
     seeds: int,  # how many: 0, 1, …
     shared: dict,  # settings of all arms
-    work,  # see `_run_once`
-    out,  # folder
+    work,  # function (settings, folder) -> dict of numbers; None: runs are only read
+    out,  # folder of the study
     name_arm: str | None = None,  # also put the arm's name into its settings, under this key
     done=None,  # called with (arm, seed, result) after each run
 ) -> dict:  # arm -> list of results, by seed
-    """Every arm with every seed, seed by seed; runs that were made before are read.
+    """Return every arm's results, seed by seed; runs that were made before are read.
 
     An arm's list ends before its first missing run: one that another process is making, or any with
-    `work=None`.
+    `work=None`. Raises InputError without an arm or a seed.
     """
+    if not arms:
+        raise make_input_error("arms", arms, "at least one arm")
+    if seeds < 1:
+        raise make_input_error("seeds", seeds, "at least one seed")
     found = {arm: [] for arm in arms}
     for seed in range(seeds):
         for arm, changes in arms.items():
-            result = _run_once(
-                {**shared, **changes, "seed": seed, **({name_arm: arm} if name_arm else {})},
-                work,
-                out,
-            )
+            settings = {**shared, **changes, "seed": seed}
+            if name_arm:
+                settings[name_arm] = arm
+            result = _run_once(settings, work, out)
             if result is None or len(found[arm]) < seed:
                 continue
             found[arm].append(result)
@@ -184,21 +187,25 @@ class Claim:
     with `beyond`, by so much more than in that other metric.
     """
 
-    text: str
-    arm: str
-    against: str
-    metric: str
-    at_least: float = 0.0
-    beyond: str | None = None
+    text: str  # the claim in words
+    arm: str  # name of the arm that should be better
+    against: str  # name of the arm that it is compared with
+    metric: str  # key of the runs' results
+    at_least: float = 0.0  # how large the difference must be to count
+    beyond: str | None = None  # metric in which the arms should differ by less
 
-
+# %% ../../nbs/8_evaluation/experiments.ipynb #e0c10020
 def judge_claims(
     claims,  # of Claim
     found: dict,  # of run_study
 ) -> list:  # of (Claim, what `_compare_arms` says, verdict)
     """Return every claim and what may be said of it; claims with fewer than two pairs of runs are
     left out.
+
+    Raises InputError for a claim about an arm that the study does not have.
     """
+    for arm in {arm for c in claims for arm in (c.arm, c.against)} - set(found):
+        raise InputError(f"claims: found the arm {arm!r}, expected one of {', '.join(found)}.")
     pairs = [
         (c, _compare_arms(found, c.arm, c.against, c.metric, c.beyond))
         for c in claims
@@ -206,13 +213,13 @@ def judge_claims(
     ]
     return [(c, pair, _judge_difference(pair, c.at_least)) for c, pair in pairs]
 
-
-def format_claims(judged: list) -> str:  # of judge_claims
-    "Claims, differences, the smallest effect that would have shown, and verdicts, as a table."
+# %% ../../nbs/8_evaluation/experiments.ipynb #e0c10021
+def format_claims(
+    judged: list,  # of `judge_claims`
+) -> str:
+    "Return claims, differences, the smallest effect that would have shown, and verdicts."
     return "\n".join(
-        (
-            f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} "
-            f"pairs, {p['detectable']:.3f} would show: {said}"
-        )
+        f"{c.text}: {p['difference']:+.3f} [{p['low']:+.3f}, {p['high']:+.3f}], {p['n']} "
+        f"pairs, {p['detectable']:.3f} would show: {said}"
         for c, p, said in judged
     )

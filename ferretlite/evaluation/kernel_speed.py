@@ -107,10 +107,8 @@ def _measure_ms(
         work()
         cpu.append(1000 * (time.perf_counter() - began))
     torch.cuda.synchronize()
-    n, wipes = (
-        int(min(40, max(5, seconds / (time.perf_counter() - began)))),
-        4 + int(sorted(cpu)[2] / 0.03),
-    )  # a wipe takes .05 ms at 5 TB/s
+    n = int(min(40, max(5, seconds / (time.perf_counter() - began))))
+    wipes = 4 + int(sorted(cpu)[2] / 0.03)  # a wipe takes .05 ms at 5 TB/s
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(n)]
     for start, end in marks:
         for _ in range(wipes):
@@ -219,6 +217,42 @@ def _make_runner(f, tensors, dy=None):
     return _make_training_step(f, [t.detach().requires_grad_() for t in tensors], dy)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #d4b37de0
+def _make_conv_inputs(side: int, batch: int, N: int, C: int, dtype) -> tuple:  # x, w, b, dy
+    "Random maps, weights [N, C, 3, 3], bias and gradient of the result."
+    x = _make_example_maps(side, batch, C, dtype)
+    w = (torch.randn(N, C, 3, 3, device="cuda") / (9 * C) ** 0.5).to(dtype)
+    b = torch.randn(N, device="cuda").to(dtype)
+    cells = compute_conv_cells(x.shape[1:3])
+    return x, w, b, torch.randn(batch, *cells, N, device="cuda").to(dtype)
+
+
+def _time_ways(ways: dict, training: bool, dy) -> dict:  # name -> (ms of the GPU, ms of the CPU)
+    "Times of every way: a function and its tensors."
+    with torch.set_grad_enabled(training):
+        return {
+            name: _measure_ms(_make_runner(f, tensors, dy if training else None))
+            for name, (f, tensors) in ways.items()
+        }
+
+
+def _make_row(op, side, batch, N, C, dtype, training, shape, times, errors, work) -> dict:
+    "One row of a record."
+    return dict(
+        op=op,
+        side=side,
+        batch=batch,
+        N=N,
+        C=C,
+        dtype=str(dtype).removeprefix("torch."),
+        training=training,
+        shape=list(shape),
+        **_columns(times),
+        error={name: e[training] for name, e in errors.items()},
+        right=errors["triton"][training] < 0.02,
+        work=work,
+    )
+
+# %% ../../nbs/9_scale/kernel_speed.ipynb #d4b30002
 def _bench_conv(
     side: int, batch: int, N: int, C: int = 1024, dtype=torch.bfloat16
 ) -> list:  # of two rows: forward, training
@@ -226,57 +260,28 @@ def _bench_conv(
 
     First the tiles, then whether it is right, then the times beside PyTorch with both layouts of
     its weight."""
-    x = _make_example_maps(side, batch, C, dtype)
-    w, b = (
-        (torch.randn(N, C, 3, 3, device="cuda") / (9 * C) ** 0.5).to(dtype),
-        torch.randn(N, device="cuda").to(dtype),
-    )
-    packed, cells = (
-        w.contiguous(memory_format=torch.channels_last),
-        compute_conv_cells(x.shape[1:3]),
-    )
-    shape, dy = (
-        (batch * math.prod(cells), C, N),
-        torch.randn(batch, *cells, N, device="cuda").to(dtype),
-    )
+    x, w, b, dy = _make_conv_inputs(side, batch, N, C, dtype)
+    packed = w.contiguous(memory_format=torch.channels_last)
+    shape = dy.shape[:3].numel(), C, N
     tried = _pick_fastest_tiles(x, packed.permute(0, 2, 3, 1), b, dy, shape)
     ours, theirs = lambda *t: conv_gelu(*t, impl="triton"), conv_gelu_torch
     errors = _measure_errors(dict(triton=ours, eager=theirs), (x, packed, b), dy, theirs)
-    ways, rows = (
-        dict(
-            eager_nchw=(theirs, w),
-            eager_channels_last=(theirs, packed),
-            eager_benchmark=(_benchmark(theirs), packed),
-            triton=(ours, packed),
-            triton_nchw=(ours, w),
-        ),
-        [],
+    ways = dict(
+        eager_nchw=(theirs, (x, w, b)),
+        eager_channels_last=(theirs, (x, packed, b)),
+        eager_benchmark=(_benchmark(theirs), (x, packed, b)),
+        triton=(ours, (x, packed, b)),
+        triton_nchw=(ours, (x, w, b)),
     )
+    rows = []
     for training in (False, True):
-        with torch.set_grad_enabled(training):
-            times = {
-                name: _measure_ms(_make_runner(f, (x, weight, b), dy if training else None))
-                for name, (f, weight) in ways.items()
-            }
+        times = _time_ways(ways, training, dy)
+        work = _count_conv_work(side, batch, N, C, training)
+        row = _make_row("conv", side, batch, N, C, dtype, training, shape, times, errors, work)
         kernels = {"forward": f"forward {training}"} | (dict(dx="dx", dw="dw") if training else {})
-        rows.append(
-            dict(
-                op="conv",
-                side=side,
-                batch=batch,
-                N=N,
-                C=C,
-                dtype=str(dtype).removeprefix("torch."),
-                training=training,
-                shape=list(shape),
-                **_columns(times),
-                error={name: e[training] for name, e in errors.items()},
-                right=errors["triton"][training] < 0.02,
-                work=_count_conv_work(side, batch, N, C, training),
-                tiles={k: list(TRIED_TILES[k, training, *shape, dtype]) for k in kernels},
-                tried={k: tried[name] for k, name in kernels.items()},
-            )
-        )
+        row["tiles"] = {k: list(TRIED_TILES[k, training, *shape, dtype]) for k in kernels}
+        row["tried"] = {k: tried[name] for k, name in kernels.items()}
+        rows.append(row)
     return rows
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #37fc15d7
@@ -286,35 +291,17 @@ def _bench_shuffle(
     "Return the measurements of pixel-shuffle and norm at one size, as `_bench_conv`."
     x = _make_example_maps(side, batch, C, dtype)
     w, b = (torch.randn(2, 4 * C, device="cuda") + 1).to(dtype)
-    cells, ways, rows = (
-        compute_shuffle_cells(x.shape[1:3], 2),
-        dict(eager=shuffle_norm_torch, triton=lambda *t: shuffle_norm(*t, impl="triton")),
-        [],
-    )
+    cells = compute_shuffle_cells(x.shape[1:3], 2)
+    shape = batch * math.prod(cells), C, 4 * C
     dy = torch.randn(batch, *cells, 4 * C, device="cuda").to(dtype)
-    errors = _measure_errors(ways, (x, w, b), dy, shuffle_norm_torch)
+    runs = dict(eager=shuffle_norm_torch, triton=lambda *t: shuffle_norm(*t, impl="triton"))
+    errors = _measure_errors(runs, (x, w, b), dy, shuffle_norm_torch)
+    ways, rows = {name: (f, (x, w, b)) for name, f in runs.items()}, []
     for training in (False, True):
-        with torch.set_grad_enabled(training):
-            times = {
-                name: _measure_ms(_make_runner(f, (x, w, b), dy if training else None))
-                for name, f in ways.items()
-            }
-        rows.append(
-            dict(
-                op="shuffle",
-                side=side,
-                batch=batch,
-                N=4 * C,
-                C=C,
-                dtype=str(dtype).removeprefix("torch."),
-                training=training,
-                shape=[batch * math.prod(cells), C, 4 * C],
-                **_columns(times),
-                error={name: e[training] for name, e in errors.items()},
-                right=errors["triton"][training] < 0.02,
-                work=_count_shuffle_work(side, batch, C, training),
-            )
-        )
+        times = _time_ways(ways, training, dy)
+        work = _count_shuffle_work(side, batch, C, training)
+        args = (side, batch, 4 * C, C, dtype, training, shape, times, errors, work)
+        rows.append(_make_row("shuffle", *args))
     return rows
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #e965e271
@@ -324,20 +311,15 @@ def _time_compiled(row: dict) -> tuple:  # ms of the GPU, ms of the CPU
     dtype, N = getattr(torch, row["dtype"]), row["N"]
     x = _make_example_maps(row["side"], row["batch"], row["C"], dtype)
     if row["op"] == "conv":
-        f, w, b = (
-            conv_gelu_torch,
-            torch.randn(N, row["C"], 3, 3, device="cuda")
-            .div(100)
-            .to(dtype)
-            .contiguous(memory_format=torch.channels_last),
-            torch.randn(N, device="cuda").to(dtype),
-        )
+        f, w = conv_gelu_torch, torch.randn(N, row["C"], 3, 3, device="cuda").div(100).to(dtype)
+        w = w.contiguous(memory_format=torch.channels_last)
+        b = torch.randn(N, device="cuda").to(dtype)
     else:
-        f, w, b = shuffle_norm_torch, *torch.randn(2, N, device="cuda").to(dtype)
-    f, dy = (
-        torch.compile(f, mode="max-autotune", dynamic=False),
-        torch.randn(row["batch"], *compute_conv_cells(x.shape[1:3]), N, device="cuda").to(dtype),
-    )
+        f = shuffle_norm_torch
+        w, b = torch.randn(2, N, device="cuda").to(dtype)
+    f = torch.compile(f, mode="max-autotune", dynamic=False)
+    cells = compute_conv_cells(x.shape[1:3])
+    dy = torch.randn(row["batch"], *cells, N, device="cuda").to(dtype)
     with torch.set_grad_enabled(row["training"]):
         return _measure_ms(_make_runner(f, (x, w, b), dy if row["training"] else None))
 
@@ -353,23 +335,24 @@ _COMPILED_SIZES = (
 )
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #04f47638
-def _compile_some(record, every, seconds, done, say, began):
-    """Add torch.compile's times to rows of a record.
-
-    To all rows, or to those of COMPILED_SIZES while the seconds last."""
+def _choose_rows_to_compile(rows: list, every: bool) -> list:
+    "All rows of a record, or those of _COMPILED_SIZES in its order."
 
     def size(r):
         return (r["op"], r["side"], r["batch"], r["N"], r["training"])
 
+    if every:
+        return rows
+    few = [r for r in rows if size(r) in _COMPILED_SIZES]
+    return sorted(few, key=lambda r: _COMPILED_SIZES.index(size(r)))
+
+
+def _compile_some(record, every, seconds, done, say, began):
+    """Add torch.compile's times to rows of a record.
+
+    To all rows, or to those of _COMPILED_SIZES while the seconds last."""
     start = time.perf_counter()
-    for row in (
-        record["rows"]
-        if every
-        else sorted(
-            (r for r in record["rows"] if size(r) in _COMPILED_SIZES),
-            key=lambda r: _COMPILED_SIZES.index(size(r)),
-        )
-    ):
+    for row in _choose_rows_to_compile(record["rows"], every):
         if not every and time.perf_counter() - start > seconds:
             break
         try:
@@ -385,7 +368,9 @@ def _compile_some(record, every, seconds, done, say, began):
         done(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #6b3aa1e6
-def format_kernel_table(record: dict) -> str:  # of bench_kernels
+def format_kernel_table(
+    record: dict,  # of `bench_kernels`
+) -> str:
     "Return what `bench_kernels` found as a table; times in ms."
     columns = (
         "eager_nchw",
@@ -417,8 +402,10 @@ def format_kernel_table(record: dict) -> str:  # of bench_kernels
     return "\n".join(lines)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #ee182fde
-def draw_kernel_times(record: dict):  # of bench_kernels -> matplotlib figure
-    "Times beside eager channels-last, forward and training, at every size that was measured."
+def draw_kernel_times(
+    record: dict,  # of `bench_kernels`
+):  # -> matplotlib figure
+    "Draw times beside eager channels-last, forward and training, at every size that was measured."
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
@@ -453,10 +440,8 @@ def draw_kernel_times(record: dict):  # of bench_kernels -> matplotlib figure
 def _keep(record, rows, done, say, began):
     "Add rows to a record, with what they reach."
     for row in rows:
-        row["tflops"], row["gbps"] = (
-            row["work"]["flop"] / row["ms"]["triton"] / 1e9,
-            row["work"]["bytes"] / row["ms"]["triton"] / 1e6,
-        )
+        row["tflops"] = row["work"]["flop"] / row["ms"]["triton"] / 1e9
+        row["gbps"] = row["work"]["bytes"] / row["ms"]["triton"] / 1e6
         if record["peak"]:
             row["roof"] = _compute_roof_ms(row["work"], record["peak"]) / row["ms"]["triton"]
         record["rows"].append(row)

@@ -84,51 +84,42 @@ _TOKEN_CLAIMS = tuple(  # the second part
 )
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #9effce48
+def _blur_image(image, blur: int):  # -> PIL image, 384 x 384
+    "Shrink a picture so many times and enlarge it again: as large as before, with less to see."
+    small = image.resize((384 // blur,) * 2, Image.Resampling.BILINEAR)
+    return small.resize((384, 384), Image.Resampling.BILINEAR)
+
+
+def _is_answer_right(question, answer) -> bool:
+    "Whether a box overlaps by half, or a name is the phrase's."
+    meta = question.turn.meta
+    if question.turn.task == "rec":
+        return is_right(meta["box"], take_first_box(answer))
+    return normalise_name(answer.text) == normalise_name(meta["phrase"])
+
+# %% ../../nbs/8_evaluation/resolution_study.ipynb #9eff0001
 def _ask_by_size(
     ferret,
     split: str,  # see world.SPLITS
     n: int,  # scenes
-    # the pictures are shrunk so many times and enlarged again: as large as before, with less to see
-    blur: int = 1,
-    # of [split, task, height of the object in pixels, size class, 0 or 1]; split is `blurred` for
-    # such
-) -> list:
+    blur: int = 1,  # how many times the pictures are shrunk, and enlarged again
+) -> list:  # of [split, task, height of the object in pixels, size class, 0 or 1]
     """One REC question and one name for each of `n` scenes, always the same ones, and whether the
-    answers were right.
+    answers were right. The split of blurred scenes is `blurred`.
     """
     scenes = [make_scene(i, 384, split) for i in range(n)]
     if blur > 1:
-        scenes = [
-            replace(
-                s,
-                image=s.image.resize((384 // blur,) * 2, Image.Resampling.BILINEAR).resize(
-                    (384, 384), Image.Resampling.BILINEAR
-                ),
-            )
-            for s in scenes
-        ]
+        scenes = [replace(s, image=_blur_image(s.image, blur)) for s in scenes]
     questions = [
         q
         for i, s in enumerate(scenes)
         for q in make_questions(s, f"0 {split} {i}", ("rec", "name"))
     ]
-    rows = []
+    name, rows = split if blur == 1 else "blurred", []
     for q, a in zip(questions, answer_questions(ferret, questions)):
-        box = q.turn.meta["box"]
-        right = (
-            is_right(box, take_first_box(a))
-            if q.turn.task == "rec"
-            else normalise_name(a.text) == normalise_name(q.turn.meta["phrase"])
-        )
-        rows.append(
-            [
-                split if blur == 1 else "blurred",
-                q.turn.task,
-                round(box.height, 1),
-                find_size_class(box, q.scene.size),
-                int(right),
-            ]
-        )
+        box, right = q.turn.meta["box"], _is_answer_right(q, a)
+        size = find_size_class(box, q.scene.size)
+        rows.append([name, q.turn.task, round(box.height, 1), size, int(right)])
     return rows
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #7a329517

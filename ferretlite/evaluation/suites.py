@@ -8,12 +8,14 @@ __all__ = ['Question', 'make_questions', 'take_first_box', 'answer_questions', '
 # %% ../../nbs/8_evaluation/evaluation.ipynb #750633c4
 import random
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from tqdm.auto import tqdm
 
+from ..common.errors import FerretliteWarning, InputError, make_input_error
 from .detection import DetectionResult
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
@@ -55,20 +57,18 @@ _ASKED_TASKS = (
 class Question:
     "A turn and the scene it is about."
 
-    scene: Scene
-    turn: Turn
-    # how the keys of its scores begin, where they are not the kind's own: `count.same` for
-    # `count.same.mae`
-    group: str = ""
+    scene: Scene  # image with its objects
+    turn: Turn  # question with its regions and its true answer
+    group: str = ""  # first part of the keys of its scores, `count.same` for `count.same.mae`
 
 
 def make_questions(
     scene: Scene,  # anything with .image .size .objects .split
-    key,  # with the task, the only source of randomness
+    key,  # text or number; with the task, the only source of randomness
     tasks=None,  # names; None: those that suit the scene's split
-    style: str = "ferret",  # "griffon": see `_make_griffon_questions`
+    style: str = "ferret",  # or "griffon": the form in which a model is asked
 ) -> list:  # of Question
-    "One question of each task that the scene can pose, in the canonical wording."
+    "Return one question of each task that the scene can pose, in the canonical wording."
     if style == "griffon":
         return _make_griffon_questions(scene, key)
     tasks = tasks or (("count",) if scene.split == "count" else _ASKED_TASKS)
@@ -81,9 +81,8 @@ def _make_griffon_rec(scene, rng):  # -> Turn or None
     turn = TASKS["rec"](scene, rng, 0)
     if turn is None:
         return None
-    named = (
-        f"the {turn.meta['query']}" if turn.meta["relation"] else add_article(turn.meta["query"])
-    )
+    query = turn.meta["query"]
+    named = f"the {query}" if turn.meta["relation"] else add_article(query)
     answer, _ = format_answer_boxes([(turn.meta["query"], turn.meta["box"])], scene.size)
     return Turn("rec", write_prompt("find", query=named), answer, meta=turn.meta)
 
@@ -102,6 +101,18 @@ def _make_griffon_count(scene, kind: str) -> Turn:
     )
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #5921bb42
+def _ask_griffon_to_count(scene: Scene, dice) -> list:  # of (Turn or None, group)
+    "The commonest kind of a scene, counted by name and by two examples."
+    kinds = Counter(o.name for o in scene.objects)
+    if not kinds:
+        return []
+    kind = max(kinds, key=lambda k: (kinds[k], k), default=None)
+    asked = [(_make_griffon_count(scene, kind), "")]
+    for source, group in (("same", "count.same"), ("other", "count.cross")):
+        asked.append((ask_like(scene, kind, source, dice(source)), group))
+    return asked
+
+
 def _make_griffon_questions(scene: Scene, key) -> list:  # of Question
     "What a Griffon model is asked about a scene of this split, in the canonical wording."
 
@@ -109,21 +120,10 @@ def _make_griffon_questions(scene: Scene, key) -> list:  # of Question
         return random.Random(f"{key} {task}")
 
     if scene.split == "count":
-        kinds = Counter(o.name for o in scene.objects)
-        kind = max(kinds, key=lambda k: (kinds[k], k), default=None)
-        asked = (
-            [(_make_griffon_count(scene, kind), "")]
-            + [
-                (ask_like(scene, kind, source, dice(source)), group)
-                for source, group in (("same", "count.same"), ("other", "count.cross"))
-            ]
-            if kinds
-            else []
-        )
+        asked = _ask_griffon_to_count(scene, dice)
     elif scene.split == "novel":
-        kind = dice("novel").choice(
-            sorted({o.name for o in scene.objects if o.name in NOVEL_KINDS}) or [None]
-        )
+        kinds = sorted({o.name for o in scene.objects if o.name in NOVEL_KINDS})
+        kind = dice("novel").choice(kinds or [None])
         asked = [(kind and ask_like(scene, kind, "other", dice("novel")), "find.novel")]
     else:
         asked = [(_make_griffon_rec(scene, dice("rec")), "")] + [
@@ -141,14 +141,15 @@ def _read_kind(phrase: str) -> str:
     return " ".join(words)
 
 
-def take_first_box(answer):  # -> Box or None
-    "The box that an answer commits itself to."
+def take_first_box(
+    answer,  # Answer of a model
+):  # -> Box or None
+    "Return the box that an answer commits itself to."
     return next((box for g in answer.groundings for box in g.boxes), None)
 
 
-_N_NAMES = (len(KINDS) * len(FILLS) + 1) * len(
-    COLORS
-)  # names a guesser would choose from; words are always filled
+# names a guesser would choose from; words are always filled
+_N_NAMES = (len(KINDS) * len(FILLS) + 1) * len(COLORS)
 _N_WORDS = 26**3 + 26**4  # words of three and four capitals
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #e8384c31
@@ -266,16 +267,15 @@ def _batch_by_length(questions: list, batch: int) -> list:  # of lists of positi
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #808f63a0
 def answer_questions(
-    ferret: Ferret,
-    questions: list,
-    batch: int = 32,
-    done=None,  # called with the share of the work that was done
+    ferret: Ferret,  # model
+    questions: list,  # of Question
+    batch: int = 32,  # questions answered at once
+    done=None,  # function, called with the share of the work that was done
 ) -> list:  # of Answer, in the order of the questions
-    "Ask every question; batches hold answers of similar length."
+    "Return the answer to every question; batches hold answers of similar length."
     answers, batches = [None] * len(questions), _batch_by_length(questions, batch)
-    work = [
-        40 + len(questions[places[0]].turn.answer) for places in batches
-    ]  # prefill, then a step per token
+    # prefill, then a step per token
+    work = [40 + len(questions[places[0]].turn.answer) for places in batches]
     for places, steps in zip(batches, work):
         turns = [questions[i].turn for i in places]
         cap = max(_ANSWER_TOKEN_LIMITS.get(t.task, 256) for t in turns)
@@ -321,8 +321,67 @@ def _split_into_portions(items, size: int):  # yields lists
         yield held
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab557f
+def _check_evaluation(suite, n: int, batch: int):
+    "Raises InputError for what cannot be evaluated, ImportError where the extra `eval` is missing."
+    if find_spec("pycocotools") is None:
+        raise ImportError(
+            "Evaluation scores detection with pycocotools, which is not installed: run pip "
+            "install 'ferretlite[eval]'."
+        )
+    if isinstance(suite, str) and suite != "scenes":
+        raise make_input_error("suite", suite, "scenes, or a list of Scene")
+    if n < 1:
+        raise make_input_error("n", n, "at least one scene")
+    if batch < 1:
+        raise make_input_error("batch", batch, "at least one question at once")
+
+
+def _read_suite(suite, n: int, seed: int, split: str, others: tuple) -> tuple:
+    "(how many scenes, an iterator over (key, Scene))"
+    if isinstance(suite, str):
+        total = n * len({split, *others})
+        return total, _make_suite_scenes(n, seed, split, others=others)
+    return len(suite), ((f"{seed} {i}", s) for i, s in enumerate(suite))
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0002
+def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one for each scene
+    "Questions about (key, Scene) pairs. Raises InputError for a record that is not a scene."
+    for key, scene in portion:
+        lacking = [name for name in ("objects", "size", "split") if not hasattr(scene, name)]
+        if lacking:
+            raise InputError(
+                f"suite, record {str(key).split()[-1]}: found a {type(scene).__name__}, "
+                "expected a Scene with an image and its objects."
+            )
+    return [make_questions(scene, key, style=style) for key, scene in portion]
+
+
+def _check_asked(total: int, silent: int, style: str):
+    "Raises InputError where no scene posed a question; warns where some of a list did not."
+    if silent >= total:
+        raise InputError(
+            f"suite: found {total} records and no question to ask about them, expected scenes "
+            f"with objects that a model of style {style!r} can be asked about."
+        )
+    if silent:
+        warnings.warn(
+            f"suite: {silent} of {total} records pose no question and are left out of the scores.",
+            FerretliteWarning,
+            stacklevel=3,
+        )
+
+
+def _merge_groups(results: dict) -> dict:  # name -> metric
+    "Scores of each group of results; a group's name replaces the first part of its keys."
+    merged = {}
+    for group, held in results.items():
+        for key, metric in score_results(held).items():
+            merged[f"{group}.{key.split('.')[1]}" if group else key] = metric
+    return merged
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0004
 def evaluate(
-    ferret: Ferret,
+    ferret: Ferret,  # model
     suite="scenes",  # the only suite yet; or a list of Scene
     n: int = 1000,  # test scenes; as many counting scenes are added
     seed: int = 0,  # of scenes and questions
@@ -330,38 +389,24 @@ def evaluate(
     progress: bool = True,  # a bar with the time left, on stderr
     split: str = "test",  # see world.SPLITS
 ) -> dict:  # name -> dict(value, n, ci95, chance, constant)
-    """All metrics over a suite's scenes.
+    """Return all metrics over a suite's scenes.
 
-    Raises ValueError for an unknown suite, ImportError at once where the extra `eval` is missing.
+    Raises InputError for an unknown suite or records that pose no question, ImportError at once
+    where the extra `eval` is missing.
     """
-    if find_spec("pycocotools") is None:
-        raise ImportError(
-            "Evaluation scores detection with pycocotools, which is not installed: run pip "
-            "install 'ferretlite[eval]'."
-        )
-    if isinstance(suite, str) and suite != "scenes":
-        raise ValueError(f"Unknown suite {suite!r}: expected scenes.")
-    if n < 1:
-        raise ValueError(f"Found n={n}: expected at least one scene.")
+    _check_evaluation(suite, n, batch)
     style = ferret.processor.config.style
     others = ("count", "novel") if style == "griffon" else ("count",)
-    scenes = (
-        _make_suite_scenes(n, seed, split, others=others)
-        if suite == "scenes"
-        else ((f"{seed} {i}", s) for i, s in enumerate(suite))
-    )
-    total, results = n * len({split, *others}) if suite == "scenes" else len(suite), {}
+    total, scenes = _read_suite(suite, n, seed, split, others)
+    results, silent = {}, 0
+    form = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(
-        total=total,
-        disable=not progress,
-        file=sys.stderr,
-        desc="evaluate",
-        bar_format="{l_bar}{bar}| {elapsed}<{remaining}",
+        total=total, disable=not progress, file=sys.stderr, desc="evaluate", bar_format=form
     ) as bar:
         for portion in _split_into_portions(scenes, _SCENES_PER_PORTION):
-            questions = [
-                q for key, scene in portion for q in make_questions(scene, key, style=style)
-            ]
+            asked = _ask_about(portion, style)
+            silent += asked.count([])
+            questions = [q for of_scene in asked for q in of_scene]
 
             def advance(share, scenes=portion):
                 bar.update(share * len(scenes))
@@ -369,8 +414,5 @@ def evaluate(
             answers = answer_questions(ferret, questions, batch, done=advance)
             for q, a in zip(questions, answers):
                 results.setdefault(q.group, []).append(_score_answer(q, a))
-    return {
-        (f"{group}.{key.split('.')[1]}" if group else key): m
-        for group, held in results.items()
-        for key, m in score_results(held).items()
-    }
+    _check_asked(total, silent, style)
+    return _merge_groups(results)

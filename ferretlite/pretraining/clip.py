@@ -19,7 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..common.files import write_json
-from .loop import load_batches, run_training_loop
+from .loop import check_run_folder, load_batches, run_training_loop
 from ..regions.geometry import Box
 from ferretlite.scenes.world import (
     COLORS,
@@ -392,6 +392,7 @@ def pretrain_clip(
     regions: float = 0.0,  # weight of naming objects by the mean of their patches
 ) -> dict:  # of score_captions
     "Teach a CLIP-style tower by captions, from nothing."
+    check_run_folder(out)
     torch.manual_seed(seed)
     pair, data = CaptionPair(), IconicViews(10**7, 10**7 * (1 + seed))
     before = compute_similarity(pair)

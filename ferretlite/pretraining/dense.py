@@ -24,7 +24,7 @@ from ferretlite.pretraining.clip import (
     cut_box,
     normalise_for_tower,
 )
-from .loop import load_batches, run_training_loop
+from .loop import check_run_folder, load_batches, run_training_loop
 from ..regions.geometry import Box
 from ..scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
 from ferretlite.vision.encoders import (
@@ -418,6 +418,7 @@ def pretrain_towers(
 ) -> dict:  # side -> question -> share of patches right
     """Teach both towers densely, from nothing or from where another run ended; returns what the
     read-outs get right on validation scenes."""
+    check_run_folder(out)
     torch.manual_seed(seed)
     model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed))
     earlier = load_dense_towers(start, model) if start else dict(legs=[], log=[])

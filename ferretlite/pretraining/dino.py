@@ -19,7 +19,7 @@ from torch import nn
 
 from ..common.files import write_json
 from .clip import normalise_for_tower
-from .loop import load_batches, run_training_loop
+from .loop import check_run_folder, load_batches, run_training_loop
 from ..scenes.world import draw_scene
 from ..vision.encoders import build_tower, make_tiny_dino_config
 
@@ -265,6 +265,7 @@ def pretrain_dino(
     muon: float = 0.02,  # of the matrices inside the layers
 ) -> dict:  # of score_distillation
     "Teach a DINOv2-style tower by itself, from nothing."
+    check_run_folder(out)
     torch.manual_seed(seed)
     model, data = SelfDistiller(), MultiCropViews(10**7, 10**7 * (1 + seed))
     untaught = score_distillation(model)

@@ -23,7 +23,7 @@ from ferretlite.model.tokens import (
     train_tokenizer,
     turn_mask,
 )
-from .loop import load_batches, run_training_loop
+from .loop import check_run_folder, load_batches, run_training_loop
 from ferretlite.pretraining.objects import (
     CURRICULA,
     MAX_TEXT_TOKENS,
@@ -117,6 +117,7 @@ def pretrain_lm(
     start=None,  # folder of a language model to go on from, with whole scenes at once
 ) -> list:  # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
+    check_run_folder(out)
     torch.manual_seed(seed)
     model, tokenizer, before = start_language_model(start, style)
     skip = CURRICULA[style][0][0] if start else 0

@@ -10,7 +10,9 @@ __all__ = ['STYLES', 'Grounding', 'format_region', 'Span', 'find_groundings', 'f
 import re
 from dataclasses import dataclass
 
+from ..common.errors import InputError, make_input_error
 from ferretlite.regions.geometry import (
+    N_BINS,
     Box,
     Point,
     Region,
@@ -19,6 +21,15 @@ from ferretlite.regions.geometry import (
     decode_box,
     encode_region,
     to_unit,
+)
+from ferretlite.regions.names import (
+    MAX_NAME_CHARACTERS,
+    compile_phrases,
+    find_ferret_name,
+    find_griffon_name,
+    find_phrase,
+    is_json,
+    remove_boundaries,
 )
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #3e4dcd3d
@@ -31,14 +42,16 @@ class Grounding:
     scores: list[float] | None = None  # one per box, or None
 
     def __post_init__(self):
+        if not isinstance(self.name, str):
+            raise make_input_error("name of a grounding", self.name, "text, empty for boxes alone")
         if self.scores is not None and len(self.scores) != len(self.boxes):
-            raise ValueError(
+            raise InputError(
                 f"found {len(self.scores)} scores for {len(self.boxes)} boxes of {self.name!r}, "
                 "expected one per box"
             )
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #39e0e030
-STYLES = ("ferret", "griffon")
+STYLES = ("ferret", "griffon")  # names of the written forms
 
 
 def _check_style(
@@ -46,7 +59,7 @@ def _check_style(
 ):
     "Raise where `style` is not one of ours."
     if style not in STYLES:
-        raise ValueError(f"found style {style!r}, expected one of {STYLES}")
+        raise InputError(f"found style {style!r}, expected one of {STYLES}")
 
 
 def format_region(
@@ -63,128 +76,124 @@ def format_region(
     return "[" + ",".join(f"{u:.3f}" for u in to_unit(xy, size).tolist()) + "]"
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #4d741a8b
+def _split_numbers(
+    bracket: str,  # "[62, 125, 187, 333]" or "(62, 125), (187, 333)"
+) -> list[str]:
+    "Return what stands between brackets and commas."
+    if bracket.startswith("[") and not bracket.endswith("]"):
+        raise InputError("it is not closed")
+    return re.split(r"\s*,\s*|\s+", re.sub(r"[\[\]()]", " ", bracket).strip())
+
+
 def _read_box(
     bracket: str,  # "[62, 125, 187, 333]"
     size: tuple[int, int],  # (height, width)
     style: str,  # "ferret" or "griffon"
-) -> Box:  # image frame
-    "The box that `bracket` writes; a ValueError says why it is none."
-    if not bracket.endswith("]"):
-        raise ValueError("it is not closed")
-    numbers = re.split(r"\s*,\s*|\s+", bracket[1:-1].strip())
-    form = r"[0-9]{1,9}" if style == "ferret" else r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+"
+) -> tuple[Box, str]:  # box in the image frame; what was changed in it, or an empty string
+    "Return the box that a bracket writes. An InputError says why it is none."
+    numbers = _split_numbers(bracket)
+    whole = style == "ferret"
+    form = r"[0-9]{1,9}" if whole else r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+"
     if not all(re.fullmatch(form, number) for number in numbers):
-        raise ValueError(
-            "expected four whole numbers"
-            if style == "ferret"
-            else "expected four decimal fractions"
-        )
-    if style == "ferret":
-        return decode_box([int(number) for number in numbers], size)
+        kind = "whole numbers" if whole else "decimal fractions"
+        raise InputError(f"expected four {kind}")
+    if whole:
+        bins = [int(number) for number in numbers]
+        box = decode_box([N_BINS - 1 if b == N_BINS else b for b in bins], size)
+        return box, f"bin {N_BINS} is read as {N_BINS - 1}" if N_BINS in bins else ""
     u = [float(number) for number in numbers]
     if len(u) != 4:
-        raise ValueError(f"found {len(u)} numbers, expected 4 for a box")
+        raise InputError(f"found {len(u)} numbers, expected 4 for a box")
     if max(u) > 1:
-        raise ValueError(f"found {u}, expected fractions from 0 to 1")
+        raise InputError(f"found {u}, expected fractions from 0 to 1")
     h, w = size
-    return Box(*(fraction * side for fraction, side in zip(u, (w, h, w, h))))
-
-# %% ../../nbs/2_regions_and_text/grammar.ipynb #00fffc3d
-_BOUNDARY = re.compile(r"[,;:.!?](?=\s|\Z)|[\n\r\]\[]", re.ASCII)
-_OPENING = re.compile(
-    r"(?:[-*•,;&]+|\(?[0-9]+[.):](?![0-9])|and(?=\s|\Z))\s*", re.ASCII | re.IGNORECASE
-)  # list marks: "- ", "3:", "and "
-_LEAD_IN = re.compile(
-    r"(?:(?:there|here|this|it|these|those)\s+(?:is|are)|i\s+(?:can\s+)?see)\s+",
-    re.ASCII | re.IGNORECASE,
-)
-_ARTICLE = re.compile(r"(?<!\S)(?:an?|the)\s+", re.ASCII | re.IGNORECASE)
-
-
-def _trim(
-    text: str,  # the whole text
-    start: int,  # where a name may begin
-    stop: int,  # where it ends at the latest
-) -> tuple[int, int]:  # the same part of `text` without white space at either end
-    "Narrow `start` and `stop` to what is printed there."
-    part = text[start:stop]
-    return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
+    return Box(*(fraction * side for fraction, side in zip(u, (w, h, w, h)))), ""
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #67205c28
-def _find_ferret_name(
+def _find_name(
     text: str,  # the whole text
-    start: int,  # end of the bracket before; 0 for none
-    stop: int,  # where the box's bracket opens
-) -> tuple[int, int]:  # where in `text` the name stands; empty where there is none
-    "Find the name between two brackets in Ferret's written form."
-    stop = start + len(text[start:stop].rstrip(" \t\n\r,:-"))
-    cuts = [match.end() for match in _BOUNDARY.finditer(text, start, stop)]
-    begin, stop = _trim(text, cuts[-1] if cuts else start, stop)
-    prose = start > 0 and not cuts  # words that follow a box directly
-    while opening := _OPENING.match(text, begin, stop):
-        begin, prose = opening.end(), False
-    if opening := _LEAD_IN.match(text, begin, stop):
-        begin, prose = opening.end(), True
-    articles = [match.end() for match in _ARTICLE.finditer(text, begin, stop) if match.end() < stop]
-    if articles and (prose or _ARTICLE.match(text, begin)):
-        begin = articles[-1]
-    return _trim(text, begin, stop)
-
-# %% ../../nbs/2_regions_and_text/grammar.ipynb #15f368fa
-def _find_griffon_name(
-    text: str,  # the whole text
-    start: int,  # end of the bracket before; 0 for none
-    stop: int,  # where the box's bracket opens
-) -> tuple[int, int]:  # where in `text` the name stands; empty where there is none
-    "Find the name between two brackets in Griffon's written form."
-    start, stop = _trim(
-        text, max(start, *(text.rfind(c, start, stop) + 1 for c in "\n[]")), stop
-    )  # no name holds these: what is left of a broken box is none
-    if start < stop and text[stop - 1] == "-":
-        stop -= 1
-    if start < stop and start > 0 and text[start] in "&,;":
-        start += 1
-    return _trim(text, start, stop)
+    start: int,  # end of the box before; 0 for none
+    stop: int,  # where the box opens
+    style: str,  # "ferret" or "griffon"
+    phrases: list,  # of `compile_phrases`
+    current: tuple[int, int],  # place of the last name
+) -> tuple[tuple[int, int], str]:  # place of the name; why there is none, or an empty string
+    "Return where the name of a box stands. The last name goes on where there are no words."
+    if is_json(text, start, stop):
+        return (0, 0), "found the beginning of JSON, expected the name before its box"
+    place = find_phrase(text, start, stop, phrases)
+    if place[0] == place[1]:
+        find = find_ferret_name if style == "ferret" else find_griffon_name
+        place = find(text, start, stop)
+    if place[0] == place[1]:
+        return current, ""
+    if place[1] - place[0] > MAX_NAME_CHARACTERS:
+        n = place[1] - place[0]
+        return (0, 0), f"found {n} characters, expected at most {MAX_NAME_CHARACTERS}"
+    return place, ""
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #5e9271d9
-_BRACKET = re.compile(r"\[[0-9\s.,+-]*\]?", re.ASCII)
+# `*+` and `++` never go back, so each character is read once
+_NUMBER = r"[0-9.]++"
+_PAIR = rf"\s*+{_NUMBER}\s*+,\s*+{_NUMBER}\s*+"  # x, y
+_BRACKET = re.compile(
+    rf"(?P<corners>\[\s*+\[{_PAIR}\]\s*+,\s*+\[{_PAIR}\]\s*+\]|\({_PAIR}\)\s*+,?\s*+\({_PAIR}\))"
+    r"|(?P<outer>\[(?=\s*+(?:\[|\(\s*+[0-9])))"
+    r"|(?P<box>\[[0-9\s.,+-]*+\]?)"
+    rf"|(?P<round>\({_PAIR},{_PAIR}\))",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True)
 class Span:
     "One box in a text: `text[start:end]` is its bracket, `text[name_start:name_end]` its name."
 
-    name: str
+    name: str  # words before the box; empty for none
     box: Box  # image frame
-    start: int
-    end: int
-    name_start: int
-    name_end: int
+    start: int  # position of the opening bracket
+    end: int  # position after the closing bracket
+    name_start: int  # position of the name's first character
+    name_end: int  # position after its last
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #a17a11ca
 def find_groundings(
     text: str,  # anything at all
     size: tuple[int, int],  # (height, width) of the image
     style: str = "ferret",  # or "griffon"
-) -> tuple[list[Span], list[str]]:  # one span per box that was read; what was dropped, and why
-    """Return every box in the text with its name, and a list of what was dropped.
+    phrases=None,  # phrases that were asked for, if they are known
+) -> tuple[list[Span], list[str]]:  # one span per box; what was dropped or changed, and why
+    """Return every box in the text with its name, and a list of what was dropped or changed.
 
-    Bad text never raises: boxes that cannot be read are dropped and listed."""
-    _check_style(style), check_size(size)
-    find_name = _find_ferret_name if style == "ferret" else _find_griffon_name
-    spans, warnings, previous, name = [], [], 0, (0, 0)
+    Bad text never raises: boxes that cannot be read are dropped and listed. Time and memory grow
+    in proportion to the length of the text: boxes of one name share one string."""
+    _check_style(style)
+    check_size(size)
+    phrases, spans, warnings = compile_phrases(phrases), [], []
+    previous, place, name = 0, (0, 0), ""
     for match in _BRACKET.finditer(text):
-        found = find_name(text, previous, match.start())
-        if found[0] < found[1]:
-            name = found  # else no words of its own: the box goes on with the last name
+        found, problem = _find_name(text, previous, match.start(), style, phrases, place)
+        if found != place:
+            place, name = found, text[slice(*found)]
+        if problem:
+            warnings.append(f"no name for the box at character {match.start()}: {problem}")
         previous = match.end()
-        try:
-            spans.append(
-                Span(text[slice(*name)], _read_box(match[0], size, style), *match.span(), *name)
-            )
-        except ValueError as problem:
-            warnings.append(f"dropped {match[0][:40]!r} at character {match.start()}: {problem}")
+        if not match["outer"]:
+            warnings += _add_span(spans, match, size, style, name, place)
     return spans, warnings
+
+
+def _add_span(spans, match, size, style, name, place):  # -> warnings, none or one
+    "Append the box of a match to the spans. Return what was dropped or changed."
+    at = f"{match[0][:40]!r} at character {match.start()}"
+    if match["round"]:
+        return [f"dropped {at}: expected square brackets around a box"]
+    try:
+        box, changed = _read_box(match[0], size, style)
+    except InputError as problem:
+        return [f"dropped {at}: {problem}"]
+    spans.append(Span(name, box, *match.span(), *place))
+    return [f"changed {at}: {changed}"] if changed else []
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #01e83495
 def _merge_neighbours(
@@ -205,16 +214,28 @@ def _write_groundings(
     size: tuple[int, int],  # (height, width)
     style: str,  # "ferret" or "griffon"
 ) -> str:
-    "The written form, whatever the names are."
-    boxes = [(g.name, [format_region(box, size, style) for box in g.boxes]) for g in groundings]
-    if style == "ferret":
-        return ", ".join(" ".join(([name] if name else []) + texts) for name, texts in boxes)
-    return (
-        "&".join((f"{name}-" if name else "") + text for name, texts in boxes for text in texts)
-        or "None"
-    )
+    "Return the written form, whatever the names are."
+    parts = []
+    for g in groundings:
+        boxes = [format_region(box, size, style) for box in g.boxes]
+        if style == "ferret":
+            parts.append(" ".join([g.name, *boxes] if g.name else boxes))
+        else:
+            prefix = f"{g.name}-" if g.name else ""
+            parts += [prefix + box for box in boxes]
+    return ", ".join(parts) if style == "ferret" else "&".join(parts) or "None"
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #d3b2304f
+def _check_grounding(grounding):
+    "Raise unless the grounding has boxes and a name without brackets and line breaks."
+    if not grounding.boxes:
+        raise InputError(f"found no box for {grounding.name!r}, expected at least one")
+    if set(grounding.name) & set("[]\n\r"):
+        raise InputError(
+            f"found the name {grounding.name!r}, expected one without brackets and line breaks"
+        )
+
+
 def format_groundings(
     groundings: list[Grounding],  # image frame; boxes that stick out are clipped
     size: tuple[int, int],  # (height, width) of the image
@@ -222,22 +243,22 @@ def format_groundings(
 ) -> str:
     """Return groundings as text that reads back as the same names and bins.
 
-    Raises ValueError for a grounding that would not read back, and names it."""
+    Raises InputError for a grounding that would not read back, and names it."""
+    pairs = []
     for g in groundings:
-        if not g.boxes:
-            raise ValueError(f"found no box for {g.name!r}, expected at least one")
-        if set(g.name) & set("[]\n\r"):
-            raise ValueError(
-                f"found the name {g.name!r}, expected one without brackets and line breaks"
+        _check_grounding(g)
+        pairs += [(g.name, box) for box in g.boxes]
+    text = _write_groundings(_merge_neighbours(pairs), size, style)
+    spans, warnings = find_groundings(text, size, style)
+    back = [span.name for span in spans]
+    for i, (name, _) in enumerate(pairs):
+        if back[i : i + 1] != [name]:
+            other = f"{back[i][:80]!r}" if i < len(back) else "nothing"
+            raise InputError(
+                f"found the name {name[:80]!r}, which would read back as {other}: try clean_name"
             )
-    groundings = _merge_neighbours([(g.name, box) for g in groundings for box in g.boxes])
-    text = _write_groundings(groundings, size, style)
-    names = [g.name for g in groundings for _ in g.boxes]
-    for name, span in zip(names, find_groundings(text, size, style)[0], strict=True):
-        if span.name != name:
-            raise ValueError(
-                f"found the name {name!r}, which would read back as {span.name!r}: try clean_name"
-            )
+    if warnings or len(back) > len(pairs):
+        raise InputError(f"found names that hold boxes of their own in {text[:80]!r}")
     return text
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #a5a79d7a
@@ -245,27 +266,44 @@ def parse_groundings(
     text: str,  # a model's answer
     size: tuple[int, int],  # (height, width) of the image
     style: str = "ferret",  # or "griffon"
-    strict: bool = False,  # True: raise ValueError unless `format_groundings` writes this text
+    strict: bool = False,  # True: raise InputError unless `format_groundings` writes this text
+    phrases=None,  # phrases that were asked for, if they are known; not with `strict`
 ) -> list[Grounding]:  # image frame
-    "The groundings in `text`; see `find_groundings` for what was dropped."
-    spans, warnings = find_groundings(text, size, style)
+    "Return the groundings in a text; see `find_groundings` for what was dropped."
+    spans, warnings = find_groundings(text, size, style, None if strict else phrases)
     groundings = _merge_neighbours([(span.name, span.box) for span in spans])
     if strict:
         if warnings:
-            raise ValueError(warnings[0])
+            raise InputError(warnings[0])
         expected = format_groundings(groundings, size, style)
         if expected != text:
-            raise ValueError(f"found {text[:80]!r}, expected the written form {expected[:80]!r}")
+            raise InputError(f"found {text[:80]!r}, expected the written form {expected[:80]!r}")
     return groundings
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #7d6bdc82
+def _is_writable(name):
+    "Return whether both forms can carry the name."
+    for style in STYLES:
+        try:
+            format_groundings([Grounding(name, [Box(0, 0, 1, 1)])], (2, 2), style)
+        except InputError:
+            return False
+    return True
+
+
 def clean_name(
     name: str,  # any phrase
 ) -> str:  # may be empty
     """Return the nearest name that either written form can carry.
 
-    It has no brackets, list marks, opening articles or stray spaces."""
-    name = " ".join(re.sub(r"[\[\],;:!?]|\.(?=\s|$)", " ", name).split()).rstrip(" -")
-    while opening := _OPENING.match(name) or _LEAD_IN.match(name) or _ARTICLE.match(name):
-        name = name[opening.end() :]
-    return name
+    It has no brackets, list marks, opening articles or stray spaces, and cleaning it again changes
+    nothing. Raises InputError for what is no text."""
+    if not isinstance(name, str):
+        raise make_input_error("clean_name", name, "the name of an object as text")
+    name, before = name[:MAX_NAME_CHARACTERS], None
+    while name != before:
+        before = name
+        name = " ".join(remove_boundaries(name).split())
+        for find in (find_ferret_name, find_griffon_name):
+            name = name[slice(*find(name, 0, len(name)))]
+    return name if _is_writable(name) else ""

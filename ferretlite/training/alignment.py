@@ -47,7 +47,7 @@ def _look_at_scene(model, inputs: dict) -> dict:  # side -> map [m, h, w, C]
     "What the towers say of one scene's views."
     views = (inputs[f"{side}_pixels"].to(model.device) for side in ("global", "local"))
     with torch.no_grad(), autocast():
-        return dict(zip(("global", "local"), model.look(*views)))
+        return dict(zip(("global", "local"), model.compute_tower_maps(*views)))
 
 
 def _own_cells(boxes, projector, found, grid) -> torch.Tensor:  # [m, h', w'], -1: nobody's
@@ -158,7 +158,7 @@ def _fit_projectors(model, seen: dict, names: tuple, targets: tuple, parts: list
         loss = 0
         for name, (maps, owners, grid), parted in zip(names, seen.values(), kinds):
             projector = getattr(model, name)
-            places = model.place_cells(projector.out_cells(maps.shape[1:3]), grid)
+            places = model.embed_positions(projector.out_cells(maps.shape[1:3]), grid)
             drawn = _project_cells(projector, maps, owners, parted, places, dice)
             for (told, of), k, weight in zip(drawn, _CELLS_PER_STEP, (1.0, 0.3)):
                 loss = loss + _compute_patch_loss(told, of, weight, k, *targets)

@@ -6,13 +6,17 @@
 __all__ = ['save_model', 'train']
 
 # %% ../../nbs/7_training/training.ipynb #20e50019
+import contextlib
 import copy
+import hashlib
 import json
+import math
 import platform
+import shutil
 import sys
 import time
-from dataclasses import replace
-from functools import partial
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,10 +27,13 @@ from ferretlite.common.devices import (
     keep_freed_memory,
     use_deterministic_sums,
 )
+from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import write_json, write_whole
-from ..data.mixtures import make_mixture
+from ..data.mixtures import format_skipped, make_mixture, open_part, read_skipped
 from ..data.recipes import read_recipe
+from ..model.inference import list_shipped_models
 from ..model.processing import FerretProcessor
+from ..pretraining.loop import check_run_folder
 from ferretlite.training.distributed import (
     DEFAULT_OPTIONS,
     RunOptions,
@@ -59,11 +66,102 @@ from .trainer import run_stage
 def _select_stages(preset: str, stage: str) -> list:  # of indices
     "Return the indices of the stages of a preset that are meant."
     if preset not in STAGES:
-        raise ValueError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
-    choices = ["all"] + [str(i + 1) for i in range(len(STAGES[preset]))]
+        raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
+    numbers = range(len(STAGES[preset]))
+    choices = ["all"] + [str(i + 1) for i in numbers]
     if str(stage) not in choices:
-        raise ValueError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
-    return list(range(len(STAGES[preset]))) if str(stage) == "all" else [int(stage) - 1]
+        raise InputError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
+    return list(numbers) if str(stage) == "all" else [int(stage) - 1]
+
+# %% ../../nbs/7_training/training.ipynb #4fd7ba56
+@dataclass(frozen=True)
+class _Request:
+    "What a call of `train` asks for, see its arguments."
+
+    preset: str
+    stage: str
+    out: Path
+    samples: int | None
+    minutes: float | None
+    resume: bool
+    from_model: str | None
+    seed: int
+    towers: str | None
+    lm: str | None
+    compile: bool
+    config: dict | None
+    options: RunOptions
+    data: str | None
+    skip: str | None
+
+    def list_settings(self) -> dict:  # name -> value, as the record keeps it
+        "What a resumed run has to have in common with the one that began."
+        names = ("preset", "stage", "seed", "samples", "minutes", "compile", "config", "skip")
+        texts = ("from_model", "towers", "lm", "data")
+        return dict(
+            {name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) and str(getattr(self, name)) for name in texts},
+            options=self.options.list_result_options(),
+        )
+
+# %% ../../nbs/7_training/training.ipynb #7f77cc80
+def _check_out(out) -> Path:
+    "The folder of a run. Raises InputError for a name that means a model already."
+    shipped = out in list_shipped_models() if isinstance(out, str) else False
+    if shipped or (isinstance(out, str) and out in STAGES):
+        kind = "a shipped model" if shipped else "a preset"
+        raise InputError(
+            f"out: found {out!r}, the name of {kind}, expected a path, such as ./{out} or "
+            f"runs/{out}."
+        )
+    return check_run_folder(out)
+
+
+def _is_positive(value) -> bool:  # None counts as positive
+    return value is None or (isinstance(value, int | float) and math.isfinite(value) and value > 0)
+
+
+def _check_request(asked: _Request):
+    "Raises InputError for what no run can be made of."
+    if asked.config and asked.from_model:
+        raise InputError(
+            "Found config beside from_model: expected one of them, since the folder has a "
+            "configuration of its own."
+        )
+    known = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS)
+    for part in asked.options.slow:
+        if part not in known:
+            raise InputError(
+                f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
+            )
+    for name in ("samples", "minutes"):
+        if not _is_positive(getattr(asked, name)):
+            raise make_input_error(name, getattr(asked, name), "a number above 0")
+    if asked.skip not in (None, "bad"):
+        raise make_input_error("skip", asked.skip, "'bad' or nothing")
+    if asked.skip and not asked.data:
+        raise make_input_error("skip", asked.skip, "nothing, since there is no data to skip")
+
+# %% ../../nbs/7_training/training.ipynb #3e6e2055
+def _read_record(record: Path) -> dict:
+    "The record of a run. Raises InputError for a file that is something else."
+    try:
+        run = json.loads(record.read_text(encoding="utf-8"))
+        run["settings"].keys()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{record}: found something else than the record of a training run, expected a folder "
+            "that `ferretlite train` began; choose another folder."
+        ) from None
+    return run
+
+
+def _find_changes(settings: dict, before: dict) -> list:  # of names
+    "The settings in which a resumed run differs from the one that began."
+    kept = [name for name in settings if name not in ("samples", "minutes")]
+    changed = [k for k in kept if (before.get(k) or None) != (settings[k] or None)]
+    budget = [k for k in ("samples", "minutes") if settings[k] is not None]
+    return changed + [k for k in budget if before[k] != settings[k]]
 
 # %% ../../nbs/7_training/training.ipynb #e8fdbd11
 def _open_run(
@@ -71,35 +169,25 @@ def _open_run(
 ):  # -> dict, or None where no run began yet
     """The record of the run that a folder holds.
 
-    Raises ValueError where it must not go on, or where nothing says how long a new one shall be.
+    Raises InputError where it must not go on, or where nothing says how long a new one shall be.
     """
     if not record.exists():
         if settings["samples"] is None and settings["minutes"] is None:
-            raise ValueError(
+            raise InputError(
                 "Neither samples nor minutes were given: expected one of them, such as "
                 "--minutes 10."
             )
         return None
     if not resume:
-        raise ValueError(
+        raise InputError(
             f"{record.parent} already holds a run: choose another folder, or add --resume "
             "to go on with it."
         )
-    run = json.loads(record.read_text())
-    changed = [
-        k
-        for k in ("preset", "stage", "seed", "from_model", "lm", "compile", "config", "data")
-        if (run["settings"].get(k) or None) != (settings.get(k) or None)
-    ]
-    changed += [k for k in ("options",) if (run["settings"].get(k) or {}) != settings[k]]
-    changed += [
-        k
-        for k in ("samples", "minutes")
-        if settings[k] is not None and run["settings"][k] != settings[k]
-    ]
+    run = _read_record(record)
+    changed = _find_changes(settings, run["settings"])
     if changed:
-        raise ValueError(
-            f"{record.parent} was started with {changed[0]}={run['settings'][changed[0]]}: "
+        raise InputError(
+            f"{record.parent} was started with {changed[0]}={run['settings'].get(changed[0])}: "
             "resume it with the same, or choose another folder."
         )
     return run
@@ -111,17 +199,15 @@ def _plan_run(
     "How long each stage of a new run will be."
     if samples is not None:
         steps = plan_steps(stages, samples)
-        return steps, [
-            min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)
-        ]  # a short run aligns shortly
+        # a short run aligns shortly
+        return steps, [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)]
     began = time.perf_counter()
     seconds, per_scene = (
         [measure(model, processor, s, seed) for s in stages]
         for measure in (measure_seconds_per_sample, measure_seconds_per_scene)
     )
-    left = max(
-        0.1, 0.78 * minutes - (time.perf_counter() - began) / 60 - 0.3
-    )  # a real run is slower by a fifth: it draws and saves meanwhile
+    # a real run is slower by a fifth: it draws and saves meanwhile
+    left = max(0.1, 0.78 * minutes - (time.perf_counter() - began) / 60 - 0.3)
     return plan_minutes(stages, left, seconds, per_scene)
 
 # %% ../../nbs/7_training/training.ipynb #b57d6681
@@ -157,10 +243,13 @@ def _save_record(path, run: dict):
 
 
 def save_model(
-    model, processor: FerretProcessor, folder, half: bool = False, weights: dict | None = None
+    model,  # FerretForConditionalGeneration
+    processor: FerretProcessor,  # of the model
+    folder,  # to write
+    half: bool = False,  # whether weights are stored as 16-bit numbers
+    weights: dict | None = None,  # gathered weights; None: the model's own
 ):
-    """Weights (the model's, or gathered ones), configuration, tokenizer and chat template, as
-    `from_pretrained` reads them; `half` stores 16-bit numbers.
+    """Write weights, configuration, tokenizer and chat template, as `from_pretrained` reads them.
 
     Of many processes the first one writes.
     """
@@ -185,6 +274,79 @@ def _draw_losses(run: dict, path):
     figure.tight_layout()
     figure.savefig(path, format="png")
 
+# %% ../../nbs/7_training/training.ipynb #9568c75e
+def _holds_progress(out: Path) -> bool:
+    "Whether a run has a finished stage or a whole checkpoint."
+    whole = any(out.glob("stage-*/checkpoints/checkpoint-*/COMPLETE"))
+    return whole or bool(_read_record(out / "run.json")["done"])
+
+
+@contextlib.contextmanager
+def _leave_nothing(out: Path):
+    "Inside, a refused run takes away what it wrote, unless it got anywhere."
+    there = [p for p in (out, *out.parents) if p.exists()]  # folders that were there before
+    try:
+        yield
+    except (InputError, ImportError):
+        if read_world()[0] == 0 and (out / "run.json").exists() and not _holds_progress(out):
+            _remove_run(out, there)
+        raise
+
+
+def _remove_run(out: Path, there: list):
+    "Remove a run's files, and the folders that it made."
+    for name in ("run.json", "skipped.jsonl"):
+        (out / name).unlink(missing_ok=True)
+    for folder in (*out.glob("stage-*"), out / "logs"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (out, *out.parents):
+        if folder in there or any(folder.iterdir()):
+            break
+        folder.rmdir()
+
+# %% ../../nbs/7_training/training.ipynb #2807250c
+def _fingerprint_data(data) -> dict:  # file -> fingerprint
+    "Length and hash of a mixture's file and of all its annotation files."
+    recipe, files = read_recipe(data), []
+    if Path(data).is_file():
+        files.append(Path(data))
+    for part in [p for parts in (*recipe.stages.values(), recipe.held_out) for p in parts]:
+        reader = open_part(part, recipe.root)
+        files += map(Path, reader.sources() if hasattr(reader, "sources") else [])
+    found = {}
+    for path in dict.fromkeys(f for f in files if f.is_file()):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+        found[str(path)] = f"{path.stat().st_size} bytes, {digest}"
+    return found
+
+
+def _check_fingerprints(out: Path, before: dict, now: dict):
+    "Raises InputError where annotation files are others than those that the run began with."
+    for path in (*before, *now):
+        if before.get(path) != now.get(path):
+            raise InputError(
+                f"{path}: found {now.get(path, 'nothing')}, expected "
+                f"{before.get(path, 'no such file')}, as when the run in {out} began; put the old "
+                "file back, or start a new run in another folder."
+            )
+
+
+def _fit_text(recipe, config):  # Recipe, FerretConfig -> Recipe
+    "A recipe whose texts have room in the language model beside the largest image."
+    limit = getattr(config.text_config, "max_position_embeddings", None)
+    if limit is None:
+        return recipe
+    grids = config.list_usable_grids() if config.resolution == "anyres" else []
+    image = max(config.count_visual_tokens(grid) for grid in [(0, 0), *grids])
+    room = limit - image - 1
+    if room < 1:
+        raise InputError(
+            f"Found images of {image} tokens: expected fewer than {limit}, the positions of the "
+            "language model."
+        )
+    return replace(recipe, max_tokens=min(recipe.max_tokens, room))
+
 # %% ../../nbs/7_training/training.ipynb #8907e610
 def _move_to_device(found):  # (model, processor) -> the same
     "The model goes to where training runs."
@@ -193,70 +355,141 @@ def _move_to_device(found):  # (model, processor) -> the same
 
 
 def _load_stage_data(
-    data, preset: str, seed: int, number: int, samples, processor
+    data, preset: str, seed: int, number: int, samples, processor, skip=None, log=None
 ):  # -> dataset of Conversation, or None where there are no files
     "What the mixture `data` holds for a stage of this preset."
-    if data:
-        return make_mixture(
-            read_recipe(data),
-            number + 1,
-            samples,
-            seed,
-            make_stage_processor(processor, STAGES[preset][number]),
-        )
+    if not data:
+        return None
+    processor = make_stage_processor(processor, STAGES[preset][number])
+    recipe = _fit_text(read_recipe(data), processor.config)
+    return make_mixture(recipe, number + 1, samples, seed, processor, skip=skip == "bad", log=log)
 
-# %% ../../nbs/7_training/training.ipynb #4281b899
+
+def _check_data(asked: _Request, numbers: list, processor) -> dict:  # file -> fingerprint
+    """Open the data of all stages: what is missing is said now, and what has to be packed is packed
+    once.
+    """
+    if not asked.data:
+        return {}
+    for number in numbers:
+        _load_stage_data(asked.data, asked.preset, asked.seed, number, None, processor, asked.skip)
+    return _fingerprint_data(asked.data)
+
+# %% ../../nbs/7_training/training.ipynb #d2f58340
+def _save_stage(model, processor, folder: Path, trainer):  # -> (model, processor)
+    "Save the model after a stage; weights that were spread over processes are gathered."
+    sharded = trainer.is_sharded()
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    save_model(model, processor, folder, weights=weights)
+    return _move_to_device(load_model(folder)) if sharded else (model, processor)
+
+
 def _next_stage(
     model,
     processor,
     run: dict,  # its record
-    out: Path,
+    asked: _Request,
     number: int,
     stage: Stage,
     steps: int,
     bar,
-    resume: bool,
-    compile: bool,
-    options: RunOptions,
     data=None,
 ):  # -> (model, processor)
     "Train a stage, save its model and note it in the record; one that is done is read."
-    folder = out / f"stage-{number + 1}"
+    folder = asked.out / f"stage-{number + 1}"
     if stage.name in run["done"]:
         bar.update(steps * stage.batch_size)
         return _move_to_device(load_model(folder))
     began = time.perf_counter()
     if number == 1:
         copy_projector(model)
-    log, trainer = run_stage(
-        model,
-        processor,
-        stage,
-        folder / "checkpoints",
-        steps,
-        run["settings"]["seed"],
-        number + 1,
-        bar,
-        resume,
-        compile,
-        options,
-        data,
-    )
-    save_model(
-        model,
-        processor,
-        folder,
-        weights=trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if trainer.sharded()
-        else None,
-    )
-    if trainer.sharded():
-        model, processor = _move_to_device(load_model(folder))  # whole again
+    place, seed = folder / "checkpoints", run["settings"]["seed"]
+    how = (asked.resume, asked.compile, asked.options, data)
+    log, trainer = run_stage(model, processor, stage, place, steps, seed, number + 1, bar, *how)
+    model, processor = _save_stage(model, processor, folder, trainer)
     run["log"][stage.name] = log
     run["done"].append(stage.name)
     run["seconds"] += time.perf_counter() - began
-    _save_record(out / "run.json", run)
+    _save_record(asked.out / "run.json", run)
     return model, processor
+
+# %% ../../nbs/7_training/training.ipynb #56b6f165
+def _finish_run(model, processor, asked: _Request, run: dict):
+    "Write the finished model, the drawn losses, and what was left out of the data."
+    save_model(model, processor, asked.out)
+    if read_world()[0] > 0:
+        return
+    write_whole(asked.out / "loss.png", lambda path: _draw_losses(run, path))
+    left_out = format_skipped(read_skipped(asked.out / "skipped.jsonl"))
+    if left_out:
+        _save_record(asked.out / "run.json", dict(run, left_out=left_out))
+    for line in left_out:
+        warnings.warn(f"{asked.out}: {line}", FerretliteWarning, stacklevel=4)
+
+# %% ../../nbs/7_training/training.ipynb #6029ac0f
+def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, progress: bool):
+    "Go through the stages with one progress bar, from where the record says."
+    stages = [STAGES[asked.preset][n] for n in numbers]
+    bar = tqdm(
+        total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)),
+        unit="sample",
+        disable=not progress or read_world()[0] > 0,
+        file=sys.stderr,
+        smoothing=0.05,
+    )
+    log = asked.out / "skipped.jsonl"
+    with bar:
+        for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
+            data = _load_stage_data(
+                asked.data,
+                asked.preset,
+                asked.seed,
+                number,
+                steps * s.batch_size,
+                processor,
+                asked.skip,
+                log,
+            )
+            stage = replace(s, scenes=scenes)
+            model, processor = _next_stage(
+                model, processor, run, asked, number, stage, steps, bar, data
+            )
+    _finish_run(model, processor, asked, run)
+
+# %% ../../nbs/7_training/training.ipynb #4281b899
+def _start_model(asked: _Request):  # -> (model, processor)
+    "The model with which a run begins, on the device where training runs."
+    if not asked.from_model:
+        start = start_model(asked.towers, asked.lm, asked.seed, asked.config, asked.preset)
+        return _move_to_device(start)
+    model, processor = load_model(asked.from_model)
+    style = "griffon" if "griffon" in asked.preset else "ferret"
+    if model.config.style != style:
+        raise InputError(
+            f"from_model: found a model in {model.config.style} form, expected one in {style} "
+            f"form, as the preset {asked.preset} trains it."
+        )
+    return _move_to_device((model, processor))
+
+
+def _carry_out(asked: _Request, progress: bool):
+    "Check, plan or resume, and train."
+    join_world()
+    numbers, settings = _select_stages(asked.preset, asked.stage), asked.list_settings()
+    record = asked.out / "run.json"
+    run = decide_once(lambda: _open_run(record, settings, asked.resume))
+    keep_freed_memory()
+    use_deterministic_sums()
+    model, processor = _start_model(asked)
+    files = decide_once(lambda: _check_data(asked, numbers, processor))
+    if run and "data_files" in run:
+        _check_fingerprints(asked.out, run["data_files"], files)
+    with _leave_nothing(asked.out):
+        if not run:
+            stages = [STAGES[asked.preset][n] for n in numbers]
+            run = dict(_begin_run(model, processor, stages, settings), data_files=files)
+            _save_record(record, run)
+        _run_stages(model, processor, asked, run, numbers, progress)
 
 # %% ../../nbs/7_training/training.ipynb #2b4beac3
 def train(
@@ -268,7 +501,7 @@ def train(
     minutes: float | None = None,
     resume: bool = False,  # go on with a run that was stopped
     from_model=None,  # a folder to start from instead of the shipped towers and language model
-    seed: int = 0,
+    seed: int = 0,  # of scenes, questions and new weights
     towers=None,  # folder of towers to start from instead of the shipped ones
     lm=None,  # folder of a language model to start from instead of the shipped one
     # whether torch.compile compiles the language model: faster after a minute; needs a C++
@@ -278,83 +511,17 @@ def train(
     config: dict | None = None,
     options: RunOptions = DEFAULT_OPTIONS,  # how it is carried out
     data=None,  # a mixture, see recipes.read_recipe: a JSON file or a preset's name; None: scenes
+    skip: str | None = None,  # "bad": records that cannot be read are passed over and counted
     progress: bool = True,  # a bar with the time left, on stderr
-) -> Path:
+) -> Path:  # `out`
     """Train a model through the paper's stages, in one process or in all that were started
     together.
 
     A run of given samples that is stopped and resumed ends with the weights of one that was not.
-
-    Raises ValueError for an unknown preset or stage, a folder that holds another run, neither
-    samples nor minutes, or a configuration beside `from_model`.
+    Raises InputError for what cannot be used; a training that is refused leaves no files.
     """
-    if config and from_model:
-        raise ValueError(
-            "Found config beside from_model: expected one of them, since the folder has a "
-            "configuration of its own."
-        )
-    known = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS)
-    for part in options.slow:
-        if part not in known:
-            raise ValueError(
-                f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
-            )
-    (rank, _), out, numbers = join_world(), Path(out), _select_stages(preset, stage)
-    stages, record, told = (
-        [STAGES[preset][n] for n in numbers],
-        out / "run.json",
-        partial(_load_stage_data, data, preset, seed),
-    )
-    settings = dict(
-        preset=preset,
-        stage=str(stage),
-        seed=seed,
-        samples=samples,
-        minutes=minutes,
-        from_model=from_model and str(from_model),
-        compile=compile,
-        config=config,
-        lm=lm and str(lm),
-        options=options.learned(),
-        data=data and str(data),
-    )
-    run = decide_once(lambda: _open_run(record, settings, resume))
-    keep_freed_memory()
-    use_deterministic_sums()
-    model, processor = _move_to_device(
-        load_model(from_model) if from_model else start_model(towers, lm, seed, config, preset)
-    )
-    if data:
-        decide_once(
-            lambda: [len(told(n, None, processor)) for n in numbers] and None
-        )  # what is missing is said now; and what has to be packed is packed once
-    if not run:
-        run = _begin_run(model, processor, stages, settings)
-        _save_record(record, run)
-    bar = tqdm(
-        total=sum(n * s.batch_size for n, s in zip(run["steps"], stages)),
-        unit="sample",
-        disable=not progress or rank > 0,
-        file=sys.stderr,
-        smoothing=0.05,
-    )
-    for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
-        model, processor = _next_stage(
-            model,
-            processor,
-            run,
-            out,
-            number,
-            replace(s, scenes=scenes),
-            steps,
-            bar,
-            resume,
-            compile,
-            options,
-            told(number, steps * s.batch_size, processor),
-        )
-    bar.close()
-    save_model(model, processor, out)
-    if rank == 0:
-        write_whole(out / "loss.png", lambda p: _draw_losses(run, p))
-    return out
+    start, how = (from_model, seed, towers, lm, compile, config), (options, data, skip)
+    asked = _Request(preset, str(stage), _check_out(out), samples, minutes, resume, *start, *how)
+    _check_request(asked)
+    _carry_out(asked, progress)
+    return asked.out

@@ -107,11 +107,11 @@ def _measure_step(trainer, optimizer, batch: dict, meter: PartTimer):
     batch = trainer._prepare_inputs(batch)
     model, vision = trainer.model, {k: batch.pop(k, None) for k in VISION_INPUTS}
     with meter("towers"), autocast():
-        seen = model.look(vision["global_pixels"], vision["local_pixels"])
+        seen = model.compute_tower_maps(vision["global_pixels"], vision["local_pixels"])
         seen = [m for m in seen if m is not None]
     maps = _cut_graph(seen)
     with meter("projectors"), autocast():
-        tokens, fused = model.see(*(maps + [None])[:2], vision["grids"])
+        tokens, fused = model.embed_images(*(maps + [None])[:2], vision["grids"])
     told, read = _cut_graph(tokens), _cut_graph(fused)
     with meter("sampler"), autocast():
         vectors, shown = _name_regions(model, vision, read)

@@ -18,7 +18,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from ..common.devices import autocast
 from ..common.errors import InputError
-from ..data.batches import Collator, ConversationDataset, Revisited, SceneStream
+from ferretlite.data.batches import (
+    Collator,
+    ConversationDataset,
+    Revisited,
+    SceneStream,
+    unwrap_worker_error,
+)
 from ..model.processing import FerretProcessor
 from ..pretraining.objects import SUPERVISED_HEADS, attention_loss
 from .alignment import align_projectors
@@ -241,7 +247,7 @@ def _look_at_pictures(self: StageTrainer, inputs: dict, fresh: list):
     for group in [places] if together else [[n] for n in places]:
         with torch.no_grad(), autocast():
             views = (torch.cat([part[n] for n in group]) for part in (whole, tiles))
-            seen, cut = self.model.look(*views)
+            seen, cut = self.model.compute_tower_maps(*views)
         if cut is None:
             cut = [seen.new_zeros(0)] * len(group)
         else:
@@ -434,7 +440,10 @@ def run_stage(
     )
     if checkpoint:
         bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (OSError, ValueError) as error:
+        raise unwrap_worker_error(error) from None
     if adapted:
         merge_adapters(model)
     return [(e["step"], e["loss"]) for e in trainer.state.log_history if "loss" in e], trainer
