@@ -742,8 +742,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ferretlite/data/recipes.py'),
                                          'ferretlite.data.recipes._make_object': ( '6_data/recipes.html#_make_object',
                                                                                    'ferretlite/data/recipes.py'),
-                                         'ferretlite.data.recipes._make_task_forms': ( '6_data/recipes.html#_make_task_forms',
-                                                                                       'ferretlite/data/recipes.py'),
                                          'ferretlite.data.recipes._prompts_fit': ( '6_data/recipes.html#_prompts_fit',
                                                                                    'ferretlite/data/recipes.py'),
                                          'ferretlite.data.recipes._read_data': ( '6_data/recipes.html#_read_data',

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-
 from unittest.mock import patch
 
 import numpy as np

@@ -86,6 +86,8 @@ def built(tmp_path_factory) -> Path:
     shutil.copytree(
         ROOT / "ferretlite", copy / "ferretlite", ignore=shutil.ignore_patterns("__pycache__")
     )
+    for name in ("configs", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     code = (
         f"import setuptools.build_meta as b; b.build_wheel({str(out)!r});"
         f" b.build_sdist({str(out)!r})"

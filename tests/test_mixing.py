@@ -291,14 +291,14 @@ def test_a_part_is_read_with_its_options():
 @pytest.mark.parametrize(
     "given, says",
     [
-        (dict(format="refcoco", cache="x"), "has 'cache'"),
-        (dict(format="refcoco", strict=False), "has 'strict'"),
-        (dict(format="llava", switch=1), "has 'switch'"),
-        (dict(format="scenes", folder="x"), "has 'folder'"),
-        (dict(format="coco", weight=math.inf), "has the weight inf"),
-        (dict(format="coco", weight=-1), "has the weight -1"),
-        (dict(format="coco", tasks=dict(find=1)), "has the task 'find'"),
-        (dict(format="coco", prompts=dict(find=["x"])), "has the task 'find'"),
+        (dict(format="refcoco", cache="x"), ": found the key 'cache'"),
+        (dict(format="refcoco", strict=False), ": found the key 'strict'"),
+        (dict(format="llava", switch=1), ": found the key 'switch'"),
+        (dict(format="scenes", folder="x"), ": found the key 'folder'"),
+        (dict(format="coco", weight=math.inf), ", field weight: found inf"),
+        (dict(format="coco", weight=-1), ", field weight: found -1"),
+        (dict(format="coco", tasks=dict(find=1)), ", task: found 'find'"),
+        (dict(format="coco", prompts=dict(find=["x"])), ", task: found 'find'"),
         (dict(format="coco", prompts=dict(rec=[])), "has prompts for rec"),
         (dict(format="coco", prompts=dict(rec="Where is {query}?")), "has prompts for rec"),
         (dict(format="coco", prompts=dict(rec=["Where is {query}?", 3])), "has prompts for rec"),
@@ -315,7 +315,7 @@ def test_a_part_is_read_with_its_options():
     ],
 )
 def test_a_part_that_cannot_be_is_refused(given, says):
-    with pytest.raises(ValueError, match=f"part 3 {says}"):
+    with pytest.raises(ValueError, match=f"part 3 ?{says}"):
         _read_part(given, "ferret", "part 3")
 
 
@@ -328,7 +328,7 @@ def test_prompts_may_speak_of_what_any_wording_speaks_of():
     ):
         assert part_of(format="coco", prompts=prompts).prompts == prompts
     assert part_of("griffon", format="coco", tasks=dict(find=1.0)).tasks == dict(find=1.0)
-    with pytest.raises(ValueError, match="has the task 'rec': expected for griffon"):
+    with pytest.raises(ValueError, match="task: found 'rec', expected for griffon"):
         part_of("griffon", format="coco", tasks=dict(rec=1.0))
 
 
@@ -368,7 +368,7 @@ def test_a_recipe_lies_beside_its_file_unless_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="one of ferret-v2, griffon-v2"):
         read_recipe(tmp_path / "no.json")
     path.write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
+    with pytest.raises(ValueError, match="mine.json: found broken JSON"):
         read_recipe(path)
 
 

@@ -253,7 +253,8 @@ def test_broken_pictures_stop_a_run_or_are_passed_over(tree, tiny, tmp_path):
     (tmp_path / "lvis" / "train2017" / "000000000001.jpg").unlink()
     recipe = read_recipe(tmp_path / "mixture.json")
     with pytest.raises(
-        FileNotFoundError, match="Part dense, record 0 of lvis_v1_train.json: There is no file .*000000000001.jpg"
+        FileNotFoundError,
+        match="Part dense, record 0 of lvis_v1_train.json: There is no file .*000000000001.jpg",
     ):
         [c for c in (make_mixture(recipe, 2)[i] for i in range(3))]
     lax = make_mixture(recipe, 2, skip=True)
@@ -285,17 +286,17 @@ def test_prompts_of_a_part_are_used(tree):
 @pytest.mark.parametrize(
     "change, says",
     [
-        (dict(weigth=1), "has 'weigth': expected name, format, weight"),
-        (dict(format="voc"), "has the format 'voc'"),
-        (dict(weight=0), "has the weight 0"),
-        (dict(weight="two"), "has the weight 'two'"),
-        (dict(tasks=dict(find=1.0)), "has the task 'find': expected for ferret"),
+        (dict(weigth=1), "found the key 'weigth', expected name, format, weight"),
+        (dict(format="voc"), "found 'voc', expected one of"),
+        (dict(weight=0), "field weight: found 0"),
+        (dict(weight="two"), "field weight: found 'two'"),
+        (dict(tasks=dict(find=1.0)), "task: found 'find', expected for ferret"),
         (
             dict(prompts=dict(rec=["Where?"])),
             "has prompts for rec that do not speak of query alone",
         ),
         (dict(prompts=dict(rec=["Where is {thing}?"])), "has prompts for rec"),
-        (dict(exclude=[3]), "has 'exclude'"),
+        (dict(exclude=[3]), "found the key 'exclude'"),
     ],
 )
 def test_a_part_that_is_wrong_is_named(change, says):
@@ -311,8 +312,8 @@ def test_a_part_that_is_wrong_is_named(change, says):
         ({}, "has no 'stages'"),
         ([], "has no 'stages'"),
         (dict(stages={"1": [3]}), "has no 'format'"),
-        (dict(stages={"1": []}, style="x"), "has the style 'x'"),
-        (dict(stages={"1": []}, sedd=1), "has 'sedd'"),
+        (dict(stages={"1": []}, style="x"), "field style: found 'x', expected ferret or griffon"),
+        (dict(stages={"1": []}, sedd=1), "key: found 'sedd', expected name, style"),
     ],
 )
 def test_a_recipe_that_is_wrong_is_named(tmp_path, data, says):
@@ -369,7 +370,7 @@ def test_the_check_names_what_is_wrong(tiny, tmp_path):
         "Stage 2, dense: 1 of 4 pictures are missing, the first is train2017/000000000002.jpg",
         "Stage 3, regions: 1 of 4 records are broken",
         "Stage 1, captions: There is no file",
-        "Stage 3, instances: .*annotations.json is not JSON",
+        "Stage 3, instances: .*annotations.json: found",
     ):
         assert re.search(sentence, text), sentence
     assert next(r for r in found["stages"]["3"]["parts"] if r["name"] == "objects")["left_out"] == {

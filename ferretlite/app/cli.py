@@ -29,7 +29,7 @@ from ferretlite.app.options import (
     redirect_output,
     run_app,
 )
-from ..common.errors import InputError
+from ..common.errors import InputError, describe_value
 
 # %% ../../nbs/tools/command_line.ipynb #e4050b49
 @contextlib.contextmanager
@@ -65,10 +65,10 @@ def parse_size(text: str):  # -> side, or (height, width)
     "Return a side or (height, width): `384`, or `288x384` for height x width."
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(s.isascii() and s.isdigit() for s in sides):
-        raise typer.BadParameter(f"{text!r} is not of the form SIDE or HEIGHTxWIDTH.")
+        raise typer.BadParameter(f"found {describe_value(text)}, expected SIDE or HEIGHTxWIDTH.")
     sides = [int(s) for s in sides]
     if not 32 <= min(sides) <= max(sides) <= 10_000:
-        raise typer.BadParameter(f"{text!r}: expected sides of 32 to 10000 pixels.")
+        raise typer.BadParameter(f"found {text}, expected sides of 32 to 10000 pixels.")
     return sides[0] if len(sides) == 1 else tuple(sides)
 
 # %% ../../nbs/tools/command_line.ipynb #07c10002

@@ -24,6 +24,7 @@ from ferretlite.app.options import (
     print_result,
     redirect_output,
 )
+from ..common.errors import describe_value
 
 # %% ../../nbs/tools/model_commands.ipynb #07b10002
 def format_model_name(folder) -> str:
@@ -69,7 +70,7 @@ def parse_rate(text: str) -> tuple:  # (part, factor)
         value = 0
     if not part or not 0 < value < 1e9:
         raise typer.BadParameter(
-            f"{text!r} is not of the form PART=FACTOR, such as language_model=0.1."
+            f"found {describe_value(text)}, expected PART=FACTOR, such as language_model=0.1."
         )
     return part, value
 

@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..common.errors import FerretliteWarning, InputError
+from ..common.errors import FerretliteWarning, InputError, describe_value
 
 # %% ../../nbs/tools/options.ipynb #07a10006
 app = typer.Typer(  # application that all commands register with
@@ -83,12 +83,12 @@ def print_note(message) -> None:
 def _format_value_error(error) -> str:
     "What pydantic says about a value: found and expected."
     first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    if not reason.startswith("Input should be "):
-        return reason
-    expected = reason.removeprefix("Input should be ").partition(",")[0]
+    if first["type"] == "value_error":  # a word that is not in a list: the message says all
+        return first["msg"].removeprefix("Value error, ")
+    _, is_bound, expected = first["msg"].partition("Input should be ")
+    expected = expected.partition(",")[0] if is_bound else "a shorter number"
     article = "" if expected.startswith("a ") else "a number "
-    return f"found {first['input']!r}, expected {article}{expected}"
+    return f"found {describe_value(first['input'])}, expected {article}{expected}"
 
 # %% ../../nbs/tools/options.ipynb #07a10018
 def _format_usage_error(error) -> str:
@@ -220,7 +220,7 @@ def parse_text(
 ) -> str:
     "Return text that is not blank."
     if not text.strip():
-        raise typer.BadParameter(f"found {text!r}, expected a name or words.")
+        raise typer.BadParameter(f"found {describe_value(text)}, expected a name or words.")
     return text
 
 # %% ../../nbs/tools/options.ipynb #a03fddf9
@@ -320,11 +320,11 @@ def parse_numbers(text: str, n: int, form: str) -> list:  # of float
     except ValueError:
         values = []
     if len(values) != n or not all(map(math.isfinite, values)):
-        raise typer.BadParameter(f"{text!r} is not of the form {form} (pixels).")
+        raise typer.BadParameter(f"found {describe_value(text)}, expected {form} (pixels).")
     whole = all(v.is_integer() for v in values)
     if all(0 <= v <= 1 for v in values) and not (n == 2 and whole):
         raise typer.BadParameter(
-            f"found {text!r}, expected pixels of the upright image: multiply shares by its width "
+            f"found {text}, expected pixels of the upright image: multiply shares by its width "
             "(x) and height (y)."
         )
     return values
@@ -356,13 +356,15 @@ def parse_crop(text: str) -> tuple:  # as parse_box, or ("file", name)
 def read_mask_file(path):  # -> geometry.Mask
     "A region from a picture: its opaque pixels where it has transparency, else its bright ones."
     import numpy as np
+    from PIL import Image, ImageOps
 
-    from ferretlite.common.pictures import load_image, open_picture
+    from ferretlite.model.processing import load_image
     from ferretlite.regions.geometry import Mask
 
-    grey = load_image(path).convert("L")
-    alpha = open_picture(path).convert("RGBA").getchannel("A")
-    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else grey)
+    load_image(path)  # says in a sentence what is wrong with the file
+    picture = ImageOps.exif_transpose(Image.open(path))
+    alpha = picture.convert("RGBA").getchannel("A")
+    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else picture.convert("L"))
     marked = layer > layer.max() / 2
     if not marked.any():
         raise InputError(
@@ -392,7 +394,7 @@ def read_regions(given, size) -> list:  # of Point, Box or Mask
 
 def read_crops(given, image) -> list:  # of turns.Crop
     "Typed crops: boxes of the image itself, or files."
-    from ferretlite.common.pictures import load_image
+    from ferretlite.model.processing import load_image
     from ferretlite.scenes.turns import Crop
 
     size = (image.height, image.width)
@@ -488,8 +490,8 @@ def ask(
 ) -> None:
     "Ask about one image."
     with redirect_output():
-        from ferretlite.common.pictures import load_image
         from ferretlite.model.inference import Ferret
+        from ferretlite.model.processing import load_image
         from ferretlite.regions.drawing import find_picture_format
 
         picture = load_image(image)

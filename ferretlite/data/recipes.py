@@ -211,7 +211,7 @@ def _list_options(
             break
     return known
 
-
+# %% ../../nbs/6_data/recipes.ipynb #f0a4e005
 def _check_options(options: dict, format: str, what: str):
     "Raise an InputError for an option that a format does not take, or that it lacks."
     known = _list_options(FORMAT_READERS[format])
@@ -259,9 +259,8 @@ def _check_tasks(part: Part, style: str, what: str):
         if task not in allowed:
             expected = f"for {style} some of {', '.join(allowed)}"
             raise make_input_error(f"{what}, task", task, expected)
-    check_value(
-        {"tasks": part.tasks}, record_of({"tasks": record_of(_make_task_forms(part))}), what
-    )
+    weights = record_of(dict.fromkeys(part.tasks, _WEIGHT))
+    check_value({"tasks": part.tasks}, record_of({"tasks": weights}), what)
     for task, prompts in part.prompts.items():
         if not _prompts_fit(prompts, task):
             fields = ", ".join(sorted(_list_fields(WORDINGS[task][0]))) or "nothing"
@@ -269,10 +268,6 @@ def _check_tasks(part: Part, style: str, what: str):
                 f"{what} has prompts for {task} that do not speak of {fields} alone: "
                 f"expected a list of wordings such as {WORDINGS[task][0]!r}."
             )
-
-
-def _make_task_forms(part: Part) -> dict:
-    return dict.fromkeys(part.tasks, _WEIGHT)
 
 # %% ../../nbs/6_data/recipes.ipynb #05f80eba
 def _read_part(
@@ -378,6 +373,17 @@ _RECIPE = record_of(
 )
 
 
+def _read_held_out(parts: list, style: str, name: str) -> list:  # of Part
+    "Return the parts that are held out; they need no tasks of their own."
+    first = next(iter(GRIFFON_TASKS if style == "griffon" else TASKS))
+    found = []
+    for n, part in enumerate(parts, 1):
+        if isinstance(part, dict):
+            part = {"tasks": {first: 1.0}, **part}
+        found.append(_read_part(part, style, f"{name}, held out {n}"))
+    return found
+
+# %% ../../nbs/6_data/recipes.ipynb #f0a4e007
 def read_recipe(
     config,  # a JSON file, a key of PAPER_RECIPES, or a dict of that form
     root=None,  # where the parts' folders lie; None: beside the file
@@ -403,17 +409,6 @@ def read_recipe(
     held = _read_held_out(data.get("held_out") or [], style, name)
     root = Path(root or (path.parent if path else "."))
     return Recipe(name, stages, style, data.get("max_tokens") or 1472, held, root)
-
-
-def _read_held_out(parts: list, style: str, name: str) -> list:  # of Part
-    "Return the parts that are held out; they need no tasks of their own."
-    first = next(iter(GRIFFON_TASKS if style == "griffon" else TASKS))
-    found = []
-    for n, part in enumerate(parts, 1):
-        if isinstance(part, dict):
-            part = {"tasks": {first: 1.0}, **part}
-        found.append(_read_part(part, style, f"{name}, held out {n}"))
-    return found
 
 # %% ../../nbs/6_data/recipes.ipynb #ee455e85
 _COCO_TEST = [

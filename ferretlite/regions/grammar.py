@@ -190,7 +190,7 @@ def _add_span(spans, match, size, style, name, place):  # -> warnings, none or o
         return [f"dropped {at}: expected square brackets around a box"]
     try:
         box, changed = _read_box(match[0], size, style)
-    except InputError as problem:
+    except ValueError as problem:
         return [f"dropped {at}: {problem}"]
     spans.append(Span(name, box, *match.span(), *place))
     return [f"changed {at}: {changed}"] if changed else []
