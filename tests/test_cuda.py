@@ -278,7 +278,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     stage = replace(
         STAGES["tiny-griffon" if "griffon" in preset else "tiny"][-1],
         trains=FERRET_PARTS[2:] + ("crop_projector",),
-        look=0 if paper else 0.3,
+        attention_weight=0 if paper else 0.3,
     )
     prepare_stage(model, stage)
 
@@ -338,7 +338,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
         model.train(),
         (
             batch
-            if stage.look
+            if stage.attention_weight
             else {k: v for k, v in batch.items() if k not in ("names", "writes", "shows")}
         ),
     ).backward()

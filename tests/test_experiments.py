@@ -389,7 +389,8 @@ def test_arms_change_what_is_shared_and_seeds_come_last(tmp_path):
     ]
     run_study(dict(a={}), 1, {}, work, tmp_path)
     assert asked[-1] == dict(seed=0)  # without `name_arm` the arm's name is no setting
-    assert run_study(arms, 0, {}, work, tmp_path) == dict(a=[], b=[])
+    with pytest.raises(ValueError, match="seeds: found 0"):
+        run_study(arms, 0, {}, work, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def five_steps(rank, folder, begin, **options):
         visits=1,
         first_share=0,
         tasks=dict(name=1.0, rec=1.0, choose=1.0),
-        look=0.3,
+        attention_weight=0.3,
     )
     prepare_stage(model, stage)
     trainer.choose_attention(model, stage)

@@ -42,7 +42,7 @@ def test_windows_are_sorted_and_their_batches_shuffled():
     items = Lengths([60, 10, 50, 20, 40, 30, 6, 5, 4, 3, 2, 1, 9, 7, 8, 11])
     found = LengthGroupedDataset(items, 3, 2)
     assert found.window == 6 and len(found) == 16
-    windows = [found.order(n) for n in range(3)]
+    windows = [found.order_window(n) for n in range(3)]
     assert [set(w) for w in windows] == [set(range(6)), set(range(6, 12)), set(range(12, 16))]
     batches = [[1, 3, 5], [4, 2, 0]]  # by length: 10, 20, 30 and 40, 50, 60
     assert windows[0] in (batches[0] + batches[1], batches[1] + batches[0])
@@ -51,7 +51,7 @@ def test_windows_are_sorted_and_their_batches_shuffled():
     assert [found[i] for i in (6, 11)] == [items[windows[1][0]], items[windows[1][5]]]
     assert found[15] == 11
     for seed in range(6):  # what is left stays the last, wherever the full batches go
-        assert LengthGroupedDataset(items, 3, 6, seed).order(0)[-1] == 0
+        assert LengthGroupedDataset(items, 3, 6, seed).order_window(0)[-1] == 0
 
 
 def test_by_default_a_window_has_eight_batches():
@@ -62,10 +62,10 @@ def test_by_default_a_window_has_eight_batches():
 def test_the_order_of_batches_depends_on_seed_and_window():
     items = Lengths(range(400))
     one, same, other = (LengthGroupedDataset(items, 5, 8, seed) for seed in (1, 1, 2))
-    orders = [[i - 40 * n for i in one.order(n)] for n in range(10)]
+    orders = [[i - 40 * n for i in one.order_window(n)] for n in range(10)]
     assert len({tuple(o) for o in orders}) > 5  # windows differ
-    assert [one.order(n) for n in range(10)] == [same.order(n) for n in range(10)]
-    assert [one.order(n) for n in range(10)] != [other.order(n) for n in range(10)]
+    assert [one.order_window(n) for n in range(10)] == [same.order_window(n) for n in range(10)]
+    assert [one.order_window(n) for n in range(10)] != [other.order_window(n) for n in range(10)]
     assert all(sorted(o) == list(range(40)) for o in orders)
 
 
@@ -75,7 +75,7 @@ def test_a_dataset_without_lengths_is_measured_by_its_words():
     items = [SimpleNamespace(turns=turns), SimpleNamespace(turns=turns[:1])]
     found = LengthGroupedDataset(items, 1, 2)
     assert [found.length(0), found.length(1)] == [10, 5]
-    assert LengthGroupedDataset(items, 2, 1).order(0) == [1, 0]
+    assert LengthGroupedDataset(items, 2, 1).order_window(0) == [1, 0]
 
 
 # Processes
@@ -185,15 +185,15 @@ def test_options_by_default_change_nothing():
     assert (found.group, found.tensorboard, found.fsdp, found.deepspeed) == (False,) * 2 + (
         None,
     ) * 2
-    assert found.learned() == {}
+    assert found.list_result_options() == {}
 
 
 def test_options_that_change_what_is_learned_are_recorded(tmp_path):
     file = tmp_path / "x.json"
     file.touch()
     options = RunOptions(4, True, 8, dict(sampler=0.5), True, True, str(file))
-    assert options.learned() == dict(lora=8, slow=dict(sampler=0.5), group=True)
-    assert RunOptions(deepspeed=str(file)).learned() == {}
+    assert options.list_result_options() == dict(lora=8, slow=dict(sampler=0.5), group=True)
+    assert RunOptions(deepspeed=str(file)).list_result_options() == {}
 
 
 def test_files_of_options_are_there(tmp_path):
@@ -355,7 +355,7 @@ def test_weights_are_saved_and_read_by_their_names_in_memory(tmp_path):
     trainer.is_fsdp_enabled = trainer.is_deepspeed_enabled = False
     trainer.args = SimpleNamespace(should_save=True)
     trainer.model = torch.nn.Linear(2, 3)
-    assert not trainer.sharded()
+    assert not trainer.is_sharded()
     trainer._save(str(tmp_path / "new" / "c"))
     stored = load_file(tmp_path / "new" / "c" / "model.safetensors")
     assert torch.equal(stored["weight"], trainer.model.weight) and set(stored) == {"weight", "bias"}
@@ -370,7 +370,7 @@ def test_weights_are_saved_and_read_by_their_names_in_memory(tmp_path):
             str(tmp_path / "new" / "c"), torch.nn.Linear(2, 3, bias=False)
         )
     trainer.is_fsdp_enabled = True
-    assert trainer.sharded()
+    assert trainer.is_sharded()
     trainer.args.should_save = trainer.is_fsdp_enabled = False
     trainer._save(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()

@@ -59,7 +59,7 @@ def table(presets):
 def extras(presets):
     "What a preset adds to the paper's stages."
     return [
-        (s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.look) for s in presets
+        (s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.attention_weight) for s in presets
     ]
 
 
@@ -69,7 +69,7 @@ def extras(presets):
 def test_a_stage_that_says_nothing_more_takes_the_documented_defaults():
     stage = Stage("I plain", ("sampler",), dict(rec=1.0), 2)
     assert (stage.lr, stage.scenes, stage.n_turns, stage.batch_size) == (1e-3, 300, 4, 16)
-    assert (stage.visits, stage.look, stage.first_share, stage.resolution) == (1, 0.0, 0.0, None)
+    assert (stage.visits, stage.attention_weight, stage.first_share, stage.resolution) == (1, 0.0, 0.0, None)
     assert (stage.slow, stage.first, stage.others, stage.align) == ({}, {}, {}, ())
 
 
@@ -177,7 +177,7 @@ def test_every_preset_has_its_own_stages():
         1,
         dict(global_tower=0.1, local_tower=0.1),
     )
-    assert (last.first_share, last.look, last.lr) == (0.05, 0.3, 1e-3)
+    assert (last.first_share, last.attention_weight, last.lr) == (0.05, 0.3, 1e-3)
 
 
 def test_a_stages_first_part_ends_with_its_share():

@@ -202,7 +202,7 @@ def watched(parts):
             if "q_proj" in name or "k_proj" in name:
                 p.mul_(10)
     model.language_model.set_attn_implementation("eager")
-    stage = replace(PLAIN, look=0.4, batch_size=3, tasks=dict(rec=1.0, name=1.0))
+    stage = replace(PLAIN, attention_weight=0.4, batch_size=3, tasks=dict(rec=1.0, name=1.0))
     data = make_stage_data(stage, 3, 0, 1)
     batch = Collator(FerretProcessor(config, tokenizer), look=True)([data[i] for i in range(3)])
     batch.pop("ids")
@@ -231,7 +231,7 @@ def test_the_supervised_look_in_numbers(watched, tmp_path):
         attention = out.attentions[-2].float()
         names, writes = (listened(attention, batch[k], batch["shows"]) for k in ("names", "writes"))
         both = steps.compute_loss(model, dict(batch), return_outputs=True)
-        steps.stage = replace(stage, look=0.0)
+        steps.stage = replace(stage, attention_weight=0.0)
         without = steps.compute_loss(model, plain)
     assert names > 0.5 and abs(names - writes) > 1e-4
     assert without.item() == pytest.approx(out.loss.item(), rel=1e-4)
@@ -254,13 +254,13 @@ def test_a_steps_written_words_are_counted_over_its_parts(random_model, tmp_path
         ),
     ]
     device = torch.device("cpu")
-    halves = stepping(model, replace(PLAIN, look=0.3, batch_size=2), tmp_path, at_once=1)
+    halves = stepping(model, replace(PLAIN, attention_weight=0.3, batch_size=2), tmp_path, at_once=1)
     batches, _ = halves.get_batch_samples(iter(parts), 2, device)
     assert len(batches) == 2
     assert {k: float(v) for k, v in halves.written.items()} == dict(names=5.0, writes=3.0)
     for stage, at_once in (
-        (replace(PLAIN, look=0.0, batch_size=2), 1),
-        (replace(PLAIN, look=0.3), 16),
+        (replace(PLAIN, attention_weight=0.0, batch_size=2), 1),
+        (replace(PLAIN, attention_weight=0.3), 16),
     ):
         other = stepping(model, stage, tmp_path, at_once=at_once)
         other.get_batch_samples(iter(parts), 2, device)
@@ -314,7 +314,7 @@ def test_attention_is_plain_where_it_is_read_and_on_every_cpu(
     model, _ = random_model
     model.language_model.set_attn_implementation("sdpa")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    choose_attention(model, replace(PLAIN, look=look))
+    choose_attention(model, replace(PLAIN, attention_weight=look))
     assert model.language_model.config._attn_implementation == kind
 
 
@@ -350,7 +350,7 @@ def test_pictures_come_once_where_maps_cannot_be_kept():
 def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_path):
     model, processor = random_model
     bar = Bar()
-    stage = replace(PLAIN, resolution="fixed", look=0.3)
+    stage = replace(PLAIN, resolution="fixed", attention_weight=0.3)
     made = _make_stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
     assert made.data_collator.most == 288 and made.data_collator.look is True
     assert made.data_collator.processor.config.resolution == "fixed"

@@ -258,7 +258,7 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     trainer = StageTrainer(model, make_training_arguments(stage, tmp_path, 1, 0), stage=stage)
 
     def loss_at(look):
-        trainer.stage = replace(stage, look=look)
+        trainer.stage = replace(stage, attention_weight=look)
         return trainer.compute_loss(
             model, {k: v for k, v in batch.items() if look or k not in ("names", "writes", "shows")}
         )

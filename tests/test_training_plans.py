@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ferretlite.data.recipes import Recipe
 from ferretlite.training import run as training
 from ferretlite.training.distributed import RunOptions
 from ferretlite.training.run import (
@@ -16,6 +17,7 @@ from ferretlite.training.run import (
     _next_stage,
     _open_run,
     _plan_run,
+    _Request,
     _save_record,
     _select_stages,
     save_model,
@@ -72,6 +74,13 @@ SETTINGS = dict(
     options={},
     data=None,
 )
+
+
+def asked(out, **changes):
+    "What a call of `train` asks for, as far as the stages need it."
+    made = dict(preset="tiny", stage="all", out=out, samples=24, minutes=None, resume=False)
+    made |= dict(from_model=None, seed=0, towers=None, lm=None, compile=False, config=None)
+    return _Request(**{**made, "options": RunOptions(), "data": None, "skip": None, **changes})
 
 
 def write_run(folder, **changes):
@@ -214,23 +223,26 @@ def test_losses_are_drawn_one_stage_behind_the_other(tmp_path, monkeypatch):
 def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
     _, processor = random_model
     seen = []
-    monkeypatch.setattr(training, "read_recipe", lambda data: f"recipe of {data}")
-    monkeypatch.setattr(training, "make_mixture", lambda *args: seen.append(args) or "told")
+    recipe = Recipe("mixture", {}, max_tokens=10**6)
+    monkeypatch.setattr(training, "read_recipe", lambda data: recipe)
+    monkeypatch.setattr(training, "make_mixture", lambda *args, **_: seen.append(args) or "told")
     assert _load_stage_data("m.json", "tiny", 7, 0, 48, processor) == "told"
     assert _load_stage_data(None, "tiny", 7, 0, 48, processor) is None
     ((recipe, number, samples, seed, told),) = seen
-    assert (recipe, number, samples, seed) == ("recipe of m.json", 1, 48, 7)
+    assert (recipe.name, number, samples, seed) == ("mixture", 1, 48, 7)
+    # 2048 positions, of which the whole view takes 16 and the start token one
+    assert recipe.max_tokens == 2048 - 16 - 1
     assert told.config.resolution == "fixed"  # stage I shows the whole view alone
 
 
 def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkeypatch):
     model, processor = random_model
-    asked = []
-    monkeypatch.setattr(training, "load_model", lambda folder: asked.append(folder) or (model, 1))
+    read = []
+    monkeypatch.setattr(training, "load_model", lambda folder: read.append(folder) or (model, 1))
     bar = Bar()
     run = dict(done=["II plain"])
-    found = _next_stage(None, None, run, tmp_path, 1, PLAIN, 9, bar, False, False, RunOptions())
-    assert found == (model, 1) and bar.n == 144 and asked == [tmp_path / "stage-2"]
+    found = _next_stage(None, None, run, asked(tmp_path), 1, PLAIN, 9, bar)
+    assert found == (model, 1) and bar.n == 144 and read == [tmp_path / "stage-2"]
 
 
 @pytest.mark.parametrize("number, copied", [(0, False), (1, True), (2, False)])
@@ -238,7 +250,7 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
     model, processor = random_model
     seen = []
     monkeypatch.setattr(training, "copy_projector", lambda model: seen.append("copied"))
-    made = SimpleNamespace(sharded=lambda: False)
+    made = SimpleNamespace(is_sharded=lambda: False)
 
     def run_stage(*args):
         seen.append(args[3:])
@@ -248,9 +260,8 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
     monkeypatch.setattr(training, "save_model", lambda *args, **kwargs: seen.append(args[2]))
     run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
     bar = Bar()
-    _next_stage(
-        model, processor, run, tmp_path, number, PLAIN, 9, bar, True, False, RunOptions(), "data"
-    )
+    request = asked(tmp_path, resume=True)
+    _next_stage(model, processor, run, request, number, PLAIN, 9, bar, "data")
     folder = tmp_path / f"stage-{number + 1}"
     told = folder / "checkpoints", 9, 3, number + 1, bar, True, False, RunOptions(), "data"
     assert seen == ["copied"] * copied + [told, folder]
@@ -277,5 +288,6 @@ def test_what_a_run_takes_by_default():
         config=None,
         options=RunOptions(),
         data=None,
+        skip=None,
         progress=True,
     )

@@ -13,23 +13,29 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# %% ../../nbs/1_start/meters.ipynb #757034f0
+def _list_storages(tree) -> list:  # of storages
+    "The storages of all tensors in nested lists, tuples and dicts."
+    return [t.untyped_storage() for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+
 # %% ../../nbs/1_start/meters.ipynb #6fd3444d
 class PeakMemory(TorchDispatchMode):
     """Counts the bytes of tensors made inside its `with` block.
 
     `now` counts those in use, `peak` the most that were in use at once.
-    A storage that several tensors share counts once. A view of a tensor from outside counts
-    with its whole storage."""
+    A storage that several tensors share counts once. Tensors from outside and views of them count
+    nothing."""
 
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
-        self.known = weakref.WeakSet()
+        self.known = weakref.WeakSet()  # storages that are counted, or from outside
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.known.update(_list_storages((args, kwargs)))  # made inside: known already
         made = function(*args, **(kwargs or {}))
-        for t in tree_leaves(made):
-            if isinstance(t, torch.Tensor) and (storage := t.untyped_storage()) not in self.known:
+        for storage in _list_storages(made):
+            if storage not in self.known:
                 self._count(storage)
         return made
 

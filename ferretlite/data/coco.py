@@ -26,10 +26,10 @@ from ferretlite.data.records import (
     FILE_NAME,
     FLAG,
     IDENTIFIER,
+    NAME,
     SIDE,
     TEXT,
     WHOLE,
-    WORDS,
     optional,
     record_of,
 )
@@ -46,19 +46,24 @@ def _crossings(corners, size):  # -> (columns, rows)
     (xa, ya), (xb, yb) = corners.T, np.roll(corners, -1, 0).T  # edges from a to b
     ends = np.ceil(np.stack([np.minimum(xa, xb), np.maximum(xa, xb)]) - 0.5).clip(0, w).astype(int)
     passed = ends[1] - ends[0]  # columns whose centre each edge passes
+    if passed.sum() > 4 * h * w + 1000:
+        raise ValueError("a polygon crosses the columns of its image more often than it has pixels")
     edge = np.repeat(np.arange(len(corners)), passed)
     column = np.arange(len(edge)) - np.repeat(passed.cumsum() - passed, passed) + ends[0][edge]
     y = ya[edge] + (column + 0.5 - xa[edge]) * (yb - ya)[edge] / (xb - xa)[edge]
     return column, np.ceil(y - 0.5).clip(0, h).astype(int)
 
 # %% ../../nbs/6_data/coco.ipynb #ce64ee95
+_MAX_COVERED = 100  # areas around all polygons of a mask, in areas of the image
+
+
 def _fill_polygons(
     polygons: list,  # of [x1, y1, x2, y2, …], image frame
     size: tuple,  # (height, width)
 ) -> np.ndarray:  # bool [h, w]
     "Return the pixels whose centre lies inside any of the polygons (even-odd rule)."
     h, w = size
-    mask = np.zeros((w, h), bool)
+    mask, covered = np.zeros((w, h), bool), 0
     for polygon in polygons:
         corners = np.asarray(polygon, float).reshape(-1, 2)
         if len(corners) < 3 or not np.isfinite(corners).all():
@@ -70,6 +75,9 @@ def _fill_polygons(
         if not len(row):
             continue
         left, right, top, below = column.min(), column.max() + 1, row.min(), row.max()
+        covered += (right - left) * (below - top)
+        if covered > _MAX_COVERED * h * w:
+            raise ValueError(f"the polygons cover their image more than {_MAX_COVERED} times")
         toggles = np.zeros((right - left, below - top + 1), np.uint8)
         np.add.at(toggles, (column - left, row - top), 1)
         inside = toggles.cumsum(1, dtype=np.uint8)[:, : below - top] & 1
@@ -177,7 +185,7 @@ _IMAGE_FIELDS = dict(
     seed=optional(WHOLE),
     split=optional(TEXT),
 )
-_CATEGORY = record_of(dict(id=WHOLE, name=WORDS))
+_CATEGORY = record_of(dict(id=WHOLE, name=NAME))
 _ANNOTATION = record_of(
     dict(
         id=IDENTIFIER,

@@ -32,6 +32,7 @@ from ferretlite.data.records import (
     ANYTHING,
     FILE_NAME,
     IDENTIFIER,
+    NAME,
     NUMBER,
     SIDE,
     WORDS,
@@ -325,7 +326,7 @@ _EXPRESSION = record_of(
 )
 _OBJECTS = record_of(
     _PICTURE_FIELDS
-    | dict(objects=list_of(record_of(dict(category_name=WORDS, bboxes=list_of(ANYTHING)))))
+    | dict(objects=list_of(record_of(dict(category_name=NAME, bboxes=list_of(ANYTHING)))))
 )
 _OLD_SEARCH = record_of(
     dict(

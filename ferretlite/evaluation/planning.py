@@ -374,6 +374,13 @@ def _plan_stage(config, stage, samples: int, gpu_memory: float, speed: float, te
         memory={kind: v / 1e9 for kind, v in keep(max(1, at_once)).items()},
     )
 
+# %% ../../nbs/9_scale/scaling_up.ipynb #79620004
+def _check_at_least(least: int, **numbers):
+    "Raises InputError for a number that is smaller, or not whole."
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < least:
+            raise make_input_error(name, value, f"a whole number of at least {least}")
+
 # %% ../../nbs/9_scale/scaling_up.ipynb #79620003
 def plan_training(
     preset: str,  # of full size, or tiny
@@ -390,6 +397,12 @@ def plan_training(
     for name, value, known in (("gpu", gpu, _PEAKS), ("sharding", sharding, _SHARDING)):
         if value not in known:
             raise make_input_error(name, value, f"one of {', '.join(known)}")
+    _check_at_least(1, gpus=gpus)
+    _check_at_least(0, lora=lora, text=text)
+    if not 0 < utilisation <= 1:
+        raise make_input_error("utilisation", utilisation, "a share above 0, up to 1")
+    if not 0 < gpu_memory < math.inf:
+        raise make_input_error("gpu_memory", gpu_memory, "a number of GB above 0")
     config = _make_preset_config(preset)
     samples = _PAPER_SAMPLES["griffon" if config.style == "griffon" else "ferret"]
     memory = dict(gpus=gpus, sharding=sharding, again=checkpointing, lora=lora)

@@ -16,6 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..common.devices import choose_training_device
+from ..common.errors import make_input_error
 from ..common.files import WEIGHTS
 from ..data.batches import Collator
 from ..model.inference import Ferret, format_grounding_question
@@ -233,6 +234,8 @@ def selftest(
 
     Without a GPU: the CPU in float64, and its own bfloat16.
     """
+    if n < 1:
+        raise make_input_error("n", n, "at least one question")
     device = torch.device(device or choose_training_device())
     other = dict(dtype=torch.float64) if device.type == "cpu" else {}
     return [

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, LlamaConfig
 
+from ..common.errors import make_input_error
 from ..common.meters import PeakMemory, measure_quickest, read_clock
 from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
@@ -75,6 +76,13 @@ def _time_projector(
     seconds = measure_quickest(lambda: projector(maps), n, clock)
     return dict(ms=1000 * seconds, mb=memory.peak / 2**20)
 
+# %% ../../nbs/8_evaluation/speed.ipynb #5c780001
+def _check_runs(**numbers):
+    "Raises InputError where nothing would be measured; other options are left alone."
+    for name in ("n", "runs"):
+        if numbers.get(name, 1) < 1:
+            raise make_input_error(name, numbers[name], "at least one")
+
 # %% ../../nbs/8_evaluation/speed.ipynb #3aa01e00
 def bench_projectors(
     sides: tuple = _PROJECTOR_SIDES,  # of square images, in pixels
@@ -82,7 +90,12 @@ def bench_projectors(
     out_dim: int = 5120,  # width of the language model
     **options,  # `n` runs of which the best counts, and the `clock`: a function -> seconds
 ) -> list:  # of dict: kind, side, tokens, parameters, gflop, ms, mb
-    "Return the counts and the measurements of every projector at every resolution."
+    """Return the counts and the measurements of every projector at every resolution.
+
+    Raises InputError without a side, or for one of fewer than two patches of 14 pixels."""
+    if not sides or min(sides) < 28:
+        raise make_input_error("sides", sides, "at least one side, each of 28 pixels or more")
+    _check_runs(**options)
     return [
         _count_projector(k, s, in_dim, out_dim) | _time_projector(k, s, in_dim, out_dim, **options)
         for k in DOWNSAMPLER_CLASSES
@@ -164,6 +177,7 @@ def bench_sampler(
     **sizes,  # n_points, n_centers, n_neighbors: Ferret's where not given
 ) -> dict:  # ratios, seconds and bytes of both forms, and how far their results differ
     "Return the plain form of the sampler against the fast one, in one run, in float32."
+    _check_runs(n=n, runs=runs)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kinds = dict(plain=PlainSampler, fast=SpatialAwareSampler)
@@ -309,6 +323,7 @@ def bench_resolution(
     """Return what each way of seeing costs by the size of the image, and how fast images are
     prepared beside transformers' LLaVA-NeXT, in the same run.
     """
+    _check_runs(n=n)
     dice = np.random.default_rng(seed)
 
     def noise(h, w):

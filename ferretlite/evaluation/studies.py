@@ -46,6 +46,17 @@ _RESOLUTION_SETTINGS = dict(
     study="resolution", tower="local", samples=5008, scenes=300, start="b4b766b7c436"
 )  # which of the shipped towers; of training, of the test; see `_hash_start_weights`
 
+# %% ../../nbs/8_evaluation/resolution_study.ipynb #757a0002
+_RENAMED_FIELDS = {"attention_weight": "look"}  # of Stage -> as it was called in the records
+
+
+def _describe_stages(preset: str) -> str:
+    "The stages of a preset as text, with the names of fields that the records know."
+    text = repr(STAGES[preset])
+    for name, before in _RENAMED_FIELDS.items():
+        text = text.replace(f"{name}=", f"{before}=")
+    return text
+
 
 def _hash_start_weights(tower: str) -> str:
     """Which weights the package carries of this tower and of the language model, and what the
@@ -56,7 +67,7 @@ def _hash_start_weights(tower: str) -> str:
     files = (WEIGHTS / part / "model.safetensors" for part in ("tiny-lm", f"tiny-towers/{tower}"))
     return hashlib.sha256(
         b"".join(f.read_bytes() for f in files)
-        + repr([STAGES[preset] for preset in ("tiny", "tiny-unfrozen")]).encode()
+        + f"[{', '.join(map(_describe_stages, ('tiny', 'tiny-unfrozen')))}]".encode()
     ).hexdigest()[:12]
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #aeec652b

@@ -6,6 +6,7 @@
 __all__ = ['draw_answer', 'find_picture_format', 'save_image']
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #563cff23
+import io
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,15 @@ def _paint_region(pen, region, scale):
     for radius, color in ((9, "black"), (7, "white"), (3, "black")):
         pen.ellipse([x1 - radius, y1 - radius, x1 + radius, y1 + radius], outline=color, width=2)
 
+# %% ../../nbs/2_regions_and_text/drawing.ipynb #d61a8f50
+def _stores_colours(kind: str) -> bool:
+    "Return whether a format can hold a picture of three channels: XBM, for example, cannot."
+    try:
+        Image.new("RGB", (2, 2)).save(io.BytesIO(), format=kind)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #d61a8f5e
 def find_picture_format(
     path,  # path of the picture to be written
@@ -101,9 +111,9 @@ def find_picture_format(
     Raises ValueError for an unknown ending and FileNotFoundError for a missing folder."""
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind not in Image.SAVE:
+    if kind is None or not _stores_colours(kind):
         raise ValueError(
-            f"{path} does not end in a picture format: "
+            f"{path} does not end in a picture format that holds colours: "
             "expected a name such as answer.png or answer.jpg."
         )
     if not path.parent.is_dir():

@@ -10,6 +10,8 @@ __all__ = ['STYLES', 'Grounding', 'format_region', 'Span', 'find_groundings', 'f
 import re
 from dataclasses import dataclass
 
+from .run_lengths import check_size
+
 from ..common.errors import InputError, make_input_error
 from ferretlite.regions.geometry import (
     N_BINS,
@@ -17,7 +19,6 @@ from ferretlite.regions.geometry import (
     Point,
     Region,
     check_region,
-    check_size,
     decode_box,
     encode_region,
     to_unit,
@@ -300,7 +301,7 @@ def clean_name(
     nothing. Raises InputError for what is no text."""
     if not isinstance(name, str):
         raise make_input_error("clean_name", name, "the name of an object as text")
-    name, before = name[:MAX_NAME_CHARACTERS], None
+    name, before = re.sub(r"[\[\],;:!?]", " ", name[:MAX_NAME_CHARACTERS]), None
     while name != before:
         before = name
         name = " ".join(remove_boundaries(name).split())

@@ -38,7 +38,12 @@ def keep_complete_kinds(
     "Return the scene without objects of kinds that are not listed in full."
     if not getattr(scene, "partial", ()):
         return scene
-    return replace(scene, objects=[o for o in scene.objects if o.name not in scene.partial])
+    names = getattr(scene, "names", None)  # what is there in part is not absent either
+    return replace(
+        scene,
+        objects=[o for o in scene.objects if o.name not in scene.partial],
+        names=names and [n for n in names if n not in scene.partial],
+    )
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #a1d1ea93
 def _check_tasks(scene, tasks, order):  # -> name -> function

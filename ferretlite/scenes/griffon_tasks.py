@@ -77,7 +77,8 @@ def ask_find_set(
     meta: groundings, names."""
     things = [o for o in scene.objects if not o.text]
     present = sorted({o.name for o in things})
-    absent = [n for n in (getattr(scene, "names", None) or KINDS) if n not in present]
+    known = getattr(scene, "names", None)  # an empty list: nothing was looked for
+    absent = [n for n in (KINDS if known is None else known) if n not in present]
     if not present or not absent:
         return None
     names = _draw_asked_names(scene, present, absent, rng)
@@ -187,7 +188,8 @@ def ask_search(
     if not things:
         return None
     source = source or rng.choice(("same", "other"))
-    known = getattr(scene, "names", None) or KINDS
+    known = getattr(scene, "names", None)
+    known = KINDS if known is None else known
     if scene.split == "practice":
         known = PRACTICE_KINDS
     candidates = [o.name for o in things]  # what there are many of is asked for more often

@@ -172,12 +172,14 @@ class RunOptions:
                     f"configs/{'fsdp' if self.fsdp else 'zero2'}.json."
                 )
 
-    def list_result_options(self) -> dict:  # name -> value
-        "The options that change the result: a resumed run must have them in common with the first."
-        return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
-
 
 DEFAULT_OPTIONS = RunOptions()
+
+# %% ../../nbs/7_training/distributed.ipynb #9e7bf996
+@patch
+def list_result_options(self: RunOptions) -> dict:  # name -> value
+    "The options that change the result: a resumed run must have them in common with the first."
+    return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
 
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
 def list_adapters(

@@ -34,6 +34,8 @@ from ..data.recipes import read_recipe
 from ..model.inference import list_shipped_models
 from ..model.processing import FerretProcessor
 from ..pretraining.loop import check_run_folder
+
+# %% ../../nbs/7_training/training.ipynb #37cc9b2a
 from ferretlite.training.distributed import (
     DEFAULT_OPTIONS,
     RunOptions,
@@ -161,7 +163,7 @@ def _find_changes(settings: dict, before: dict) -> list:  # of names
     kept = [name for name in settings if name not in ("samples", "minutes")]
     changed = [k for k in kept if (before.get(k) or None) != (settings[k] or None)]
     budget = [k for k in ("samples", "minutes") if settings[k] is not None]
-    return changed + [k for k in budget if before[k] != settings[k]]
+    return changed + [k for k in budget if before.get(k) != settings[k]]
 
 # %% ../../nbs/7_training/training.ipynb #e8fdbd11
 def _open_run(
@@ -331,22 +333,6 @@ def _check_fingerprints(out: Path, before: dict, now: dict):
                 "file back, or start a new run in another folder."
             )
 
-
-def _fit_text(recipe, config):  # Recipe, FerretConfig -> Recipe
-    "A recipe whose texts have room in the language model beside the largest image."
-    limit = getattr(config.text_config, "max_position_embeddings", None)
-    if limit is None:
-        return recipe
-    grids = config.list_usable_grids() if config.resolution == "anyres" else []
-    image = max(config.count_visual_tokens(grid) for grid in [(0, 0), *grids])
-    room = limit - image - 1
-    if room < 1:
-        raise InputError(
-            f"Found images of {image} tokens: expected fewer than {limit}, the positions of the "
-            "language model."
-        )
-    return replace(recipe, max_tokens=min(recipe.max_tokens, room))
-
 # %% ../../nbs/7_training/training.ipynb #8907e610
 def _move_to_device(found):  # (model, processor) -> the same
     "The model goes to where training runs."
@@ -361,8 +347,9 @@ def _load_stage_data(
     if not data:
         return None
     processor = make_stage_processor(processor, STAGES[preset][number])
-    recipe = _fit_text(read_recipe(data), processor.config)
-    return make_mixture(recipe, number + 1, samples, seed, processor, skip=skip == "bad", log=log)
+    return make_mixture(
+        read_recipe(data), number + 1, samples, seed, processor, skip=skip == "bad", log=log
+    )
 
 
 def _check_data(asked: _Request, numbers: list, processor) -> dict:  # file -> fingerprint
