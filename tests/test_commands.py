@@ -297,6 +297,7 @@ def test_defaults_of_train():
         lm=None,
         compile=False,
         data=None,
+        skip=None,
         at_once=None,
         checkpointing=False,
         lora=0,
@@ -336,7 +337,7 @@ def test_defaults_of_scenes_data_and_doctor():
         out="x", n=1000, format="coco", split="train", size=384, seed=0
     )
     assert parsed("data", "check", "m") == dict(
-        config="m", root=None, stage=None, n=100, out=None, model=None, seed=0
+        config="m", root=None, stage=None, n=100, out=None, model=None, skip=None, seed=0
     )
     assert parsed("doctor") == dict(selftest=False)
     for name in "coco lvis objects365 refcoco genome flickr30k griffon grit llava all".split():
@@ -424,16 +425,18 @@ def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
 def test_train_hands_on_what_was_typed(capsys, noted):
     asked = noted("training.run", "train", Path("the/run"))
     words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
-    more = ["--compile", "--data", "m.json", "--lora", "4", "--out", "here"]
-    code, said, _ = ran(capsys, "train", *words.split(), *more)
+    more = "--compile --data m.json --lora 4 --out here --skip bad"
+    code, said, _ = ran(capsys, "train", *words.split(), *more.split())
     ((args, options),) = asked
     folder = WEIGHTS / "tiny"
     assert args[:6] == ("small", "2", "here", 48, None, True) and args[7] == 5
     assert Path(args[6]) == folder
-    assert options == dict(lm="words", compile=True, options=RunOptions(lora=4), data="m.json")
+    more = dict(lm="words", compile=True, data="m.json", skip="bad")
+    assert options == dict(options=RunOptions(lora=4), **more)
     assert code == 0 and said.startswith("the/run now loads as a model")
     ran(capsys, "train", "--minutes", "2.5", "--out", "here")
-    assert asked[1][1] == dict(lm=None, compile=False, options=RunOptions(), data=None)
+    more = dict(lm=None, compile=False, data=None, skip=None)
+    assert asked[1][1] == dict(options=RunOptions(), **more)
     assert asked[1][0] == ("tiny", "all", "here", None, 2.5, False, None, 0)
 
 
@@ -635,9 +638,12 @@ def test_a_mixture_is_checked_by_its_styles_model(
     code, said, _ = ran(capsys, "data", "check", "m.json", *words)
     assert code == len(problems) and said == f"lines\n{tmp_path / 'page.html'}\n"
     (((recipe, processor), options),) = asked
-    assert (processor, options) == (model, dict(n=7, seed=3)) and recipe.stages == {"2": "two"}
+    assert (processor, options) == (model, dict(n=7, seed=3, skip=False)) and recipe.stages == {
+        "2": "two"
+    }
     assert read == [(("m.json", "r"), {})] and written[0][0][1] == "o"
-    code, said, _ = ran(capsys, "data", "check", "m.json", "--model", "tiny")
+    code, said, _ = ran(capsys, "data", "check", "m.json", "--model", "tiny", "--skip", "bad")
+    assert asked[1][1]["skip"]
     assert asked[1][0][1] == "tiny" and len(asked[1][0][0].stages) == 2 and said == "lines\n"
     code, _, err = ran(capsys, "data", "check", "m.json", "--stage", "3")
     assert code == 2 and "has no stage 3: expected 1, 2" in err

@@ -458,7 +458,7 @@ def test_the_cost_of_seeing_counts_what_the_towers_multiply(random_model, monkey
     assert found["gflop"] == pytest.approx(2 * multiplied / 1e9, rel=1e-3)
     assert found["tokens"] == 48 and found["grid"] == (1, 2)
     assert (found["prepare_ms"], found["see_ms"]) == (250, 250)
-    assert 0.1 < found["mb"] < 20
+    assert 0.01 < found["mb"] < 1  # maps of a few dozen tokens; weights are not counted
 
 
 def test_the_bench_compares_the_same_photographs(monkeypatch):

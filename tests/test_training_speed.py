@@ -187,8 +187,7 @@ def test_seconds_of_a_scene_that_aligns(random_model, monkeypatch):
     model, processor = random_model
     asked = []
     monkeypatch.setattr(training_speed, "align_projectors", lambda *args: asked.append(args))
-    clock = SimpleNamespace(perf_counter=Clock(10.0, 22.0))
-    monkeypatch.setattr(training_speed, "time", clock)
+    monkeypatch.setattr(training_speed, "read_clock", Clock(10.0, 22.0))
     stage = replace(PLAIN, align=("global_projector",))
     assert measure_seconds_per_scene(model, processor, stage, 7) == 2.0
     ((copied, _, names, n, seed, steps),) = asked

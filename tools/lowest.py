@@ -1,25 +1,24 @@
 """Do the lowest versions that settings.ini admits work? Install these and run the fast tests.
 
-python tools/lowest.py            install into a fresh environment and run the tests
-python tools/lowest.py --list     print the versions that would be installed
+python tools/lowest.py             install into a fresh environment and run the tests
+python tools/lowest.py --keep DIR  make the environment in DIR and leave it there
 
-Packages without a lower bound of ours take what the others need. The environment is made in a
-temporary folder and removed afterwards; `--keep DIR` makes it in DIR and leaves it there.
+Needs uv (`pip install uv`), which can resolve to the lowest versions. PyTorch's default build
+brings several gigabytes of CUDA libraries.
 """
 
 import argparse
-import re
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import course  # noqa: E402
 
-EXTRAS = ("train", "eval", "dev")  # what the tests need; the others are optional
+EXTRAS = "train,eval"
+TEST_TOOLS = ("pytest", "hypothesis", "nbformat", "gguf")  # prefixes of requirements_dev
 FAST_TESTS = (
     "geometry",
     "grammar",
@@ -39,53 +38,36 @@ FAST_TESTS = (
 )
 
 
-def lowest_versions(settings: dict) -> list[str]:
-    """Return `name==version` for every requirement with a lower bound."""
-    keys = ["requirements", *(f"requirements_{extra}" for extra in EXTRAS)]
-    pins = {}
-    for word in " ".join(settings[key] for key in keys).split():
-        requirement = Requirement(word)
-        bounds = [s.version for s in requirement.specifier if s.operator in (">=", "==", "~=")]
-        if bounds:
-            pins[requirement.name] = bounds[0]
-    pins.pop("setuptools")  # builds packages; the first release of 77 is 77.0.1
-    return [f"{name}=={version}" for name, version in sorted(pins.items())]
-
-
-def run(*command) -> None:
+def run(*command, **environment) -> None:
     print("$", *command, flush=True)
-    subprocess.run([str(word) for word in command], check=True, cwd=course.ROOT)
+    words, env = [str(word) for word in command], os.environ | environment
+    subprocess.run(words, check=True, cwd=course.ROOT, env=env)
 
 
-def test_in(folder: Path, pins: list[str]) -> None:
-    """Make an environment with exactly these versions and run the fast tests in it."""
-    run(sys.executable, "-m", "venv", folder)
+def test_in(folder: Path) -> None:
+    """Make an environment with the lowest versions and run the fast tests in it."""
+    asked = course.read_settings(course.ROOT)["requirements_dev"].split()
+    tools = [r for r in asked if r.startswith(TEST_TOOLS)]
+    run("uv", "venv", "-q", "--python", sys.executable, folder)
     python = folder / "bin" / "python"
-    constraints = folder / "lowest.txt"
-    constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
-    extras = ",".join(e for e in EXTRAS if e != "dev")
-    tools = [pin for pin in pins if re.match(r"pytest|hypothesis|nbformat|gguf", pin)]
-    run(python, "-m", "pip", "install", "-q", "-c", constraints, f".[{extras}]", *tools)
-    run(python, "-m", "pip", "check")
+    lowest = ("--resolution", "lowest-direct", "--python", python)
+    run("uv", "pip", "install", *lowest, f".[{EXTRAS}]", *tools)
+    run("uv", "pip", "check", "--python", python)
     files = [f"tests/test_{name}.py" for name in FAST_TESTS]
-    run(python, "-m", "pytest", "-q", "-n", "2", *files)
+    run(python, "-m", "pytest", "-q", *files, CI="1", OMP_NUM_THREADS="1")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--list", action="store_true", help="print the versions and stop")
     parser.add_argument("--keep", type=Path, help="folder of the environment, which stays")
     options = parser.parse_args()
-    pins = lowest_versions(course.read_settings(course.ROOT))
-    if options.list:
-        print("\n".join(pins))
-    elif options.keep:
-        test_in(options.keep.absolute(), pins)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            test_in(Path(folder), pins)
+    if options.keep:
+        test_in(options.keep.absolute())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        test_in(Path(folder) / "environment")
 
 
 if __name__ == "__main__":

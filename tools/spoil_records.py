@@ -72,7 +72,10 @@ SOURCES = {  # format -> (files that can be spoiled, options of its reader)
     "genome": (["region_descriptions.json", "image_data.json"], {}),
     "flickr30k": (["Annotations/1001.xml", "Sentences/1001.txt", "train.txt"], {}),
     **{
-        f"griffon-{kind}": ([f"{kind.lower()}.jsonl"], dict(kind=kind))
+        f"griffon-{kind}": (
+            [f"{kind.lower()}.jsonl"],
+            dict(annotations=f"{kind.lower()}.jsonl", kind=kind),
+        )
         for kind in ("DET", "RANDDET", "VG", "REG", "VISJ")
     },
     "grit": (["grit.json"], dict(annotations="grit.json")),

@@ -145,6 +145,7 @@ _Root = option(str, "where the mixture's folders lie (default: beside its file)"
 _Page = option(
     str, "also write a page of drawn samples, and the numbers as check.json", writes="folder"
 )
+_Skip = option(Literal["bad"], "bad: as a training with --skip bad would read the records")
 _Counter = option(
     str,
     "whose tokens are counted: a shipped name, a folder or a hub id (default: the tiny model of "
@@ -161,6 +162,7 @@ def check(
     n: option(int, "records of each part to look at closely") = 100,
     out: _Page = None,
     model: _Counter = None,
+    skip: _Skip = None,
     seed: Seed = 0,
 ) -> int:  # exit code
     "Say what is missing, malformed, overlapping or too long."
@@ -171,7 +173,8 @@ def check(
 
         recipe = _read_stage_mixture(config, root, stage)
         folder = find_model(model or dict(ferret="tiny", griffon="tiny-griffon")[recipe.style])
-        found = check_mixture(recipe, FerretProcessor.from_pretrained(folder), n=n, seed=seed)
+        processor = FerretProcessor.from_pretrained(folder)
+        found = check_mixture(recipe, processor, n=n, seed=seed, skip=skip == "bad")
         page = write_check(found, out) if out else None
     print_result(format_check(found))
     if page:

@@ -87,6 +87,7 @@ _Data = option(
     "`data check`)",
     metavar="CONFIG",
 )
+_Skip = option(Literal["bad"], "bad: records that cannot be read are passed over and counted")
 _AtOnce = option(
     int, "samples that a process computes at once; a step's others follow (default: all)"
 )
@@ -132,6 +133,7 @@ def train(
     from_model: option(str, "a model to start from", "--from", metavar="MODEL") = None,
     lm: _Lm = None,
     data: _Data = None,
+    skip: _Skip = None,
     seed: Seed = 0,
     compile: _Compile = False,
     at_once: _AtOnce = None,
@@ -150,17 +152,14 @@ def train(
 
         start = find_model(from_model) if from_model else None
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
-        rates = dict(slow or [])
-        how = (at_once, checkpointing, lora, rates, group, tensorboard, *files)
+        how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard, *files)
         options = distributed.RunOptions(*how)
         budget = (samples, minutes, resume, start, seed)
-        more = dict(lm=lm, compile=compile, options=options, data=data)
+        more = dict(lm=lm, compile=compile, options=options, data=data, skip=skip)
         folder = run.train(preset, stage, out, *budget, **more)
-        first = distributed.read_world()[0] == 0
+        name, first = format_model_name(folder), distributed.read_world()[0] == 0
     if first:
-        print_result(
-            f"{folder} now loads as a model: ferretlite eval {format_model_name(folder)} --n 200"
-        )
+        print_result(f"{folder} now loads as a model: ferretlite eval {name} --n 200")
 
 # %% ../../nbs/tools/model_commands.ipynb #b01bf955
 _pretrain = typer.Typer(help="Teach the tiny towers or the tiny language model from nothing.")

@@ -97,7 +97,7 @@ def _format_usage_error(error) -> str:
     if hasattr(cause, "errors") and getattr(error, "param", None):
         message = f"{error.param.get_error_hint()}: {_format_value_error(cause)}"
     else:
-        message = " ".join(error.format_message().split())
+        message = " ".join(error.format_message().split()).removeprefix("Invalid value for ")
     context = getattr(error, "ctx", None)
     page = context.command_path if context else "ferretlite"
     return f"{message.rstrip('.')} (see `{page} --help`)."
@@ -147,16 +147,17 @@ def _discard_output() -> None:
 # %% ../../nbs/tools/options.ipynb #07a10022
 @contextlib.contextmanager
 def _warn_in_sentences():
-    "Inside, a warning of this library is one line on stderr."
+    "Inside, a warning of this library is one line on stderr, printed once."
     with warnings.catch_warnings():
         warnings.simplefilter("always", FerretliteWarning)
-        show_as_before = warnings.showwarning
+        show_as_before, told = warnings.showwarning, set()
 
         def show(message, category, *place, **more):
-            if issubclass(category, FerretliteWarning):
-                print_note(message)
-            else:
+            if not issubclass(category, FerretliteWarning):
                 show_as_before(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                print_note(message)
 
         warnings.showwarning = show
         yield
@@ -356,13 +357,15 @@ def parse_crop(text: str) -> tuple:  # as parse_box, or ("file", name)
 def read_mask_file(path):  # -> geometry.Mask
     "A region from a picture: its opaque pixels where it has transparency, else its bright ones."
     import numpy as np
+    from PIL import Image, ImageOps
 
-    from ferretlite.common.pictures import load_image, open_picture
+    from ferretlite.model.processing import load_image
     from ferretlite.regions.geometry import Mask
 
-    grey = load_image(path).convert("L")
-    alpha = open_picture(path).convert("RGBA").getchannel("A")
-    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else grey)
+    load_image(path)  # says in a sentence what is wrong with the file
+    picture = ImageOps.exif_transpose(Image.open(path))
+    alpha = picture.convert("RGBA").getchannel("A")
+    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else picture.convert("L"))
     marked = layer > layer.max() / 2
     if not marked.any():
         raise InputError(
@@ -392,7 +395,7 @@ def read_regions(given, size) -> list:  # of Point, Box or Mask
 
 def read_crops(given, image) -> list:  # of turns.Crop
     "Typed crops: boxes of the image itself, or files."
-    from ferretlite.common.pictures import load_image
+    from ferretlite.model.processing import load_image
     from ferretlite.scenes.turns import Crop
 
     size = (image.height, image.width)
@@ -488,8 +491,8 @@ def ask(
 ) -> None:
     "Ask about one image."
     with redirect_output():
-        from ferretlite.common.pictures import load_image
         from ferretlite.model.inference import Ferret
+        from ferretlite.model.processing import load_image
         from ferretlite.regions.drawing import find_picture_format
 
         picture = load_image(image)

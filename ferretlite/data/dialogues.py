@@ -532,6 +532,7 @@ def _convert_from_square(
     return check_region(Box(x1 - left, y1 - top, x2 - left, y2 - top), size)
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b08
+_SLACK = 0.01  # by which a fraction may miss 0 to 1; Ferret-Bench has a box that ends at 1.002
 _BOX_FRAMES = {  # value of `boxes` -> what its numbers have to be
     "square": "fractions from 0 to 1 of the padded image",
     "image": "fractions from 0 to 1 of the image",
@@ -553,7 +554,7 @@ def _read_text_box(
             return read_box(numbers, size)
         if frame == "bins" and all(n == int(n) for n in numbers):
             return decode_box([int(n) for n in numbers], size)
-        if frame in ("square", "image") and 0 <= min(numbers) and max(numbers) <= 1:
+        if frame in ("square", "image") and -_SLACK <= min(numbers) and max(numbers) <= 1 + _SLACK:
             fractions = [*zip(numbers, (w, h, w, h))]
             if frame == "square":
                 return _convert_from_square(numbers, size)

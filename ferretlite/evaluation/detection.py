@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..common.errors import InputError
 from .statistics import compute_bootstrap_interval, make_metric
 from ..regions.answers import normalise_name
 from ..regions.geometry import Box
@@ -41,7 +42,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 class DetectionResult:
     """Holds the objects and the detections of one image. Boxes are in the image frame.
 
-    Each detected box carries its own score. Raises ValueError for a score that is not finite."""
+    Each detected box carries its own score. Raises InputError for a score that is not finite."""
 
     size: tuple  # (height, width)
     truth: list  # of (name, Box)
@@ -56,7 +57,7 @@ class DetectionResult:
 
 def _check_score(score):
     if score is None or not math.isfinite(score):
-        raise ValueError(f"every detected box needs a finite score, found {score!r}")
+        raise InputError(f"every detected box needs a finite score, found {score!r}")
     return float(score)
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #ff7b5ef4

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..common.errors import InputError
 from ferretlite.evaluation.statistics import (
     compute_bootstrap_interval,
     make_metric,
@@ -57,7 +58,7 @@ def find_size_class(
 class RecResult:
     """Holds one referring-expression question: truth, answer and all candidates (image frame).
 
-    Raises ValueError for a truth without area in the image and for missing candidates."""
+    Raises InputError for a truth without area in the image and for missing candidates."""
 
     truth: Box  # clipped to the image
     answer: Box | None  # the first box answered; None if none could be read
@@ -67,7 +68,7 @@ class RecResult:
     def __post_init__(self):
         self.truth = _clip_truth(self.truth, self.size)
         if not self.candidates:
-            raise ValueError(
+            raise InputError(
                 "a RecResult needs the boxes of all objects of its scene as candidates, found none"
             )
 
@@ -75,7 +76,7 @@ class RecResult:
 def _clip_truth(box, size):
     clipped = box.clip(size)
     if clipped.area <= 0:
-        raise ValueError(
+        raise InputError(
             f"the true box {box.list()} has no area inside its image of size {tuple(size)}, "
             "so no answer could be right"
         )
@@ -146,18 +147,18 @@ class ChoiceResult:
 
     def __post_init__(self):
         if self.form not in REGION_FORMS:
-            raise ValueError(
+            raise InputError(
                 f"a region is given as one of {', '.join(REGION_FORMS)}, found {self.form!r}"
             )
         if self.truth not in self.options:
-            raise ValueError(f"the truth {self.truth!r} is not among the options {self.options}")
+            raise InputError(f"the truth {self.truth!r} is not among the options {self.options}")
         for name in self.options:
             _check_name(name)
 
 
 def _check_name(name):
     if not normalise_name(name):
-        raise ValueError(
+        raise InputError(
             f"a name needs at least one letter or digit to be compared, found {name!r}"
         )
 
@@ -189,7 +190,7 @@ class NameResult:
     def __post_init__(self):
         _check_name(self.truth)
         if self.vocabulary_size < 1:
-            raise ValueError(f"a vocabulary holds at least one name, found {self.vocabulary_size}")
+            raise InputError(f"a vocabulary holds at least one name, found {self.vocabulary_size}")
 
 
 @dataclass
@@ -234,7 +235,7 @@ def merge_boxes(
 class PhraseResult:
     """Holds one sentence: its phrases with their true boxes, and the groundings answered.
 
-    Boxes are in the image frame. Raises ValueError for true boxes without area in the image."""
+    Boxes are in the image frame. Raises InputError for true boxes without area in the image."""
 
     truth: list[Grounding]  # phrases of the sentence, each with all its boxes
     answer: list[Grounding]  # groundings of the model's answer
@@ -245,7 +246,7 @@ class PhraseResult:
     def __post_init__(self):
         for grounding in self.truth:
             if not grounding.boxes:
-                raise ValueError(f"the phrase {grounding.name!r} has no true box")
+                raise InputError(f"the phrase {grounding.name!r} has no true box")
             _check_name(grounding.name)
         self.truth = [self._clip_grounding(g) for g in self.truth]
 
@@ -254,7 +255,7 @@ class PhraseResult:
         clipped = [box.clip(self.size) for box in grounding.boxes]
         boxes = [box for box in clipped if box.area > 0]
         if not boxes:
-            raise ValueError(
+            raise InputError(
                 f"the true boxes of {grounding.name!r} have no area inside their image "
                 f"of size {tuple(self.size)}, so no answer could be right"
             )
@@ -296,7 +297,7 @@ def compute_phrase_metrics(
 
     The key is `phrase.acc` for merged boxes and `phrase.any` for any box."""
     if protocol not in PHRASE_PROTOCOLS:
-        raise ValueError(f"the protocol is merged or any, found {protocol!r}")
+        raise InputError(f"the protocol is merged or any, found {protocol!r}")
     hits, chance, boxes, sizes = [], [], [], []
     for r in results:
         pool = r.candidates or [box for g in r.truth for box in g.boxes]

@@ -90,13 +90,9 @@ def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensor
     """
     model.eval()
     model.zero_grad()
-    maps = [
-        m
-        for m in model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
-        if m is not None
-    ]
-    tokens, fused = model.embed_images(*(maps + [None])[:2], batch["grids"], batch["image_sizes"])
-    found = dict(towers=maps, projectors=tokens)
+    whole, tiles = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
+    tokens, fused = model.embed_images(whole, tiles, batch["grids"], batch["image_sizes"])
+    found = dict(towers=[m for m in (whole, tiles) if m is not None], projectors=tokens)
     if model.sampler is not None:
         found["sampler"] = model.sampler(fused, batch["regions"], batch["image_sizes"])
     if model.crop_tokenizer is not None:

@@ -33,7 +33,7 @@ from .processing import FerretProcessor, load_distinct_images, load_image
 from .towers import PAPER_SIZES, check_chat_template
 from ..regions.answers import read_count
 from ..regions.drawing import draw_answer, save_image
-from ..regions.geometry import Box, Point, Region
+from ..regions.geometry import Box, Point, Region, make_region, make_regions
 from ..regions.grammar import Grounding, format_region
 from ..scenes.descriptions import RELATION_WORDS
 from ..scenes.turns import GROUNDING_SWITCH, Crop, make_plural, write_prompt
@@ -249,6 +249,12 @@ def find_model(
         raise make_input_error("model", name, "a shipped name, a folder, or a hub id")
     folder, shipped = Path(name), list_shipped_models()
     if str(name) in shipped:
+        if folder.is_dir() and folder.resolve() != Path(shipped[str(name)]).resolve():
+            warn(
+                f"{name} is the model that ships with the package: write ./{name} for the folder.",
+                FerretliteWarning,
+                stacklevel=2,
+            )
         return str(shipped[str(name)])
     if folder.is_dir():
         return _check_model_folder(folder)
@@ -304,13 +310,16 @@ def _check_prompts(
             )
 
 # %% ../../nbs/4_model/inference.ipynb #9bf30b99
-def _list_regions(
-    regions,  # Point, Box, Mask, an array, a list of them, or None
-) -> list:  # of Point, Box, Mask
-    "Return the regions of one question as a list."
-    if regions is None:
-        return []
-    return [regions] if isinstance(regions, Region) else list(regions)
+def _list_entries(
+    regions,  # None, one region for all questions, or an entry for each question
+    n: int,  # questions
+) -> list:
+    "Return an entry of regions for each question."
+    dimensions = getattr(regions, "ndim", 0)
+    one_array = dimensions == 1 or (dimensions == 2 and "bool" in str(regions.dtype))
+    if _is_list(regions) or (dimensions and not one_array):
+        return list(regions)
+    return [regions] * n
 
 # %% ../../nbs/4_model/inference.ipynb #8af2857a
 def spread_questions(
@@ -322,19 +331,19 @@ def spread_questions(
 
     Raises ValueError where lengths differ."""
     if not _is_list(image) and not _is_list(prompt):
-        return [load_image(image)], [prompt], [_list_regions(regions)]
+        image = load_image(image)
+        return [image], [prompt], [make_regions(regions, (image.height, image.width))]
     n = len(prompt) if _is_list(prompt) else len(image)
     distinct, places = load_distinct_images(image if _is_list(image) else [image] * n)
     images = [distinct[k] for k in places]  # one that several questions share stays one
     prompts = list(prompt) if _is_list(prompt) else [prompt] * n
-    if regions is None or isinstance(regions, Region):
-        regions = [regions] * n
-    held = [_list_regions(r) for r in regions]
-    if not len(images) == len(prompts) == len(held):
+    entries = _list_entries(regions, n)
+    if not len(images) == len(prompts) == len(entries):
         raise InputError(
-            f"Found {len(images)} images, {len(prompts)} prompts and {len(held)} lists of "
+            f"Found {len(images)} images, {len(prompts)} prompts and {len(entries)} lists of "
             "regions: expected as many of each."
         )
+    held = [make_regions(r, (i.height, i.width)) for r, i in zip(entries, images)]
     return images, prompts, held
 
 # %% ../../nbs/4_model/inference.ipynb #12ebd715
@@ -528,7 +537,8 @@ def _read(
         if len(ids) < max_new_tokens:
             cause = f"the context of {self.model.count_positions()} tokens is full"
         warnings.append(
-            f"The answer was cut off after {len(ids)} tokens: it may be incomplete ({cause})."
+            f"The answer was cut off after {len(ids)} token{'s' * (len(ids) != 1)}: it may be "
+            f"incomplete ({cause})."
         )
     return Answer(found.text, groundings, found.raw_text, finish, warnings, image, regions, prompt)
 
@@ -563,7 +573,7 @@ def ask(
     self: Ferret,
     image,  # path, PIL image, array or bytes, or a list of them
     prompt,  # a question, or a list; `<region>` marks where a region is meant
-    regions=None,  # Point, Box, Mask (image frame), or a list; for several questions an entry each
+    regions=None,  # Point, Box, Mask, array (image frame), or a list; several questions: a list
     crops=None,  # for `<crop>`: turns.Crop, path, PIL image, array or bytes, or a list, as regions
     max_new_tokens: int = 256,  # an answer longer than this is cut, and says so
     temperature: float = 0,  # 0: always the likeliest token
@@ -664,7 +674,7 @@ def ground(
         _check_names([caption], "caption")
         phrases = split_caption(caption)
     else:
-        phrases = [phrase] if isinstance(phrase, str) else list(phrase)
+        phrases = list(phrase) if _is_list(phrase) else [phrase]
     if not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
         raise InputError(
             f"There is nothing to look for in {caption if phrase is None else phrase!r}: expected "
@@ -710,7 +720,8 @@ def describe(
         prompt, regions = write_prompt("name"), [region]
     else:  # Griffon reads a region as its written coordinates
         image = load_image(image)
-        written = format_region(region.box(), (image.height, image.width), "griffon")
+        size = image.height, image.width
+        written = format_region(make_region(region, size).box(), size, "griffon")
         prompt, regions = write_prompt("tell", place=written), None
     return self.ask(image, prompt, regions, max_new_tokens=max_new_tokens or 256)
 
@@ -777,7 +788,7 @@ def merge_groundings(
 def find(
     self: Ferret,
     image,  # as for `ask`
-    like,  # picture of what to find, or a Box of this image
+    like,  # picture of what to find, or a Box of this image, also as four numbers
     max_new_tokens: int = 512,  # of the answer
 ) -> GroundingList:  # groundings without a name
     """All that is of the same kind as what is shown.
@@ -786,6 +797,8 @@ def find(
     if like is None:
         raise make_input_error("like", like, "a picture, or a Box of the image")
     image = load_image(image)
+    if getattr(like, "ndim", 0) == 1 or (_is_list(like) and len(like) == 4):
+        like = make_region(like)
     shown = Crop(image, like) if isinstance(like, Box) else like
     question = write_prompt("search")
     answer = self.ask(image, question, crops=[shown], max_new_tokens=max_new_tokens)

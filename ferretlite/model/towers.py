@@ -249,6 +249,16 @@ def _bounded_template():
         sys.settrace(before)
 
 # %% ../../nbs/4_model/real_towers.ipynb #37e83aec
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)
+
+
 def check_chat_template(
     tokenizer,  # with a chat template
 ):
@@ -258,7 +268,7 @@ def check_chat_template(
             format_user_turn(tokenizer, "What is this?")
     except InputError:
         raise
-    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+    except _TEMPLATE_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"chat template: found one that writes no question ({reason}), expected a Jinja "

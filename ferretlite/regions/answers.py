@@ -9,6 +9,8 @@ __all__ = ['normalise_name', 'find_chosen_option', 'read_count']
 import re
 import unicodedata
 
+from ..common.errors import make_input_error
+
 # %% ../../nbs/2_regions_and_text/answers.ipynb #39cbf550
 _DENIAL = re.compile(
     r"\b(?:not|no|never|neither|nor|isn['’]?t|than|instead of)\s+(?:(?:a|an|the)\s+)?$"
@@ -25,13 +27,18 @@ def normalise_name(
 ) -> str:
     """Return a name in the form in which names are compared.
 
-    That is lower case, words only, one space between them and no leading article."""
+    That is lower case, words only, one space between them and no leading article. Raises
+    InputError for what is no text."""
+    if not isinstance(text, str):
+        raise make_input_error("name", text, "text")
     return re.sub(r"^(?:a|an|the) (?=.)", "", " ".join(re.findall(r"\w+", _unify_letters(text))))
 
 
 def _find_mentions(name, text):
     "Return each span of the text that has the words of the name and does not deny them."
     words = normalise_name(name).split()
+    if not words:
+        return []  # a name without letters stands nowhere
     found = re.finditer(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b", text)
     return [match.span() for match in found if not _DENIAL.search(text[: match.start()])]
 
@@ -65,6 +72,14 @@ _NUMBER_WORDS = {
         "zero one two three four five six seven eight nine ten eleven twelve".split()
     )
 } | {"no one": 0}
+_COUNT = re.compile(
+    r"\d+(?:\.\d+)+"  # 3.5: found and left out
+    r"|\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b"
+)
+_ZERO = re.compile(
+    r"\bnone\b|\bnothing\b|\b(?:not|n['’]t) any\b"
+    r"|\bno (?!(?:idea|way|answer|doubt|problem|clue|information|need|more|less|longer|matter)\b)\w"
+)
 
 
 def read_count(
@@ -72,14 +87,14 @@ def read_count(
 ) -> int | None:
     """Return the last number in the text outside of boxes, or None without one.
 
-    Numbers are written in digits or as words up to twelve. A list that was cut off gives the last
-    number that it reached."""
+    Numbers are written in digits or as words up to twelve; `no dogs` and `none` are 0. A number
+    with decimals is no count. A list that was cut off gives the last number that it reached."""
     text = re.sub(r"\[[^\]]*(\]|$)", " ", text or "")
     listed = re.findall(r"\b(\d{1,9}):", text)
     if listed and ";" not in text:
         return int(listed[-1])
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)  # 1,234
-    found = re.findall(r"\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b", _unify_letters(text))
-    if not found:
-        return None
-    return _NUMBER_WORDS[found[-1]] if found[-1] in _NUMBER_WORDS else int(found[-1])
+    text = _unify_letters(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))  # 1,234
+    found = [word for word in _COUNT.findall(text) if "." not in word]
+    if found:
+        return _NUMBER_WORDS[found[-1]] if found[-1] in _NUMBER_WORDS else int(found[-1])
+    return 0 if not _COUNT.search(text) and _ZERO.search(text) else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.errors import InputError
 from ..common.files import write_whole
 from .geometry import Mask, Point
 
@@ -108,11 +109,11 @@ def find_picture_format(
 ) -> str:  # Pillow's name of the format
     """Return the picture format that the ending of a file name stands for.
 
-    Raises ValueError for an unknown ending and FileNotFoundError for a missing folder."""
+    Raises InputError for an unknown ending and FileNotFoundError for a missing folder."""
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or not _stores_colours(kind):
-        raise ValueError(
+        raise InputError(
             f"{path} does not end in a picture format that holds colours: "
             "expected a name such as answer.png or answer.jpg."
         )

@@ -14,6 +14,8 @@ from numbers import Real
 import numpy as np
 import torch
 from fastcore.basics import patch
+
+from ..common.errors import InputError, describe_value, make_input_error
 from ferretlite.regions.run_lengths import (
     check_size,
     encode_rle,
@@ -21,8 +23,6 @@ from ferretlite.regions.run_lengths import (
     normalise_rle,
     to_array,
 )
-
-from ..common.errors import InputError, describe_value, make_input_error
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #69f3fd9e
 def _to_finite_float(

@@ -10,8 +10,6 @@ __all__ = ['STYLES', 'Grounding', 'format_region', 'Span', 'find_groundings', 'f
 import re
 from dataclasses import dataclass
 
-from .run_lengths import check_size
-
 from ..common.errors import InputError, make_input_error
 from ferretlite.regions.geometry import (
     N_BINS,
@@ -32,6 +30,7 @@ from ferretlite.regions.names import (
     is_json,
     remove_boundaries,
 )
+from .run_lengths import check_size
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #3e4dcd3d
 @dataclass

@@ -9,6 +9,7 @@ __all__ = ['keep_complete_kinds', 'make_conversation']
 from collections import Counter
 from dataclasses import replace
 
+from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
 from .tasks import TASKS
 from .turns import Conversation
@@ -53,7 +54,7 @@ def _check_tasks(scene, tasks, order):  # -> name -> function
         known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]
     if unknown:
-        raise ValueError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
+        raise InputError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
     check_order(order)
     return known
 
@@ -69,7 +70,7 @@ def make_conversation(
     """Return questions and answers about one scene, drawn by weight, none twice.
 
     The first question is drawn by the square of the length of its answer. Training leaves out the
-    later questions without space, and long answers must not be lost more often. Raises ValueError
+    later questions without space, and long answers must not be lost more often. Raises InputError
     for an unknown task or order."""
     known = _check_tasks(scene, tasks, order)
     practice = scene.split == "practice"  # its kinds have no names

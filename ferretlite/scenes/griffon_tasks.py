@@ -8,6 +8,7 @@ __all__ = ['GRIFFON_TASKS', 'check_order', 'format_answer_boxes', 'ask_search', 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #61a431b4
 from functools import lru_cache
 
+from ..common.errors import InputError
 from ..regions.geometry import box_iou
 from ..regions.grammar import Grounding, format_groundings, format_region
 from ferretlite.scenes.descriptions import (
@@ -31,9 +32,9 @@ from ferretlite.scenes.world import (
 def check_order(
     order: str,  # a key of BOX_ORDERS
 ) -> str:  # the same
-    "Return the order. Raises ValueError for an unknown one."
+    "Return the order. Raises InputError for an unknown one."
     if order not in BOX_ORDERS:
-        raise ValueError(f"Unknown order {order!r}: expected one of {', '.join(BOX_ORDERS)}.")
+        raise InputError(f"Unknown order {order!r}: expected one of {', '.join(BOX_ORDERS)}.")
     return order
 
 

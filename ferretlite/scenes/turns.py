@@ -10,6 +10,7 @@ __all__ = ['REGION', 'CROP', 'GROUNDING_SWITCH', 'WORDINGS', 'REGION_FORMS', 'Cr
 import math
 from dataclasses import dataclass, field
 
+from ..common.errors import InputError
 from ..regions.geometry import Box, Point, from_unit, sample_points
 
 # %% ../../nbs/2_regions_and_text/turns.ipynb #c8788794
@@ -28,7 +29,7 @@ class Crop:
 class Turn:
     """Holds one question and its answer.
 
-    Raises ValueError unless the prompt holds one `<region>` for each region and one `<crop>` for
+    Raises InputError unless the prompt holds one `<region>` for each region and one `<crop>` for
     each crop."""
 
     task: str  # a key of TASKS or GRIFFON_TASKS
@@ -41,7 +42,7 @@ class Turn:
     def __post_init__(self):
         for mark, held in ((REGION, self.regions), (CROP, self.crops)):
             if (found := self.prompt.count(mark)) != len(held):
-                raise ValueError(
+                raise InputError(
                     f"The prompt has {found} {mark} for {len(held)} {mark.strip('<>')}s: "
                     "expected one for each."
                 )

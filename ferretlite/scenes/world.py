@@ -23,6 +23,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 from PIL import Image
 
+from ..common.errors import InputError, make_input_error
 from ..common.files import write_json
 from ..regions.geometry import Box, Mask
 
@@ -285,11 +286,20 @@ def _draw_background(rng, h, w):
     return base.astype(np.float32) + (texture * strength + noise)[..., None]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #805948d4
+def _check_text(
+    where: str,  # name of the field, for the error
+    text,  # value of it
+):
+    "Raise an InputError unless the value is text with at least one sign that is printed."
+    if not isinstance(text, str) or not text.strip():
+        raise make_input_error(where, text, "text that is not empty")
+
+
 @dataclass
 class SceneObject:
     """Holds one object of an image: its name and attributes, its box and mask (image frame).
 
-    Data sets without attributes leave them None."""
+    Data sets without attributes leave them None. Raises InputError for an empty name."""
 
     name: str  # kind, e.g. "umbrella", "dice 3", "word"
     box: Box  # tight box of its visible pixels
@@ -297,6 +307,9 @@ class SceneObject:
     color: str | None = None  # a key of COLORS
     fill: str | None = None  # "filled" or "outlined"
     text: str | None = None  # the letters of a word
+
+    def __post_init__(self):
+        _check_text("name of an object", self.name)
 
     @property
     def phrase(self) -> str:
@@ -308,12 +321,15 @@ class SceneObject:
 class Phrase:
     """Holds a phrase about an image with its boxes.
 
-    A phrase without a box is known to be absent."""
+    A phrase without a box is known to be absent. Raises InputError for an empty text."""
 
     text: str  # words of a person, "the man on the left"
     boxes: list  # of Box, image frame
     mask: Mask | None = None  # of what lies in its only box
     span: tuple | None = None  # (start, end) of its words in the caption of the scene
+
+    def __post_init__(self):
+        _check_text("text of a phrase", self.text)
 
     @property
     def box(self) -> Box:
@@ -337,6 +353,10 @@ class Scene:
     # names that a data set could list here; those that no object has are absent
     names: list | None = None
     partial: tuple = ()  # names of which not every object is listed
+
+    def __post_init__(self):
+        for name in self.names or ():
+            _check_text("name that a data set lists", name)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2c42af17
 def _keep_visible_objects(layers, owner):
@@ -400,6 +420,7 @@ def add_article(
     phrase: str,  # not empty
 ) -> str:
     "Return the phrase with its article: `an outlined blue star`, `a filled red umbrella`."
+    _check_text("phrase", phrase)
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
@@ -425,9 +446,9 @@ def make_scene(
     with a same-kind and a same-colour rival (one in a hundred lacks one for want of space, and
     one training scene in seven counts instead). Targets of `unseen` are colour and kind pairs
     that no other split shows. `count` draws a flat 1–10 objects of one kind; `crowd` packs some
-    seventy objects, for training vision towers. Raises ValueError for an unknown split."""
+    seventy objects, for training vision towers. Raises InputError for an unknown split."""
     if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
+        raise InputError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
     size = (int(size), int(size)) if isinstance(size, Real) else tuple(size)
     image, found, owner = draw_scene(seed, size, split)
     for i, obj in found:
@@ -445,16 +466,16 @@ def make_example(
 ) -> Image.Image:
     """Return a square picture of one object that fills most of it.
 
-    It looks like a cut-out of another image. Raises ValueError for an unknown kind."""
+    It looks like a cut-out of another image. Raises InputError for an unknown kind."""
     glyphs = KINDS | NOVEL_KINDS | PRACTICE_KINDS
     if kind not in glyphs:
-        raise ValueError(
+        raise InputError(
             f"Unknown kind {kind!r}: expected a key of KINDS or NOVEL_KINDS, such as star."
         )
     if color not in (None, *COLORS):
-        raise ValueError(f"Unknown colour {color!r}: expected one of {', '.join(COLORS)}.")
+        raise InputError(f"Unknown colour {color!r}: expected one of {', '.join(COLORS)}.")
     if fill not in (None, *FILLS):
-        raise ValueError(f"Unknown fill {fill!r}: expected one of {', '.join(FILLS)}.")
+        raise InputError(f"Unknown fill {fill!r}: expected one of {', '.join(FILLS)}.")
     # 8 is the number of the split `practice` too; its scenes are pictures of another size
     rng = np.random.default_rng([8, list(glyphs).index(kind), seed])
     canvas, (_, drawn, filled) = _draw_background(rng, side, side), _draw_style(rng, kind)

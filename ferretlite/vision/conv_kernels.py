@@ -350,10 +350,8 @@ def measure_compiled_resources(
 @jit(do_not_specialize=["M"])
 def gelu_backward_kernel(dy, z, dz, db, M, N, ROWS: tl.constexpr, COLS: tl.constexpr):
     "dz = dy * gelu'(z), and the sums of dz over each block of rows."
-    m, n = (
-        tl.program_id(0) * ROWS + tl.arange(0, ROWS),
-        tl.program_id(1) * COLS + tl.arange(0, COLS),
-    )
+    m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = tl.program_id(1) * COLS + tl.arange(0, COLS)
     where, kept = m.to(tl.int64)[:, None] * N + n[None, :], (m < M)[:, None] & (n < N)[None, :]
     v = tl.load(z + where, kept, 0.0).to(tl.float32)
     slope = (

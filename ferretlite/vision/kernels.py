@@ -248,10 +248,8 @@ def compute_shuffle_cells(
 def shuffle_norm_op(x, weight, bias, k, eps):
     (B, H, W, C), (h, w) = x.shape, compute_shuffle_cells(x.shape[1:3], k)
     slots, block = _block(C, k)
-    y, mean, rstd = (
-        x.new_empty(B, h, w, k * k * C),
-        *(x.new_empty(B * h * w, dtype=torch.float32) for _ in range(2)),
-    )
+    y = x.new_empty(B, h, w, k * k * C)
+    mean, rstd = (x.new_empty(B * h * w, dtype=torch.float32) for _ in range(2))
     _run(
         shuffle_norm_kernel,
         (B * h * w,),

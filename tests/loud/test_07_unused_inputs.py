@@ -1,4 +1,4 @@
-"""The model refuses what it would have to ignore: image tokens without pixels, unknown arguments."""
+"""The model refuses what it would ignore: image tokens without pixels, unknown arguments."""
 
 import pytest
 import torch
@@ -86,4 +86,5 @@ def test_an_argument_that_nobody_reads_is_refused(ferret, batch, value):
 
 
 def test_the_language_models_own_arguments_pass(ferret, batch):
-    assert len(ferret.model(**batch, output_attentions=True, return_dict=True).attentions) == 2
+    out = ferret.model(**batch, output_attentions=True, return_dict=True, is_causal=True)
+    assert out.logits.shape[:2] == batch["input_ids"].shape

@@ -1,4 +1,4 @@
-"""An exact repetition of a name and its box is removed with a warning, and no name finds nothing."""
+"""The same name and box twice become one, with a warning; without a name nothing is asked."""
 
 import pytest
 from PIL import Image

@@ -22,16 +22,6 @@ ENDLESS = {
 }
 
 
-class Counted(str):
-    "A text that counts how often its letters are read one after the other."
-
-    reads = 0
-
-    def __iter__(self):
-        Counted.reads += 1
-        return super().__iter__()
-
-
 def test_a_question_has_at_most_a_hundred_thousand_characters(monkeypatch):
     opened = []
     monkeypatch.setattr(inference, "load_image", opened.append)

@@ -1,0 +1,133 @@
+"""Item 12: a name means one model, and a resumed run finds the data with which it began."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ferretlite.app import cli
+from ferretlite.common.errors import InputError
+from ferretlite.scenes.world import make_scene
+from ferretlite.training.run import train
+from ferretlite.training.stages import STAGES
+from ferretlite.training.trainer import StageTrainer
+
+
+@pytest.fixture
+def short(monkeypatch, begin):
+    "Stage III alone, in batches of two, from random towers."
+    last = replace(STAGES["tiny"][2], batch_size=2, n_turns=2, visits=1)
+    monkeypatch.setitem(STAGES, "tiny", (*STAGES["tiny"][:2], last))
+    monkeypatch.setattr("ferretlite.training.trainer.count_data_workers", lambda: 1)
+    return dict(stage="3", samples=4, **begin)
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    "A mixture of four conversations about four pictures: -> function(answer) that writes it."
+    (tmp_path / "images").mkdir()
+    for i in range(4):
+        make_scene(i, 96).image.save(tmp_path / "images" / f"{i}.png")
+
+    def write(answer):
+        talks = [
+            dict(
+                id=i,
+                image=f"{i}.png",
+                conversations=[
+                    {"from": "human", "value": "<image>\nWhat is this?"},
+                    {"from": "gpt", "value": answer},
+                ],
+            )
+            for i in range(4)
+        ]
+        (tmp_path / "talks.json").write_text(json.dumps(talks))
+        part = dict(name="talks", format="llava", annotations="talks.json")
+        path = tmp_path / "mixture.json"
+        path.write_text(json.dumps(dict(stages={"3": [part]})))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-griffon", "tiny-unfrozen", "ferret-v2-7b"])
+def test_a_run_is_not_called_as_a_model_that_is_there(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = f"out: found '{name}', the name of a .*, expected a path, such as ./{name}"
+    with pytest.raises(InputError, match=message):
+        train(out=name, samples=4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("train --out tiny --samples 4".split()) != 0
+    said = capsys.readouterr().err
+    assert "'tiny', the name of a shipped model" in said and "./tiny" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_of_that_name_is_a_run_of_its_own(tmp_path, monkeypatch, short):
+    monkeypatch.chdir(tmp_path)
+    out = train(out="./tiny", **short)
+    assert out.resolve() == tmp_path / "tiny" and (out / "model.safetensors").is_file()
+
+
+class Killed(Exception):
+    "The machine went down."
+
+
+def kill(monkeypatch, out, data, short):
+    "Begin a run on files that dies in its second step."
+    step = StageTrainer.training_step
+
+    def step_or_die(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(StageTrainer, "training_step", step_or_die)
+    with pytest.raises(Killed):
+        train(out=out, data=data, **short)
+    monkeypatch.setattr(StageTrainer, "training_step", step)
+
+
+def test_annotations_that_changed_meanwhile_are_refused(tmp_path, mixture, short, monkeypatch):
+    out, data = tmp_path / "run", mixture("A star.")
+    kill(monkeypatch, out, data, short)
+    before = json.loads((out / "run.json").read_text())["data_files"]
+    assert {name.rsplit("/", 1)[1] for name in before} == {"mixture.json", "talks.json"}
+    mixture("A cup.")  # as long as before
+    changed = r"talks.json: found \d+ bytes, .*, expected \d+ bytes, .* as when the run in"
+    with pytest.raises(InputError, match=changed):
+        train(out=out, data=data, resume=True, **short)
+    assert (out / "run.json").is_file()  # what the killed run wrote is still there
+    mixture("A star.")
+    train(out=out, data=data, resume=True, **short)
+    assert (out / "model.safetensors").is_file()
+
+
+def test_a_mixture_that_changed_meanwhile_is_refused(tmp_path, mixture, short, monkeypatch):
+    out, data = tmp_path / "run", mixture("A star.")
+    kill(monkeypatch, out, data, short)
+    text = data.read_text()
+    data.write_text(text.replace('"stages"', '"max_tokens": 200, "stages"'))
+    with pytest.raises(InputError, match="mixture.json: found .*, expected"):
+        train(out=out, data=data, resume=True, **short)
+
+
+def test_towers_are_part_of_what_a_run_is(tmp_path, short, monkeypatch):
+    out = tmp_path / "run"
+    kill(monkeypatch, out, None, short)
+    with pytest.raises(InputError, match="was started with towers="):
+        train(out=out, resume=True, **{**short, "towers": None})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"seed": 0, "scores": {}}', '{"settings": 3}', '{"settings": {']
+)
+def test_a_record_of_something_else_is_no_run(tmp_path, text, short):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(InputError, match="run.json: found something else"):
+        train(out=tmp_path, resume=True, **short)
+    assert (tmp_path / "run.json").read_text() == text

@@ -1,0 +1,86 @@
+"""Item 16: a training that is refused leaves nothing behind, and a folder has a name."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ferretlite.common.errors import InputError
+from ferretlite.pretraining.clip import pretrain_clip
+from ferretlite.pretraining.dense import pretrain_towers
+from ferretlite.pretraining.dino import pretrain_dino
+from ferretlite.pretraining.language import pretrain_lm
+from ferretlite.training.distributed import RunOptions
+from ferretlite.training.run import train
+from ferretlite.training.stages import STAGES
+
+PRETRAININGS = [pretrain_clip, pretrain_dino, pretrain_towers, pretrain_lm]
+
+
+def files(folder):
+    return sorted(p.relative_to(folder) for p in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (dict(options=RunOptions(at_once=5)), "expected a multiple of 5"),
+        (dict(options=RunOptions(slow=dict(tower=0.1))), "learning rate for 'tower'"),
+        (dict(samples=0), "samples: found 0, expected a number above 0"),
+        (dict(samples=-3), "samples: found -3"),
+        (dict(minutes=float("nan"), samples=None), "minutes: found nan"),
+        (dict(samples=None), "Neither samples nor minutes"),
+        (dict(preset="giant"), "Unknown preset 'giant'"),
+        (dict(stage="4"), "Unknown stage '4'"),
+        (dict(config=dict(merge=2), from_model="tiny"), "Found config beside from_model"),
+    ],
+)
+def test_a_refused_training_leaves_nothing(wrong, says, tmp_path, begin):
+    with pytest.raises(InputError, match=says):
+        train(out=tmp_path / "a" / "run", **{"samples": 32, **begin, **wrong})
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("options", [dict(lora=2), dict(tensorboard=True)])
+def test_a_missing_package_leaves_nothing(options, tmp_path, begin, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match=r"pip install 'ferretlite\[train\]'"):
+        train(out=tmp_path / "run", stage="3", samples=32, options=RunOptions(**options), **begin)
+    assert not files(tmp_path)
+
+
+def test_what_a_folder_held_before_stays(tmp_path, begin):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="expected a multiple of 5"):
+        train(out=tmp_path, samples=32, options=RunOptions(at_once=5), **begin)
+    assert [str(p) for p in files(tmp_path)] == ["notes.txt"]
+
+
+def test_stages_that_are_done_stay_when_a_later_one_is_refused(tmp_path, begin, monkeypatch):
+    "Stage I takes batches of two, stage II of three: two at once divide only the first."
+    one, two, _ = (replace(s, n_turns=2, scenes=2) for s in STAGES["tiny"])
+    stages = (replace(one, batch_size=2, share=1), replace(two, batch_size=3, share=1))
+    monkeypatch.setitem(STAGES, "tiny", stages)
+    with pytest.raises(InputError, match="expected a multiple of 2"):
+        train(out=tmp_path / "run", samples=4, options=RunOptions(at_once=2), **begin)
+    assert (tmp_path / "run" / "stage-1" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_an_empty_name_is_no_folder(out, tmp_path, monkeypatch, begin):
+    monkeypatch.chdir(tmp_path)
+    for teach in (train, *PRETRAININGS):
+        with pytest.raises(InputError, match="out: found ' ?', expected the name of a folder"):
+            teach(out=out, samples=4)
+    assert not files(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path, begin):
+    (tmp_path / "run").write_text("mine")
+    for teach in (train, *PRETRAININGS):
+        for out in (tmp_path / "run", tmp_path / "run" / "inside"):
+            with pytest.raises(InputError, match="out: found the file .*run, expected a folder"):
+                teach(out=out, samples=4)
+    assert (tmp_path / "run").read_text() == "mine"
