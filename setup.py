@@ -3,7 +3,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -38,7 +38,10 @@ setup(
     author_email=cfg["author_email"],
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    packages=find_packages(include=["ferretlite", "ferretlite.*"]),
+    # the folders of weights and records, too: setuptools counts every folder as a package
+    packages=find_namespace_packages(
+        include=["ferretlite", "ferretlite.*"], exclude=["*__pycache__*"]
+    ),
     package_data={"ferretlite": ["weights/**/*", "records/**/*", "py.typed"]},
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements("requirements"),

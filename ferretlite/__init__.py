@@ -14,7 +14,7 @@ _HOMES = {  # module -> the names that users import from `ferretlite` itself
     "vision.downsampling": ("ConvDownsampler",),
     "model.towers": ("FerretConfig", "FerretForConditionalGeneration", "paper_config"),
     "model.processing": ("FerretProcessor",),
-    "model.inference": ("Answer", "Ferret"),
+    "model.inference": ("Answer", "Ferret", "GroundingList"),
     "training.run": ("train",),
     "evaluation.suites": ("evaluate",),
 }

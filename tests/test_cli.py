@@ -315,9 +315,9 @@ def truth_of(question):
     )
 
 
-def oracle(ferret, questions, batch=32, done=None):
-    if done:
-        done(1.0)
+def oracle(ferret, questions, batch=32, on_progress=None):
+    if on_progress:
+        on_progress(1.0)
     return [truth_of(q) for q in questions]
 
 
@@ -391,8 +391,8 @@ def test_the_demo_page_needs_nothing_else_and_tells_right_from_wrong(
     monkeypatch.chdir(tmp_path)
     scripted()
 
-    def half(ferret, questions, batch=32, done=None):
-        done(1.0)
+    def half(ferret, questions, batch=32, on_progress=None):
+        on_progress(1.0)
         return [
             truth_of(q) if i % 2 else Answer("a mouse on the moon", image=q.scene.image)
             for i, q in enumerate(questions)

@@ -123,7 +123,7 @@ def test_defaults():
     expected = dict(suite="scenes", n=1000, seed=0, batch=32, progress=True, split="test")
     assert defaults(evaluate) == expected
     assert defaults(_make_suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
-    assert defaults(answer_questions) == dict(batch=32, done=None)
+    assert defaults(answer_questions) == dict(batch=32, on_progress=None)
     assert defaults(make_questions) == dict(tasks=None, style="ferret")
     assert Question(None, None).group == ""
 

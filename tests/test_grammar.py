@@ -561,6 +561,7 @@ def test_the_name_before_a_box(words, name):
         (" a the cat ", "cat"),
         (" left of an outlined star ", "outlined star"),
         (" beside cat ", "cat"),
+        (" beside panda bear ", "panda bear"),  # no article within a word
         (" and man in a blue shirt ", "man in a blue shirt"),  # a list goes on: the whole name
         (", man in a blue shirt ", "man in a blue shirt"),
         ("\nman in a blue shirt ", "man in a blue shirt"),
@@ -718,6 +719,7 @@ def test_names_hold_no_brackets_and_line_breaks(sign, style):
         ("a", "a"),
         ("(3) dog", "dog"),
         ("the and a dog", "dog"),
+        ("a dog at at", "dog"),
         ("", ""),
     ],
 )

@@ -168,9 +168,9 @@ def test_bad_images_are_named_in_one_sentence(ferret, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for bad, said in (
         (tmp_path / "none.png", "no file"),
-        (tmp_path / "text.png", "cannot be read"),
+        (tmp_path / "text.png", "no picture of a known format"),
         (tmp_path, "folder"),
-        (b"xx", "cannot be read"),
+        (b"xx", "no picture of a known format"),
         (np.zeros((2, 2, 7)), "shape"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
@@ -296,11 +296,15 @@ def test_a_picture_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     answer = Answer("", image=Image.new("RGB", (50, 40)))
     assert Image.open(answer.save(tmp_path / "a.jpg")).size == draw_answer(answer.image).size
 
-    def broken(*_, **__):
-        raise OSError("disk full")
+    save = Image.Image.save
+
+    def broken(picture, target, **options):
+        if not isinstance(target, io.BytesIO):
+            raise OSError("disk full")
+        save(picture, target, **options)
 
     monkeypatch.setattr(Image.Image, "save", broken)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="disk full"):
         answer.save(tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
 

@@ -95,7 +95,14 @@ def built(tmp_path_factory) -> Path:
     run = subprocess.run([sys.executable, "-c", code], cwd=copy, text=True, capture_output=True)
     if run.returncode:
         pytest.fail(f"the build failed:\n{run.stderr[-4000:]}", pytrace=False)
+    (out / "build.log").write_text(run.stdout + run.stderr)
     return out
+
+
+def test_the_build_has_no_folder_that_may_be_ignored_later(built):
+    "setuptools warns of folders with files that are not among the packages."
+    text = (built / "build.log").read_text()
+    assert "copying" in text and "would be ignored" not in text
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from ferretlite.training.run import (
     _Request,
     _save_record,
     _select_stages,
+    _Start,
     save_model,
     train,
 )
@@ -78,9 +79,7 @@ SETTINGS = dict(
 
 def asked(out, **changes):
     "What a call of `train` asks for, as far as the stages need it."
-    made = dict(preset="tiny", stage="all", out=out, samples=24, minutes=None, resume=False)
-    made |= dict(from_model=None, seed=0, towers=None, lm=None, compile=False, config=None)
-    return _Request(**{**made, "options": RunOptions(), "data": None, "skip": None, **changes})
+    return _Request("tiny", "all", out, _Start(), samples=24, **changes)
 
 
 def write_run(folder, **changes):
@@ -230,8 +229,6 @@ def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
     assert _load_stage_data(None, "tiny", 7, 0, 48, processor) is None
     ((recipe, number, samples, seed, told),) = seen
     assert (recipe.name, number, samples, seed) == ("mixture", 1, 48, 7)
-    # 2048 positions, of which the whole view takes 16 and the start token one
-    assert recipe.max_tokens == 2048 - 16 - 1
     assert told.config.resolution == "fixed"  # stage I shows the whole view alone
 
 

@@ -54,6 +54,7 @@ VALUES = (
         "a\x00b",
         "\x1b[31m",
         "\u202e",
+        "y" * 300,
         "x" * 150_000,
     ),
     *("../../etc/passwd", "/etc/passwd", "C:\\images\\a.jpg", ".", "..", "a.jpg", "\n", "é/ü.png"),

@@ -166,10 +166,9 @@ def spoil_parquet(path: Path, rng):
             if rng.random() < 0.1:
                 row.pop(column)
     try:
-        written = pa.Table.from_pylist(table)
+        pq.write_table(pa.Table.from_pylist(table), path)
     except (pa.ArrowException, OverflowError, UnicodeError):
         return None  # a table cannot hold this
-    pq.write_table(written, path)
 
 
 def spoil_file(path: Path, rng):

@@ -83,8 +83,9 @@ def _write_scenes(folder, format: str, seeds, size, split: str) -> Path:
         raise InputError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
 
     def make_scenes():
-        bar = tqdm(seeds, unit="scene", file=sys.stderr)
-        return (make_scene(seed, size, split) for seed in bar)
+        with tqdm(seeds, unit="scene", file=sys.stderr) as bar:
+            for seed in bar:
+                yield make_scene(seed, size, split)
 
     with write_folder_whole(folder) as part:
         if format == "all":

@@ -584,7 +584,9 @@ def _answer_cards(cards: list) -> None:
         for name in models:
             asked = [c for c in cards if c.model == name]
             questions = [Question(c.scene, c.turn) for c in asked]
-            answers = answer_questions(Ferret.load(name), questions, batch=8, done=bar.update)
+            answers = answer_questions(
+                Ferret.load(name), questions, batch=8, on_progress=bar.update
+            )
             for card, card.answer in zip(asked, answers):
                 _judge_card(card)
 

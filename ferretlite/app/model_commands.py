@@ -40,7 +40,7 @@ def _check_budget(context: typer.Context, value):
     "Refuse samples beside minutes."
     others = [context.params.get(name) for name in ("samples", "minutes")]
     if value is not None and any(other is not None for other in others):
-        raise typer.BadParameter("--samples and --minutes exclude each other: give one of them.")
+        raise typer.BadParameter("samples and minutes exclude each other: give one of them.")
     return value
 
 
@@ -321,7 +321,7 @@ def _run_study(name: str, seeds: int, samples, out) -> str:
         values = {k: v for k, v in result.items() if isinstance(v, float) and k in claimed}
         print(f"{arm}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
 
-    found = run_study(arms, seeds, shared, work, out, done=report)
+    found = run_study(arms, seeds, shared, work, out, on_result=report)
     if any(len(runs) < seeds for runs in found.values()):
         print("Some runs are being made by another process: ask again when it is done.")
     return format_claims(judge_claims(claims, found))
@@ -376,7 +376,7 @@ def _measure_kernels(quick: bool, everything: bool, json_file) -> dict:
     def save(numbers):
         _write_numbers(json_file, numbers)
 
-    found = bench_kernels(quick, everything, done=save, say=print)
+    found = bench_kernels(quick, everything, on_record=save, on_message=print)
     if json_file:
         try:
             draw_kernel_times(found).savefig(Path(json_file).with_suffix(".png"), dpi=150)

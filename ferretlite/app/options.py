@@ -357,15 +357,13 @@ def parse_crop(text: str) -> tuple:  # as parse_box, or ("file", name)
 def read_mask_file(path):  # -> geometry.Mask
     "A region from a picture: its opaque pixels where it has transparency, else its bright ones."
     import numpy as np
-    from PIL import Image, ImageOps
 
-    from ferretlite.model.processing import load_image
+    from ferretlite.common.pictures import load_image, open_picture
     from ferretlite.regions.geometry import Mask
 
-    load_image(path)  # says in a sentence what is wrong with the file
-    picture = ImageOps.exif_transpose(Image.open(path))
-    alpha = picture.convert("RGBA").getchannel("A")
-    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else picture.convert("L"))
+    grey = load_image(path).convert("L")
+    alpha = open_picture(path).convert("RGBA").getchannel("A")
+    layer = np.asarray(alpha if alpha.getextrema()[0] < 128 else grey)
     marked = layer > layer.max() / 2
     if not marked.any():
         raise InputError(
@@ -395,7 +393,7 @@ def read_regions(given, size) -> list:  # of Point, Box or Mask
 
 def read_crops(given, image) -> list:  # of turns.Crop
     "Typed crops: boxes of the image itself, or files."
-    from ferretlite.model.processing import load_image
+    from ferretlite.common.pictures import load_image
     from ferretlite.scenes.turns import Crop
 
     size = (image.height, image.width)
@@ -491,8 +489,8 @@ def ask(
 ) -> None:
     "Ask about one image."
     with redirect_output():
+        from ferretlite.common.pictures import load_image
         from ferretlite.model.inference import Ferret
-        from ferretlite.model.processing import load_image
         from ferretlite.regions.drawing import find_picture_format
 
         picture = load_image(image)

@@ -8,6 +8,7 @@ __all__ = ['fill_placeholders', 'Dialogues', 'GritDialogues', 'export_grit', 'Ll
 # %% ../../nbs/6_data/dialogues.ipynb #f7637ea3
 import random
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -51,7 +52,6 @@ from ferretlite.scenes.turns import (
     draw_region,
     make_plural,
 )
-from ..scenes.world import SceneObject
 
 # %% ../../nbs/6_data/dialogues.ipynb #d5a25dfc
 _PLACEHOLDER_PATTERN = re.compile(r"\s?<bbox_location(\d+)>")
@@ -67,11 +67,11 @@ def fill_placeholders(
     Raises InputError for a placeholder that has no place."""
 
     def put(m):
-        if int(m[1]) >= len(places):
-            raise InputError(
-                f"found {m[0].strip()} with {len(places)} boxes, expected a box for each"
-            )
-        return " " + write(places[int(m[1])])
+        number = int(m[1][:9])  # a number of thousands of digits is too large as well
+        if number >= len(places):
+            mark = m[0].strip()[:40]
+            raise InputError(f"found {mark} with {len(places)} boxes, expected a box for each")
+        return " " + write(places[number])
 
     return _PLACEHOLDER_PATTERN.sub(put, text).strip()
 
@@ -337,27 +337,33 @@ def converse(
             turn = self.make_turn(record, k, prompt, answer, size, rng, style)
         except ValueError as error:
             where = f"{self.annotations}, record {describe_value(record.get('id', i))}, turn {k}"
-            self.skip("turn", InputError(f"{where}: {error}."))
+            self.skip("turn", InputError(f"{where}: {str(error).rstrip('.')}."))
             break
         if turn:
             turns.append(turn)
     return Conversation(image, size, turns, str(record.get("id", i)), linked=len(turns) > 1)
 
 # %% ../../nbs/6_data/dialogues.ipynb #5831a765
-def _make_object(
+@dataclass
+class _Place:
+    box: Box  # image frame
+    mask: Mask | None = None
+
+
+def _read_place(
     box,  # x1, y1, x2, y2 in pixels
     masks: list,  # run-length code of its mask, or nothing
     size,  # (height, width) of the image
-) -> SceneObject:
-    "Return a box, perhaps with its mask, as an object; InputError where it is no box."
+) -> _Place:
+    "Return a box, perhaps with its mask; InputError where it is no box of this image."
     try:
-        place = read_box(box, size)
+        found = read_box(box, size)
     except InputError as error:
         raise InputError(f"found the box {describe_value(box)}, expected {error}") from None
     mask = None
     if masks and masks[0]:
         mask = _read_mask(masks[0], size)
-    return SceneObject("", place, mask)
+    return _Place(found, mask)
 
 
 def _read_mask(
@@ -428,13 +434,12 @@ def converse(  # noqa: F811
     return Dialogues.converse(self, i, rng, *args, **kwargs)
 
 # %% ../../nbs/6_data/dialogues.ipynb #7ab19e34
-def _fill_up(
-    lists,  # one list of boxes or masks a turn, or None
-    n: int,  # number of turns
-) -> list:  # of n lists or more
-    "Return the lists, with empty ones for the turns that a record leaves out at its end."
-    lists = [some or [] for some in lists or []]
-    return lists + [[]] * (n - len(lists))
+def _get_list(
+    lists,  # one list of boxes or masks for each text, or None
+    k: int,  # number of the text
+) -> list:
+    "Return the k-th list, an empty one where the record leaves it out at its end."
+    return (lists[k] or []) if lists and k < len(lists) else []
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b06
 @patch
@@ -452,9 +457,9 @@ def make_turn(
     if record.get("image"):
         _check_no_boxes(prompt, size)
         _check_no_boxes(answer, size)
-    boxes = _fill_up(record.get("box_x1y1x2y2"), 2 * k + 2)
-    masks = _fill_up(record.get("masks"), 2 * k + 2)[2 * k]
-    objects = [_make_object(b, masks[n : n + 1], size) for n, b in enumerate(boxes[2 * k])]
+    asked, answered = (_get_list(record.get("box_x1y1x2y2"), n) for n in (2 * k, 2 * k + 1))
+    masks = _get_list(record.get("masks"), 2 * k)
+    objects = [_read_place(b, masks[n : n + 1], size) for n, b in enumerate(asked)]
     forms = REGION_FORMS if any(o.mask for o in objects) else REGION_FORMS[:2]
     form, regions = rng.choice(forms), []
 
@@ -467,7 +472,7 @@ def make_turn(
         answer = _PLACEHOLDER_PATTERN.sub("", answer).strip()
     elif self.grounded and _PLACEHOLDER_PATTERN.search(answer):
         prompt += "\n" + GROUNDING_SWITCH
-    places = [_make_object(b, [], size).box for b in boxes[2 * k + 1]]
+    places = [_read_place(b, [], size).box for b in answered]
     answer = fill_placeholders(answer, places, lambda box: format_region(box, size, style))
     return Turn("talk", prompt, answer, regions)
 

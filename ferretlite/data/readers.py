@@ -13,7 +13,6 @@ import json
 import os
 import re
 from collections import Counter
-from functools import partial
 from numbers import Integral
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from ..common.files import write_whole
 from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
     Form,
-    Problem,
     decode_json,
     describe_json_error,
     find_problems,
@@ -287,28 +285,6 @@ def _split_head(
     rows: Table = table.data.slice(0, n)
     return json.loads(table[n]["record"]), Dataset(rows)
 
-# %% ../../nbs/6_data/readers.ipynb #62d66eb3
-def require_keys(
-    record,  # value that should be a dict
-    keys: tuple,  # keys that it has to have
-    what,  # name of the record in error messages
-):
-    "Raise a ValueError that names the first key a record lacks."
-    for key in keys:
-        if not isinstance(record, dict) or key not in record:
-            raise ValueError(f"{what} has no {key!r}: expected {', '.join(keys)}.")
-
-
-def check_types(
-    record: dict,  # record of an annotation file
-    types: dict,  # key -> (type or types, their name in words)
-    what,  # name of the record in error messages
-):
-    "Raise a ValueError that names the first key whose value is of another type."
-    for key, (kind, told) in types.items():
-        if key in record and (not isinstance(record[key], kind) or isinstance(record[key], bool)):
-            raise ValueError(f"{what} has the {key} {record[key]!r}: expected {told}.")
-
 # %% ../../nbs/6_data/readers.ipynb #b318c925
 def resolve_inside(
     folder,  # folder that holds the file
@@ -531,7 +507,7 @@ def accept(
     "Return whether a value has its form; its first problem is raised or counted."
     if has_form(value, form):
         return True
-    problem: Problem = next(find_problems(value, form))
+    problem = next(find_problems(value, form))
     reason = re.sub(r"\[\d+\]", "", problem.field) or "record"
     self.skip(reason, make_problem_error(problem, where))
     return False

@@ -49,6 +49,7 @@ from ferretlite.data.records import (
     Form,
     check_value,
     describe_json_error,
+    has_form,
     list_of,
     optional,
     record_of,
@@ -163,7 +164,10 @@ _WEIGHT = Form(
 _COUNT = Form("a whole number above 0", (int,), lambda value: 0 < value < 2**31, "and below 2**31")
 _SHARE = Form("a number from 0 to 1", (int, float), lambda value: 0 <= value <= 1)
 _FOLDER = Form(
-    "a folder", (str,), lambda value: bool(value.strip()) and "\0" not in value, "with a name"
+    "a folder",
+    (str,),
+    lambda value: has_form(value.replace("\\", "/"), FILE_NAME),
+    "whose names have at most 255 bytes",
 )
 _TABLE = Form("an object", (dict,))
 _PART = record_of(
@@ -314,8 +318,7 @@ def _make_object(pairs: list) -> dict:
     "Return an object of JSON; ValueError for a key that stands in it twice."
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        double = next(key for key in keys if keys.count(key) > 1)
+        double, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise InputError(f"the key {double!r} twice in one object")
     return found
 

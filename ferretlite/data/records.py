@@ -37,6 +37,7 @@ MAX_SIDE = 100_000  # pixels
 MAX_NUMBER = 1e15  # also refuses infinity, and NaN fails every comparison
 MAX_TEXT = 100_000  # characters
 MAX_NAME = 1000  # characters
+_MAX_PART_BYTES = 255  # of a file or a folder: the limit of usual file systems
 
 
 def _is_whole(value) -> bool:
@@ -74,7 +75,9 @@ def _is_name(value) -> bool:
 
 
 def _is_file_name(value) -> bool:
-    return _is_name(value) and not _NOT_IN_FILE_NAMES.search(value)
+    if not _is_name(value) or _NOT_IN_FILE_NAMES.search(value):
+        return False
+    return all(len(part.encode()) <= _MAX_PART_BYTES for part in value.split("/"))
 
 
 def _is_identifier(value) -> bool:
@@ -90,7 +93,8 @@ FILE_NAME = Form(
     "a file name",
     (str,),
     _is_file_name,
-    f"with / between folders, no backslash, and at most {MAX_NAME:,} characters",
+    f"with / between folders, no backslash, at most {_MAX_PART_BYTES} bytes a part "
+    f"and {MAX_NAME:,} characters",
 )
 IDENTIFIER = Form("a whole number or a name", (int, float, str), _is_identifier)
 
@@ -130,7 +134,7 @@ def list_of(
         (list, tuple),
         lambda value: len(value) >= least,
         f"with at least {least} items",
-        items=items,
+        items=None if items is ANYTHING else items,
     )
 
 

@@ -134,7 +134,8 @@ def _read_table(path, columns: set):  # -> iterator of dict
         yield from rows
 
 # %% ../../nbs/6_data/referring_files.ipynb #cf641301
-_SENTENCES = list_of(Form("a sentence", (str, dict)))
+_SENTENCES = Form("a list of sentences", (list,))
+_SENTENCE = Form("a sentence", (str, dict))
 _TABLE_ROW = record_of(
     dict(
         bbox=optional(BOX),
@@ -171,9 +172,13 @@ def _list_sentences(row: dict, where: str) -> list:  # of str
         raise InputError(f"{where} has no sentences: expected a row of RefCOCO.")
     found = [row[column]] if isinstance(row[column], str) else row[column]
     check_value(found, _SENTENCES, f"{where}, field {column}")
-    texts = [s if isinstance(s, str) else s.get("raw") or s.get("sent") for s in found]
-    for k, text in enumerate(texts):
-        check_value(text, WORDS, f"{where}, field {column}[{k}]")
+    texts = []
+    for k, sentence in enumerate(found):
+        check_value(sentence, _SENTENCE, f"{where}, field {column}[{k}]")
+        if isinstance(sentence, dict):
+            sentence = sentence.get("raw") or sentence.get("sent")
+        check_value(sentence, WORDS, f"{where}, field {column}[{k}]")
+        texts.append(sentence)
     return texts
 
 # %% ../../nbs/6_data/referring_files.ipynb #7169e95e

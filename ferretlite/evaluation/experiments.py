@@ -93,7 +93,7 @@ def run_study(
     work,  # function (settings, folder) -> dict of numbers; None: runs are only read
     out,  # folder of the study
     name_arm: str | None = None,  # also put the arm's name into its settings, under this key
-    done=None,  # called with (arm, seed, result) after each run
+    on_result=None,  # function, called with (arm, seed, result) after each run
 ) -> dict:  # arm -> list of results, by seed
     """Return every arm's results, seed by seed; runs that were made before are read.
 
@@ -114,8 +114,8 @@ def run_study(
             if result is None or len(found[arm]) < seed:
                 continue
             found[arm].append(result)
-            if done:
-                done(arm, seed, result)
+            if on_result:
+                on_result(arm, seed, result)
     return found
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #2cb5ab39

@@ -347,7 +347,7 @@ def _choose_rows_to_compile(rows: list, every: bool) -> list:
     return sorted(few, key=lambda r: _COMPILED_SIZES.index(size(r)))
 
 
-def _compile_some(record, every, seconds, done, say, began):
+def _compile_some(record, every, seconds, on_record, on_message, began):
     """Add torch.compile's times to rows of a record.
 
     To all rows, or to those of _COMPILED_SIZES while the seconds last."""
@@ -361,11 +361,11 @@ def _compile_some(record, every, seconds, done, say, began):
             row["compile_error"] = f"{type(error).__name__}: {error}"[:300]
         training = " training" if row["training"] else ""
         found = row["ms"].get("compile", row.get("compile_error"))
-        say(
+        on_message(
             f"{time.perf_counter() - began:6.1f} s  torch.compile {row['op']} {row['side']} x "
             f"{row['batch']}{training}: {found}"
         )
-        done(record)
+        on_record(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #6b3aa1e6
 def format_kernel_table(
@@ -437,7 +437,7 @@ def draw_kernel_times(
     return fig
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #e9880e4f
-def _keep(record, rows, done, say, began):
+def _keep(record, rows, on_record, on_message, began):
     "Add rows to a record, with what they reach."
     for row in rows:
         row["tflops"] = row["work"]["flop"] / row["ms"]["triton"] / 1e9
@@ -445,19 +445,21 @@ def _keep(record, rows, done, say, began):
         if record["peak"]:
             row["roof"] = _compute_roof_ms(row["work"], record["peak"]) / row["ms"]["triton"]
         record["rows"].append(row)
-    say(
+    on_message(
         f"{time.perf_counter() - began:6.1f} s  "
         + format_kernel_table(dict(rows=rows)).splitlines()[-1]
     )
-    done(record)
+    on_record(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #4be35826
 def bench_kernels(
     quick: bool = False,  # one image of each size, one width
     compile_all: bool = False,  # torch.compile at every size (an hour), not at a few
     compile_seconds: float = 70,  # no further compilation begins after so long
-    done=lambda record: None,  # called with the record as far as it is, again and again
-    say=lambda text: None,  # told what is going on
+    on_record=lambda record: (
+        None
+    ),  # function, called with the record as far as it is, again and again
+    on_message=lambda text: None,  # function, called with a line on what is going on
 ) -> dict:
     """Return a record of every kernel at every size, on this machine's GPU.
 
@@ -483,10 +485,10 @@ def bench_kernels(
     )
     sizes = [(side, batch, N) for N in widths for batch in batches for side in _BENCH_SIDES]
     for side, batch, N in sizes:
-        _keep(record, _bench_conv(side, batch, N), done, say, began)
+        _keep(record, _bench_conv(side, batch, N), on_record, on_message, began)
     for side, batch in sorted({size[:2] for size in sizes}):
-        _keep(record, _bench_shuffle(side, batch), done, say, began)
-    _compile_some(record, compile_all, compile_seconds, done, say, began)
+        _keep(record, _bench_shuffle(side, batch), on_record, on_message, began)
+    _compile_some(record, compile_all, compile_seconds, on_record, on_message, began)
     record["seconds"] = time.perf_counter() - began
-    done(record)
+    on_record(record)
     return record

@@ -270,7 +270,7 @@ def answer_questions(
     ferret: Ferret,  # model
     questions: list,  # of Question
     batch: int = 32,  # questions answered at once
-    done=None,  # function, called with the share of the work that was done
+    on_progress=None,  # function, called with the share of the work that was done
 ) -> list:  # of Answer, in the order of the questions
     "Return the answer to every question; batches hold answers of similar length."
     answers, batches = [None] * len(questions), _batch_by_length(questions, batch)
@@ -289,8 +289,8 @@ def answer_questions(
         )
         for i, answer in zip(places, found):
             answers[i] = answer
-        if done:
-            done(steps / sum(work))
+        if on_progress:
+            on_progress(steps / sum(work))
     return answers
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #307a9c58
@@ -411,7 +411,7 @@ def evaluate(
             def advance(share, scenes=portion):
                 bar.update(share * len(scenes))
 
-            answers = answer_questions(ferret, questions, batch, done=advance)
+            answers = answer_questions(ferret, questions, batch, on_progress=advance)
             for q, a in zip(questions, answers):
                 results.setdefault(q.group, []).append(_score_answer(q, a))
     _check_asked(total, silent, style)

@@ -29,7 +29,7 @@ from ferretlite.model.tokens import (
     pad_rows,
 )
 from .towers import load_chat_tokenizer
-from ..regions.geometry import Region, check_region
+from ..regions.geometry import check_region, make_regions
 from ..regions.grammar import Grounding, find_groundings, format_region, parse_groundings
 from ..scenes.turns import Crop
 from ..vision.coreferring import cut_crop
@@ -280,12 +280,6 @@ def load_distinct_images(
     return [load_image(i) for i in distinct.values()], [places[name] for name in names]
 
 # %% ../../nbs/4_model/processor.ipynb #119c67b1
-def _list_regions(held):  # regions of one question -> list
-    if held is None:
-        return []
-    return [held] if isinstance(held, Region) else list(held)
-
-
 def _list_questions(images, prompts, regions, crops):  # -> four lists of one length
     if isinstance(prompts, str):
         images, prompts = [images], [prompts]
@@ -296,7 +290,7 @@ def _list_questions(images, prompts, regions, crops):  # -> four lists of one le
             "expected one text and one image, or a list of each."
         )
     nothing = [None] * len(prompts)
-    regions = [_list_regions(held) for held in (nothing if regions is None else regions)]
+    regions = nothing if regions is None else list(regions)
     crops = [list(held or []) for held in (nothing if crops is None else crops)]
     if not len(images) == len(prompts) == len(regions) == len(crops) > 0:
         raise InputError(
@@ -329,7 +323,7 @@ def __call__(
     self: FerretProcessor,
     images,  # one, or a list: pictures as `load_image` takes them
     prompts,  # one, or a list
-    regions=None,  # for each image a list of regions, or None
+    regions=None,  # for each image a list of regions, or None: see `make_regions`
     crops=None,  # for each image a list of crops, or None: see `prepare_crops`
 ) -> BatchFeature:
     """Return tensors for `model.generate(**batch)`: prompts padded on the left.
@@ -344,6 +338,7 @@ def __call__(
     for k, i in enumerate(image_of):
         size, grid = inputs["image_sizes"][i], inputs["grids"][i].tolist()
         n_visual = self.config.count_visual_tokens(grid, size)
+        regions[k] = make_regions(regions[k], size)
         written = self.write_prompt(prompts[k], regions[k], size, len(crops[k]))
         row = self.encode_prefix(n_visual) + encode_user_turn(self.tokenizer, written)
         self._check_length(len(row), n_visual, f"prompt {k + 1} of {len(prompts)}")
@@ -351,7 +346,7 @@ def __call__(
     return BatchFeature(
         dict(
             **_pad_left(rows, self.tokenizer.pad_token_id),
-            regions=[list(held) for held in regions],
+            regions=regions,
             **inputs,
             image_of=torch.tensor(image_of),
         )

@@ -77,7 +77,7 @@ _COUNT = re.compile(
     r"|\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b"
 )
 _ZERO = re.compile(
-    r"\bnone\b|\bnothing\b|\b(?:not|n['’]t) any\b"
+    r"\bnone\b|\bnothing\b|(?:\bnot|n['’]t) any\b"
     r"|\bno (?!(?:idea|way|answer|doubt|problem|clue|information|need|more|less|longer|matter)\b)\w"
 )
 

@@ -411,21 +411,26 @@ def _is_number(value):
     return isinstance(value, (Real, np.number)) and not isinstance(value, (bool, np.bool_))
 
 
+def _read_numbers(numbers):  # -> list of one region, or of none
+    "Return the region that 2 or 4 numbers write."
+    if len(numbers) not in (0, 2, 4):
+        raise InputError(f"region: found {len(numbers)} numbers, expected {_REGION_FORMS}.")
+    return [(Point if len(numbers) == 2 else Box)(*numbers)] if numbers else []
+
+
 def _read_listed_regions(values, size):  # -> list of regions
-    "Return the regions of a list or tuple. It may hold no list of lists of regions."
+    "Return the regions of a list or tuple: its numbers, the rows of a mask, or one for each item."
     if all(_is_number(v) for v in values):
-        return _read_region_array(to_array(values).astype(np.float64), size)
-    if all(isinstance(v, (list, tuple)) for v in values):  # rows of numbers or of booleans
-        rows = to_array(values) if len({len(v) for v in values}) == 1 else np.array(values, object)
-        if rows.ndim == 2 and rows.dtype.kind in "buif":
+        return _read_numbers(values)
+    lists = [v for v in values if isinstance(v, (list, tuple))]
+    for inner in lists:
+        if any(isinstance(v, (list, tuple, dict, set)) for v in inner):
+            raise InputError(f"region: found lists in a list of lists, expected {_REGION_FORMS}.")
+    if len(lists) == len(values) and len({len(v) for v in lists}) == 1:
+        rows = to_array(values)
+        if rows.ndim == 2 and (rows.dtype.kind == "b" or rows.shape[1] not in (2, 4)):
             return _read_region_array(rows, size)
-    found = []
-    for value in values:
-        listed = isinstance(value, (list, tuple))
-        if listed and not (value and all(_is_number(v) for v in value)):
-            raise make_input_error("region", value, _REGION_FORMS)
-        found.append(make_region(value, size))
-    return found
+    return [make_region(value, size) for value in values]
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #2a3bfec9
 def make_regions(

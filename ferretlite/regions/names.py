@@ -20,7 +20,7 @@ def _trim(
     return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #ac0c140a
-_SIGNS = " \t\n\r,:-=–—→，：、"
+_SIGNS = " \t\n\r,:-=–—→，：、*`"  # `**cat**` is bold print
 _WIDE_SIGNS = "=→，：、"  # signs that Griffon's form takes off: its own is the hyphen
 _TAG = re.compile(r"</?[A-Za-z|][\w|]{0,30}>", re.ASCII)
 
@@ -44,6 +44,16 @@ def _strip_signs(
         else:
             break
     return stop
+
+
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
+
+
+def _unwrap(text, begin, stop):  # -> (begin, stop)
+    "Return the part of a name within quotation marks, if they stand around all of it."
+    while stop - begin > 2 and _QUOTES.get(text[begin]) == text[stop - 1]:
+        begin, stop = begin + 1, stop - 1
+    return begin, stop
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #ee7001a0
 _BOUNDARY = re.compile(
@@ -234,7 +244,7 @@ def find_ferret_name(
     if second and second.end() < stop:
         begin = second.end()
     place = _PLACE_AT_END.search(text, max(begin, stop - 64), stop)
-    return _trim(text, begin, place.start() if place else stop)
+    return _unwrap(text, *_trim(text, begin, place.start() if place else stop))
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #bc876f2c
 _NUMBER = re.compile(r"\(?[0-9]+[.):]\s+", re.ASCII)
@@ -266,7 +276,7 @@ def find_griffon_name(
         start, stop = _trim(text, start + 1, stop)
     if (number := _NUMBER.match(text, start, stop)) and number.end() < stop:
         start = number.end()
-    return _trim(text, start, stop)
+    return _unwrap(text, *_trim(text, start, stop))
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #1be6ce8f
 def compile_phrases(
@@ -298,6 +308,7 @@ def find_phrase(
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #bdf248bc
 MAX_NAME_CHARACTERS = 1000  # longest name that is read or written
+_JSON = re.compile(r"\{|\"\s*+:\s*+\Z")  # a brace, or a key in quotes with its colon
 
 
 def is_json(
@@ -305,8 +316,8 @@ def is_json(
     start: int,  # end of the box before; 0 for none
     stop: int,  # position where the box opens
 ) -> bool:
-    "Return whether the words before a box are the beginning of a JSON object."
-    return text.find("{", start, stop) >= 0
+    "Return whether the words before a box are a part of JSON."
+    return _JSON.search(text, start, stop) is not None
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #764ef777
 def remove_boundaries(

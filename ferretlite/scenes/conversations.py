@@ -48,7 +48,9 @@ def keep_complete_kinds(
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #a1d1ea93
 def _check_tasks(scene, tasks, order):  # -> name -> function
-    "Return the functions of all tasks that the scene knows. Raise for an unknown task or order."
+    "Return the functions of all tasks that the scene knows. Raise for what cannot be asked."
+    if not all(o.name.strip() for o in scene.objects):
+        raise InputError(f"scene {scene.id!r}: found an object without a name, expected one.")
     known = TASKS | GRIFFON_TASKS
     if getattr(scene, "phrases", None):
         known = known | WRITTEN_TASKS

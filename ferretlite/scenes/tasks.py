@@ -286,6 +286,8 @@ def group_queries_by_count(
             queries[Query(name)] = None
         queries[Query(o.name, o.color)] = None
         queries[Query(color=o.color)] = None
+    if getattr(scene, "partial", ()):  # not every object is listed, so nobody can count them all
+        del queries[Query()]
     found = {}
     for query in queries:
         found.setdefault(len(query.select(scene.objects)), []).append(query)

@@ -299,9 +299,9 @@ def _check_text(
 class SceneObject:
     """Holds one object of an image: its name and attributes, its box and mask (image frame).
 
-    Data sets without attributes leave them None. Raises InputError for an empty name."""
+    Data sets without attributes leave them None. Raises InputError for a name that is no text."""
 
-    name: str  # kind, e.g. "umbrella", "dice 3", "word"
+    name: str  # kind, e.g. "umbrella", "dice 3", "word"; empty for a region without a name
     box: Box  # tight box of its visible pixels
     mask: Mask | None = None  # its visible pixels
     color: str | None = None  # a key of COLORS
@@ -309,7 +309,8 @@ class SceneObject:
     text: str | None = None  # the letters of a word
 
     def __post_init__(self):
-        _check_text("name of an object", self.name)
+        if not isinstance(self.name, str):
+            raise make_input_error("name of an object", self.name, "text")
 
     @property
     def phrase(self) -> str:

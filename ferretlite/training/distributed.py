@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_OPTIONS', 'LengthGroupedDataset', 'count_data_workers', 'read_world', 'join_world', 'wait_for_all',
-           'decide_once', 'RunOptions', 'list_adapters', 'add_adapters', 'merge_adapters', 'newest_checkpoint',
-           'SteadyTrainer']
+           'decide_once', 'RunOptions', 'require_package', 'list_adapters', 'add_adapters', 'merge_adapters',
+           'newest_checkpoint', 'SteadyTrainer']
 
 # %% ../../nbs/7_training/distributed.ipynb #f7a31a73
+import importlib
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -181,6 +182,20 @@ def list_result_options(self: RunOptions) -> dict:  # name -> value
     "The options that change the result: a resumed run must have them in common with the first."
     return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
 
+# %% ../../nbs/7_training/distributed.ipynb #a4c7da85
+def require_package(
+    name: str,  # as it is imported
+    purpose: str,  # beginning of the message, such as "Adapters need"
+):
+    "Raises ImportError where a package of the extra `train` is missing."
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise ImportError(
+            f"{purpose} the package {package}: pip install 'ferretlite[train]'."
+        ) from None
+
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
 def list_adapters(
     model,  # with a language model
@@ -202,12 +217,9 @@ def add_adapters(
 
     Raises ImportError without the package peft.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise ImportError(
-            "Adapters need the package peft: pip install 'ferretlite[train]'."
-        ) from None
+    require_package("peft", "Adapters need")
+    from peft import LoraConfig, inject_adapter_in_model
+
     torch.manual_seed(seed)
     names = {
         n.rsplit(".", 1)[-1]

@@ -62,7 +62,7 @@ from ferretlite.training.stages import (
     make_stage_processor,
     start_model,
 )
-from .trainer import run_stage
+from .trainer import check_options, run_stage
 
 # %% ../../nbs/7_training/training.ipynb #4b920990
 def _select_stages(preset: str, stage: str) -> list:  # of indices
@@ -77,34 +77,51 @@ def _select_stages(preset: str, stage: str) -> list:  # of indices
 
 # %% ../../nbs/7_training/training.ipynb #4fd7ba56
 @dataclass(frozen=True)
+class _Start:
+    "What a run begins with, see the arguments of `train`."
+
+    from_model: str | None = None
+    seed: int = 0
+    towers: str | None = None
+    lm: str | None = None
+    config: dict | None = None
+
+
+@dataclass(frozen=True)
 class _Request:
     "What a call of `train` asks for, see its arguments."
 
     preset: str
     stage: str
     out: Path
-    samples: int | None
-    minutes: float | None
-    resume: bool
-    from_model: str | None
-    seed: int
-    towers: str | None
-    lm: str | None
-    compile: bool
-    config: dict | None
-    options: RunOptions
-    data: str | None
-    skip: str | None
+    start: _Start
+    samples: int | None = None
+    minutes: float | None = None
+    resume: bool = False
+    compile: bool = False
+    options: RunOptions = DEFAULT_OPTIONS
+    data: str | None = None
+    skip: str | None = None
 
-    def list_settings(self) -> dict:  # name -> value, as the record keeps it
-        "What a resumed run has to have in common with the one that began."
-        names = ("preset", "stage", "seed", "samples", "minutes", "compile", "config", "skip")
-        texts = ("from_model", "towers", "lm", "data")
-        return dict(
-            {name: getattr(self, name) for name in names},
-            **{name: getattr(self, name) and str(getattr(self, name)) for name in texts},
-            options=self.options.list_result_options(),
-        )
+# %% ../../nbs/7_training/training.ipynb #b8014f74
+def _list_settings(asked: _Request) -> dict:  # name -> value, as JSON keeps them
+    "The settings of a run, as its record keeps them."
+    start = asked.start
+    return dict(
+        preset=asked.preset,
+        stage=asked.stage,
+        seed=start.seed,
+        samples=asked.samples,
+        minutes=asked.minutes,
+        from_model=start.from_model and str(start.from_model),
+        compile=asked.compile,
+        config=start.config,
+        towers=start.towers and str(start.towers),
+        lm=start.lm and str(start.lm),
+        options=asked.options.list_result_options(),
+        data=asked.data and str(asked.data),
+        skip=asked.skip,
+    )
 
 # %% ../../nbs/7_training/training.ipynb #7f77cc80
 def _check_out(out) -> Path:
@@ -125,7 +142,7 @@ def _is_positive(value) -> bool:  # None counts as positive
 
 def _check_request(asked: _Request):
     "Raises InputError for what no run can be made of."
-    if asked.config and asked.from_model:
+    if asked.start.config and asked.start.from_model:
         raise InputError(
             "Found config beside from_model: expected one of them, since the folder has a "
             "configuration of its own."
@@ -139,6 +156,8 @@ def _check_request(asked: _Request):
     for name in ("samples", "minutes"):
         if not _is_positive(getattr(asked, name)):
             raise make_input_error(name, getattr(asked, name), "a number above 0")
+    if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
+        raise make_input_error("seed", asked.start.seed, "a whole number from 0 to 4294967295")
     if asked.skip not in (None, "bad"):
         raise make_input_error("skip", asked.skip, "'bad' or nothing")
     if asked.skip and not asked.data:
@@ -359,10 +378,12 @@ def _check_data(asked: _Request, numbers: list, processor) -> dict:  # file -> f
     if not asked.data:
         return {}
     for number in numbers:
-        _load_stage_data(asked.data, asked.preset, asked.seed, number, None, processor, asked.skip)
+        _load_stage_data(
+            asked.data, asked.preset, asked.start.seed, number, None, processor, asked.skip
+        )
     return _fingerprint_data(asked.data)
 
-# %% ../../nbs/7_training/training.ipynb #d2f58340
+# %% ../../nbs/7_training/training.ipynb #22a9ebdd
 def _save_stage(model, processor, folder: Path, trainer):  # -> (model, processor)
     "Save the model after a stage; weights that were spread over processes are gathered."
     sharded = trainer.is_sharded()
@@ -370,7 +391,7 @@ def _save_stage(model, processor, folder: Path, trainer):  # -> (model, processo
     save_model(model, processor, folder, weights=weights)
     return _move_to_device(load_model(folder)) if sharded else (model, processor)
 
-
+# %% ../../nbs/7_training/training.ipynb #d2f58340
 def _next_stage(
     model,
     processor,
@@ -390,9 +411,20 @@ def _next_stage(
     began = time.perf_counter()
     if number == 1:
         copy_projector(model)
-    place, seed = folder / "checkpoints", run["settings"]["seed"]
-    how = (asked.resume, asked.compile, asked.options, data)
-    log, trainer = run_stage(model, processor, stage, place, steps, seed, number + 1, bar, *how)
+    log, trainer = run_stage(
+        model,
+        processor,
+        stage,
+        folder / "checkpoints",
+        steps,
+        run["settings"]["seed"],
+        number + 1,
+        bar,
+        asked.resume,
+        asked.compile,
+        asked.options,
+        data,
+    )
     model, processor = _save_stage(model, processor, folder, trainer)
     run["log"][stage.name] = log
     run["done"].append(stage.name)
@@ -430,7 +462,7 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
             data = _load_stage_data(
                 asked.data,
                 asked.preset,
-                asked.seed,
+                asked.start.seed,
                 number,
                 steps * s.batch_size,
                 processor,
@@ -446,10 +478,11 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
 # %% ../../nbs/7_training/training.ipynb #4281b899
 def _start_model(asked: _Request):  # -> (model, processor)
     "The model with which a run begins, on the device where training runs."
-    if not asked.from_model:
-        start = start_model(asked.towers, asked.lm, asked.seed, asked.config, asked.preset)
-        return _move_to_device(start)
-    model, processor = load_model(asked.from_model)
+    start = asked.start
+    if not start.from_model:
+        made = start_model(start.towers, start.lm, start.seed, start.config, asked.preset)
+        return _move_to_device(made)
+    model, processor = load_model(start.from_model)
     style = "griffon" if "griffon" in asked.preset else "ferret"
     if model.config.style != style:
         raise InputError(
@@ -462,8 +495,9 @@ def _start_model(asked: _Request):  # -> (model, processor)
 def _carry_out(asked: _Request, progress: bool):
     "Check, plan or resume, and train."
     join_world()
-    numbers, settings = _select_stages(asked.preset, asked.stage), asked.list_settings()
-    record = asked.out / "run.json"
+    numbers, settings = _select_stages(asked.preset, asked.stage), _list_settings(asked)
+    stages, record = [STAGES[asked.preset][n] for n in numbers], asked.out / "run.json"
+    check_options(stages, asked.options)
     run = decide_once(lambda: _open_run(record, settings, asked.resume))
     keep_freed_memory()
     use_deterministic_sums()
@@ -473,7 +507,6 @@ def _carry_out(asked: _Request, progress: bool):
         _check_fingerprints(asked.out, run["data_files"], files)
     with _leave_nothing(asked.out):
         if not run:
-            stages = [STAGES[asked.preset][n] for n in numbers]
             run = dict(_begin_run(model, processor, stages, settings), data_files=files)
             _save_record(record, run)
         _run_stages(model, processor, asked, run, numbers, progress)
@@ -507,8 +540,10 @@ def train(
     A run of given samples that is stopped and resumed ends with the weights of one that was not.
     Raises InputError for what cannot be used; a training that is refused leaves no files.
     """
-    start, how = (from_model, seed, towers, lm, compile, config), (options, data, skip)
-    asked = _Request(preset, str(stage), _check_out(out), samples, minutes, resume, *start, *how)
+    start = _Start(from_model, seed, towers, lm, config)
+    budget = dict(samples=samples, minutes=minutes, resume=resume)
+    how = dict(compile=compile, options=options, data=data, skip=skip)
+    asked = _Request(preset, str(stage), _check_out(out), start, **budget, **how)
     _check_request(asked)
     _carry_out(asked, progress)
     return asked.out

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['make_stage_data', 'make_training_arguments', 'StageTrainer', 'choose_attention', 'count_alignment_steps',
-           'list_aligned_projectors', 'run_stage']
+           'list_aligned_projectors', 'check_options', 'run_stage']
 
 # %% ../../nbs/7_training/trainer.ipynb #20e5000a
 from dataclasses import replace
@@ -38,6 +38,7 @@ from ferretlite.training.distributed import (
     merge_adapters,
     newest_checkpoint,
     read_world,
+    require_package,
 )
 from ferretlite.training.stages import (
     Stage,
@@ -346,15 +347,24 @@ def _make_tensorboard_callback(folder):  # -> callback
 
     Raises ImportError without the package tensorboard.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ImportError(
-            "Logs for TensorBoard need the package tensorboard: pip install 'ferretlite[train]'."
-        ) from None
+    require_package("tensorboard", "Logs for TensorBoard need")
+    from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
     return TensorBoardCallback(SummaryWriter(str(folder)))
+
+# %% ../../nbs/7_training/trainer.ipynb #54d7c6d0
+def check_options(
+    stages: list,  # of Stage
+    options: RunOptions,  # how they are to be carried out
+):
+    "Raises InputError for a batch that cannot be divided, ImportError for a missing package."
+    for stage in stages:
+        _count_samples_at_once(stage, options)
+    if options.lora:
+        require_package("peft", "Adapters need")
+    if options.tensorboard:
+        require_package("tensorboard", "Logs for TensorBoard need")
 
 # %% ../../nbs/7_training/trainer.ipynb #206fee7a
 def _make_stage_trainer(

@@ -41,7 +41,7 @@ def write_mixture(folder, broken=()):
     return folder / "mixture.json"
 
 
-def test_a_workers_error_is_one_sentence_that_names_record_and_file(tmp_path, short):
+def test_the_error_is_one_sentence_that_names_record_and_file(tmp_path, short):
     data = write_mixture(tmp_path, broken=(3,))
     with pytest.raises((InputError, OSError)) as caught:
         train(out=tmp_path / "run", data=data, **short)

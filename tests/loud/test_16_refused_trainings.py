@@ -10,6 +10,7 @@ from ferretlite.pretraining.clip import pretrain_clip
 from ferretlite.pretraining.dense import pretrain_towers
 from ferretlite.pretraining.dino import pretrain_dino
 from ferretlite.pretraining.language import pretrain_lm
+from ferretlite.training import run
 from ferretlite.training.distributed import RunOptions
 from ferretlite.training.run import train
 from ferretlite.training.stages import STAGES
@@ -30,6 +31,8 @@ def files(folder):
         (dict(samples=-3), "samples: found -3"),
         (dict(minutes=float("nan"), samples=None), "minutes: found nan"),
         (dict(samples=None), "Neither samples nor minutes"),
+        (dict(seed=-1), "seed: found -1, expected a whole number from 0"),
+        (dict(seed=2**32), "seed: found 4294967296"),
         (dict(preset="giant"), "Unknown preset 'giant'"),
         (dict(stage="4"), "Unknown stage '4'"),
         (dict(config=dict(merge=2), from_model="tiny"), "Found config beside from_model"),
@@ -44,7 +47,7 @@ def test_a_refused_training_leaves_nothing(wrong, says, tmp_path, begin):
 @pytest.mark.parametrize("options", [dict(lora=2), dict(tensorboard=True)])
 def test_a_missing_package_leaves_nothing(options, tmp_path, begin, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match=r"pip install 'ferretlite\[train\]'"):
         train(out=tmp_path / "run", stage="3", samples=32, options=RunOptions(**options), **begin)
     assert not files(tmp_path)
@@ -58,14 +61,31 @@ def test_what_a_folder_held_before_stays(tmp_path, begin):
 
 
 def test_stages_that_are_done_stay_when_a_later_one_is_refused(tmp_path, begin, monkeypatch):
-    "Stage I takes batches of two, stage II of three: two at once divide only the first."
-    one, two, _ = (replace(s, n_turns=2, scenes=2) for s in STAGES["tiny"])
-    stages = (replace(one, batch_size=2, share=1), replace(two, batch_size=3, share=1))
-    monkeypatch.setitem(STAGES, "tiny", stages)
-    with pytest.raises(InputError, match="expected a multiple of 2"):
-        train(out=tmp_path / "run", samples=4, options=RunOptions(at_once=2), **begin)
+    stages = [replace(s, n_turns=2, scenes=2, batch_size=2, share=1) for s in STAGES["tiny"][:2]]
+    monkeypatch.setitem(STAGES, "tiny", tuple(stages))
+    carry_out = run.run_stage
+
+    def refuse_the_second(model, processor, stage, *rest):
+        if stage.name.startswith("II "):
+            raise InputError("talks.json, record 7: a damaged picture")
+        return carry_out(model, processor, stage, *rest)
+
+    monkeypatch.setattr(run, "run_stage", refuse_the_second)
+    with pytest.raises(InputError, match="record 7"):
+        train(out=tmp_path / "run", samples=4, **begin)
     assert (tmp_path / "run" / "stage-1" / "model.safetensors").is_file()
     assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_a_stage_that_is_refused_in_its_first_batch_leaves_nothing(tmp_path, begin, monkeypatch):
+    def refuse(model, processor, stage, out, *rest):
+        (out / "checkpoint-1").mkdir(parents=True)  # a checkpoint that was not finished
+        raise InputError("talks.json, record 7: a damaged picture")
+
+    monkeypatch.setattr(run, "run_stage", refuse)
+    with pytest.raises(InputError, match="record 7"):
+        train(out=tmp_path / "a" / "run", samples=4, **begin)
+    assert not files(tmp_path)
 
 
 @pytest.mark.parametrize("out", ["", " "])

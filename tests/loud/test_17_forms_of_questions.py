@@ -116,7 +116,7 @@ def test_arrays_are_regions(make):
     assert ferret.refer(IMAGE, make(corners)) == "star"
 
 
-@pytest.mark.parametrize("wrong", [5, "10,20,60,80", [1, 2], np.zeros(3), np.zeros((2, 5)), {}])
+@pytest.mark.parametrize("wrong", [5, "10,20,60,80", [1, 2, 3], np.zeros(3), np.zeros((2, 5)), {}])
 def test_what_is_no_region_is_named(wrong):
     with pytest.raises(InputError):
         Scripted("star").ask(IMAGE, "What is in this region?", wrong)

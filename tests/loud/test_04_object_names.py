@@ -1,0 +1,148 @@
+"""Item 4: object names are the words that a person would call the object, never cut by guessing."""
+
+import json
+import re
+
+import pytest
+
+from ferretlite.common.errors import InputError
+from ferretlite.regions.geometry import Box
+from ferretlite.regions.grammar import (
+    STYLES,
+    Grounding,
+    clean_name,
+    find_groundings,
+    format_groundings,
+)
+
+SIZE = (480, 640)
+BOX = "[100, 200, 300, 400]"
+
+
+def read_name(words, phrases=None):
+    spans, _ = find_groundings(f"{words}{BOX}", SIZE, phrases=phrases)
+    return spans[0].name
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("the man in the red shirt ", "man in the red shirt"),
+        ("A man on the left ", "man on the left"),
+        ("a glass of wine and the bottle ", "bottle"),
+        ("It's a magnifier ", "magnifier"),
+        ("U.S. flag ", "U.S. flag"),
+        ("红伞，", "红伞"),
+        ("cat = ", "cat"),
+        ("<ref>cat</ref> ", "cat"),
+        ("<ref>cat</ref><box>", "cat"),
+        ("2: Motorcycle-", "Motorcycle"),
+        ("**cat**: ", "cat"),
+        ("“cat” ", "cat"),
+        ("In the background, you can see the tower ", "tower"),
+        ("On the left of the street, a red car ", "red car"),
+        ("The star is at ", "star"),
+        ("The red umbrella is located in the top left corner of the image: ", "red umbrella"),
+        ("The location of the cat is ", "cat"),
+        ("the man who is wearing a hat ", "man who is wearing a hat"),
+        ("He is wearing a black jacket ", "black jacket"),
+        ("They are surrounded by trees ", "trees"),
+    ],
+)
+def test_the_name_is_the_phrase_before_the_box(words, name):
+    assert read_name(words) == name
+
+
+def test_a_number_in_front_is_no_part_of_a_name_in_griffons_form():
+    text = "1: Car-[0.100,0.200,0.300,0.400]&2: Motorcycle-[0.500,0.200,0.600,0.400]"
+    assert [span.name for span in find_groundings(text, SIZE, "griffon")[0]] == [
+        "Car",
+        "Motorcycle",
+    ]
+
+
+def test_words_between_two_boxes_name_the_second_object():
+    text = f"A dog {BOX} next to the man in the red shirt [500, 200, 600, 400]"
+    assert [span.name for span in find_groundings(text, SIZE)[0]] == ["dog", "man in the red shirt"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_key_of_json_is_no_name_and_gives_a_warning(style):
+    box = BOX if style == "ferret" else "[0.1, 0.2, 0.3, 0.4]"
+    spans, warnings = find_groundings(f'[{{"bbox_2d": {box}, "label": "cat"}}]', SIZE, style)
+    assert [span.name for span in spans] == [""]
+    assert any("JSON" in warning for warning in warnings)
+    spans, warnings = find_groundings(f'{{"bbox": {box}, "mask_box": {box}}}', SIZE, style)
+    assert [span.name for span in spans] == ["", ""] and len(warnings) == 2
+
+
+@pytest.mark.parametrize(
+    "words, asked, name",
+    [
+        ("I found the man in the red shirt ", "red shirt", "red shirt"),
+        ("I found the man in the red shirt ", "the man in the red shirt", "man in the red shirt"),
+        ("That must be the old  Red Umbrella: ", "a red umbrella", "Red Umbrella"),
+        ("这是一把红伞，", "红伞", "红伞"),
+        ("a redcat ", "cat", "redcat"),  # `cat` is no word there
+        ("a dog ", "cat", "dog"),
+    ],
+)
+def test_an_asked_phrase_at_the_end_of_the_words_is_the_name(words, asked, name):
+    assert read_name(words, [asked]) == name
+
+
+def test_empty_phrases_are_left_out():
+    assert read_name("a dog ", [None, "", " ", "the"]) == "dog"
+
+
+@pytest.mark.parametrize(
+    "name, clean",
+    [
+        ("coffee (St., cold)", "coffee (St. cold)"),
+        ("the man, left", "man left"),
+        ("bride and the groom", "bride and groom"),
+        ("U.S. flag", "U.S. flag"),
+        ("红伞，", "红伞"),
+        ("<ref>cat</ref>", "cat"),
+        ('{"bbox_2d"', "bbox_2d"),
+        ("a dog at", "dog"),
+        ("(1, 2), (3, 4)", "(1 2) (3 4)"),
+        ("2: Motorcycle-", "2 Motorcycle"),
+    ],
+)
+def test_a_cleaned_name_can_be_written_and_is_clean(name, clean):
+    assert clean_name(name) == clean == clean_name(clean)
+    for style in STYLES:
+        format_groundings([Grounding(clean, [Box(1, 2, 3, 4)])], SIZE, style)
+
+
+def test_names_that_are_no_text_are_refused():
+    for call in (clean_name, lambda name: Grounding(name, [Box(1, 2, 3, 4)])):
+        with pytest.raises(InputError, match="found nothing"):
+            call(None)
+        with pytest.raises(InputError, match="found 3"):
+            call(3)
+
+
+# words that stand in a clause: a verb, or a first word that links the phrase to another one
+CLAUSE = re.compile(
+    r"\b(?:is|are|was|were|has|have|can|see|shows|wearing|holding|where|also)\b"
+    r"|^(?:he|she|it|they|there|with|in|on|of|at|as|not|and|to|topped|looking|above)\b",
+    re.IGNORECASE,
+)
+
+
+def test_few_of_ferret_benchs_boxes_get_a_clause_as_name(real_files):
+    names = []
+    for line in (real_files / "ferretbench/answer.jsonl").read_text().splitlines():
+        # 0.201 becomes bin 201, 1.000 and a damaged 1.002 become bin 999
+        text = re.sub(r"[01]\.\d{3}", write_bin, json.loads(line)["text"])
+        spans, warnings = find_groundings(text, SIZE)
+        assert warnings == []
+        names += [span.name for span in spans]
+    clauses = [name for name in names if CLAUSE.search(name)]
+    assert len(names) == 257 and len(clauses) <= 7, clauses  # 73 were clauses once
+
+
+def write_bin(fraction):
+    return str(min(int(fraction[0].replace(".", "")), 999))

@@ -1,0 +1,65 @@
+"""Item 5: boxes in other forms are read, or there is a warning that says why they are not."""
+
+import pytest
+
+from ferretlite.regions.grammar import find_groundings, parse_groundings
+
+SIZE = (1000, 1000)  # so that the middle of bin 100 is 100.5
+
+
+def read(text):
+    spans, warnings = find_groundings(text, SIZE)
+    return [(span.name, *(int(edge) for edge in span.box.list())) for span in spans], warnings
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat (100,200),(300,400)",
+        "cat (100, 200), (300, 400)",
+        "cat [(100, 200), (300, 400)]",
+        "cat [[100, 200], [300, 400]]",
+        "cat [[100, 200, 300, 400]]",
+        "<ref>cat</ref><box>(100,200),(300,400)</box>",
+    ],
+)
+def test_one_box_in_the_form_of_another_model(text):
+    assert read(text) == ([("cat", 100, 200, 300, 400)], [])
+
+
+def test_a_list_of_boxes_has_one_name_and_no_warning():
+    found, warnings = read("cat [[100, 200, 300, 400], [500, 600, 700, 800]], dog [1, 2, 3, 4]")
+    assert found == [
+        ("cat", 100, 200, 300, 400),
+        ("cat", 500, 600, 700, 800),
+        ("dog", 1, 2, 3, 4),
+    ]
+    assert warnings == []
+
+
+def test_bin_1000_is_clamped_with_a_warning():
+    found, warnings = read("cat [100, 200, 1000, 1000]")
+    assert found == [("cat", 100, 200, 999, 999)]
+    assert len(warnings) == 1 and "bin 1000 is read as 999" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("cat [100, 200, 300, 1001]", "0 to 999"),
+        ("cat [100, 200, 300]", "3 numbers"),
+        ("cat (100, 200, 300, 400)", "square brackets"),
+        ("cat (300,200),(100,400)", "x1 <= x2"),
+        ("cat [[100, 200, 300, 400], [500, 600", "not closed"),
+        ("cat [[0.1, 0.2], [0.3, 0.4]]", "whole numbers"),
+    ],
+)
+def test_what_is_not_read_is_reported(text, reason):
+    _, warnings = read(text)
+    assert len(warnings) == 1 and reason in warnings[0]
+
+
+def test_strict_reading_takes_our_own_form_only():
+    for text in ("cat (100,200),(300,400)", "cat [[100, 200, 300, 400]]", "cat [1, 2, 3, 1000]"):
+        with pytest.raises(ValueError):
+            parse_groundings(text, SIZE, strict=True)
