@@ -248,6 +248,7 @@ def test_outputs_are_looked_at_before_the_work(tmp_path):
     assert options_module.parse_output_folder(str(tmp_path)) == str(tmp_path)
     for parse, text, says in (
         (options_module.parse_output_file, tmp_path, "is a folder"),
+        (options_module.parse_output_file, os.devnull, "no regular file"),
         (options_module.parse_output_file, tmp_path / "f" / "a.json", "is a file"),
         (options_module.parse_output_folder, tmp_path / "f", "is a file"),
         (options_module.parse_output_folder, tmp_path / "f" / "run", "is a file"),
@@ -531,7 +532,7 @@ def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
     assert ("wrong at 1 of 2 sizes" in err) == (code == 2)
     (args, options), *_ = asked
     assert args == (True, False) and drawn[1] == ((tmp_path / "k.png",), dict(dpi=150))
-    options["done"](dict(b=2))
+    options["on_record"](dict(b=2))
     assert json.loads((tmp_path / "k.json").read_text()) == dict(b=2)
     ran(capsys, "bench", "kernels", "--all")
     assert asked[1][0] == (False, True) and len(drawn) == 2
@@ -751,7 +752,7 @@ def test_an_experiment_hands_on_what_was_typed(capsys, noted, monkeypatch):
     ((args, options),) = asked
     assert args == (dict(a={}), 2, dict(samples=5, other=1), "work", "o") and said == "claims\n"
     assert "another process" not in err
-    options["done"]("a", 1, dict(rec=0.5, n=3, name=0.25, other=1.0))
+    options["on_result"]("a", 1, dict(rec=0.5, n=3, name=0.25, other=1.0))
     assert capsys.readouterr().out == "a, seed 1: rec 0.500\n"
     _, _, err = ran(capsys, "experiment", "resolution")
     assert asked[1][0][1:3] == (3, dict(samples=9, other=1)) and "another process" in err

@@ -528,8 +528,8 @@ def test_each_card_gets_the_answer_to_its_own_question(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "_make_cards", lambda folder, model, seed: cards)
     monkeypatch.setattr(demo.Ferret, "load", lambda name: loaded.append(name) or name)
 
-    def answer_all(ferret, questions, batch, done):
-        done(1)
+    def answer_all(ferret, questions, batch, on_progress):
+        on_progress(1)
         loaded.append((ferret, batch, [q.turn.prompt for q in questions]))
         return [Answer(dict(zip("123", ("one", "two", "five")))[q.turn.prompt]) for q in questions]
 

@@ -273,11 +273,16 @@ def test_pixels_are_normalised_as_dinov2_expects():
         with torch.no_grad():
             expected = side["tower"](ready).last_hidden_state
             torch.testing.assert_close(model.compute_tokens(side, pixels), expected)
-            torch.testing.assert_close(model.score_words(side, pixels), side["whole"](expected[:, 0]))
+            torch.testing.assert_close(
+                model.score_words(side, pixels), side["whole"](expected[:, 0])
+            )
     hidden = torch.zeros(2, 36, dtype=torch.bool)
     hidden[1, 3] = True
     with torch.no_grad():
-        seen, holes = model.compute_tokens(model.student, pixels), model.compute_tokens(model.student, pixels, hidden)
+        seen, holes = (
+            model.compute_tokens(model.student, pixels),
+            model.compute_tokens(model.student, pixels, hidden),
+        )
     assert torch.equal(seen[0], holes[0]) and not torch.allclose(seen[1], holes[1])
 
 
@@ -401,7 +406,8 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, monkeypatch):
     [(own, training, args, options)], [(data, n, collate, start)] = asked, streams
     assert own and training
     assert args == (tmp_path, 12, None, 5e-4)  # 100 scenes, eight a step
-    assert options == dict(weight_decay=0.04, muon=0.02, resume=False)
+    settings = dict(seed=2, batch_size=8)
+    assert options == dict(weight_decay=0.04, muon=0.02, resume=False, settings=settings)
     assert (n, collate, start) == (8, collate_crops, 7)
     assert (len(data), data.seed) == (10**7, 3 * 10**7)  # each seed has its own scenes
     record = json.loads((tmp_path / "run.json").read_text())

@@ -494,6 +494,7 @@ def test_a_box_without_words_takes_the_name_of_one_that_was_dropped():
         ("the man in a blue shirt", "man in a blue shirt"),  # no rule says where to cut it
         ("a man with the red hat", "man with the red hat"),
         ("I can see the cat", "cat"),
+        ("Behind them you can see cat", "cat"),
         ("i see cat", "cat"),
         ("Here are three dogs", "three dogs"),
         ("here is the dog", "dog"),

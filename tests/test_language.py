@@ -988,7 +988,8 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkey
     [(attention, args, options)], [(data, n, start)] = asked, streams
     assert attention == "eager"  # its weights are what the look is taught
     assert args == (tmp_path / "b", 4, None, 5e-4)  # 100 scenes, 24 a step
-    assert options == dict(weight_decay=0.01, muon=0.02, resume=False)
+    settings = dict(seed=2, batch_size=24, style="griffon", look=0.3)
+    assert options == dict(weight_decay=0.01, muon=0.02, resume=False, settings=settings)
     assert (n, start) == (24, 7)
     # whole scenes at once; lessons of seed 2 come from their own part of the pool
     assert (len(data), data.seed, data.style, data.skip) == (
@@ -1005,6 +1006,7 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkey
         lr=5e-4,
         muon=0.02,
         style="griffon",
+        look=0.3,
         compile=False,
         log=[[4, 1.5]],
         before=dict(seed=3),
@@ -1017,6 +1019,6 @@ def test_a_run_is_told_what_was_asked_and_writes_it_down(tmp_path, words, monkey
     pretrain_lm(
         tmp_path / "d", minutes=2.5, start=tmp_path / "a", muon=None, resume=True, batch_size=3
     )
-    assert asked[-1][1][1:3] == (None, 2.5) and asked[-1][2] == dict(
-        weight_decay=0.01, muon=None, resume=True
-    )
+    assert asked[-1][1][1:3] == (None, 2.5)
+    settings = dict(seed=0, batch_size=3, style="ferret", look=0.3)
+    assert asked[-1][2] == dict(weight_decay=0.01, muon=None, resume=True, settings=settings)

@@ -323,7 +323,9 @@ def test_class_tokens_are_asked_in_a_batch_as_alone():
     pixels, captions, _ = collate_iconic([IconicViews(3, 1)[0]])
     with torch.no_grad():
         assert torch.allclose(
-            pair.embed_views(pixels), torch.cat([pair.embed_views(p[None]) for p in pixels]), atol=1e-5
+            pair.embed_views(pixels),
+            torch.cat([pair.embed_views(p[None]) for p in pixels]),
+            atol=1e-5,
         )
     assert len(set(OBJECT_PHRASES)) == len(OBJECT_PHRASES) and all(
         encode_captions([n]).max() > 2 for n in OBJECT_PHRASES

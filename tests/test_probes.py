@@ -464,7 +464,7 @@ def loops(monkeypatch):
     monkeypatch.setattr(probes, "DenseTowers", lambda: DenseTowers(32, 64, 16))
     monkeypatch.setattr(probes, "score_towers", lambda model: {})
 
-    def loop(model, loss_of, batches, out, steps, minutes, lr, resume):
+    def loop(model, loss_of, batches, out, steps, minutes, lr, resume, settings):
         loader = batches(3)
         model.eval()
         monkeypatch.setattr(

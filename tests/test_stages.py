@@ -59,7 +59,8 @@ def table(presets):
 def extras(presets):
     "What a preset adds to the paper's stages."
     return [
-        (s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.attention_weight) for s in presets
+        (s.align, s.scenes, s.first, s.first_share, s.others, s.visits, s.attention_weight)
+        for s in presets
     ]
 
 
@@ -69,7 +70,12 @@ def extras(presets):
 def test_a_stage_that_says_nothing_more_takes_the_documented_defaults():
     stage = Stage("I plain", ("sampler",), dict(rec=1.0), 2)
     assert (stage.lr, stage.scenes, stage.n_turns, stage.batch_size) == (1e-3, 300, 4, 16)
-    assert (stage.visits, stage.attention_weight, stage.first_share, stage.resolution) == (1, 0.0, 0.0, None)
+    assert (stage.visits, stage.attention_weight, stage.first_share, stage.resolution) == (
+        1,
+        0.0,
+        0.0,
+        None,
+    )
     assert (stage.slow, stage.first, stage.others, stage.align) == ({}, {}, {}, ())
 
 

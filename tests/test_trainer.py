@@ -254,7 +254,9 @@ def test_a_steps_written_words_are_counted_over_its_parts(random_model, tmp_path
         ),
     ]
     device = torch.device("cpu")
-    halves = stepping(model, replace(PLAIN, attention_weight=0.3, batch_size=2), tmp_path, at_once=1)
+    halves = stepping(
+        model, replace(PLAIN, attention_weight=0.3, batch_size=2), tmp_path, at_once=1
+    )
     batches, _ = halves.get_batch_samples(iter(parts), 2, device)
     assert len(batches) == 2
     assert {k: float(v) for k, v in halves.written.items()} == dict(names=5.0, writes=3.0)

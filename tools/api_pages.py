@@ -123,8 +123,13 @@ def fields_of(node: ast.ClassDef) -> list[ast.AnnAssign]:
 
 
 def field_docs(module: Module, node: ast.ClassDef) -> dict[str, str]:
-    """Return the comment of each field."""
-    docs = {n.target.id: comment_of(module, n.lineno, n.end_lineno) for n in fields_of(node)}
+    """Return the comment of each field, those of private base classes of the module included."""
+    docs = {}
+    for base in node.bases:
+        name = ast.unparse(base)
+        if name.startswith("_") and isinstance(module.nodes.get(name), ast.ClassDef):
+            docs |= field_docs(module, module.nodes[name])
+    docs |= {n.target.id: comment_of(module, n.lineno, n.end_lineno) for n in fields_of(node)}
     return {name: text for name, text in docs.items() if text}
 
 

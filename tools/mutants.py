@@ -275,7 +275,7 @@ def work() -> None:
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
-        with tempfile.TemporaryFile("w+") as log:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
             child = os.fork()
             if child == 0:
                 os.setsid()

@@ -7,7 +7,6 @@ __all__ = ['main']
 
 # %% ../../nbs/tools/command_line.ipynb #b0178372
 import contextlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -201,10 +200,12 @@ _REPORTED_PACKAGES = (
 def list_versions() -> dict:  # name -> version, or None where it is not installed
     "Return the versions of the packages that matter."
 
+    from importlib import metadata
+
     def find_version(name):
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
             return None
 
     return {name: find_version(name) for name in _REPORTED_PACKAGES}

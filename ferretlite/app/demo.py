@@ -141,7 +141,7 @@ def _take_first_scene(
 # %% ../../nbs/tools/demo.ipynb #80fd7fce
 def make_demo_cards(
     folder,  # folder to write into
-    seed: int = 0,  # another seed deals other scenes and questions
+    seed: int = 0,  # another seed gives other scenes and questions
     size: int = 384,  # side of the images
 ) -> list:  # of Card, without answers
     """Return a card for each question of CARDS, without its answer.
@@ -594,7 +594,7 @@ def _answer_cards(cards: list) -> None:
 def write_demo(
     folder,  # folder of the page and its scenes
     model: str = "tiny",  # a shipped name, a folder or a hub id
-    seed: int = 0,  # another seed deals other scenes and questions
+    seed: int = 0,  # another seed gives other scenes and questions
 ):  # -> (list of Card, path of the page)
     "Ask a model about image files and write a page of its answers beside the truth."
     began, path = time.perf_counter(), Path(folder) / "index.html"

@@ -239,8 +239,9 @@ def parse_output_file(
 ) -> str:
     "Return the name of a file that can be written."
     path = Path(parse_text(text))
-    if path.is_dir():
-        raise typer.BadParameter(f"{text} is a folder: expected the name of a file to write.")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise typer.BadParameter(f"{text} is {kind}: expected the name of a file to write.")
     _check_folder_of(path)
     return text
 

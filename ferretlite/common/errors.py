@@ -31,7 +31,10 @@ def describe_value(
         return f"a {type(value).__name__} of length {len(value)}"
     if isinstance(value, str) and len(value) > MAX_VALUE_CHARACTERS:
         value = value[:MAX_VALUE_CHARACTERS]  # repr of a very long text would be built in full
-    text = ascii(value) if isinstance(value, bytes) else repr(value)
+    try:
+        text = ascii(value) if isinstance(value, bytes) else repr(value)
+    except Exception:  # whole numbers of more than 4300 digits have no repr
+        return f"an object of type {type(value).__name__}"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     if len(text) <= MAX_VALUE_CHARACTERS:
         return text

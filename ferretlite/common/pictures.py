@@ -303,9 +303,12 @@ def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright 
 
 # %% ../../nbs/1_start/pictures.ipynb #3443500f
 def _read_pixels(picture, where):  # reads the pixels of a PIL image in place
-    lazy = isinstance(picture, ImageFile.ImageFile)
-    if lazy and picture.format not in PICTURE_FORMATS:
-        raise InputError(f"{where}: found a {picture.format} file, expected {_EXPECTED}.")
+    unread = isinstance(picture, ImageFile.StubImageFile)
+    unread = unread or isinstance(picture, ImageFile.ImageFile) and len(picture.tile) > 0
+    if unread and picture.format not in PICTURE_FORMATS:
+        raise InputError(
+            f"{where}: found a file of the format {picture.format}, expected {_EXPECTED}."
+        )
     width, height = picture.size
     if not 0 < width * height <= MAX_PICTURE_PIXELS:
         raise InputError(
@@ -343,7 +346,9 @@ def read_picture_size(
     Raises InputError as `open_picture`."""
     where, picture = _open_source(source)
     width, height = picture.size
-    turn = _read_turn(picture, where) if upright else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FerretliteWarning)  # who reads the pixels is warned
+        turn = _read_turn(picture, where) if upright else None
     if picture is not source:
         picture.close()
     swapped = turn is not None and turn.name in (

@@ -26,11 +26,9 @@ from ..common.files import write_whole
 from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
     Form,
+    check_value,
     decode_json,
     describe_json_error,
-    find_problems,
-    has_form,
-    make_problem_error,
     read_box,
 )
 from ..regions.geometry import Box
@@ -505,12 +503,12 @@ def accept(
     where: str,  # file and record, for the message
 ) -> bool:
     "Return whether a value has its form; its first problem is raised or counted."
-    if has_form(value, form):
-        return True
-    problem = next(find_problems(value, form))
-    reason = re.sub(r"\[\d+\]", "", problem.field) or "record"
-    self.skip(reason, make_problem_error(problem, where))
-    return False
+    try:
+        check_value(value, form, where)
+    except InputError as error:
+        self.skip(re.sub(r"\[\d+\]", "", error.field) or "record", error)
+        return False
+    return True
 
 # %% ../../nbs/6_data/readers.ipynb #ece3fd84
 @patch

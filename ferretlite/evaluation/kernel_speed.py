@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..common.tables import format_table
 from ferretlite.vision.conv_kernels import (
     KERNEL_TILES,
     compute_conv_cells,
@@ -368,38 +369,35 @@ def _compile_some(record, every, seconds, on_record, on_message, began):
         on_record(record)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #6b3aa1e6
+_TABLE_COLUMNS = {  # of a record -> as the table calls them
+    "eager_nchw": "eager_nchw",
+    "eager_channels_last": "eager_cl",
+    "eager_benchmark": "eager_tuned",
+    "eager": "eager",
+    "compile": "compile",
+    "triton": "triton",
+    "triton_nchw": "triton_nchw",
+}
+
+
 def format_kernel_table(
     record: dict,  # of `bench_kernels`
 ) -> str:
     "Return what `bench_kernels` found as a table; times in ms."
-    columns = (
-        "eager_nchw",
-        "eager_channels_last",
-        "eager_benchmark",
-        "eager",
-        "compile",
-        "triton",
-        "triton_nchw",
-    )
-    short = {"eager_channels_last": "eager_cl", "eager_benchmark": "eager_tuned"}
-    lines = [
-        f"{'':8s}{'image':>6s}{'batch':>6s}{'N':>6s} {'pass':9s}"
-        + "".join(f"{short.get(c, c):>12s}" for c in columns)
-        + f"{'TFLOP/s':>9s}{'GB/s':>7s}{'of roof':>9s}{'CPU ms':>8s}  error"
-    ]
+    header = ["", "image", "batch", "N", "pass", *_TABLE_COLUMNS.values()]
+    header += ["TFLOP/s", "GB/s", "of roof", "CPU ms", "error"]
+    rows = []
     for r in record["rows"]:
-        times = "".join(f"{r['ms'][c]:12.3f}" if c in r["ms"] else f"{'':12s}" for c in columns)
-        reach = (
-            f"{r['tflops']:9.0f}{r['gbps']:7.0f}"
-            + (f"{r['roof']:9.0%}" if "roof" in r else f"{'?':>9s}")
-            + (f"{r['cpu']['triton']:8.2f}" if "cpu" in r else f"{'?':>8s}")
+        rows.append(
+            [r["op"], str(r["side"]), str(r["batch"]), str(r["N"])]
+            + ["training" if r["training"] else "forward"]
+            + [f"{r['ms'][name]:.3f}" if name in r["ms"] else "" for name in _TABLE_COLUMNS]
+            + [f"{r['tflops']:.0f}", f"{r['gbps']:.0f}"]
+            + [f"{r['roof']:.0%}" if "roof" in r else "?"]
+            + [f"{r['cpu']['triton']:.2f}" if "cpu" in r else "?"]
+            + [f"{r['error']['triton']:.1e}" + ("" if r["right"] else "  WRONG")]
         )
-        lines.append(
-            f"{r['op']:8s}{r['side']:6d}{r['batch']:6d}{r['N']:6d} "
-            f"{'training' if r['training'] else 'forward':9s}{times}{reach}  "
-            f"{r['error']['triton']:.1e}" + ("" if r["right"] else "  WRONG")
-        )
-    return "\n".join(lines)
+    return format_table(header, rows)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #ee182fde
 def draw_kernel_times(
@@ -456,11 +454,9 @@ def bench_kernels(
     quick: bool = False,  # one image of each size, one width
     compile_all: bool = False,  # torch.compile at every size (an hour), not at a few
     compile_seconds: float = 70,  # no further compilation begins after so long
-    on_record=lambda record: (
-        None
-    ),  # function, called with the record as far as it is, again and again
+    on_record=lambda record: None,  # function, called with the record after each size
     on_message=lambda text: None,  # function, called with a line on what is going on
-) -> dict:
+) -> dict:  # device, versions, peak and rows, see `_bench_conv`
     """Return a record of every kernel at every size, on this machine's GPU.
 
     Raises ValueError where there is none."""
@@ -480,9 +476,9 @@ def bench_kernels(
         peak=_find_gpu_peak(name),
         rows=[],
     )
-    widths, batches = (
-        (_BENCH_WIDTHS[-1:], _BENCH_BATCHES[:1]) if quick else (_BENCH_WIDTHS, _BENCH_BATCHES)
-    )
+    widths, batches = _BENCH_WIDTHS, _BENCH_BATCHES
+    if quick:
+        widths, batches = _BENCH_WIDTHS[-1:], _BENCH_BATCHES[:1]
     sizes = [(side, batch, N) for N in widths for batch in batches for side in _BENCH_SIDES]
     for side, batch, N in sizes:
         _keep(record, _bench_conv(side, batch, N), on_record, on_message, began)

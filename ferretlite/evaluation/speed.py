@@ -18,6 +18,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 
 from ..common.errors import make_input_error
 from ..common.meters import PeakMemory, measure_quickest, read_clock
+from ..common.tables import format_table
 from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
@@ -107,16 +108,20 @@ def format_projector_bench(
     rows: list,  # of `bench_projectors`
 ) -> str:
     "Return what `bench_projectors` found as a table."
-    head = (
-        f"{'projector':11s}{'image':>6s}{'tokens':>8s}{'weights':>10s}{'GFLOP':>8s}"
-        f"{'time':>11s}{'memory':>10s}"
-    )
-    lines = [
-        f"{r['kind']:11s}{r['side']:6d}{r['tokens']:8d}{r['parameters'] / 1e6:8.1f} "
-        f"M{r['gflop']:8.1f}{r['ms']:8.0f} ms{r['mb']:7.0f} MB"
+    header = ["projector", "image", "tokens", "weights", "GFLOP", "time", "memory"]
+    cells = [
+        [
+            r["kind"],
+            str(r["side"]),
+            str(r["tokens"]),
+            f"{r['parameters'] / 1e6:.1f} M",
+            f"{r['gflop']:.1f}",
+            f"{r['ms']:.0f} ms",
+            f"{r['mb']:.0f} MB",
+        ]
         for r in rows
     ]
-    return "\n".join([head, *lines])
+    return format_table(header, cells)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #c318bf54
 class PlainSampler(SpatialAwareSampler):
@@ -211,19 +216,20 @@ def format_sampler_bench(
     found: dict,  # of `bench_sampler`
 ) -> str:
     "Return what `bench_sampler` found as a table."
-    rows = [f"{'':8s}{'forward':>12s}{'and back':>12s}{'extra memory':>16s}"]
+    rows = []
     for name in ("plain", "fast"):
         one, most = found[name], found[name].get("backward_bytes", found[name]["forward_bytes"])
-        back = f"{one['backward_seconds']:10.2f} s" if "backward_seconds" in one else f"{'':12s}"
-        rows.append(f"{name:8s}{one['forward_seconds']:10.2f} s{back}{most / 2**20:12.0f} MB")
+        back = f"{one['backward_seconds']:.2f} s" if "backward_seconds" in one else ""
+        forward = f"{one['forward_seconds']:.2f} s"
+        rows.append([name, forward, back, f"{most / 2**20:.0f} MB"])
+    table = format_table(["", "forward", "and back", "extra memory"], rows)
     whats = dict(forward_speedup="forward", backward_speedup="forward and backward")
     speed = [f"{found[k]:.1f} times as fast {what}" for k, what in whats.items() if k in found]
-    rows.append(
-        f"{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results "
+    return (
+        f"{table}\n{', '.join(speed)}; {found['memory_ratio']:.0%} of the memory; results "
         f"differ by {found['difference']:.0e} of their spread "
         f"({found.get('device', 'cpu')}, {found['threads']} threads)"
     )
-    return "\n".join(rows)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #6edfa938
 _RESOLUTION_SIDES = (192, 384, 768)
@@ -347,21 +353,24 @@ def format_resolution_bench(
     found: dict,  # of `bench_resolution`
 ) -> str:
     "Return what `bench_resolution` found as a table."
-    lines = [
-        f"{'image':>9s}  {'way':7s}{'grid':>6s}{'tokens':>8s}{'GFLOP':>8s}{'prepare':>10s}"
-        f"{'see':>10s}{'memory':>10s}"
+    header = ["image", "way", "grid", "tokens", "GFLOP", "prepare", "see", "memory"]
+    rows = [
+        [
+            f"{r['side']}x{r['side']}",
+            r["way"],
+            "x".join(map(str, r["grid"])) if r["grid"][0] else "–",
+            str(r["tokens"]),
+            f"{r['gflop']:.2f}",
+            f"{r['prepare_ms']:.1f} ms",
+            f"{r['see_ms']:.1f} ms",
+            f"{r['mb']:.1f} MB",
+        ]
+        for r in found["rows"]
     ]
-    for r in found["rows"]:
-        cut = "x".join(map(str, r["grid"])) if r["grid"][0] else "–"
-        lines.append(
-            f"{r['side']:4d}x{r['side']:<4d}  "
-            f"{r['way']:7s}{cut:>6s}{r['tokens']:8d}{r['gflop']:8.2f}{r['prepare_ms']:7.1f}"
-            f" ms{r['see_ms']:7.1f} ms{r['mb']:7.1f} MB"
-        )
-    lines.append(
+    return (
+        f"{format_table(header, rows, left=2)}\n"
         f"photographs cut into tiles of 336 px: {found['ours_per_second']:.1f} a "
         "second, transformers' LLaVA-NeXT processor (Pillow) "
         f"{found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast "
         f"({found['threads']} threads)"
     )
-    return "\n".join(lines)

@@ -29,7 +29,7 @@ from ferretlite.common.errors import (
 )
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor, load_distinct_images, load_image
-from .towers import PAPER_SIZES, check_chat_template
+from .towers import PAPER_SIZES
 from ..regions.answers import read_count
 from ..regions.drawing import draw_answer, save_image
 from ..regions.geometry import Box, Point, Region, make_region, make_regions
@@ -440,7 +440,6 @@ class Ferret:
                     place, dtype=dtype, use_safetensors=True
                 )
                 processor = FerretProcessor.from_pretrained(place)
-                check_chat_template(processor.tokenizer)
                 return cls(model.to(device), processor)
             except Exception as error:
                 raise InputError(
@@ -448,18 +447,6 @@ class Ferret:
                 ) from error
 
 # %% ../../nbs/4_model/inference.ipynb #3be2f6b0
-def _move_inputs(
-    inputs: dict,  # name -> tensor or list
-    model: FerretForConditionalGeneration,  # whose device and number format the tensors get
-) -> dict:
-    "Return a batch on the model's device; lists and whole numbers keep their format."
-    moved = dict(inputs)
-    for name, value in inputs.items():
-        if torch.is_tensor(value):
-            moved[name] = value.to(model.device, model.dtype if value.is_floating_point() else None)
-    return moved
-
-
 def _choose_decoding(
     temperature: float,  # 0: always the likeliest token
 ) -> dict:  # arguments of `generate`
@@ -491,7 +478,9 @@ def _generate(
     temperature: float,  # 0: always the likeliest token
 ) -> tuple:  # (tokens [B, L], probabilities [B, L])
     "One batch through the model."
-    batch, tokenizer = self.processor(images, prompts, regions, crops), self.processor.tokenizer
+    tokenizer = self.processor.tokenizer
+    batch = self.processor(images, prompts, regions, crops)
+    batch = batch.to(self.model.device, self.model.dtype)  # whole numbers keep their format
     longest, limit = int(batch["attention_mask"].sum(1).max()), self.model.count_positions()
     self.model.check_prompt_length(longest)
     if len(prompts) > 1 and limit is not None and longest + max_new_tokens > limit:
@@ -500,7 +489,7 @@ def _generate(
             [self._generate([i], [p], [r], [c], max_new_tokens, temperature) for i, p, r, c in rows]
         )
     out = self.model.generate(
-        **_move_inputs(batch, self.model),
+        **batch,
         **_choose_decoding(temperature),
         max_new_tokens=max_new_tokens,
         output_logits=True,

@@ -28,7 +28,7 @@ from ferretlite.model.tokens import (
     find_written_boxes,
     pad_rows,
 )
-from .towers import load_chat_tokenizer
+from .towers import check_chat_template, load_chat_tokenizer
 from ..regions.geometry import check_region, make_regions
 from ..regions.grammar import Grounding, find_groundings, format_region, parse_groundings
 from ..scenes.turns import Crop
@@ -96,6 +96,7 @@ def from_pretrained(
     "Return the processor whose files lie beside a model's weights."
     config = FerretConfig.from_pretrained(folder, **kwargs)
     tokenizer = AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs)
+    check_chat_template(tokenizer)
     return cls(config, tokenizer)
 
 

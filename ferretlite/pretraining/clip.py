@@ -406,6 +406,7 @@ def pretrain_clip(
         lr,
         muon=muon,
         resume=resume,
+        settings=dict(seed=seed, batch_size=batch_size, regions=regions),
     )
     scores, after = score_captions(pair), compute_similarity(pair)
     settings = dict(seed=seed, steps=log[-1][0] if log else 0, scenes=batch_size, lr=lr, muon=muon)

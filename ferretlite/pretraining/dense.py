@@ -434,6 +434,7 @@ def pretrain_towers(
         minutes,
         lr,
         resume=resume,
+        settings=dict(seed=seed, batch_size=batch_size, sides=list(sides)),
     )
     steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
     leg = dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr)

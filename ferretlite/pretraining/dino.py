@@ -281,6 +281,7 @@ def pretrain_dino(
         weight_decay=0.04,
         muon=muon,
         resume=resume,
+        settings=dict(seed=seed, batch_size=batch_size),
     )
     scores, tower = score_distillation(model), model.teacher["tower"]
     tower.half().save_pretrained(Path(out) / "local")

@@ -69,8 +69,11 @@ def compute_lesson_loss(
 def start_language_model(
     start,  # folder of a language model, or None: from nothing
     style: str = "ferret",  # or "griffon", whose vocabulary holds a crop token
+    seed: int | None = None,  # of new weights; None: the generator stays as it is
 ):  # -> (model, tokenizer, record of the model it came from or None)
     "The language model with which a run begins."
+    if seed is not None:
+        torch.manual_seed(seed)
     told = Path(start) / "run.json" if start else None
     before = (
         json.loads(told.read_text()) if told and told.exists() else None
@@ -118,8 +121,8 @@ def pretrain_lm(
 ) -> list:  # of (step, mean loss since the last report)
     "Teach the tiny Llama on scenes told in things; returns the loss curve."
     check_run_folder(out)
-    torch.manual_seed(seed)
-    model, tokenizer, before = start_language_model(start, style)
+    settings = dict(seed=seed, batch_size=batch_size, style=style, look=look)
+    model, tokenizer, before = start_language_model(start, style, seed)
     skip = CURRICULA[style][0][0] if start else 0
     data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip)
     collate = partial(collate_objects, tokenizer=tokenizer, most=MAX_TEXT_TOKENS, style=style)
@@ -136,8 +139,8 @@ def pretrain_lm(
         weight_decay=0.01,
         muon=muon,
         resume=resume,
+        settings=settings,
     )
-    settings = dict(seed=seed, steps=log[-1][0] if log else 0, batch_size=batch_size, lr=lr)
-    settings |= dict(muon=muon, style=style, compile=compile)
-    save_language_model(model, tokenizer, out, dict(**settings, log=log), before)
+    record = dict(steps=log[-1][0] if log else 0, lr=lr, muon=muon, compile=compile, log=log)
+    save_language_model(model, tokenizer, out, settings | record, before)
     return log

@@ -90,7 +90,7 @@ def _make_optimizers(model, lr, weight_decay, muon):  # -> list of (peak learnin
         optimizers.append((muon, torch.optim.Muon(matrices, lr=muon, weight_decay=weight_decay)))
     return optimizers
 
-# %% ../../nbs/5_pretraining/loop.ipynb #ccd787be
+# %% ../../nbs/5_pretraining/loop.ipynb #cc991aa6
 @dataclass
 class _RunState:
     "How far a run is, and what its next step depends on beside the weights."
@@ -101,8 +101,9 @@ class _RunState:
     step: int = 0  # steps done
     log: list = field(default_factory=list)  # (step, mean loss since the entry before)
     losses: list = field(default_factory=list)  # of the steps since the last entry
+    settings: dict = field(default_factory=dict)  # what a resumed run has to have in common
 
-
+# %% ../../nbs/5_pretraining/loop.ipynb #ccd787be
 def _save_state(run: _RunState, model):
     saved = dict(
         model=model.state_dict(),
@@ -110,12 +111,27 @@ def _save_state(run: _RunState, model):
         step=run.step,
         steps=run.steps,
         log=run.log,
+        settings=run.settings,
     )
     write_whole(run.path, lambda p: torch.save(saved, p))
 
 
+def _check_settings(run: _RunState, saved: dict):
+    "Raises InputError where a run would go on as another run."
+    before, now = saved.get("settings", run.settings), run.settings
+    if run.steps is not None:
+        before, now = dict(before, steps=saved["steps"]), dict(now, steps=run.steps)
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) != now.get(name):
+            raise InputError(
+                f"{run.path.parent} was started with {name}={before.get(name)}: resume it with "
+                "the same, or choose another folder."
+            )
+
+
 def _load_state(run: _RunState, model, device):
     saved = torch.load(run.path, weights_only=True, map_location=device)
+    _check_settings(run, saved)
     model.load_state_dict(saved["model"])
     for (_, optimizer), kept in zip(run.optimizers, saved["optimizers"]):
         optimizer.load_state_dict(kept)
@@ -204,21 +220,23 @@ def run_training_loop(
     muon: float | None = None,
     resume: bool = False,  # whether to go on from `state.pt`, where there is one
     every: int = 50,  # steps between reports and saves
+    settings: dict | None = None,  # such as the seed: a resumed run has to have the same
 ) -> list:  # of (step, mean loss since the last report)
     """Forward, backward, clip, step; with a schedule, reports and a way to go on.
 
-    On a GPU where there is one. Raises ValueError where neither steps nor minutes are given, and
-    when the loss is no longer finite."""
+    On a GPU where there is one. Raises InputError where neither steps nor minutes are given, and
+    where other settings are resumed; ValueError when the loss is no longer finite."""
     keep_freed_memory()
     use_deterministic_sums()
     home, device = next(model.parameters()).device, choose_training_device()
     model.to(device)
     run = _RunState(Path(out) / "state.pt", _make_optimizers(model, lr, weight_decay, muon), steps)
+    run.settings = dict(lr=lr, weight_decay=weight_decay, muon=muon, **(settings or {}))
     budget = _Budget(run, minutes)
     if resume and run.path.exists():
         _load_state(run, model, device)
     if run.steps is None and minutes is None:
-        raise ValueError("Neither steps nor minutes were given: expected one of them.")
+        raise InputError("Neither steps nor minutes were given: expected one of them.")
     _go_through(model, loss_of, batches, run, budget, every)
     if run.losses and run.steps:
         _note_loss(run, run.steps)  # the steps behind the last report

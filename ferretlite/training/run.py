@@ -304,22 +304,28 @@ def _holds_progress(out: Path) -> bool:
 
 @contextlib.contextmanager
 def _leave_nothing(out: Path):
-    "Inside, a refused run takes away what it wrote, unless it got anywhere."
-    there = [p for p in (out, *out.parents) if p.exists()]  # folders that were there before
+    "Inside, a new run that is refused takes away what it wrote, unless it got anywhere."
+    held = set(out.iterdir()) if out.is_dir() else set()
+    there = [p for p in (out, *out.parents) if p.exists()]
     try:
         yield
     except (InputError, ImportError):
         if read_world()[0] == 0 and (out / "run.json").exists() and not _holds_progress(out):
-            _remove_run(out, there)
+            _remove_run(out, held, there)
         raise
 
 
-def _remove_run(out: Path, there: list):
-    "Remove a run's files, and the folders that it made."
-    for name in ("run.json", "skipped.jsonl"):
-        (out / name).unlink(missing_ok=True)
-    for folder in (*out.glob("stage-*"), out / "logs"):
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove_run(
+    out: Path,
+    held: set,  # what the folder held before the run
+    there: list,  # the folder and those above it that existed before the run
+):
+    "Remove what a run wrote, and the folders that it made."
+    for path in set(out.iterdir()) - held:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     for folder in (out, *out.parents):
         if folder in there or any(folder.iterdir()):
             break
@@ -329,7 +335,7 @@ def _remove_run(out: Path, there: list):
 def _fingerprint_data(data) -> dict:  # file -> fingerprint
     "Length and hash of a mixture's file and of all its annotation files."
     recipe, files = read_recipe(data), []
-    if Path(data).is_file():
+    if isinstance(data, str | Path) and Path(data).is_file():
         files.append(Path(data))
     for part in [p for parts in (*recipe.stages.values(), recipe.held_out) for p in parts]:
         reader = open_part(part, recipe.root)
@@ -505,7 +511,7 @@ def _carry_out(asked: _Request, progress: bool):
     files = decide_once(lambda: _check_data(asked, numbers, processor))
     if run and "data_files" in run:
         _check_fingerprints(asked.out, run["data_files"], files)
-    with _leave_nothing(asked.out):
+    with contextlib.nullcontext() if run else _leave_nothing(asked.out):
         if not run:
             run = dict(_begin_run(model, processor, stages, settings), data_files=files)
             _save_record(record, run)

@@ -77,8 +77,9 @@ def test_a_16_bit_file_is_not_black_or_white(tmp_path):
     Image.fromarray(array).save(tmp_path / "a.png")
     assert grey_values(tmp_path / "a.png") == [0, 90, 255]
     # the header of a PPM file says what white is: 90 / 4095 * 255 = 5.6, cut to 5
-    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 4095\n" + np.array([0, 90, 4095], ">u2").tobytes())
-    assert grey_values(tmp_path / "a.pgm") == [0, 5, 255]
+    values = np.array([0, 90, 4064, 4095], ">u2")  # 4064 / 4095 * 255 = 253.07
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 1 4095\n" + values.tobytes())
+    assert grey_values(tmp_path / "a.pgm") == [0, 5, 253, 255]
 
 
 def test_rounding_errors_of_less_than_half_a_grey_level_are_cut():

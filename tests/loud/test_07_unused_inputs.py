@@ -58,6 +58,11 @@ def test_a_cache_or_embeddings_stand_for_the_pixels(ferret, batch):
         input_ids=ids[:, -1:], attention_mask=batch["attention_mask"], past_key_values=cache
     )
     torch.testing.assert_close(step.logits[:, -1], whole, atol=1e-4, rtol=1e-4)
+    written = torch.tensor([[model.config.image_token_id]])  # a model may write any token
+    mask = torch.ones(1, ids.shape[1] + 1, dtype=torch.long)
+    assert (
+        model(input_ids=written, attention_mask=mask, past_key_values=cache).logits.isfinite().all()
+    )
     maps = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
     seen = {k: batch[k] for k in ("grids", "regions", "image_sizes", "image_of")}
     embeddings = model.embed_prompt(ids, maps, **seen)

@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ferretlite.app import cli
 from ferretlite.common.errors import InputError
+from ferretlite.pretraining import clip, dense, dino, language
+from ferretlite.pretraining.loop import run_training_loop
 from ferretlite.scenes.world import make_scene
 from ferretlite.training.run import train
 from ferretlite.training.stages import STAGES
@@ -131,3 +134,53 @@ def test_a_record_of_something_else_is_no_run(tmp_path, text, short):
     with pytest.raises(InputError, match="run.json: found something else"):
         train(out=tmp_path, resume=True, **short)
     assert (tmp_path / "run.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        (dict(settings=dict(seed=1)), "seed=0"),
+        (dict(settings=None), "seed=0"),
+        (dict(steps=6), "steps=4"),
+        (dict(lr=0.5), "lr=0.001"),
+        (dict(muon=0.1), "muon=None"),
+    ],
+)
+def test_a_pretraining_goes_on_only_as_the_same_run(other, says, tmp_path):
+    model = torch.nn.Linear(1, 1)
+    asked = dict(steps=4, every=2, settings=dict(seed=0))
+
+    def learn(n, **options):
+        batches = (torch.ones(1, 1) for _ in range(n))
+        return run_training_loop(
+            model, lambda x: model(x).square().mean(), lambda start: batches, tmp_path, **options
+        )
+
+    learn(2, **asked)  # stopped after two of four steps
+    with pytest.raises(InputError, match=f"was started with {says}: resume it with the same"):
+        learn(2, resume=True, **{**asked, **other})
+    assert len(learn(2, resume=True, **asked)) == 2
+
+
+@pytest.mark.parametrize(
+    "module, function, more",
+    [
+        (clip, "pretrain_clip", dict(regions=0.0)),
+        (dino, "pretrain_dino", {}),
+        (dense, "pretrain_towers", dict(sides=["global", "local"])),
+        (language, "pretrain_lm", dict(style="ferret", look=0.3)),
+    ],
+)
+def test_the_seed_is_part_of_what_a_pretraining_is(module, function, more, tmp_path, monkeypatch):
+    class Asked(Exception):
+        "The settings that the loop was given."
+
+    def loop(*args, settings, **options):
+        raise Asked(settings)
+
+    monkeypatch.setattr(module, "run_training_loop", loop)
+    monkeypatch.setattr(dino, "score_distillation", lambda model: {})
+    monkeypatch.setattr(language, "start_language_model", lambda *args: (None, None, None))
+    with pytest.raises(Asked) as caught:
+        getattr(module, function)(tmp_path / "run", samples=4, seed=7, batch_size=2)
+    assert caught.value.args == (dict(seed=7, batch_size=2, **more),)

@@ -56,7 +56,7 @@ def test_an_error_of_a_worker_arrives_as_one_sentence(tmp_path, record, kind, na
     error = unwrap_worker_error(first_error(write(tmp_path, record), workers))
     text = str(error)
     assert type(error) is kind and "Traceback" not in text and len(text.splitlines()) == 1
-    assert text.startswith("Part talk, record 0 of talk.json: ") and name in text
+    assert text.startswith("Part talk, record 0 (id 0) of talk.json: ") and name in text
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback():
@@ -81,7 +81,9 @@ def test_skipped_records_are_replaced_and_written_down(tmp_path):
     ids = {talk.id for batch in loader for talk in batch}
     assert ids == {"talk/0"}
     first, second = sorted(format_skipped(read_skipped(log)))
-    assert first.startswith("talk: left out 1 × broken record, for example Part talk, record 1 of ")
+    assert first.startswith(
+        "talk: left out 1 × broken record, for example Part talk, record 1 (id 1) of "
+    )
     assert second.startswith("talk: left out 1 × missing picture, for example Part talk, record 2")
     assert "gone.png" in second
 
@@ -117,8 +119,14 @@ def test_a_check_with_skip_has_no_problem_and_lists_what_is_skipped(tmp_path, ti
     found = check_mixture(path, tiny, skip=True)
     assert found["problems"] == []
     text = format_check(found)
-    assert "skipped 1 × missing in 4 records, for example Part talk, record 2 of talk.json" in text
-    assert "skipped 1 × broken in 4 records, for example Part talk, record 1 of talk.json" in text
+    assert (
+        "skipped 1 × missing in 4 records, for example Part talk, record 2 (id 2) of talk.json"
+        in text
+    )
+    assert (
+        "skipped 1 × broken in 4 records, for example Part talk, record 1 (id 1) of talk.json"
+        in text
+    )
 
 
 def test_a_part_without_any_good_record_stays_a_problem(tmp_path, tiny):

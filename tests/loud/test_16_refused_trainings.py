@@ -53,11 +53,18 @@ def test_a_missing_package_leaves_nothing(options, tmp_path, begin, monkeypatch)
     assert not files(tmp_path)
 
 
-def test_what_a_folder_held_before_stays(tmp_path, begin):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="expected a multiple of 5"):
-        train(out=tmp_path, samples=32, options=RunOptions(at_once=5), **begin)
-    assert [str(p) for p in files(tmp_path)] == ["notes.txt"]
+def test_what_a_folder_held_before_stays(tmp_path, begin, monkeypatch):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "notes.txt").write_text("mine")
+
+    def refuse(model, processor, stage, out, *rest):
+        (out / "checkpoint-1").mkdir(parents=True)
+        raise InputError("talks.json, record 7: a damaged picture")
+
+    monkeypatch.setattr(run, "run_stage", refuse)
+    with pytest.raises(InputError, match="record 7"):
+        train(out=tmp_path, samples=4, **begin)
+    assert [str(p) for p in files(tmp_path)] == ["logs", "logs/notes.txt"]
 
 
 def test_stages_that_are_done_stay_when_a_later_one_is_refused(tmp_path, begin, monkeypatch):

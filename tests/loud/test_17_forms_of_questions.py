@@ -116,6 +116,16 @@ def test_arrays_are_regions(make):
     assert ferret.refer(IMAGE, make(corners)) == "star"
 
 
+@pytest.mark.parametrize("make", [np.array, torch.tensor], ids=["numpy", "torch"])
+def test_an_array_for_several_questions_has_a_row_for_each(make):
+    rows = make([[10.0, 20.0, 60.0, 80.0], [1.0, 2.0, 3.0, 4.0]])
+    assert regions_of(rows, 2) == [[BOX], [Box(1, 2, 3, 4)]]
+    assert regions_of(rows[0], 2) == [[BOX], [BOX]]
+    assert regions_of(make(MASK), 2) == [[Mask(MASK)]] * 2
+    with pytest.raises(InputError, match="1 lists of regions"):
+        regions_of(rows[:1], 2)
+
+
 @pytest.mark.parametrize("wrong", [5, "10,20,60,80", [1, 2, 3], np.zeros(3), np.zeros((2, 5)), {}])
 def test_what_is_no_region_is_named(wrong):
     with pytest.raises(InputError):
