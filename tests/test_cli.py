@@ -255,6 +255,12 @@ def test_regions_keep_the_order_they_were_typed_in(capsys, scripted, picture, tm
     assert [list(r) for r in json.loads(out)["regions"]] == [["point"], ["mask"], ["box"]]
 
 
+def test_a_question_may_look_like_an_option(capsys, scripted, picture):
+    scripted("yes")
+    code, out, _ = run(capsys, "ask", "--point", "1,2", "--json", picture, "--", "--point")
+    assert code == 0 and json.loads(out)["regions"] == [{"point": [1.0, 2.0]}]
+
+
 def test_regions_are_in_the_upright_frame(capsys, scripted, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

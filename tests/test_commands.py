@@ -78,7 +78,8 @@ def test_seeds_are_those_of_numpy(capsys):
     for seed in (-1, 2**32):
         with pytest.raises(ValueError):
             np.random.RandomState(seed)
-        assert ran(capsys, "eval", "m", "--seed", seed)[0] == 2
+        code, _, err = ran(capsys, "eval", "m", "--seed", seed)
+        assert code == 2 and f"'--seed': found '{seed}'" in err
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "inf", "nan", "x", ""])
@@ -250,7 +251,7 @@ def test_outputs_are_looked_at_before_the_work(tmp_path):
         (options_module.parse_output_file, tmp_path, "is a folder"),
         (options_module.parse_output_file, os.devnull, "no regular file"),
         (options_module.parse_output_file, tmp_path / "f" / "a.json", "is a file"),
-        (options_module.parse_output_folder, tmp_path / "f", "is a file"),
+        (options_module.parse_output_folder, tmp_path / "f", "expected the name of a folder"),
         (options_module.parse_output_folder, tmp_path / "f" / "run", "is a file"),
         (options_module.parse_output_folder, "", "found ''"),
     ):

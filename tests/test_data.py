@@ -297,7 +297,7 @@ def test_pictures_are_left_out_however_they_are_named(folder):
         ("images", "file_name", 5, "field file_name: found 5, expected a file name"),
         ("images", "height", "60", "field height: found '60', expected a whole number"),
         ("categories", "id", "cat", "field id: found 'cat', expected a whole number"),
-        ("categories", "name", None, "field name: found nothing, expected text"),
+        ("categories", "name", None, "field name: found nothing, expected a name"),
         ("annotations", "image_id", [1], "field image_id: found [1]"),
         ("images", "id", None, "field id: found nothing"),
     ],

@@ -449,7 +449,8 @@ class _InTypedOrder(typer.core.TyperCommand):
     "A command that remembers the order of its options."
 
     def parse_args(self, ctx, args):
-        ctx.meta["flags"] = [word.partition("=")[0] for word in args]
+        end = args.index("--") if "--" in args else len(args)  # behind it stand no options
+        ctx.meta["flags"] = [word.partition("=")[0] for word in args[:end]]
         return super().parse_args(ctx, args)
 
 

@@ -162,7 +162,7 @@ def make_object(
     size: tuple,  # (height, width) of its image
 ) -> SceneObject | None:
     "Return an annotation as an object; None where its box was left out."
-    where = f"{self.annotations}, annotation {a['id']}"
+    where = f"{self.folder / self.annotations}, annotation {a['id']}"
     box = self.place_box(a["bbox"], size, f"{where}, field bbox", "xywh")
     if box is None:
         return None

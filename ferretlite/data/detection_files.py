@@ -52,7 +52,7 @@ def read_file_name(
     "Return the file name of an image, or the last two parts of its address."
     name = record.get("file_name") or "/".join((record.get("coco_url") or "").split("/")[-2:])
     if not has_form(name, FILE_NAME):
-        where = f"{self.annotations}: image {record['id']}, field coco_url"
+        where = f"{self.folder / self.annotations}: image {record['id']}, field coco_url"
         raise make_input_error(where, record.get("coco_url"), "the address of an image")
     return name
 

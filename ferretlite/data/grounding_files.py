@@ -253,7 +253,7 @@ def make_scene(
     size, phrases = tuple(record["size"]), []
     for chain, start, end in record["spans"]:
         words = record["caption"][start:end]
-        where = f"{self.picture(i)}: {words!r}"
+        where = f"{self.folder}/Annotations/{Path(self.picture(i)).stem}.xml: {words!r}"
         found = [self.place_box(box, size, where) for box in record["boxes"].get(chain, ())]
         boxes = [box for box in found if box]
         if boxes and words.strip():
@@ -430,7 +430,7 @@ def make_scene(  # noqa: F811
     size = (int(record["height"]), int(record["width"]))
     image = open_annotated_image(self.path(i), size)
     scene = Scene(image, size, [], Path(self.picture(i)).stem)
-    where = f"{self.annotations}, {self.picture(i)}"
+    where = f"{self.folder / self.annotations}, {self.picture(i)}"
     fill = self._add_phrase if self.kind in ("VG", "REG") else self._add_objects
     fill(scene, record, where)
     return scene

@@ -273,7 +273,7 @@ def make_scene(
     "Return a picture with its expressions as a scene."
     image = open_annotated_image(self.path(i), record["size"])
     size = (image.height, image.width)
-    where = f"{self.annotations}, {self.picture(i)}"
+    where = f"{self.folder / self.annotations}, {self.picture(i)}"
     phrases = [self.make_phrase(p, record["masks"], size, where) for p in record["phrases"]]
     return Scene(image, size, [], Path(self.picture(i)).stem, phrases=[p for p in phrases if p])
 
@@ -466,7 +466,7 @@ def make_scene(  # noqa: F811
     "Return a picture with its descriptions as a scene; regions without words are passed over."
     image, phrases = open_annotated_image(self.path(i), record["size"]), []
     for text, *box in record["regions"]:
-        where = f"{self.annotations}, {self.picture(i)}: {text!r}"
+        where = f"{self.folder / self.annotations}, {self.picture(i)}: {text!r}"
         placed = self.place_box(box, record["size"], where, "xywh")
         words = strip_prompt_marks(text)
         if placed and words:

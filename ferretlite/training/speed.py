@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..common.devices import autocast, choose_training_device, keep_freed_memory
 from ..common.meters import read_clock
+from ..common.tables import format_table
 from ..data.batches import Collator
 from ..model.modeling import VISION_INPUTS, fill_placeholders
 from .alignment import align_projectors
@@ -223,18 +224,21 @@ def format_training_bench(
     found: dict,  # of bench_train
 ) -> str:  # lines
     "Return what `bench_train` found as a table."
-    rows = [f"{'part':16s}{'ms a step':>10s}{'GFLOP':>8s}{'GFLOP/s':>9s}{'of peak':>9s}"]
-    rows += [
-        (
-            f"{name:16s}{1000 * p['seconds']:10.0f}{p['gflop']:8.1f}"
-            f"{p['gflop'] / p['seconds']:9.1f}{p['share_of_peak']:9.0%}"
-        )
+    rows = [
+        [
+            name,
+            f"{1000 * p['seconds']:.0f}",
+            f"{p['gflop']:.1f}",
+            f"{p['gflop'] / p['seconds']:.1f}",
+            f"{p['share_of_peak']:.0%}",
+        ]
         for name, p in found["parts"].items()
     ]
+    table = format_table(["part", "ms a step", "GFLOP", "GFLOP/s", "of peak"], rows)
     peaks = ", ".join(f"{name} {v:.0f}" for name, v in found["peak_gflops"].items())
     return "\n".join(
         [
-            *rows,
+            table,
             (
                 f"{found['samples_per_second']:.1f} samples a second, "
                 f"{found['share_of_peak']:.0%} of float32's matmul peak; "

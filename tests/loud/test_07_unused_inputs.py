@@ -88,6 +88,8 @@ def test_a_plain_text_needs_no_pixels(ferret):
 def test_an_argument_that_nobody_reads_is_refused(ferret, batch, value):
     with pytest.raises(InputError, match="'pixel_values'"):
         ferret.model(**batch, pixel_values=value)
+    with pytest.raises(ValueError, match="pixel_values"):
+        ferret.model.generate(**batch, pixel_values=value, max_new_tokens=2)
 
 
 def test_the_language_models_own_arguments_pass(ferret, batch):
