@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ferretlite.app import cli, model_commands
 from ferretlite.app import options as options_module
+from ferretlite.common.errors import FerretliteWarning
 from ferretlite.common.files import WEIGHTS
 from ferretlite.model.inference import Answer, Ferret
 from ferretlite.regions.geometry import Box, Point
@@ -242,6 +244,16 @@ def test_exit_codes(monkeypatch, capsys):
     assert options_module.run_guarded(raising(BrokenPipeError())) == 141 and gone == [77]
 
 
+def test_a_warning_of_ours_is_one_line_and_said_once(capsys):
+    def warn():
+        for text in ("2 boxes\n were dropped.", "2 boxes\n were dropped.", "cut"):
+            warnings.warn(text, FerretliteWarning, stacklevel=2)
+
+    assert options_module.run_guarded(warn) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "ferretlite: 2 boxes were dropped.\nferretlite: cut\n")
+
+
 def test_outputs_are_looked_at_before_the_work(tmp_path):
     (tmp_path / "f").touch()
     assert options_module.parse_output_file(f"{tmp_path}/new/a.json") == f"{tmp_path}/new/a.json"
@@ -422,6 +434,13 @@ def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
     for text in ("a", "=0.5", "a=0", "a=x", "a=-1", "a=nan", "a=inf"):
         with pytest.raises(typer.BadParameter, match="PART=FACTOR"):
             model_commands.parse_rate(text)
+
+
+def test_samples_and_minutes_exclude_each_other(capsys, noted):
+    asked = noted("training.run", "train", Path("the/run"))
+    for words in ("--samples 8 --minutes 1", "--minutes 1 --samples 8"):
+        code, _, err = ran(capsys, "train", "--out", "x", *words.split())
+        assert code == 2 and "exclude each other" in err and asked == []
 
 
 def test_train_hands_on_what_was_typed(capsys, noted):

@@ -1,5 +1,7 @@
 """The site: what Quarto's marks, links and argument comments become; a small site is built."""
 
+import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -16,6 +18,11 @@ import api_pages  # noqa: E402
 import course  # noqa: E402
 import docs  # noqa: E402
 
+MODULES = sorted(
+    ".".join(p.relative_to(ROOT / "ferretlite").with_suffix("").parts)
+    for p in (ROOT / "ferretlite").glob("*/*.py")
+    if not p.name.startswith("_")
+)
 ONE_PIXEL = (  # a PNG
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
@@ -387,3 +394,15 @@ def test_known_limits_give_the_scores_of_the_shipped_weights():
     assert f"{griffon['absent.balanced_acc']['value']:.0%}".replace("%", " %") in text
     for model in scores:
         assert f"{scores[model]['count.mae']['value']:.2f} for `{model}`" in text
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_signatures_can_be_evaluated(module):
+    "nbdev's documentation step evaluates the types of arguments and fields, inherited ones too."
+    imported = importlib.import_module(f"ferretlite.{module}")
+    for name in imported.__all__:
+        if callable(value := getattr(imported, name)):
+            try:
+                inspect.signature(value, eval_str=True)
+            except ValueError as error:  # a class whose base is written in C has no signature
+                assert "no signature found" in str(error), name

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'SIDE', 'NUMBER', 'FLAG', 'TEXT', 'WORDS', 'NAME', 'FILE_NAME', 'IDENTIFIER', 'BOX', 'ANYTHING', 'Form',
-           'record_of', 'list_of', 'optional', 'has_form', 'check_value', 'read_box', 'describe_json_error',
-           'decode_json']
+           'record_of', 'list_of', 'optional', 'check_value', 'read_box']
 
 # %% ../../nbs/6_data/records.ipynb #a75601b7
 import json

@@ -7,6 +7,7 @@ __all__ = ['SWITCH_VALUES', 'FerretConfig']
 
 # %% ../../nbs/4_model/configuration.ipynb #3cfeadd1
 from dataclasses import dataclass
+from typing import Literal  # noqa: F401  documentation tools evaluate transformers' field types
 
 import torch
 from fastcore.basics import patch

@@ -12,6 +12,7 @@ from ferretlite.data.coco import CocoScenes
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
 from ferretlite.data.readers import read_json_lines, walk_json
+from ferretlite.data.records import read_box
 from ferretlite.data.referring_files import GenomeScenes, RefScenes
 from ferretlite.regions.geometry import Box
 
@@ -425,6 +426,16 @@ def test_real_annotations_are_read(real_files):
     assert len(one.objects) == 20 and one.size == (426, 640)
     few = CocoScenes(real_files / "roboflow" / "coco" / "train", "_annotations.coco.json", ".")
     assert [[o.box for o in s.objects] for s in few] == [[Box(2, 1, 5, 2)], [Box(0, 0, 2, 4)]]
+
+
+def test_real_regions_and_sentences_are_read(real_files):
+    genome = GenomeScenes(real_files / "vg")
+    assert genome.record(0)["regions"] == [["the clock is green in colour", 421, 57, 82, 139]]
+    assert read_box([421, 57, 82, 139], (600, 800), "xywh") == Box(421, 57, 503, 196)
+    flickr = FlickrScenes(real_files / "flickr", split="")
+    assert len(flickr) == 5  # sentences
+    boxes = flickr.record(0)["boxes"]["1"]
+    assert boxes == [[158, 124, 219, 335], [196, 109, 261, 373]]
 
 
 def test_an_export_of_label_studio_is_refused_in_one_sentence(real_files):

@@ -17,8 +17,12 @@ from ferretlite.regions.grammar import Grounding
 FERRETLITE = [sys.executable, "-m", "ferretlite"]
 
 
+BUFFERED = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+
+
 def run(line, **options):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    options.setdefault("env", BUFFERED)
     return subprocess.run([*FERRETLITE, *line.split()], **options)
 
 
