@@ -18,6 +18,19 @@ from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import check_order
 from ..scenes.world import SPLITS, make_scene
 
+# %% ../../nbs/6_data/data.ipynb #d3a90c15
+def _check_shares(split: str, others: dict):
+    "Raise an InputError for an unknown split, and for shares that are more than the whole."
+    for name in (split, *others):
+        if name not in SPLITS:
+            raise make_input_error("split of drawn scenes", name, f"one of {', '.join(SPLITS)}")
+    shares = list(others.values())
+    if split in others or min(shares, default=0) < 0 or not sum(shares) <= 1:
+        raise InputError(
+            f"Found others={others} beside split={split!r}: "
+            "expected shares of other splits that add up to at most 1."
+        )
+
 # %% ../../nbs/6_data/data.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
     "A data set of procedural scenes; the i-th is drawn on access, from `seed + i` alone."
@@ -41,15 +54,7 @@ class SceneStream(torch.utils.data.Dataset):
     ):
         self.n, self.seed, self.split, self.size = n, seed, split, size
         self.others = others or {}
-        for name in (split, *self.others):
-            if name not in SPLITS:
-                raise make_input_error("split of drawn scenes", name, f"one of {', '.join(SPLITS)}")
-        shares = list(self.others.values())
-        if split in self.others or min(shares, default=0) < 0 or not sum(shares) <= 1:
-            raise InputError(
-                f"Found others={others} beside split={split!r}: "
-                "expected shares of other splits that add up to at most 1."
-            )
+        _check_shares(split, self.others)
 
     def __len__(self):
         return self.n

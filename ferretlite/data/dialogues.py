@@ -131,7 +131,7 @@ def _read_part(
         named = next((named[key] for key in _IMAGE_KEYS if named.get(key)), None)
     return "<image>\n", [] if named is None else [named]
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0c02
 def _read_messages(
     record: dict,  # record with the field `messages`
     where: str,  # file and record, for messages
@@ -365,7 +365,7 @@ def _read_place(
         mask = _read_mask(masks[0], size)
     return _Place(found, mask)
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #e61b0c04
 def _read_mask(
     code,  # value of the field `masks`
     size,  # (height, width) of the image

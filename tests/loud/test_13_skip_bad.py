@@ -11,7 +11,7 @@ from ferretlite.common.errors import FerretliteWarning, InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import unwrap_worker_error
 from ferretlite.data.inspection import check_mixture, format_check
-from ferretlite.data.mixtures import format_skipped, make_mixture, read_skipped
+from ferretlite.data.mixtures import Skipped, format_skipped, make_mixture, read_skipped
 from ferretlite.model.processing import FerretProcessor
 
 GOOD = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
@@ -153,3 +153,12 @@ def test_held_out_records_that_cannot_be_read_are_warned_of(tmp_path):
     path.write_text(json.dumps(recipe))
     with pytest.warns(FerretliteWarning, match="held out llava: 1 records cannot be read"):
         make_mixture(path, 1)
+
+
+def test_a_note_is_written_once_and_the_number_of_notes_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(Skipped, "most", 2)
+    notes = Skipped(tmp_path / "log.jsonl")
+    for number in (1, 1, 2, 1, 3):
+        notes.add("talk", "image", f"record {number}")
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sentence"] for line in lines] == ["record 1", "record 2"]

@@ -58,9 +58,10 @@ def test_messages_do_not_go_to_stdout_where_stderr_is_closed():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout_is_an_error():
+@pytest.mark.parametrize("line", ["--help", "--version"])
+def test_a_full_disk_behind_stdout_is_an_error(line):
     with open("/dev/full", "w") as full:
-        done = run("--help", stdout=full)
+        done = run(line, stdout=full)
     assert done.returncode == 2 and done.stderr == "ferretlite: No space left on device.\n"
 
 
