@@ -511,13 +511,13 @@ def _read(
     prompt: str,  # question
     regions: list,  # of the question
     max_new_tokens: int,  # longest answer
+    phrases: list | None,  # that were asked for
 ) -> Answer:
     "One row of a batch as an answer."
     written = [t for t in tokens.tolist() if t != _NO_TOKEN]
     ids, finish = cut_at_end_token(written, self.processor.tokenizer.eos_token_id)
-    found = self.processor.decode(
-        ids, probabilities[: len(ids)].tolist(), (image.height, image.width)
-    )
+    size = image.height, image.width
+    found = self.processor.decode(ids, probabilities[: len(ids)].tolist(), size, phrases)
     groundings, repetitions = _drop_repetitions(found.groundings)
     warnings = [*found.warnings, *repetitions]
     if finish == "length":
@@ -566,6 +566,7 @@ def ask(
     max_new_tokens: int = 256,  # an answer longer than this is cut, and says so
     temperature: float = 0,  # 0: always the likeliest token
     batch: int = 32,  # questions answered at once
+    phrases: list | None = None,  # that were asked for, if known: names of boxes end with one
 ) -> Answer | list:  # a list of Answer when a list was asked
     """Ask about an image. Raises ValueError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
@@ -584,7 +585,8 @@ def ask(
             temperature,
         )
         for k, (row, chances) in enumerate(zip(tokens, probabilities), start=i):
-            answers.append(self._read(row, chances, images[k], prompts[k], held[k], max_new_tokens))
+            question = images[k], prompts[k], held[k]
+            answers.append(self._read(row, chances, *question, max_new_tokens, phrases))
     return answers if _is_list(image) or _is_list(prompt) else answers[0]
 
 # %% ../../nbs/4_model/inference.ipynb #0f21ddb6
@@ -672,7 +674,9 @@ def ground(
     questions = [
         format_grounding_question(group, style) for group in chunked(phrases, PHRASES_PER_QUESTION)
     ]
-    return _list_groundings(self.ask(image, questions, max_new_tokens=max_new_tokens))
+    asked = [_bare(p) for p in phrases]
+    answers = self.ask(image, questions, max_new_tokens=max_new_tokens, phrases=asked)
+    return _list_groundings(answers)
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
 @patch
@@ -724,7 +728,7 @@ def _detect_names(
     "All objects of some kinds, in the words of the model's own style."
     if self.processor.config.style == "griffon":
         question = write_prompt("find_set", names=", ".join(names))
-        answer = self.ask(image, question, max_new_tokens=max_new_tokens)
+        answer = self.ask(image, question, max_new_tokens=max_new_tokens, phrases=names)
         return _list_groundings([answer], merge_groundings(answer.groundings))
     questions = [write_prompt("find_all", things=make_plural(n)) for n in names]
     answers = self.ask(image, questions, max_new_tokens=max_new_tokens)

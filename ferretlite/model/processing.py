@@ -502,6 +502,7 @@ def decode(
     ids,  # token ids of one answer
     probabilities=None,  # one per id
     size: tuple = (1000, 1000),  # (height, width) of the image
+    phrases=None,  # phrases that were asked for, if they are known: names of boxes end with one
 ) -> DecodedAnswer:
     """Return words, groundings in the image frame with a score per box, and warnings.
 
@@ -512,7 +513,7 @@ def decode(
     kept = [(int(i), float(p)) for i, p in zip(ids, probabilities) if int(i) not in special]
     raw, ends = self._locate_tokens([i for i, _ in kept])
     marks = list(zip(ends, ends[1:], (p for _, p in kept)))
-    spans, warnings = find_groundings(raw, size, self.config.style)
+    spans, warnings = find_groundings(raw, size, self.config.style, phrases)
     groundings = _join_groundings(spans, marks)
     if self.config.style == "griffon" and spans:
         names = ", ".join(s.name for s in spans if s.name)  # nothing else is said
