@@ -39,7 +39,7 @@ def defaults(function):
 
 
 def test_defaults_are_the_documented_ones():
-    unlimited = dict(max_new_tokens=256, temperature=0, batch=32)
+    unlimited = dict(max_new_tokens=256, temperature=0, batch=32, phrases=None)
     assert defaults(Ferret.ask) == dict(regions=None, crops=None) | unlimited
     assert defaults(Ferret.load) == dict(name="tiny", device=None, dtype=None)
     long = dict(max_new_tokens=512)

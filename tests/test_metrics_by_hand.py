@@ -3,7 +3,6 @@ orders.
 """
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -764,11 +763,7 @@ def test_a_table_of_metrics_by_hand():
         "absent.balanced_acc": make_metric(2, 3456789, [0, 1], 0.0625, 0.3),
     }
     assert format_metrics_table(found).splitlines() == [
-        "metric                 value  95 % interval     chance  constant      n",
-        "rec                    0.500  [0.250, 0.750]     0.125     1.000     12",
-        "absent.balanced_acc    2.000  [0.000, 1.000]     0.062     0.3003456789",
+        "metric               value   95 % interval  chance  constant        n",
+        "rec                  0.500  [0.250, 0.750]   0.125     1.000       12",
+        "absent.balanced_acc  2.000  [0.000, 1.000]   0.062     0.300  3456789",
     ]
-    head, row = format_metrics_table({"rec": found["rec"]}).splitlines()
-    assert head.startswith("metric" + " " * 10 + "   value  95 %") and re.match(
-        r"rec {13} {3}0\.500 ", row
-    )

@@ -31,9 +31,9 @@ from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answ
 from ferretlite.scenes.tasks import (
     BOX_ORDERS,
     TASKS,
-    write_grounded_caption,
     group_queries_by_count,
     list_raster_scan,
+    write_grounded_caption,
 )
 from ferretlite.scenes.turns import (
     GRIFFON_WORDINGS,

@@ -21,8 +21,8 @@ def write_whole(
     """Write a file completely or not at all.
 
     `save` writes under a temporary name that no other process has (`path`, eight random digits,
-    `.part`). That file is then renamed. Missing folders are made. When `save` raises, the file under
-    `path` stays as it was, and no other file is left behind.
+    `.part`). That file is then renamed. Missing folders are made. When `save` raises, the file
+    under `path` stays as it was, and no other file is left behind.
     Raises InputError where `path` names a folder, a device or a pipe."""
     path = Path(path)
     if path.name == "" or path.exists() and not path.is_file():

@@ -6,6 +6,7 @@
 __all__ = ['score_results', 'format_metrics_table']
 
 # %% ../../nbs/2_regions_and_text/scores.ipynb #c781ec0b
+from ..common.tables import format_table
 from .detection import DetectionResult, compute_detection_metrics
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
@@ -59,15 +60,16 @@ def format_metrics_table(
     metrics: dict,  # key -> the five fields
 ) -> str:
     "Return the metrics as aligned text, one per line."
-    wide = max([16, *(len(key) + 1 for key in metrics)])
-    head = (
-        f"{'metric':{wide}}{'value':>8}  {'95 % interval':16}{'chance':>8}{'constant':>10}{'n':>7}"
-    )
-
-    def line(key, m):
-        low, high = m["ci95"]
-        fields = f"{m['chance']:8.3f}{m['constant']:10.3f}{m['n']:7d}"
-        return f"{key:{wide}}{m['value']:8.3f}  [{low:.3f}, {high:.3f}]  {fields}"
-
-    rows = [line(key, m) for key, m in metrics.items()]
-    return "\n".join([head, *rows])
+    header = ["metric", "value", "95 % interval", "chance", "constant", "n"]
+    rows = [
+        [
+            key,
+            f"{m['value']:.3f}",
+            "[{:.3f}, {:.3f}]".format(*m["ci95"]),
+            f"{m['chance']:.3f}",
+            f"{m['constant']:.3f}",
+            str(m["n"]),
+        ]
+        for key, m in metrics.items()
+    ]
+    return format_table(header, rows)
