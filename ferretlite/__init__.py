@@ -8,14 +8,14 @@ _HOMES = {  # module -> the names that users import from `ferretlite` itself
     "regions.geometry": ("Box", "Mask", "Point", "box_iou"),
     "regions.grammar": ("Grounding", "format_groundings", "parse_groundings"),
     "scenes.world": ("Scene", "make_scene"),
-    "scenes.turns": ("Conversation", "Crop", "Turn"),
+    "scenes.questions": ("Conversation", "Crop", "Turn"),
     "vision.resolution": ("FERRET_GRIDS", "LLAVA_NEXT_GRIDS", "choose_grid"),
     "vision.sampler": ("SpatialAwareSampler",),
     "vision.downsampling": ("ConvDownsampler",),
     "model.towers": ("FerretConfig", "FerretForConditionalGeneration", "paper_config"),
     "model.processing": ("FerretProcessor",),
     "model.inference": ("Answer", "Ferret", "GroundingList"),
-    "training.run": ("train",),
+    "training.runs": ("train",),
     "evaluation.suites": ("evaluate",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -24,7 +24,7 @@ if __name__ == "__main__":
 import torch
 
 from ferretlite.vision import conv_kernels as kernels
-from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision import kernel_operators as kernels_module
 from ferretlite.vision.conv_kernels import FLOAT_TILE, KERNEL_DTYPES, KERNEL_TILES, Tile
 
 FLOAT, HALF, BRAIN = KERNEL_DTYPES

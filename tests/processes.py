@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")  # imports once, then forks quickly
-CONTEXT.set_forkserver_preload(["ferretlite.training.run", "processes"])
+CONTEXT.set_forkserver_preload(["ferretlite.training.runs", "processes"])
 
 
 def start(function, *args, **environment):
@@ -97,8 +97,9 @@ def run(out, begin, fail=None):
     `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none
     be made (`blocked`).
     """
+    from ferretlite.training.runs import train
+
     from ferretlite.training import distributed as runs
-    from ferretlite.training.run import train
 
     small_stages()
     keep = runs._keep_checkpoint

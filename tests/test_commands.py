@@ -408,7 +408,7 @@ def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
 
 
 def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
-    asked = noted("training.run", "train", Path("the/run"))
+    asked = noted("training.runs", "train", Path("the/run"))
 
     def read_options(*words):
         assert ran(capsys, "train", "--out", "x", *words)[0] == 0
@@ -437,14 +437,14 @@ def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
 
 
 def test_samples_and_minutes_exclude_each_other(capsys, noted):
-    asked = noted("training.run", "train", Path("the/run"))
+    asked = noted("training.runs", "train", Path("the/run"))
     for words in ("--samples 8 --minutes 1", "--minutes 1 --samples 8"):
         code, _, err = ran(capsys, "train", "--out", "x", *words.split())
         assert code == 2 and "exclude each other" in err and asked == []
 
 
 def test_train_hands_on_what_was_typed(capsys, noted):
-    asked = noted("training.run", "train", Path("the/run"))
+    asked = noted("training.runs", "train", Path("the/run"))
     words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
     more = "--compile --data m.json --lora 4 --out here --skip bad"
     code, said, _ = ran(capsys, "train", *words.split(), *more.split())

@@ -21,7 +21,7 @@ SHIPPED = {  # what loads shipped weights may be used before the lesson that exp
     "Ferret",
     "WEIGHTS",
 }
-OPTIONAL = {"vision.kernels"}  # imported lazily, where Triton is installed
+OPTIONAL = {"vision.kernel_operators"}  # imported lazily, where Triton is installed
 lessons = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 
 

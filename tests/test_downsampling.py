@@ -13,7 +13,7 @@ from ferretlite.evaluation.speed import (
     bench_projectors,
     format_projector_bench,
 )
-from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision import kernel_operators as kernels_module
 from ferretlite.vision.downsampling import (
     DOWNSAMPLER_CLASSES,
     ConvDownsampler,

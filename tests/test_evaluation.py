@@ -7,6 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+from ferretlite.scenes.questions import Crop, Turn
 from PIL import Image
 
 from ferretlite.evaluation import suites as evaluation
@@ -42,7 +43,6 @@ from ferretlite.regions.geometry import Box, Point
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like
 from ferretlite.scenes.tasks import TASKS
-from ferretlite.scenes.turns import Crop, Turn
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 A, B, C = Box(5, 6, 15, 20), Box(40, 30, 60, 55), Box(70, 5, 95, 15)

@@ -101,7 +101,7 @@ def picture_or_region(held: dict):
 
 def crop_from(held: dict, image):
     """A crop: a drawn example, or the part of the image in a box."""
-    from ferretlite.scenes.turns import Crop
+    from ferretlite.scenes.questions import Crop
 
     return (
         Crop(make_example(*held["example"]))

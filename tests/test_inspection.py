@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ferretlite.scenes.questions import Conversation, Crop, Turn
 from PIL import Image
 
 from ferretlite.common.files import WEIGHTS
@@ -33,7 +34,6 @@ from ferretlite.data.readers import AnnotationReader
 from ferretlite.data.recipes import Part, Recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box, Mask, Point
-from ferretlite.scenes.turns import Conversation, Crop, Turn
 
 MAGENTA, GREEN = (230, 30, 200), (26, 143, 60)
 

@@ -5,11 +5,19 @@ import math
 
 import pytest
 import torch
+from ferretlite.vision.kernel_operators import (
+    check_conv,
+    compute_shuffle_cells,
+    conv_gelu,
+    conv_gelu_torch,
+    shuffle_norm,
+    shuffle_norm_torch,
+)
 from torch import nn
 
 from ferretlite.vision import conv_kernels as kernels
 from ferretlite.vision import kernel_choice
-from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision import kernel_operators as kernels_module
 from ferretlite.vision.conv_kernels import (
     FLOAT_TILE,
     KERNEL_TILES,
@@ -22,14 +30,6 @@ from ferretlite.vision.kernel_choice import (
     find_nearest_row,
     resolve_implementation,
     should_use_triton,
-)
-from ferretlite.vision.kernels import (
-    check_conv,
-    compute_shuffle_cells,
-    conv_gelu,
-    conv_gelu_torch,
-    shuffle_norm,
-    shuffle_norm_torch,
 )
 
 needs_triton = pytest.mark.triton

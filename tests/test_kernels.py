@@ -18,7 +18,7 @@ from ferretlite.app import cli
 from ferretlite.evaluation import kernel_speed
 from ferretlite.vision import conv_kernels as kernels
 from ferretlite.vision import kernel_choice
-from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision import kernel_operators as kernels_module
 from ferretlite.vision.downsampling import ConvDownsampler, ShuffleDownsampler, make_downsampler
 
 JOBS, INTERPRETED, COMPILED = (
@@ -125,7 +125,7 @@ import os, sys
 import torch, triton, triton.language as tl
 from ferretlite.vision import conv_kernels as kernels
 from ferretlite.vision import kernel_choice
-from ferretlite.vision import kernels as kernels_module
+from ferretlite.vision import kernel_operators as kernels_module
 {body}
 """
 

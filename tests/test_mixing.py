@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ferretlite.scenes.questions import Conversation, Turn
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
@@ -47,7 +48,6 @@ from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding, format_groundings
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
 from ferretlite.scenes.tasks import TASKS
-from ferretlite.scenes.turns import Conversation, Turn
 from ferretlite.scenes.world import make_scene
 
 

@@ -877,7 +877,7 @@ def test_loss_of_a_training_row_equals_the_loss_while_answering(random_model):
     "Training (packed, padded right) and asking (padded left) show the model the same thing."
     model, processor = random_model
     scene, answer = SCENES[1], "filled red star"
-    from ferretlite.scenes.turns import Conversation, Turn
+    from ferretlite.scenes.questions import Conversation, Turn
 
     row = processor.encode_conversations(
         [

@@ -68,16 +68,16 @@ def test_slow_notebooks_are_named():
         " 121 secs\ngeometry.ipynb: 120 secs\n"
     )
     assert seconds_of(output) == {
-        "training.ipynb": 420,
+        "runs.ipynb": 420,
         "metrics.ipynb": 121,
         "geometry.ipynb": 120,
     }
     assert too_slow(seconds_of(output)) == {
-        "training.ipynb": 420,
+        "runs.ipynb": 420,
         "metrics.ipynb": 121,
     }
     assert too_slow(seconds_of(output), 0.5) == {
-        "training.ipynb": 210
+        "runs.ipynb": 210
     }  # half of the machine belonged to others
 
 

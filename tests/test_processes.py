@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from ferretlite.data.batches import Collator
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.training import distributed as runs
-from ferretlite.training import run as training
+from ferretlite.training import runs as training
 from ferretlite.training import trainer
 from ferretlite.training.distributed import RunOptions, join_world
 from ferretlite.training.stages import STAGES, prepare_stage, start_model

@@ -10,13 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ferretlite.scenes.questions import (
+    GRIFFON_WORDINGS,
+    GROUNDING_SWITCH,
+    WORDINGS,
+    Conversation,
+    Crop,
+    Turn,
+    draw_inner_point,
+    draw_region,
+    make_plural,
+    name_region_form,
+    write_prompt,
+)
 from PIL import Image
 
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes import conversations, griffon_tasks, tasks
 from ferretlite.scenes import descriptions as descriptions_module
-from ferretlite.scenes import turns as turns_module
+from ferretlite.scenes import questions as turns_module
 from ferretlite.scenes.conversations import keep_complete_kinds, make_conversation
 from ferretlite.scenes.descriptions import (
     Query,
@@ -34,19 +47,6 @@ from ferretlite.scenes.tasks import (
     group_queries_by_count,
     list_raster_scan,
     write_grounded_caption,
-)
-from ferretlite.scenes.turns import (
-    GRIFFON_WORDINGS,
-    GROUNDING_SWITCH,
-    WORDINGS,
-    Conversation,
-    Crop,
-    Turn,
-    draw_inner_point,
-    draw_region,
-    make_plural,
-    name_region_form,
-    write_prompt,
 )
 from ferretlite.scenes.world import (
     COLORS,

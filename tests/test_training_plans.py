@@ -6,11 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
-from ferretlite.data.recipes import Recipe
-from ferretlite.training import run as training
-from ferretlite.training.distributed import RunOptions
-from ferretlite.training.run import (
+from ferretlite.training.runs import (
     _begin_run,
     _draw_losses,
     _load_stage_data,
@@ -24,6 +20,10 @@ from ferretlite.training.run import (
     save_model,
     train,
 )
+
+from ferretlite.data.recipes import Recipe
+from ferretlite.training import runs as training
+from ferretlite.training.distributed import RunOptions
 from ferretlite.training.stages import Stage
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)

@@ -11,12 +11,12 @@ import json
 import shutil
 from pathlib import Path
 
+from ferretlite.training.runs import save_model
 from safetensors.torch import save_file
 
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Ferret
-from ferretlite.training.run import save_model
 from ferretlite.training.stages import load_model, start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
@@ -203,7 +203,7 @@ def ship_stages(folder: Path, seed: int):
             f"""# ferretlite tiny after stages I and II
 
 What the first two stages of the run behind `tiny` changed: projectors, position code and (II) sampler; everything else is as `ferretlite.training.stages.start_model(seed={seed})`
-makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stages.load_stage_model(1)` and `(2)` put them together; `nbs/7_training/training.ipynb` goes on from there.
+makes it from `tiny-towers` and `tiny-lm`. `ferretlite.training.stages.load_stage_model(1)` and `(2)` put them together; `nbs/7_training/runs.ipynb` goes on from there.
 The third stage's result is `tiny`, whose card tells how the run was made.
 
 Licence: Apache-2.0, as the code.

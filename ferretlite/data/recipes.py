@@ -39,6 +39,8 @@ from ferretlite.data.grounding_files import (
 )
 
 # %% ../../nbs/6_data/recipes.ipynb #f0a4e001
+from ..scenes.questions import WORDINGS
+
 from .readers import AnnotationReader
 from ferretlite.data.records import (
     FILE_NAME,
@@ -58,7 +60,6 @@ from .referring_files import GenomeScenes, RefScenes, export_genome, export_refc
 from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import GRIFFON_TASKS
 from ..scenes.tasks import TASKS
-from ..scenes.turns import WORDINGS
 from ..scenes.world import export_coco
 
 # %% ../../nbs/6_data/recipes.ipynb #fdc43306

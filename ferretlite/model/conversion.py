@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import torch
+from ..training.runs import save_model
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
@@ -19,7 +20,6 @@ from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor
 from .tokens import IMAGE_TOKEN, REGION_TOKEN
 from .towers import load_chat_tokenizer, load_tower
-from ..training.run import save_model
 from ..vision.resolution import LLAVA_NEXT_GRIDS
 
 # %% ../../nbs/9_scale/conversion.ipynb #49afdd0a

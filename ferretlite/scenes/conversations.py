@@ -9,10 +9,11 @@ __all__ = ['keep_complete_kinds', 'make_conversation']
 from collections import Counter
 from dataclasses import replace
 
+from .questions import Conversation
+
 from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
 from .tasks import TASKS
-from .turns import Conversation
 from .written_tasks import WRITTEN_TASKS
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #52e6b438

@@ -22,7 +22,7 @@ def may_use_kernels(
     impl: str,  # "auto", "triton" or "torch"
     maps: Tensor,
 ) -> bool:
-    """Return whether the GPU kernels of `ferretlite.vision.kernels` should be asked.
+    """Return whether the GPU kernels of `ferretlite.vision.kernel_operators` should be asked.
 
     They are asked by name, by the environment, or because there is a GPU that they may have been
     measured on."""
@@ -88,7 +88,7 @@ def forward(
 ) -> Tensor:  # [B, h', w', out_dim]
     "Return a map with a fourth of the cells, at the language model's width."
     if self.fits_kernel and may_use_kernels(self.impl, maps):
-        from ferretlite.vision.kernels import conv_gelu
+        from ferretlite.vision.kernel_operators import conv_gelu
 
         fused = place is None and isinstance(self.act, nn.GELU)
         x = conv_gelu(maps, self.conv.weight, self.conv.bias, fused, self.impl)
@@ -131,7 +131,7 @@ def forward(  # noqa: F811 (a method of another class)
 ) -> Tensor:  # [B, h', w', out_dim]
     "Return a map in which k x k cells are one, at the language model's width."
     if may_use_kernels(self.impl, maps):
-        from ferretlite.vision.kernels import shuffle_norm
+        from ferretlite.vision.kernel_operators import shuffle_norm
 
         norm = self.norm
         joined = shuffle_norm(maps, norm.weight, norm.bias, self.factor, norm.eps, self.impl)

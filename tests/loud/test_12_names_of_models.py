@@ -28,7 +28,7 @@ def test_a_folder_is_printed_in_the_form_that_means_the_folder(
     capsys, monkeypatch, tmp_path, folder, name
 ):
     monkeypatch.chdir(tmp_path)
-    note(monkeypatch, "training.run.train", Path(folder))
+    note(monkeypatch, "training.runs.train", Path(folder))
     assert cli.main(["train", "--samples", "8", "--out", folder]) == 0
     assert capsys.readouterr().out == (
         f"{folder} now loads as a model: ferretlite eval {name} --n 200\n"
@@ -40,13 +40,13 @@ def test_a_folder_is_printed_in_the_form_that_means_the_folder(
 
 @pytest.mark.parametrize("folder, name", [("my run", "'my run'"), ("-x", "./-x")])
 def test_a_name_that_a_shell_would_read_otherwise_is_quoted(capsys, monkeypatch, folder, name):
-    note(monkeypatch, "training.run.train", Path(folder))
+    note(monkeypatch, "training.runs.train", Path(folder))
     assert cli.main(["train", "--samples", "8", "--out", folder]) == 0
     assert f"ferretlite eval {name} --n" in capsys.readouterr().out
 
 
 def test_a_command_says_that_it_takes_the_shipped_model(capsys, monkeypatch, both):
-    started = note(monkeypatch, "training.run.train", Path("new"))
+    started = note(monkeypatch, "training.runs.train", Path("new"))
     assert cli.main(["train", "--samples", "8", "--out", "new", "--from", "tiny"]) == 0
     assert started[0][6] == str(WEIGHTS / "tiny")
     assert capsys.readouterr().err.count(TOLD) == 1
@@ -63,7 +63,7 @@ def test_a_dot_and_a_slash_mean_the_folder(capsys, both):
 
 def test_nothing_is_said_where_the_name_means_one_model(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    note(monkeypatch, "training.run.train", Path("new"))
+    note(monkeypatch, "training.runs.train", Path("new"))
     for folder in (tmp_path, WEIGHTS):  # there, ./tiny is the shipped model itself
         monkeypatch.chdir(folder)
         words = ["train", "--samples", "8", "--out", str(tmp_path / "new"), "--from", "tiny"]

@@ -4,15 +4,15 @@ import sys
 from dataclasses import replace
 
 import pytest
+from ferretlite.training.runs import train
 
 from ferretlite.common.errors import InputError
 from ferretlite.pretraining.clip import pretrain_clip
 from ferretlite.pretraining.dense import pretrain_towers
 from ferretlite.pretraining.dino import pretrain_dino
 from ferretlite.pretraining.language import pretrain_lm
-from ferretlite.training import run
+from ferretlite.training import runs as run
 from ferretlite.training.distributed import RunOptions
-from ferretlite.training.run import train
 from ferretlite.training.stages import STAGES
 
 PRETRAININGS = [pretrain_clip, pretrain_dino, pretrain_towers, pretrain_lm]

@@ -2,8 +2,9 @@
 logarithm of its length.
 """
 
+from ferretlite.scenes.questions import Turn
+
 from ferretlite.data.mixtures import _shorten_list
-from ferretlite.scenes.turns import Turn
 
 
 def count_calls(n):
