@@ -97,9 +97,8 @@ def run(out, begin, fail=None):
     `fail` = (stage, what): after that stage's first checkpoint no file may grow (`full`), or none
     be made (`blocked`).
     """
-    from ferretlite.training.runs import train
-
     from ferretlite.training import distributed as runs
+    from ferretlite.training.runs import train
 
     small_stages()
     keep = runs._keep_checkpoint

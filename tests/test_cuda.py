@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ferretlite.training.runs import train
 
 from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
@@ -30,6 +29,7 @@ from ferretlite.model.towers import PAPER_SIZES, paper_config
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_scene
 from ferretlite.training.distributed import SteadyTrainer, newest_checkpoint
+from ferretlite.training.runs import train
 from ferretlite.training.speed import (
     bench_train,
     format_training_bench,

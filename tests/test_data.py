@@ -5,11 +5,11 @@ import random
 
 import pytest
 import torch
-from ferretlite.scenes.questions import Conversation
 
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.data.coco import CocoScenes
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.questions import Conversation
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.world import export_coco, make_scene
 

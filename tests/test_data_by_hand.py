@@ -6,7 +6,6 @@ import random
 from collections import Counter
 
 import pytest
-from ferretlite.scenes.questions import Conversation
 from PIL import Image
 
 from ferretlite.common.errors import InputError
@@ -25,6 +24,7 @@ from ferretlite.data.readers import (
 )
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.conversations import make_conversation
+from ferretlite.scenes.questions import Conversation
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 SCENES = [

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ferretlite.scenes.questions import Crop, Turn
 from PIL import Image
 
 from ferretlite.app import demo
@@ -48,6 +47,7 @@ from ferretlite.app.demo import (
 from ferretlite.model.inference import Answer
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.questions import Crop, Turn
 from ferretlite.scenes.world import NOVEL_KINDS, Scene, SceneObject, make_scene
 
 STAR, CUP, GEAR = Box(10, 20, 30, 50), Box(40, 5, 60, 25), Box(70, 60, 90, 95)

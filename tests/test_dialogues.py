@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ferretlite.scenes.questions import GROUNDING_SWITCH
 from PIL import Image
 
 from ferretlite.data.dialogues import (
@@ -38,6 +37,7 @@ from ferretlite.data.pseudo_boxes import (
 )
 from ferretlite.regions.geometry import Box, Mask, box_iou
 from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.questions import GROUNDING_SWITCH
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 HEIGHT, WIDTH = 80, 200

@@ -7,7 +7,6 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from ferretlite.scenes.questions import Crop, Turn
 from PIL import Image
 
 from ferretlite.evaluation import suites as evaluation
@@ -42,6 +41,7 @@ from ferretlite.evaluation.suites import (
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like
+from ferretlite.scenes.questions import Crop, Turn
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 

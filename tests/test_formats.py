@@ -7,7 +7,6 @@ import random
 
 import numpy as np
 import pytest
-from ferretlite.scenes.questions import GROUNDING_SWITCH, Conversation
 from PIL import Image
 
 from ferretlite.data import detection_files as formats
@@ -35,6 +34,7 @@ from ferretlite.data.referring_files import GenomeScenes, RefScenes, _collect_co
 from ferretlite.regions.geometry import Box, Mask, Point, box_iou
 from ferretlite.regions.grammar import Grounding, parse_groundings
 from ferretlite.scenes.conversations import keep_complete_kinds, make_conversation
+from ferretlite.scenes.questions import GROUNDING_SWITCH, Conversation
 from ferretlite.scenes.world import KINDS, add_article, make_scene, sort_in_raster_order
 
 SCENES = [

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ferretlite.scenes.questions import Crop
 from PIL import Image
 from small_model import embed_batch
 
@@ -19,6 +18,7 @@ from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.questions import Crop
 from ferretlite.scenes.world import make_example, make_scene
 from ferretlite.vision.coreferring import VisualTokenizer, compute_crop_window, cut_crop
 from ferretlite.vision.sampler import interpolate_features

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ferretlite.scenes.questions import Conversation, Crop, Turn
 from PIL import Image
 
 from ferretlite.common.files import WEIGHTS
@@ -34,6 +33,7 @@ from ferretlite.data.readers import AnnotationReader
 from ferretlite.data.recipes import Part, Recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.scenes.questions import Conversation, Crop, Turn
 
 MAGENTA, GREEN = (230, 30, 200), (26, 143, 60)
 

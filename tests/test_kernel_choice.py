@@ -5,14 +5,6 @@ import math
 
 import pytest
 import torch
-from ferretlite.vision.kernel_operators import (
-    check_conv,
-    compute_shuffle_cells,
-    conv_gelu,
-    conv_gelu_torch,
-    shuffle_norm,
-    shuffle_norm_torch,
-)
 from torch import nn
 
 from ferretlite.vision import conv_kernels as kernels
@@ -30,6 +22,14 @@ from ferretlite.vision.kernel_choice import (
     find_nearest_row,
     resolve_implementation,
     should_use_triton,
+)
+from ferretlite.vision.kernel_operators import (
+    check_conv,
+    compute_shuffle_cells,
+    conv_gelu,
+    conv_gelu_torch,
+    shuffle_norm,
+    shuffle_norm_torch,
 )
 
 needs_triton = pytest.mark.triton

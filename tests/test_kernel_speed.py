@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from ferretlite.vision.kernel_operators import conv_gelu_torch, shuffle_norm_torch
 from torch.overrides import TorchFunctionMode
 
 from ferretlite.evaluation import kernel_speed
@@ -27,6 +26,7 @@ from ferretlite.evaluation.kernel_speed import (
 )
 from ferretlite.vision.conv_kernels import KERNEL_TILES, Tile
 from ferretlite.vision.kernel_choice import TRIED_TILES
+from ferretlite.vision.kernel_operators import conv_gelu_torch, shuffle_norm_torch
 
 
 class OnCpu(TorchFunctionMode):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ferretlite.scenes.questions import Turn
 from transformers import LlamaForCausalLM
 
 from ferretlite.model import tokens as tokens_module
@@ -56,6 +55,7 @@ from ferretlite.pretraining.objects import (
     sample_visual_tokens,
 )
 from ferretlite.regions.geometry import Box, Point
+from ferretlite.scenes.questions import Turn
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 TEXTS = ["Where is the red star? red star [12, 345, 6, 789], blue cup [0, 1, 2, 3]"] * 20

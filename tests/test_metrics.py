@@ -7,7 +7,6 @@ import json
 
 import numpy as np
 import pytest
-from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 
 from ferretlite.evaluation import detection
 from ferretlite.evaluation.detection import (
@@ -42,6 +41,7 @@ from ferretlite.evaluation.statistics import (
     compute_wilson_interval,
     make_rate_metric,
 )
+from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
 

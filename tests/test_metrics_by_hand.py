@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 
 from ferretlite.evaluation import detection, metrics
 from ferretlite.evaluation.detection import (
@@ -47,6 +46,7 @@ from ferretlite.evaluation.statistics import (
     make_metric,
     make_rate_metric,
 )
+from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 from ferretlite.regions.geometry import Box, box_iou
 from ferretlite.regions.grammar import Grounding
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ferretlite.scenes.questions import Conversation, Turn
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
@@ -47,6 +46,7 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding, format_groundings
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.questions import Conversation, Turn
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.world import make_scene
 

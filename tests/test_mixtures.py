@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ferretlite.scenes.questions import Conversation, Turn
 
 from ferretlite.app import cli
 from ferretlite.common.files import WEIGHTS
@@ -33,6 +32,7 @@ from ferretlite.data.readers import AnnotationReader
 from ferretlite.data.recipes import _FERRET_TREE, PAPER_RECIPES, export_tree, read_recipe
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.regions.grammar import find_groundings
+from ferretlite.scenes.questions import Conversation, Turn
 from ferretlite.scenes.world import make_scene
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ferretlite.training.runs import train
 from transformers import TrainingArguments
 
 from ferretlite.training.distributed import LengthGroupedDataset, RunOptions, list_adapters
+from ferretlite.training.runs import train
 from ferretlite.training.stages import STAGES, load_model, start_model
 from ferretlite.training.trainer import StageTrainer, make_training_arguments
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ferretlite.scenes.questions import Conversation, Turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,6 +17,7 @@ from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn
 from ferretlite.regions.geometry import Box, Mask, Point
+from ferretlite.scenes.questions import Conversation, Turn
 from ferretlite.scenes.world import make_scene
 from ferretlite.vision.resolution import LLAVA_NEXT_GRIDS, compute_canvas_size
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ferretlite.scenes.questions import Conversation, Crop, Turn
 from PIL import Image
 
 from ferretlite.common.meters import measure_quickest, read_clock
@@ -30,6 +29,7 @@ from ferretlite.model.processing import (
 )
 from ferretlite.model.tokens import encode_user_turn
 from ferretlite.regions.geometry import Box, Point
+from ferretlite.scenes.questions import Conversation, Crop, Turn
 
 
 def encode(processor, text):

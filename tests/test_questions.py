@@ -10,19 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ferretlite.scenes.questions import (
-    GRIFFON_WORDINGS,
-    GROUNDING_SWITCH,
-    WORDINGS,
-    Conversation,
-    Crop,
-    Turn,
-    draw_inner_point,
-    draw_region,
-    make_plural,
-    name_region_form,
-    write_prompt,
-)
 from PIL import Image
 
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -41,6 +28,19 @@ from ferretlite.scenes.descriptions import (
     list_descriptions,
 )
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
+from ferretlite.scenes.questions import (
+    GRIFFON_WORDINGS,
+    GROUNDING_SWITCH,
+    WORDINGS,
+    Conversation,
+    Crop,
+    Turn,
+    draw_inner_point,
+    draw_region,
+    make_plural,
+    name_region_form,
+    write_prompt,
+)
 from ferretlite.scenes.tasks import (
     BOX_ORDERS,
     TASKS,

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ferretlite.scenes.questions import name_region_form
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator
@@ -25,6 +24,7 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import format_user_turn
 from ferretlite.model.towers import CHAT_TEMPLATES
 from ferretlite.scenes.conversations import make_conversation
+from ferretlite.scenes.questions import name_region_form
 from ferretlite.scenes.world import make_scene
 from ferretlite.training.stages import STAGES, make_stage_processor
 from ferretlite.training.trainer import make_stage_data

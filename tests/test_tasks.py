@@ -5,17 +5,6 @@ import random
 import re
 
 import pytest
-from ferretlite.scenes.questions import (
-    CROP,
-    GRIFFON_WORDINGS,
-    GROUNDING_SWITCH,
-    WORDINGS,
-    Crop,
-    Turn,
-    draw_inner_point,
-    make_plural,
-    write_prompt,
-)
 
 from ferretlite.regions.geometry import Box, Mask, Point, encode_box
 from ferretlite.regions.grammar import parse_groundings
@@ -30,6 +19,17 @@ from ferretlite.scenes.descriptions import (
     list_descriptions,
 )
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
+from ferretlite.scenes.questions import (
+    CROP,
+    GRIFFON_WORDINGS,
+    GROUNDING_SWITCH,
+    WORDINGS,
+    Crop,
+    Turn,
+    draw_inner_point,
+    make_plural,
+    write_prompt,
+)
 from ferretlite.scenes.tasks import BOX_ORDERS, MAX_DENSE_OBJECTS, TASKS, list_raster_scan
 from ferretlite.scenes.world import (
     KINDS,

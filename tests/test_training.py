@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ferretlite.training.runs import _select_stages, train
 
 from ferretlite.common import devices
 from ferretlite.data.batches import Collator
 from ferretlite.training import runs as training
 from ferretlite.training.alignment import align_projectors
 from ferretlite.training.distributed import newest_checkpoint
+from ferretlite.training.runs import _select_stages, train
 from ferretlite.training.speed import (
     measure_seconds_per_sample,
     measure_seconds_per_scene,

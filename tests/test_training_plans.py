@@ -6,6 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
+from ferretlite.data.recipes import Recipe
+from ferretlite.training import runs as training
+from ferretlite.training.distributed import RunOptions
 from ferretlite.training.runs import (
     _begin_run,
     _draw_losses,
@@ -20,10 +24,6 @@ from ferretlite.training.runs import (
     save_model,
     train,
 )
-
-from ferretlite.data.recipes import Recipe
-from ferretlite.training import runs as training
-from ferretlite.training.distributed import RunOptions
 from ferretlite.training.stages import Stage
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)

@@ -11,12 +11,12 @@ import json
 import shutil
 from pathlib import Path
 
-from ferretlite.training.runs import save_model
 from safetensors.torch import save_file
 
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Ferret
+from ferretlite.training.runs import save_model
 from ferretlite.training.stages import load_model, start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from ..regions.choices import find_chosen_option, normalise_name, read_count
-from ..scenes.questions import Crop
 from jinja2 import Environment
 from PIL import Image, ImageDraw
 from tqdm import tqdm
@@ -36,10 +34,12 @@ from ferretlite.model.inference import (
     list_shipped_models,
     split_caption,
 )
+from ..regions.choices import find_chosen_option, normalise_name, read_count
 from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou
 from ..regions.grammar import Grounding
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like
+from ..scenes.questions import Crop
 from ..scenes.tasks import TASKS
 from ..scenes.world import KINDS, NOVEL_KINDS, export_coco, make_scene
 from ..vision.coreferring import cut_crop

@@ -394,9 +394,8 @@ def read_regions(given, size) -> list:  # of Point, Box or Mask
 
 def read_crops(given, image) -> list:  # of turns.Crop
     "Typed crops: boxes of the image itself, or files."
-    from ferretlite.scenes.questions import Crop
-
     from ferretlite.common.pictures import load_image
+    from ferretlite.scenes.questions import Crop
 
     size = (image.height, image.width)
     return [

@@ -41,6 +41,9 @@ from ferretlite.data.records import (
 )
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b0d
+from ..regions.geometry import Box, Mask, check_region, decode_box
+from ..regions.grammar import STYLES, find_groundings, format_region
+from ..scenes.conversations import make_conversation
 from ferretlite.scenes.questions import (
     GROUNDING_SWITCH,
     REGION_FORMS,
@@ -49,10 +52,6 @@ from ferretlite.scenes.questions import (
     draw_region,
     make_plural,
 )
-
-from ..regions.geometry import Box, Mask, check_region, decode_box
-from ..regions.grammar import STYLES, find_groundings, format_region
-from ..scenes.conversations import make_conversation
 
 # %% ../../nbs/6_data/dialogues.ipynb #d5a25dfc
 _PLACEHOLDER_PATTERN = re.compile(r"\s?<bbox_location(\d+)>")

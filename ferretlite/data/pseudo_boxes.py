@@ -11,13 +11,13 @@ import re
 import numpy as np
 import torch
 from fastcore.basics import patch
-from ..scenes.questions import make_plural
 
 from ..common.files import write_json
 from .dialogues import Dialogues
 from .readers import open_annotated_image
 from ..regions.geometry import Box, box_iou
 from ..regions.grammar import Grounding
+from ..scenes.questions import make_plural
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #73f617ca
 def _add_placeholders(

@@ -39,8 +39,6 @@ from ferretlite.data.grounding_files import (
 )
 
 # %% ../../nbs/6_data/recipes.ipynb #f0a4e001
-from ..scenes.questions import WORDINGS
-
 from .readers import AnnotationReader
 from ferretlite.data.records import (
     FILE_NAME,
@@ -59,6 +57,7 @@ from ferretlite.data.records import (
 from .referring_files import GenomeScenes, RefScenes, export_genome, export_refcoco
 from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import GRIFFON_TASKS
+from ..scenes.questions import WORDINGS
 from ..scenes.tasks import TASKS
 from ..scenes.world import export_coco
 

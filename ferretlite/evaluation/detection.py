@@ -13,10 +13,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from ..regions.choices import normalise_name
 
 from ..common.errors import InputError
 from .statistics import compute_bootstrap_interval, make_metric
+from ..regions.choices import normalise_name
 from ..regions.geometry import Box
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #d7f1a6f9

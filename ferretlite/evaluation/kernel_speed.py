@@ -11,13 +11,6 @@ import time
 from functools import partial
 
 import torch
-from ferretlite.vision.kernel_operators import (
-    compute_shuffle_cells,
-    conv_gelu,
-    conv_gelu_torch,
-    shuffle_norm,
-    shuffle_norm_torch,
-)
 from torch import Tensor
 
 from ..common.tables import format_table
@@ -30,6 +23,13 @@ from ferretlite.vision.conv_kernels import (
     triton,
 )
 from ..vision.kernel_choice import TRIED_TILES
+from ferretlite.vision.kernel_operators import (
+    compute_shuffle_cells,
+    conv_gelu,
+    conv_gelu_torch,
+    shuffle_norm,
+    shuffle_norm_torch,
+)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #eaef500b
 # part of the GPU's name -> dense bf16 TFLOP/s with fp32 sums, GB/s of memory (data sheets)

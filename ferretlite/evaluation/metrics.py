@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from ..regions.choices import find_chosen_option, normalise_name
-from ..scenes.questions import REGION_FORMS
 
 from ..common.errors import InputError
 from ferretlite.evaluation.statistics import (
@@ -23,8 +21,10 @@ from ferretlite.evaluation.statistics import (
     make_metric,
     make_rate_metric,
 )
+from ..regions.choices import find_chosen_option, normalise_name
 from ..regions.geometry import Box, box_iou, to_unit
 from ..regions.grammar import Grounding
+from ..scenes.questions import REGION_FORMS
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #a6a3a450
 IOU_RIGHT = 0.5  # an answer is right from here on; the bound itself counts

@@ -12,8 +12,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ..regions.choices import normalise_name
-from ..training.runs import train
 from PIL import Image
 
 from ..common.files import WEIGHTS
@@ -22,7 +20,9 @@ from .metrics import find_size_class, is_right
 from .speed import measure_image_cost
 from .suites import answer_questions, make_questions, take_first_box
 from ..model.inference import Ferret
+from ..regions.choices import normalise_name
 from ..scenes.world import make_scene
+from ..training.runs import train
 from ..training.stages import STAGES
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #757a2ce9

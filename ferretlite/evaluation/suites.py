@@ -13,8 +13,6 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from ..regions.choices import read_count
-from ..scenes.questions import Turn, write_prompt
 from tqdm.auto import tqdm
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
@@ -30,7 +28,9 @@ from ferretlite.evaluation.metrics import (
 )
 from .scores import score_results
 from ..model.inference import Ferret
+from ..regions.choices import read_count
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
+from ..scenes.questions import Turn, write_prompt
 from ..scenes.tasks import TASKS
 from ferretlite.scenes.world import (
     COLORS,

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import torch
-from ..training.runs import save_model
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
@@ -20,6 +19,7 @@ from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor
 from .tokens import IMAGE_TOKEN, REGION_TOKEN
 from .towers import load_chat_tokenizer, load_tower
+from ..training.runs import save_model
 from ..vision.resolution import LLAVA_NEXT_GRIDS
 
 # %% ../../nbs/9_scale/conversion.ipynb #49afdd0a

@@ -17,8 +17,6 @@ from warnings import warn
 
 import torch
 from fastcore.basics import chunked, patch
-from ..regions.choices import read_count
-from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers.utils import logging
@@ -32,10 +30,12 @@ from ferretlite.common.errors import (
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor, load_distinct_images, load_image
 from .towers import PAPER_SIZES
+from ..regions.choices import read_count
 from ..regions.drawing import draw_answer, save_image
 from ..regions.geometry import Box, Point, Region, make_region, make_regions
 from ..regions.grammar import Grounding, format_region
 from ..scenes.descriptions import RELATION_WORDS
+from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 from ..scenes.world import add_article
 
 # %% ../../nbs/4_model/inference.ipynb #016dfa15

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from ..scenes.questions import Crop
 from transformers import AutoTokenizer, BatchFeature
 
 from ..common.errors import InputError, describe_value
@@ -32,6 +31,7 @@ from ferretlite.model.tokens import (
 from .towers import check_chat_template, load_chat_tokenizer
 from ..regions.geometry import check_region, make_regions
 from ..regions.grammar import Grounding, find_groundings, format_region, parse_groundings
+from ..scenes.questions import Crop
 from ..vision.coreferring import cut_crop
 from ..vision.encoders import normalise_pixels, resize_to_bytes
 from ..vision.resolution import split_tiles

@@ -9,10 +9,9 @@ __all__ = ['keep_complete_kinds', 'make_conversation']
 from collections import Counter
 from dataclasses import replace
 
-from .questions import Conversation
-
 from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
+from .questions import Conversation
 from .tasks import TASKS
 from .written_tasks import WRITTEN_TASKS
 

@@ -8,8 +8,6 @@ __all__ = ['GRIFFON_TASKS', 'check_order', 'format_answer_boxes', 'ask_search', 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #61a431b4
 from functools import lru_cache
 
-from .questions import Crop, Turn, write_prompt
-
 from ..common.errors import InputError
 from ..regions.geometry import box_iou
 from ..regions.grammar import Grounding, format_groundings, format_region
@@ -19,6 +17,7 @@ from ferretlite.scenes.descriptions import (
     draw_relation_query,
     list_descriptions,
 )
+from .questions import Crop, Turn, write_prompt
 from .tasks import BOX_ORDERS, ask_phrase, draw_absent_query
 from ferretlite.scenes.world import (
     KINDS,

@@ -8,16 +8,6 @@ __all__ = ['BOX_ORDERS', 'TASKS', 'ask_rec', 'ask_phrase', 'ask_dense_detection'
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #d43ca08c
 from collections import Counter
 
-from ferretlite.scenes.questions import (
-    GROUNDING_SWITCH,
-    REGION,
-    Turn,
-    draw_region,
-    make_plural,
-    name_region_form,
-    write_prompt,
-)
-
 from ..regions.geometry import encode_box
 from ..regions.grammar import Grounding, format_groundings
 from ferretlite.scenes.descriptions import (
@@ -27,6 +17,15 @@ from ferretlite.scenes.descriptions import (
     draw_relation_query,
     find_family,
     list_descriptions,
+)
+from ferretlite.scenes.questions import (
+    GROUNDING_SWITCH,
+    REGION,
+    Turn,
+    draw_region,
+    make_plural,
+    name_region_form,
+    write_prompt,
 )
 from .world import COLORS, KINDS, add_article, sort_in_raster_order, write_caption
 

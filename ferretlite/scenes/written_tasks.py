@@ -6,6 +6,8 @@
 __all__ = ['WRITTEN_TASKS', 'ask_written_caption', 'ask_written_find']
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #6f3ee1cf
+from ..regions.grammar import Grounding, clean_name, format_groundings, format_region
+from .griffon_tasks import format_answer_boxes
 from ferretlite.scenes.questions import (
     GROUNDING_SWITCH,
     Turn,
@@ -13,9 +15,6 @@ from ferretlite.scenes.questions import (
     name_region_form,
     write_prompt,
 )
-
-from ..regions.grammar import Grounding, clean_name, format_groundings, format_region
-from .griffon_tasks import format_answer_boxes
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #8a340222
 def make_readable_grounding(

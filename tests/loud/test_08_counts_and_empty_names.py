@@ -3,9 +3,9 @@
 import random
 
 import pytest
-from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 
 from ferretlite.common.errors import InputError
+from ferretlite.regions.choices import find_chosen_option, normalise_name, read_count
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.world import Phrase, Scene, SceneObject, add_article

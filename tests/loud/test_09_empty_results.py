@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from ferretlite.scenes.questions import Conversation
 
 from ferretlite.common.errors import FerretliteWarning, InputError
 from ferretlite.evaluation.experiments import Claim, judge_claims, run_study
@@ -13,6 +12,7 @@ from ferretlite.evaluation.speed import bench_projectors, bench_resolution, benc
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Answer
 from ferretlite.regions.geometry import Box
+from ferretlite.scenes.questions import Conversation
 from ferretlite.scenes.world import Phrase, Scene, make_scene
 
 

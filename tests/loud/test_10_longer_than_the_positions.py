@@ -3,11 +3,11 @@ limit, in questions and in training data.
 """
 
 import pytest
-from ferretlite.scenes.questions import Conversation, Turn
 
 from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.model.processing import FerretProcessor
+from ferretlite.scenes.questions import Conversation, Turn
 from ferretlite.scenes.world import make_scene
 
 LONG = "where is the star? " * 400  # six tokens each time

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ferretlite.training.runs import train
 
 from ferretlite.app import cli
 from ferretlite.common.errors import InputError
 from ferretlite.pretraining import clip, dense, dino, language
 from ferretlite.pretraining.loop import run_training_loop
 from ferretlite.scenes.world import make_scene
+from ferretlite.training.runs import train
 from ferretlite.training.stages import STAGES
 from ferretlite.training.trainer import StageTrainer
 

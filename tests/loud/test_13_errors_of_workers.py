@@ -7,10 +7,10 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from ferretlite.training.runs import train
 
 from ferretlite.common.errors import FerretliteWarning, InputError
 from ferretlite.scenes.world import make_scene
+from ferretlite.training.runs import train
 from ferretlite.training.stages import STAGES
 
 

@@ -4,7 +4,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-from ferretlite.training.runs import train
 
 from ferretlite.common.errors import InputError
 from ferretlite.pretraining.clip import pretrain_clip
@@ -13,6 +12,7 @@ from ferretlite.pretraining.dino import pretrain_dino
 from ferretlite.pretraining.language import pretrain_lm
 from ferretlite.training import runs as run
 from ferretlite.training.distributed import RunOptions
+from ferretlite.training.runs import train
 from ferretlite.training.stages import STAGES
 
 PRETRAININGS = [pretrain_clip, pretrain_dino, pretrain_towers, pretrain_lm]

@@ -2,9 +2,8 @@
 logarithm of its length.
 """
 
-from ferretlite.scenes.questions import Turn
-
 from ferretlite.data.mixtures import _shorten_list
+from ferretlite.scenes.questions import Turn
 
 
 def count_calls(n):
