@@ -23,7 +23,7 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name):
-    "Import the module of a public name when the name is first used: `import ferretlite` loads nothing."
+    "Import the module of a public name when the name is first used."
     if name not in _HOME:
         raise AttributeError(f"module 'ferretlite' has no attribute {name!r}")
     from importlib import import_module

@@ -18,7 +18,7 @@ from PIL import Image
 from ferretlite.app import cli, model_commands
 from ferretlite.app import options as options_module
 from ferretlite.common.errors import FerretliteWarning
-from ferretlite.common.files import WEIGHTS
+from ferretlite.common.files import WEIGHTS, write_folder_whole
 from ferretlite.model.inference import Answer, Ferret
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.world import make_scene
@@ -601,14 +601,14 @@ def test_scenes_are_numbered_from_the_seed(capsys, monkeypatch, tmp_path):
 
 
 def test_nothing_is_written_over_other_files(tmp_path):
-    with cli.write_folder_whole(tmp_path / "new") as part:
+    with write_folder_whole(tmp_path / "new") as part:
         (part / "x.json").touch()
     assert (tmp_path / "new" / "x.json").exists()
     with pytest.raises(ValueError, match="already holds"):
-        with cli.write_folder_whole(tmp_path / "new"):
+        with write_folder_whole(tmp_path / "new"):
             raise AssertionError("the folder was given out")
     (tmp_path / "empty").mkdir()
-    with cli.write_folder_whole(tmp_path / "empty") as part:
+    with write_folder_whole(tmp_path / "empty") as part:
         (part / "y.json").touch()
     assert sorted(p.name for p in tmp_path.rglob("*.json")) == ["x.json", "y.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "new"]
@@ -616,7 +616,7 @@ def test_nothing_is_written_over_other_files(tmp_path):
 
 def test_a_folder_that_was_not_finished_is_not_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        with cli.write_folder_whole(tmp_path / "s") as part:
+        with write_folder_whole(tmp_path / "s") as part:
             (part / "x.json").touch()
             raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

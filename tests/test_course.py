@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import ferretlite
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import course  # noqa: E402
@@ -33,8 +35,15 @@ def notebook(path: Path) -> dict:
 @cache
 def homes() -> dict:
     """Module -> the place of its lesson."""
-    found = {course.module(notebook(n.path)): i for i, n in enumerate(LESSONS)}
-    return {name: i for name, i in found.items() if name}
+    places = enumerate(LESSONS)
+    return {name: i for i, n in places for name in course.exported_modules(notebook(n.path))}
+
+
+@cache
+def imports_of_module(name: str) -> list:
+    """What `our_imports` finds in a module."""
+    path = ROOT / "ferretlite" / f"{name.replace('.', '/')}.py"
+    return our_imports(path.read_text(encoding="utf-8"), "ferretlite." + name.rpartition(".")[0])
 
 
 def our_imports(source: str, package: str = "") -> list:
@@ -66,6 +75,10 @@ def our_imports(source: str, package: str = "") -> list:
         (m.removeprefix("ferretlite."), name, is_top)
         for m, name, is_top in found
         if m.startswith("ferretlite.")
+    ] + [  # `from ferretlite import Box`
+        (ferretlite._HOME[name], name, is_top)
+        for m, name, is_top in found
+        if m == "ferretlite" and name in ferretlite._HOME
     ]
 
 
@@ -75,12 +88,28 @@ def test_every_notebook_is_listed_and_every_module_has_a_lesson():
     assert files == made
 
 
+def test_a_notebook_exports_at_most_three_modules_of_one_sub_package():
+    for lesson in LESSONS:
+        names = course.exported_modules(notebook(lesson.path))
+        assert len(names) <= 3 and len({n.partition(".")[0] for n in names}) < 2, lesson.name
+
+
+def test_sub_packages_do_not_import_each_other():
+    used = {}
+    for name in homes():
+        others = {m.partition(".")[0] for m, _, _ in imports_of_module(name)}
+        used.setdefault(name.partition(".")[0], set()).update(others)
+    both = {(a, b) for a in used for b in used[a] if a < b and a in used.get(b, ())}
+    assert not both
+
+
 @pytest.mark.parametrize("name", homes())
 def test_a_module_imports_only_from_earlier_lessons(name):
-    path = ROOT / "ferretlite" / f"{name.replace('.', '/')}.py"
-    package = "ferretlite." + name.rpartition(".")[0]
-    for used, _, is_top in our_imports(path.read_text(encoding="utf-8"), package):
-        if used in OPTIONAL and name not in OPTIONAL:
+    for used, _, is_top in imports_of_module(name):
+        if homes().get(used) == homes()[name]:  # two modules of one lesson
+            back = [m for m, _, _ in imports_of_module(used)]
+            assert used != name and name not in back, f"{name} and {used} import each other"
+        elif used in OPTIONAL and name not in OPTIONAL:
             assert not is_top or homes()[used] < homes()[name], (
                 f"{name} has to import {used} lazily"
             )
@@ -98,6 +127,22 @@ def test_a_lesson_imports_only_what_came_before(lesson):
             assert allowed or homes().get(used, -1) <= PLACE[lesson.path], (
                 f"{lesson.name} imports {used}, which comes later"
             )
+
+
+TRAINED_IN = ("clip", "dino", "two_eyes", "tiny_lm", "alignment", "runs", "each_stage")
+
+
+@lessons
+def test_shipped_weights_are_loaded_beside_a_link_to_the_lesson_that_trains_them(lesson):
+    cells = notebook(lesson.path)["cells"]
+    code = [course.source(c) for c in cells if c["cell_type"] == "code"]
+    imported = {name for text in code for _, name, _ in our_imports(text)}
+    if not imported & SHIPPED or lesson.name in TRAINED_IN:
+        return
+    if PLACE[lesson.path] > next(PLACE[n.path] for n in LESSONS if n.name == "runs"):
+        return  # the reader comes from there
+    prose = "\n".join(course.source(c) for c in cells if c["cell_type"] == "markdown")
+    assert any(f"{name}.ipynb" in prose for name in TRAINED_IN)
 
 
 @lessons

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ferretlite.data.dialogue_exports import export_grit, export_llava
 from ferretlite.data.dialogues import (
     _BLANK_IMAGE,
     _BOX_PATTERN,
@@ -21,8 +22,6 @@ from ferretlite.data.dialogues import (
     LlavaDialogues,
     _convert_from_square,
     _strip_turn_marks,
-    export_grit,
-    export_llava,
     fill_placeholders,
 )
 from ferretlite.data.pseudo_boxes import (

@@ -168,22 +168,28 @@ def test_the_install_cell_needs_the_address_of_a_repository():
     course.set_install(notebook, "")
     assert [course.source(c) for c in notebook["cells"]] == ["x = 1"]
     for _ in range(2):  # written again, not twice
-        course.set_install(notebook, "https://github.com/ann/boxes")
+        course.set_install(notebook, "https://host/ann/boxes", "nbs/3_vision")
         first, second = map(course.source, notebook["cells"])
         assert first.startswith("#| hide\n") and second == "x = 1"
     called = []
     found = {"ferretlite": None, "json": "here"}
-    fake_util = types.SimpleNamespace(find_spec=found.get)
-    fake = {"importlib": types.SimpleNamespace(util=fake_util)}
-    run = types.SimpleNamespace(run=lambda command, check: called.append((command, check)))
+    names = {
+        "importlib": types.SimpleNamespace(util=types.SimpleNamespace(find_spec=found.get)),
+        "subprocess": types.SimpleNamespace(run=lambda command, check: called.append(command)),
+        "os": types.SimpleNamespace(chdir=called.append),
+        "sys": sys,
+    }
     code = "\n".join(x for x in first.split("\n") if not x.startswith("import "))
-    names = fake | {"subprocess": run, "sys": sys}
     exec(code, names)
-    package = "ferretlite[notebooks] @ git+https://github.com/ann/boxes"
-    assert called == [([sys.executable, "-m", "pip", "install", "-q", package], True)]
+    clone, install, folder = called
+    assert clone[:2] == ["git", "clone"]
+    assert clone[-2:] == ["https://host/ann/boxes", "ferretlite-course"]
+    assert install[:4] == [sys.executable, "-m", "pip", "install"]
+    assert install[-1] == "./ferretlite-course[notebooks]"
+    assert folder == "ferretlite-course/nbs/3_vision"
     found["ferretlite"] = "installed"
     exec(code, names)
-    assert len(called) == 1
+    assert len(called) == 3
 
 
 def test_a_badge_needs_the_address_of_a_repository():

@@ -18,6 +18,7 @@ import course  # noqa: E402
 
 MAX_CELL_LINES = 40
 MAX_PUBLIC_NAMES = 400
+MAX_MODULE_LINES = 600
 WORDS = re.compile(r"[A-Za-z_]\w*")
 LESSONS = course.read_course()
 NOTEBOOKS = [ROOT / "index.ipynb", *(lesson.path for lesson in LESSONS)]
@@ -42,6 +43,13 @@ def modules() -> dict:
 def test_no_cell_is_long(path):
     long = [text for text in code_cells(path) if len(text.split("\n")) > MAX_CELL_LINES]
     assert not long, "\n\n".join(text[:200] for text in long)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_module_is_long(path):
+    """Counted without the header lines that the export writes between cells."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert len([x for x in lines if not x.startswith("# %%")]) <= MAX_MODULE_LINES
 
 
 def described_by_class(name: str) -> bool:
@@ -82,6 +90,9 @@ def test_every_public_name_and_argument_is_documented(name):
     module, missing = modules()[name], []
     for public in module.public:
         node = module.nodes[public]
+        is_value = isinstance(node, ast.Assign | ast.AnnAssign)
+        if is_value and not api_pages.comment_of(module, node.lineno, node.end_lineno):
+            missing.append(public)
         if isinstance(node, api_pages.FUNCTIONS):
             missing += undocumented(module, public, node)
         elif isinstance(node, ast.ClassDef):

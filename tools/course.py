@@ -100,11 +100,11 @@ def title(notebook: dict) -> str:
     return source(first).splitlines()[0].removeprefix("# ").strip()
 
 
-def module(notebook: dict) -> str:
-    """Return the module that a notebook exports, or an empty string."""
-    text = "\n".join(source(c) for c in notebook["cells"] if c["cell_type"] == "code")
-    found = re.search(r"^#\|\s*default_exp (\S+)", text, re.M)
-    return found[1] if found else ""
+def exported_modules(notebook: dict) -> list[str]:
+    """Return the modules that a notebook exports, its default one first."""
+    code = [source(c) for c in notebook["cells"] if c["cell_type"] == "code"]
+    pattern = r"^#\|\s*(?:default_exp|exporti?)[ \t]+([\w.]+)"
+    return list(dict.fromkeys(re.findall(pattern, "\n".join(code), re.M)))
 
 
 def reading_minutes(notebook: dict) -> int:
@@ -159,23 +159,27 @@ def set_navigation(notebook: dict, text: str) -> None:
     notebook["cells"] = cells[:at] + [cell] + cells[at:]
 
 
-def set_install(notebook: dict, address: str) -> None:
+def set_install(notebook: dict, address: str, folder: str = ".") -> None:
     """Put a hidden cell on top that installs the package where it is missing, as in Colab.
 
-    Without an address of the repository there is no such cell."""
-    cells = [c for c in notebook["cells"] if c.get("id") != INSTALL]
-    notebook["cells"] = cells
+    The cell takes the whole repository and goes to the notebook's folder in it, so that a lesson
+    finds the records that it shows. Without an address there is no such cell."""
+    notebook["cells"] = [c for c in notebook["cells"] if c.get("id") != INSTALL]
     if not address:
         return
     lines = [
         "#| hide",
         "import importlib.util",
+        "import os",
         "import subprocess",
         "import sys",
         "",
         'if importlib.util.find_spec("ferretlite") is None:',
-        f'    package = "ferretlite[notebooks] @ git+{address}"',
+        f'    clone = ["git", "clone", "-q", "--depth", "1", "{address}", "ferretlite-course"]',
+        '    package = "./ferretlite-course[notebooks]"',
+        "    subprocess.run(clone, check=True)",
         '    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)',
+        f'    os.chdir("ferretlite-course/{folder}")',
     ]
     cell = dict(
         cell_type="code",
@@ -185,7 +189,7 @@ def set_install(notebook: dict, address: str) -> None:
         outputs=[],
         source="\n".join(lines).splitlines(keepends=True),
     )
-    notebook["cells"] = [cell, *cells]
+    notebook["cells"] = [cell, *notebook["cells"]]
 
 
 def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
@@ -197,8 +201,8 @@ def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
         for n in held:
             name = f"[{titles[n.path]}]({n.link})"
             name = f"**{name}**" if n.road == "core" else name
-            exported = modules[n.path]
-            rows.append(f"| {name} | {n.question} | {f'`{exported}`' if exported else ''} |")
+            exported = ", ".join(f"`{module}`" for module in modules[n.path])
+            rows.append(f"| {name} | {n.question} | {exported} |")
         blocks.append(f"### {held[0].number} {held[0].part}\n\n" + "\n".join(rows))
     return f"{BEGIN}\n\n" + "\n\n".join(blocks) + f"\n\n{END}"
 
@@ -239,12 +243,14 @@ def main() -> None:
     titles = {path: title(notebook) for path, notebook in notebooks.items()}
     for i, lesson in enumerate(lessons):
         notebook = notebooks[lesson.path]
-        set_install(notebook, address)
+        set_install(notebook, address, f"nbs/{lesson.folder}")
         set_navigation(notebook, navigation(lessons, i, titles, reading_minutes(notebook)))
         write_notebook(lesson.path, notebook)
     index = read_notebook(ROOT / "index.ipynb")
     set_install(index, address)
-    set_map(index, course_map(lessons, titles, {p: module(n) for p, n in notebooks.items()}))
+    set_map(
+        index, course_map(lessons, titles, {p: exported_modules(n) for p, n in notebooks.items()})
+    )
     write_notebook(ROOT / "index.ipynb", index)
 
 

@@ -192,13 +192,6 @@ class Pages:
         return lambda target: self.resolve(target, page)
 
 
-def exported_modules(notebook: dict) -> list[str]:
-    """Return every module that a notebook exports."""
-    code = [course.source(c) for c in notebook["cells"] if c["cell_type"] == "code"]
-    pattern = r"^#\|\s*(?:default_exp|exporti?|exports)[ \t]+([\w.]+)"
-    return list(dict.fromkeys(re.findall(pattern, "\n".join(code), re.M)))
-
-
 def colab_badge(settings: dict, path: str) -> str:
     """Return a badge that opens a notebook in Colab, or an empty string without an address."""
     if not (address := course.repository_address(settings)):
@@ -301,7 +294,7 @@ def lesson_cells(lesson, notebook: dict, modules: dict, settings: dict) -> list[
     lines = []
     if badge := colab_badge(settings, lesson.link):
         lines.append(badge)
-    exported = [m for m in exported_modules(notebook) if m in modules]
+    exported = [m for m in course.exported_modules(notebook) if m in modules]
     if exported:
         links = ", ".join(f"[`{m}`](../api/{m}.md)" for m in exported)
         lines.append(f"*This lesson exports* {links}")
@@ -378,7 +371,7 @@ def write_sources(root: Path, source: Path) -> Pages:
     lessons = course.read_course()
     notebooks = {lesson.path: course.read_notebook(lesson.path) for lesson in lessons}
     modules = read_modules(root / package, lessons, notebooks)
-    homes = {m: n for n in lessons for m in exported_modules(notebooks[n.path])}
+    homes = {m: n for n in lessons for m in course.exported_modules(notebooks[n.path])}
     others = other_pages(root)
     pages = Pages(root, {"index.ipynb": "index.ipynb", "nbs/index.ipynb": "index.ipynb", **others})
     pages.pages["README.md"] = "index.ipynb"
@@ -448,7 +441,7 @@ def write_sources(root: Path, source: Path) -> Pages:
 
 def read_modules(package: Path, lessons: list, notebooks: dict) -> dict:
     """Return the exported modules by name, in the order of sub-packages and of lessons."""
-    names = [m for n in lessons for m in exported_modules(notebooks[n.path])]
+    names = [m for n in lessons for m in course.exported_modules(notebooks[n.path])]
     folders = list(dict.fromkeys(name.split(".")[0] for name in names))
     found = {}
     for name in sorted(dict.fromkeys(names), key=lambda n: folders.index(n.split(".")[0])):

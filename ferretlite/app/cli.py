@@ -6,10 +6,8 @@
 __all__ = ['main']
 
 # %% ../../nbs/tools/command_line.ipynb #b0178372
-import contextlib
 import os
 import platform
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -20,41 +18,20 @@ import typer
 from .. import __version__
 from . import model_commands  # noqa: F401  (registers its commands)
 from ferretlite.app.options import (
-    Seed,
-    app,
-    argument,
-    option,
+    SeedOption,
+    cli_app,
+    annotate_argument,
+    annotate_option,
     print_result,
     redirect_output,
     run_app,
 )
 from ..common.errors import InputError, describe_value
-
-# %% ../../nbs/tools/command_line.ipynb #e4050b49
-@contextlib.contextmanager
-def write_folder_whole(folder):
-    """Yield a new folder; when the block ends without an error, its files become those of `folder`.
-
-    Raises InputError where `folder` already holds files."""
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} already holds files: choose another folder.")
-    place = folder.absolute()
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if folder.exists():
-            for child in part.iterdir():
-                child.rename(folder / child.name)
-        else:
-            part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+from ..common.files import write_folder_whole
 
 # %% ../../nbs/tools/command_line.ipynb #67d949c9
 _FORMATS = "coco lvis objects365 refcoco genome flickr30k griffon grit llava all".split()
-_Format = option(
+_Format = annotate_option(
     Literal[*_FORMATS],
     "file format (coco: instances with RLE masks; all: a folder for each, and mixtures of them)",
 )
@@ -95,14 +72,14 @@ def _write_scenes(folder, format: str, seeds, size, split: str) -> Path:
     return Path(folder) / Path(found).relative_to(part)
 
 # %% ../../nbs/tools/command_line.ipynb #1dcd8e99
-@app.command()
+@cli_app.command()
 def scenes(
-    out: argument(str, "folder to write", "OUT", writes="folder"),
-    n: option(int, "how many", max=10**8) = 1000,
+    out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
+    n: annotate_option(int, "how many", max=10**8) = 1000,
     format: _Format = "coco",
-    split: option(str, "train, val, test, unseen, count or large", metavar="NAME") = "train",
-    size: option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
-    seed: Seed = 0,
+    split: annotate_option(str, "train, val, test, unseen, count or large", metavar="NAME") = "train",
+    size: annotate_option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
+    seed: SeedOption = 0,
 ) -> None:
     "Write procedural scenes as COCO files, or in any of nine formats."
     with redirect_output():
@@ -111,11 +88,11 @@ def scenes(
 
 # %% ../../nbs/tools/command_line.ipynb #a6dbc9e6
 _data = typer.Typer(help="Look through a mixture of data sets before training on it.")
-app.add_typer(_data, name="data")
+cli_app.add_typer(_data, name="data")
 
 
 @_data.command()
-def preset(name: argument(str, "ferret-v2 or griffon-v2", "NAME")) -> None:
+def preset(name: annotate_argument(str, "ferret-v2 or griffon-v2", "NAME")) -> None:
     "Print a mixture of the papers, to be edited."
     with redirect_output():
         from ferretlite.data.recipes import PAPER_RECIPES
@@ -141,12 +118,12 @@ def _read_stage_mixture(config, root, stage):  # -> recipes.Recipe
     return replace(recipe, stages={stage: recipe.stages[stage]})
 
 # %% ../../nbs/tools/command_line.ipynb #07b1dc32
-_Root = option(str, "where the mixture's folders lie (default: beside its file)", metavar="DIR")
-_Page = option(
+_Root = annotate_option(str, "where the mixture's folders lie (default: beside its file)", metavar="DIR")
+_Page = annotate_option(
     str, "also write a page of drawn samples, and the numbers as check.json", writes="folder"
 )
-_Skip = option(Literal["bad"], "bad: as a training with --skip bad would read the records")
-_Counter = option(
+_Skip = annotate_option(Literal["bad"], "bad: as a training with --skip bad would read the records")
+_Counter = annotate_option(
     str,
     "whose tokens are counted: a shipped name, a folder or a hub id (default: the tiny model of "
     "the same written form)",
@@ -156,14 +133,14 @@ _Counter = option(
 # %% ../../nbs/tools/command_line.ipynb #d505b54e
 @_data.command()
 def check(
-    config: argument(str, "a mixture in JSON, or ferret-v2 or griffon-v2", "CONFIG"),
+    config: annotate_argument(str, "a mixture in JSON, or ferret-v2 or griffon-v2", "CONFIG"),
     root: _Root = None,
-    stage: option(str, "look at one stage alone", metavar="N") = None,
-    n: option(int, "records of each part to look at closely") = 100,
+    stage: annotate_option(str, "look at one stage alone", metavar="N") = None,
+    n: annotate_option(int, "records of each part to look at closely") = 100,
     out: _Page = None,
     model: _Counter = None,
     skip: _Skip = None,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
 ) -> int:  # exit code
     "Say what is missing, malformed, overlapping or too long."
     with redirect_output():
@@ -255,9 +232,9 @@ def _run_selftest() -> int:  # exit code
     return 0 if all(row[-1] for row in rows) else 1
 
 # %% ../../nbs/tools/command_line.ipynb #18eb6bfe
-@app.command()
+@cli_app.command()
 def doctor(
-    selftest: option(
+    selftest: annotate_option(
         bool,
         "also compare the GPU's numbers with the CPU's, part by part: a minute, and a report for "
         "a bug report",
@@ -290,20 +267,20 @@ _SHARDING = (
 )
 
 # %% ../../nbs/tools/command_line.ipynb #84c15954
-@app.command()
+@cli_app.command()
 def plan(
-    preset: argument(str, "such as small, ferret-v2-7b, griffon-v2-13b", "PRESET"),
-    gpus: option(int, "how many") = 8,
-    gpu_memory: option(float, "of each", metavar="GB") = 80,
-    gpu: option(Literal["h100", "a100", "4090"], "whose peak") = "h100",
-    utilisation: option(float, "of that peak: an assumption", max=1, metavar="SHARE") = 0.4,
-    sharding: option(Literal["none", "grads", "full"], _SHARDING) = "full",
-    keep_activations: option(
+    preset: annotate_argument(str, "such as small, ferret-v2-7b, griffon-v2-13b", "PRESET"),
+    gpus: annotate_option(int, "how many") = 8,
+    gpu_memory: annotate_option(float, "of each", metavar="GB") = 80,
+    gpu: annotate_option(Literal["h100", "a100", "4090"], "whose peak") = "h100",
+    utilisation: annotate_option(float, "of that peak: an assumption", max=1, metavar="SHARE") = 0.4,
+    sharding: annotate_option(Literal["none", "grads", "full"], _SHARDING) = "full",
+    keep_activations: annotate_option(
         bool, "do not compute them again on the way back", "--keep-activations"
     ) = False,
-    lora: option(int, "the language model learns by adapters", min=0, metavar="RANK") = 0,
-    text: option(int, "of text a sample", metavar="TOKENS") = 300,
-    as_json: option(bool, "print everything as JSON", "--json") = False,
+    lora: annotate_option(int, "the language model learns by adapters", min=0, metavar="RANK") = 0,
+    text: annotate_option(int, "of text a sample", metavar="TOKENS") = 300,
+    as_json: annotate_option(bool, "print everything as JSON", "--json") = False,
 ) -> None:
     "Say what training a preset takes: weights, memory on each GPU, operations, hours."
     with redirect_output():
@@ -314,11 +291,11 @@ def plan(
     print_result(found if as_json else format_plan(found))
 
 # %% ../../nbs/tools/command_line.ipynb #44b0e77b
-@app.command()
+@cli_app.command()
 def demo(
-    out: option(str, "folder to write", writes="folder") = "ferretlite-demo",
-    model: option(str, "a shipped name, folder or hub id", metavar="MODEL") = "tiny",
-    seed: Seed = 0,
+    out: annotate_option(str, "folder to write", writes="folder") = "ferretlite-demo",
+    model: annotate_option(str, "a shipped name, folder or hub id", metavar="MODEL") = "tiny",
+    seed: SeedOption = 0,
 ) -> None:
     "Ask a model about image files and write a page with its answers beside the truth."
     with redirect_output():
@@ -333,4 +310,4 @@ def main(
     words=None,  # list of words after the program's name; None: those of the command line
 ) -> int:  # exit code
     "The `ferretlite` command."
-    return run_app(app, words)
+    return run_app(cli_app, words)

@@ -45,7 +45,7 @@ from ..scenes.world import KINDS, NOVEL_KINDS, export_coco, make_scene
 from ..vision.coreferring import cut_crop
 
 # %% ../../nbs/tools/demo.ipynb #eae7cb74
-_CARDS = (
+_CARDS = (  # title, task, form of the region
     ("A point is named", "name", "point"),
     ("A box is named", "name", "box"),
     ("A scribble is named", "name", "mask"),
@@ -97,14 +97,13 @@ def _write_scribble(
     path,  # PNG file to write
 ) -> Path:
     "Write a mask as a black-and-white PNG and return its path."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask.to_mask(*size).astype("uint8") * 255).save(path)
-    return path
+    picture = Image.fromarray(mask.to_mask(*size).astype("uint8") * 255)
+    write_whole(path, lambda part: picture.save(part, "PNG"))
+    return Path(path)
 
 # %% ../../nbs/tools/demo.ipynb #a3d055ca
 def _make_demo_turn(scene, task: str, form, key):  # -> Turn or None
-    "A question of a task whose region has the given form."
+    "Return a question of a task whose region has the given form."
     rng = random.Random(f"{key} {task} {form}")
     for _ in range(60):
         turn = TASKS[task](scene, rng, 0)
@@ -144,7 +143,7 @@ def make_demo_cards(
     seed: int = 0,  # another seed gives other scenes and questions
     size: int = 384,  # side of the images
 ) -> list:  # of Card, without answers
-    """Return a card for each question of CARDS, without its answer.
+    """Return a card for each question of `_CARDS`, without its answer.
 
     Scenes and scribbles are written to a folder and read back; a question gets the first scene
     that can pose it."""
@@ -184,7 +183,7 @@ _GRIFFON_CARDS = (
 
 
 def _make_find_turn(scene, there: bool, rng):  # -> Turn or None
-    "A set of names to be detected that are there; or one name to be found that is not."
+    "Return a search for several names that are there, or for one name that is not."
     for _ in range(60):
         turn = GRIFFON_TASKS["find_set" if there else "find"](scene, rng, 0)
         if turn and bool(turn.meta["groundings"]) == there:
@@ -203,8 +202,7 @@ def _make_example_turn(scene, source: str, folder, rng):  # -> Turn or None
     turn = ask_like(scene, kinds.most_common(1)[0][0], source, rng)
     if source == "other":
         path = Path(folder) / f"{scene.id}-{source}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        turn.crops[0].image.save(path)
+        write_whole(path, lambda part: turn.crops[0].image.save(part, "PNG"))
         turn.crops = [Crop(path)]
     return turn
 
@@ -212,15 +210,13 @@ def _make_example_turn(scene, source: str, folder, rng):  # -> Turn or None
 def _make_griffon_turn(scene, what: str, folder, key):  # -> Turn or None
     "Return a question for a Griffon model; an example from elsewhere is written to `folder`."
     rng = random.Random(f"{key} {scene.id} {what}")
-    return (
-        _make_example_turn(scene, what, folder, rng)
-        if what in ("same", "other")
-        else _make_find_turn(scene, what == "find_set", rng)
-    )
+    if what in ("same", "other"):
+        return _make_example_turn(scene, what, folder, rng)
+    return _make_find_turn(scene, what == "find_set", rng)
 
 # %% ../../nbs/tools/demo.ipynb #82c810b0
 def _make_griffon_cards(folder, seed: int = 0, size: int = 384) -> list:  # of Card, without answers
-    """Return a card for each question of GRIFFON_CARDS, without its answer.
+    """Return a card for each question of `_GRIFFON_CARDS`, without its answer.
 
     Scenes and examples are written to a folder and read back; a question gets the first scene
     that can pose it."""
@@ -299,31 +295,27 @@ def _compute_f1(
 
 # %% ../../nbs/tools/demo.ipynb #2594472c
 def _list_asked_groundings(card) -> list:  # of Grounding
-    "The boxes that the question asks for."
+    "Return the boxes that the question asks for."
     meta = card.turn.meta
-    return (
-        [Grounding(meta["query"], [meta["box"]])]
-        if card.turn.task == "rec"
-        else meta.get("groundings", [])
-    )
+    if card.turn.task == "rec":
+        return [Grounding(meta["query"], [meta["box"]])]
+    return meta.get("groundings", [])
 
 
 def _count_hits(card):  # -> (hits, how many were answered, how many are true)
-    "How much of a list was found."
+    "Count the objects that the answer found, that it names, and that are there."
     if card.turn.task == "caption":
         said, true = (Counter(split_caption(t)) for t in (card.answer.text, card.turn.answer))
         return (said & true).total(), said.total(), true.total()
-    said, true = (
-        _flatten_groundings(card.answer.groundings),
-        _flatten_groundings(_list_asked_groundings(card)),
-    )
+    said = _flatten_groundings(card.answer.groundings)
+    true = _flatten_groundings(_list_asked_groundings(card))
     return sum(_match_boxes(said, true)), len(said), len(true)
 
 # %% ../../nbs/tools/demo.ipynb #1d2995ec
 def _judge_card(
     card,  # Card with its answer; `right` and `note` are filled in
 ):
-    "Fill in whether a card's answer is right, and how right. The rules are TASK_RULES."
+    "Fill in whether a card's answer is right, and how right. The rules are `_TASK_RULES`."
     task, meta, answer = card.turn.task, card.turn.meta, card.answer
     if task in ("name", "word"):
         card.right = normalise_name(answer.text) == normalise_name(card.turn.answer)
@@ -332,18 +324,16 @@ def _judge_card(
     elif task == "count":
         card.right = read_count(answer.text) == meta["n"]
     elif task == "rec":
-        iou = (
-            box_iou([meta["box"]], [take_first_box(answer)]).item() if take_first_box(answer) else 0
-        )
+        box = take_first_box(answer)
+        iou = box_iou([meta["box"]], [box]).item() if box else 0
         card.right, card.note = iou >= 0.5, f"IoU {iou:.2f}"
     else:
         hits, answered, wanted = _count_hits(card)
-        card.right, card.note = (
-            _compute_f1(hits, answered, wanted) >= 0.5,
-            f"{hits} of {wanted} found, {answered - hits} wrong"
-            if wanted
-            else f"nothing is there; {answered or 'nothing'} found",
-        )
+        card.right = _compute_f1(hits, answered, wanted) >= 0.5
+        if wanted:
+            card.note = f"{hits} of {wanted} found, {answered - hits} wrong"
+        else:
+            card.note = f"nothing is there; {answered or 'nothing'} found"
 
 # %% ../../nbs/tools/demo.ipynb #1aeecde8
 def _compute_chance(
@@ -362,18 +352,18 @@ _GOOD, _BAD, _TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
 
 def _list_true_groundings(card) -> list:  # of Grounding
     "Return the true boxes of the question, or those of the object that the answer names."
-    meta, things = card.turn.meta, card.scene.objects
+    meta, objects = card.turn.meta, card.scene.objects
     if "box" in meta and card.turn.task != "rec":
         return [Grounding(card.turn.answer, [meta["box"]])]
     if card.turn.task == "count":
-        return [Grounding(o.name, [o.box]) for o in things if o.name == meta["query"]]
+        return [Grounding(o.name, [o.box]) for o in objects if o.name == meta["query"]]
     if card.turn.task == "caption":
-        return [Grounding(o.phrase, [o.box]) for o in things]
+        return [Grounding(o.phrase, [o.box]) for o in objects]
     return _list_asked_groundings(card)
 
 # %% ../../nbs/tools/demo.ipynb #e09da4ab
 def _draw_card(card) -> list:  # of (picture, caption)
-    "The question and the model's boxes beside the truth."
+    "Return the question's picture with the model's boxes, and the one with the true boxes."
     truth, said = _list_true_groundings(card), _flatten_groundings(card.answer.groundings)
     shown = [(cut_crop(load_image(c.image), c.box), "what is shown") for c in card.turn.crops]
     hits = _match_boxes(
@@ -399,10 +389,8 @@ def format_answer(
     for g in answer.groundings:
         for box, score in zip(g.boxes, g.scores or [None] * len(g.boxes)):
             place = ", ".join(f"{v:.0f}" for v in box.list())
-            lines.append(
-                f"  {g.name or '(no name)':28} [{place}]"
-                + ("" if score is None else f"  {score:.2g}")
-            )
+            ending = "" if score is None else f"  {score:.2g}"
+            lines.append(f"  {g.name or '(no name)':28} [{place}]{ending}")
     return "\n".join(lines)
 
 # %% ../../nbs/tools/demo.ipynb #8c921ca0
@@ -420,7 +408,7 @@ def _format_model_name(
     model: str,  # name or folder of a model
     folder,  # folder of the demo
 ) -> str:
-    "What to call a model inside `folder`: the path of a model's folder changes, a name does not."
+    "Return a model's name as seen from `folder`: a shipped name, or a path relative to it."
     if model in list_shipped_models() or Path(model).is_absolute() or not Path(model).is_dir():
         return model
     return os.path.relpath(model, folder)
@@ -431,7 +419,7 @@ def format_command(
     model: str,  # name or folder of a model
     folder,  # folder of the demo
 ) -> str:
-    "The line that asks the same in a terminal, from inside the demo's folder."
+    "Return the line that asks the same in a terminal, from inside the demo's folder."
     parts = ["ferretlite", "ask", os.path.relpath(card.path, folder), card.turn.prompt]
     for r in card.turn.regions:
         if card.mask_path:
@@ -567,7 +555,7 @@ def _format_demo_page(
 
 # %% ../../nbs/tools/demo.ipynb #c4a7b2e1
 def _make_cards(folder, model: str, seed: int) -> list:  # of Card, without answers
-    "The questions for a model; beside `tiny` also those for its sister `tiny-griffon`."
+    "Return the questions for a model; beside `tiny` also those for its sister `tiny-griffon`."
     cards = make_demo_cards(Path(folder) / "scenes", seed)
     for card in cards:
         card.model = model

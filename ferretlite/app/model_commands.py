@@ -16,11 +16,11 @@ from typing import Literal
 import typer
 
 from ferretlite.app.options import (
-    Seed,
-    app,
-    argument,
+    SeedOption,
+    cli_app,
+    annotate_argument,
     name_output,
-    option,
+    annotate_option,
     print_result,
     redirect_output,
 )
@@ -44,17 +44,17 @@ def _check_budget(context: typer.Context, value):
     return value
 
 
-_Samples = option(int, "how many samples to train on, in all", callback=_check_budget)
-_Minutes = option(
+_Samples = annotate_option(int, "how many samples to train on, in all", callback=_check_budget)
+_Minutes = annotate_option(
     float,
     "about how long to train, in all: speed is measured, then the number of steps is fixed",
     metavar="M",
     callback=_check_budget,
 )
-_Resume = option(bool, "go on with a run that was stopped", "--resume")
-_Out = option(str, "the folder of the run; it loads as a model in the end", writes="folder")
-_JsonFile = option(str, "also write the numbers as JSON", "--json", writes="file")
-_Compile = option(
+_Resume = annotate_option(bool, "go on with a run that was stopped", "--resume")
+_Out = annotate_option(str, "the folder of the run; it loads as a model in the end", writes="folder")
+_JsonFile = annotate_option(str, "also write the numbers as JSON", "--json", writes="file")
+_Compile = annotate_option(
     bool,
     "compile the language model first: faster after a minute's wait; needs a C++ compiler",
     "--compile",
@@ -77,27 +77,27 @@ def parse_rate(text: str) -> tuple:  # (part, factor)
 # %% ../../nbs/tools/model_commands.ipynb #e5a34357
 _FILE = dict(metavar="FILE", exists=True, dir_okay=False)
 
-_Stage = option(Literal["all", "1", "2", "3"], "one of the three stages, or all of them")
-_Lm = option(
+_Stage = annotate_option(Literal["all", "1", "2", "3"], "one of the three stages, or all of them")
+_Lm = annotate_option(
     str, "a language model of `pretrain lm` to begin with instead of the shipped one", metavar="DIR"
 )
-_Data = option(
+_Data = annotate_option(
     str,
     "a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see "
     "`data check`)",
     metavar="CONFIG",
 )
-_Skip = option(Literal["bad"], "bad: records that cannot be read are passed over and counted")
-_AtOnce = option(
+_Skip = annotate_option(Literal["bad"], "bad: records that cannot be read are passed over and counted")
+_AtOnce = annotate_option(
     int, "samples that a process computes at once; a step's others follow (default: all)"
 )
-_Checkpointing = option(
+_Checkpointing = annotate_option(
     bool,
     "compute activations again on the way back instead of keeping them: less memory, a third more "
     "time",
     "--checkpointing",
 )
-_Lora = option(
+_Lora = annotate_option(
     int,
     "the language model learns through low-rank adapters, which become part of it in the end "
     "(extra `train`)",
@@ -106,35 +106,35 @@ _Lora = option(
 )
 
 # %% ../../nbs/tools/model_commands.ipynb #07b10008
-_Slow = option(
+_Slow = annotate_option(
     list[str],
     "a part's learning rate, times this; may be repeated",
     metavar="PART=FACTOR",
     parser=parse_rate,
 )
-_Group = option(bool, "samples of similar length share a batch", "--group")
-_Tensorboard = option(
+_Group = annotate_option(bool, "samples of similar length share a batch", "--group")
+_Tensorboard = annotate_option(
     bool, "also log for TensorBoard, into DIR/logs (extra `train`)", "--tensorboard"
 )
-_Fsdp = option(
+_Fsdp = annotate_option(
     Path, "spread weights over the processes: FSDP settings, such as configs/fsdp.json", **_FILE
 )
-_Deepspeed = option(Path, "the same by DeepSpeed: such as configs/zero2.json", **_FILE)
+_Deepspeed = annotate_option(Path, "the same by DeepSpeed: such as configs/zero2.json", **_FILE)
 
 # %% ../../nbs/tools/model_commands.ipynb #4acca213
-@app.command()
+@cli_app.command()
 def train(
     out: _Out,
-    preset: option(str, "the model's size", metavar="NAME") = "tiny",
+    preset: annotate_option(str, "the model's size", metavar="NAME") = "tiny",
     stage: _Stage = "all",
     samples: _Samples = None,
     minutes: _Minutes = None,
     resume: _Resume = False,
-    from_model: option(str, "a model to start from", "--from", metavar="MODEL") = None,
+    from_model: annotate_option(str, "a model to start from", "--from", metavar="MODEL") = None,
     lm: _Lm = None,
     data: _Data = None,
     skip: _Skip = None,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     compile: _Compile = False,
     at_once: _AtOnce = None,
     checkpointing: _Checkpointing = False,
@@ -163,9 +163,9 @@ def train(
 
 # %% ../../nbs/tools/model_commands.ipynb #b01bf955
 _pretrain = typer.Typer(help="Teach the tiny towers or the tiny language model from nothing.")
-app.add_typer(_pretrain, name="pretrain")
+cli_app.add_typer(_pretrain, name="pretrain")
 _ALWAYS_PASSED = ("samples", "minutes", "resume", "seed")
-_Rate = option(float, "peak learning rate", "--lr", metavar="RATE")
+_Rate = annotate_option(float, "peak learning rate", "--lr", metavar="RATE")
 
 
 def _run_pretraining(context, module: str, function: str) -> None:
@@ -185,9 +185,9 @@ def clip(
     samples: _Samples = None,
     minutes: _Minutes = None,
     resume: _Resume = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     lr: _Rate = None,
-    regions: option(float, "also name things by their patches", metavar="WEIGHT") = None,
+    regions: annotate_option(float, "also name things by their patches", metavar="WEIGHT") = None,
 ) -> None:
     "Teach a tower by captions (learning rate 0.001)."
     _run_pretraining(context, "clip", "pretrain_clip")
@@ -200,7 +200,7 @@ def dino(
     samples: _Samples = None,
     minutes: _Minutes = None,
     resume: _Resume = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     lr: _Rate = None,
 ) -> None:
     "Teach a tower by itself (learning rate 0.001)."
@@ -214,10 +214,10 @@ def dense(
     samples: _Samples = None,
     minutes: _Minutes = None,
     resume: _Resume = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     lr: _Rate = None,
-    start: option(str, "go on from a run, with another seed", "--from", metavar="RUN") = None,
-    sides: option(Literal["global", "local"], "teach one (default both)", "--tower") = None,
+    start: annotate_option(str, "go on from a run, with another seed", "--from", metavar="RUN") = None,
+    sides: annotate_option(Literal["global", "local"], "teach one (default both)", "--tower") = None,
 ) -> None:
     "Teach both towers, told every patch (learning rate 0.002)."
     if sides:
@@ -232,23 +232,23 @@ def lm(
     samples: _Samples = None,
     minutes: _Minutes = None,
     resume: _Resume = False,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     lr: _Rate = None,
-    start: option(str, "go on from this language model", "--from", metavar="RUN") = None,
-    style: option(Literal["ferret", "griffon"], "its written form (default ferret)") = None,
-    batch_size: option(int, "scenes a step (default 24)", "--batch") = None,
-    muon: option(float, "rate of the matrices in its layers (0.02)", metavar="RATE") = None,
+    start: annotate_option(str, "go on from this language model", "--from", metavar="RUN") = None,
+    style: annotate_option(Literal["ferret", "griffon"], "its written form (default ferret)") = None,
+    batch_size: annotate_option(int, "scenes a step (default 24)", "--batch") = None,
+    muon: annotate_option(float, "rate of the matrices in its layers (0.02)", metavar="RATE") = None,
     compile: _Compile = False,
 ) -> None:
     "Teach the language model (learning rate 0.002)."
     _run_pretraining(context, "language", "pretrain_lm")
 
 # %% ../../nbs/tools/model_commands.ipynb #dde3cff4
-@app.command()
+@cli_app.command()
 def convert(
-    checkpoint: argument(str, "folder with weights, config.json and tokenizer", "CHECKPOINT"),
-    out: argument(str, "folder to write", "OUT", writes="folder"),
-    tower: option(str, "CLIP tower (default: as its configuration says)", metavar="DIR") = None,
+    checkpoint: annotate_argument(str, "folder with weights, config.json and tokenizer", "CHECKPOINT"),
+    out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
+    tower: annotate_option(str, "CLIP tower (default: as its configuration says)", metavar="DIR") = None,
 ) -> None:
     "Turn a checkpoint of the public Ferret into a model of ours."
     with redirect_output():
@@ -270,14 +270,14 @@ def _write_numbers(path, numbers) -> None:
             write_json(path, numbers, 1)
 
 # %% ../../nbs/tools/model_commands.ipynb #449694de
-@app.command("eval")
+@cli_app.command("eval")
 def evaluate_model(
-    model: argument(str, "a shipped name, a folder or a hub id", "MODEL"),
-    suite: option(str, "what to ask", metavar="NAME") = "scenes",
-    n: option(int, "how many scenes; as many counting scenes are added") = 1000,
-    split: option(str, "test, unseen, large, val, train or count", metavar="NAME") = "test",
-    seed: Seed = 0,
-    batch: option(int, "questions answered at once") = 32,
+    model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL"),
+    suite: annotate_option(str, "what to ask", metavar="NAME") = "scenes",
+    n: annotate_option(int, "how many scenes; as many counting scenes are added") = 1000,
+    split: annotate_option(str, "test, unseen, large, val, train or count", metavar="NAME") = "test",
+    seed: SeedOption = 0,
+    batch: annotate_option(int, "questions answered at once") = 32,
     json_file: _JsonFile = None,
 ) -> None:
     "Score a model: every metric with interval, chance and best constant answer."
@@ -294,12 +294,12 @@ def evaluate_model(
 _STUDIES = "resolution: fixed, direct and tiles at equal samples, towers frozen and learning"
 
 
-@app.command()
+@cli_app.command()
 def experiment(
-    name: argument(Literal["resolution"], _STUDIES),
-    seeds: option(int, "how many runs of each arm") = 3,
-    samples: option(int, "training samples a run (default: the study's own)") = None,
-    out: option(str, "folder of the runs, made or read", writes="folder") = "runs/experiment",
+    name: annotate_argument(Literal["resolution"], _STUDIES),
+    seeds: annotate_option(int, "how many runs of each arm") = 3,
+    samples: annotate_option(int, "training samples a run (default: the study's own)") = None,
+    out: annotate_option(str, "folder of the runs, made or read", writes="folder") = "runs/experiment",
 ) -> None:
     "Compare ways to build the model over several seeds; may be stopped and resumed."
     with redirect_output():
@@ -330,7 +330,7 @@ def _run_study(name: str, seeds: int, samples, out) -> str:
 _bench = typer.Typer(
     help="Measure how fast training and the parts of the model are on this machine."
 )
-app.add_typer(_bench, name="bench")
+cli_app.add_typer(_bench, name="bench")
 
 
 def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> None:
@@ -344,7 +344,7 @@ def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> N
 # %% ../../nbs/tools/model_commands.ipynb #07b10020
 @_bench.command("train")
 def bench_train(
-    steps: option(int, "timed steps (default 4)") = None, json_file: _JsonFile = None
+    steps: annotate_option(int, "timed steps (default 4)") = None, json_file: _JsonFile = None
 ) -> None:
     "Samples a second of the tiny model's last stage, and where a step's time goes."
     options = {"steps": steps} if steps else {}
@@ -387,8 +387,8 @@ def _measure_kernels(quick: bool, everything: bool, json_file) -> dict:
 # %% ../../nbs/tools/model_commands.ipynb #37e963c9
 @_bench.command("kernels")
 def bench_kernels_command(
-    quick: option(bool, "one image of each size only", "--quick") = False,
-    everything: option(bool, "torch.compile at every size (an hour)", "--all") = False,
+    quick: annotate_option(bool, "one image of each size only", "--quick") = False,
+    everything: annotate_option(bool, "torch.compile at every size (an hour)", "--all") = False,
     json_file: _JsonFile = None,
 ) -> None:
     "Our Triton kernels against PyTorch's, on an NVIDIA GPU."
