@@ -14,7 +14,8 @@ _HOMES = {  # module -> the names that users import from `ferretlite` itself
     "vision.downsampling": ("ConvDownsampler",),
     "model.towers": ("FerretConfig", "FerretForConditionalGeneration", "paper_config"),
     "model.processing": ("FerretProcessor",),
-    "model.inference": ("Answer", "Ferret", "GroundingList"),
+    "model.answers": ("Answer", "GroundingList"),
+    "model.inference": ("Ferret",),
     "training.runs": ("train",),
     "evaluation.suites": ("evaluate",),
 }

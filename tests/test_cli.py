@@ -19,7 +19,8 @@ from small_model import Scripted, save_small
 from ferretlite.app import cli, demo
 from ferretlite.app import options as options_module
 from ferretlite.evaluation import suites as evaluation
-from ferretlite.model.inference import Answer, Ferret
+from ferretlite.model.answers import Answer
+from ferretlite.model.inference import Ferret
 from ferretlite.model.processing import load_image
 from ferretlite.regions.grammar import Grounding, parse_groundings
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
@@ -81,7 +82,7 @@ def test_the_module_runs_as_a_command():
     assert done.returncode == 0 and "--region" in done.stdout
 
 
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = typer.main.get_command(cli.cli_app).commands
 SUBCOMMANDS = [
     f"{name} {sub}" for name in ("pretrain", "bench", "data") for sub in COMMANDS[name].commands
 ]
@@ -485,13 +486,13 @@ def test_a_perfect_model_gets_every_card_right_and_commands_repeat_the_question(
 
 
 def test_doctor_reports_and_fails_where_the_weights_are_missing(capsys, monkeypatch, model):
-    import ferretlite.model.inference as inference
+    import ferretlite.model.loading as loading
 
-    monkeypatch.setattr(inference, "list_shipped_models", lambda: {"tiny": model})
+    monkeypatch.setattr(loading, "list_shipped_models", lambda: {"tiny": model})
     monkeypatch.setattr(cli, "quick_check", lambda: ("red star", "red star"))
     code, out, _ = run(capsys, "doctor")
     assert code == 0 and "torch" in out and "CUDA" in out and "tiny (" in out
-    monkeypatch.setattr(inference, "list_shipped_models", dict)
+    monkeypatch.setattr(loading, "list_shipped_models", dict)
     code, out, err = run(capsys, "doctor")
     assert code == 2 and "missing" in err and "python" in out
 

@@ -19,7 +19,8 @@ from ferretlite.app import cli, model_commands
 from ferretlite.app import options as options_module
 from ferretlite.common.errors import FerretliteWarning
 from ferretlite.common.files import WEIGHTS, write_folder_whole
-from ferretlite.model.inference import Answer, Ferret
+from ferretlite.model.answers import Answer
+from ferretlite.model.inference import Ferret
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.world import make_scene
 from ferretlite.training.distributed import RunOptions
@@ -377,7 +378,7 @@ def test_defaults_of_plan_convert_and_demo():
 
 def test_the_commands_and_the_version(capsys):
     names = "demo ask train eval scenes data doctor plan convert pretrain experiment bench"
-    assert set(typer.main.get_command(cli.app).commands) == set(names.split())
+    assert set(typer.main.get_command(cli.cli_app).commands) == set(names.split())
     assert ran(capsys, "--version")[:2] == (0, f"ferretlite {cli.__version__}\n")
     code, _, err = ran(capsys, "plan", "small", "--gpu", "h200")
     assert code == 2 and "see `ferretlite plan --help`" in err

@@ -288,7 +288,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     monkeypatch.setattr(
         torch, "is_autocast_enabled", lambda *device: False
     )  # the meta device has none to ask for
-    monkeypatch.setattr(model_module, "fill_placeholders", fill)
+    monkeypatch.setattr(model_module, "replace_placeholder_vectors", fill)
     monkeypatch.setattr(
         model_module,
         "next_token_loss",

@@ -44,7 +44,7 @@ from ferretlite.app.demo import (
     make_demo_cards,
     write_demo,
 )
-from ferretlite.model.inference import Answer
+from ferretlite.model.answers import Answer
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.questions import Crop, Turn

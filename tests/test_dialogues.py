@@ -22,7 +22,7 @@ from ferretlite.data.dialogues import (
     LlavaDialogues,
     _convert_from_square,
     _strip_turn_marks,
-    fill_placeholders,
+    replace_box_placeholders,
 )
 from ferretlite.data.pseudo_boxes import (
     GroundingDino,
@@ -53,12 +53,12 @@ def test_the_kth_placeholder_gets_the_kth_place_in_the_order_they_are_written():
         return place.upper()
 
     text = "Is <bbox_location1> on<bbox_location0>, and <bbox_location1>?"
-    assert fill_placeholders(text, ["a", "b"], write) == "Is B on A, and B?"
+    assert replace_box_placeholders(text, ["a", "b"], write) == "Is B on A, and B?"
     assert seen == ["b", "a", "b"]
-    assert fill_placeholders("<bbox_location0> is red", ["a"], write) == "A is red"
-    assert fill_placeholders("nothing", [], write) == "nothing"
+    assert replace_box_placeholders("<bbox_location0> is red", ["a"], write) == "A is red"
+    assert replace_box_placeholders("nothing", [], write) == "nothing"
     with pytest.raises(ValueError, match="found <bbox_location2> with 2 boxes"):
-        fill_placeholders("<bbox_location2>", ["a", "b"], write)
+        replace_box_placeholders("<bbox_location2>", ["a", "b"], write)
     assert _PLACEHOLDER_PATTERN.sub("", "a dog <bbox_location12>.") == "a dog."
 
 

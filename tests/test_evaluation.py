@@ -193,7 +193,9 @@ def test_ferrets_referring_question_in_griffons_words():
         )
         query, related = theirs.meta["query"], bool(theirs.meta["relation"])
         seen[related] += 1
-        article = "the" if related else "an" if query[0] in "aeiou" else "a"
+        article = "an" if query[0] in "aeiou" else "a"
+        if related:
+            article = "the"
         assert turn.task == "rec" and turn.prompt == f"Where is {article} {query}? Give every box."
         h, w = place.size
         box = theirs.meta["box"]

@@ -242,7 +242,7 @@ def test_every_run_of_the_study_is_kept_and_says_so_itself():
 def test_rows_tell_what_was_right_and_how_tall_it_was():
     from ferretlite.evaluation.studies import _ask_by_size, _summarise_answers
     from ferretlite.evaluation.suites import make_questions
-    from ferretlite.model.inference import Answer
+    from ferretlite.model.answers import Answer
     from ferretlite.regions.grammar import parse_groundings
     from ferretlite.scenes.world import make_scene
 

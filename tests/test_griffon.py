@@ -318,7 +318,7 @@ def test_what_cannot_be_meant_is_refused(griffon_model, random_model):
     batch["crop_pixels"] = batch["crop_pixels"][:0]
     with pytest.raises(ValueError, match="1 crop placeholders but there are 0"):
         model(**batch)
-    assert "like <crop_fea>?" in processor.write_prompt("Anything like?", [], (9, 9), 1)
+    assert "like <crop_fea>?" in processor.fill_prompt("Anything like?", [], (9, 9), 1)
     with pytest.raises(
         ValueError, match=r"placeholders 3, 4, 400: the configuration expects 3, 4, 7"
     ):
@@ -513,7 +513,7 @@ def test_every_projector_fits_the_model(griffon_model, kind, n, options):
 def test_all_tasks_become_training_batches(griffon_model):
     model, processor = griffon_model
     data = ConversationDataset(SceneStream(3, 1), dict.fromkeys(GRIFFON_TASKS, 1.0), 6)
-    batch = Collator(processor, look=True)([data[i] for i in range(3)])
+    batch = Collator(processor, mark_boxes=True)([data[i] for i in range(3)])
     assert {t.task for i in range(3) for t in data[i].turns} == set(GRIFFON_TASKS) and batch["ids"]
     for k in ("ids", "names", "writes", "shows"):
         batch.pop(k)
@@ -695,7 +695,7 @@ def test_without_a_sampler_a_region_is_its_written_place(griffon_model):
     )
     assert model.sampler is None and not model.parts().get("sampler")
     assert (
-        processor.write_prompt("What is <region>?", [Box(35, 30, 70, 60)], (120, 140))
+        processor.fill_prompt("What is <region>?", [Box(35, 30, 70, 60)], (120, 140))
         == "What is [0.250,0.250,0.500,0.500]?"
     )
     batch = ask(processor, MIXED)

@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from small_model import Scripted, save_small, small_ferret
 
-from ferretlite.model.inference import Answer, Ferret, find_model
+from ferretlite.model.answers import Answer
+from ferretlite.model.inference import Ferret
+from ferretlite.model.loading import find_model
 from ferretlite.regions.drawing import draw_answer, save_image
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_scene
@@ -59,7 +61,8 @@ def test_batched_answers_equal_single_ones(ferret):
 
 def test_batched_probabilities_equal_single_ones(ferret):
     images, prompts, regions = questions()
-    held = [[] if r is None else r if isinstance(r, list) else [r] for r in regions]
+    held = [r if isinstance(r, list) else [r] for r in regions]
+    held = [[r for r in listed if r is not None] for listed in held]
     tokens, together = ferret._generate(images, prompts, held, [[]] * len(prompts), 6, 0)
     for i in range(len(images)):
         own, alone = ferret._generate(
@@ -88,7 +91,8 @@ def test_towers_see_an_image_once_per_answer(ferret, scene):
     try:
         ferret.ask(scene.image, "Find all objects.", max_new_tokens=8)
     finally:
-        [h.remove() for h in hooks]
+        for hook in hooks:
+            hook.remove()
     assert len(calls) == 2
 
 

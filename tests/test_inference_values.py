@@ -13,20 +13,19 @@ from PIL import Image, ImageFont
 from small_model import Scripted, save_small, small_ferret
 
 from ferretlite.model import inference
+from ferretlite.model.answers import Answer
 from ferretlite.model.inference import (
-    Answer,
     Ferret,
     cut_at_end_token,
-    find_model,
     format_grounding_question,
     format_where_question,
     gather_probabilities,
-    list_shipped_models,
     merge_groundings,
     split_caption,
     spread_crops,
     spread_questions,
 )
+from ferretlite.model.loading import find_model, list_shipped_models
 from ferretlite.regions import drawing
 from ferretlite.regions.drawing import draw_answer, find_picture_format, save_image
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -112,7 +111,7 @@ def test_crops_are_given_for_each_question_or_for_the_one():
     ]
     assert spread_crops(["a", None, ("b", "c")], 3, True) == [["a"], [], ["b", "c"]]
     assert spread_crops(None, 2, True) == [[], []]
-    with pytest.raises(ValueError, match="Found 2 questions and 1 entries"):
+    with pytest.raises(ValueError, match="found 2 questions and 1 entries"):
         spread_crops(["a"], 2, True)
 
 

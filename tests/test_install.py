@@ -170,10 +170,10 @@ def test_a_trained_model_says_the_same_when_stored_in_half_precision(tmp_path):
 
     from ferretlite.data.batches import Collator
     from ferretlite.model.inference import Ferret
+    from ferretlite.model.loading import save_model
     from ferretlite.scenes.conversations import make_conversation
     from ferretlite.scenes.tasks import TASKS
     from ferretlite.scenes.world import make_scene
-    from ferretlite.training.runs import save_model
 
     whole = Ferret.load("tiny", device="cpu")
     torch.manual_seed(0)

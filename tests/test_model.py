@@ -13,8 +13,9 @@ from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.model import modeling as model_module
 from ferretlite.model.configuration import SWITCH_VALUES, FerretConfig
-from ferretlite.model.modeling import FerretForConditionalGeneration, fill_placeholders
+from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
+from ferretlite.model.tokens import replace_placeholder_vectors
 from ferretlite.model.towers import PAPER_SIZES, paper_config
 from ferretlite.regions.geometry import Box, Mask, Point, sample_points
 from ferretlite.scenes.world import make_scene
@@ -576,7 +577,7 @@ def test_as_many_tiles_as_the_grids_have_places(random_model):
     maps = model.compute_tower_maps(
         torch.zeros(1, 3, *model.config.global_view), torch.zeros(4, 3, *model.config.local_view)
     )
-    with pytest.raises(ValueError, match="Found 4 tiles for grids of 1"):
+    with pytest.raises(ValueError, match="found 4 tiles for grids of 1"):
         model.embed_images(*maps, torch.tensor([[1, 1]]))
     with pytest.raises(ValueError, match="without grids"):
         model.embed_images(*maps, None)
@@ -784,7 +785,7 @@ def test_vectors_and_placeholders_must_be_equal_in_number(random_model):
 
 
 def test_placeholders_are_filled_in_reading_order():
-    filled = fill_placeholders(
+    filled = replace_placeholder_vectors(
         torch.zeros(2, 3, 1),
         torch.tensor([[0, 1, 1], [1, 0, 0]]).bool(),
         torch.tensor([[1.0], [2.0], [3.0]]),
@@ -976,7 +977,7 @@ def test_large_configuration_runs_on_the_meta_device(monkeypatch):
             places[..., None], vectors.to(embeddings.dtype)
         )  # the check needs values
 
-    monkeypatch.setattr(model_module, "fill_placeholders", fill)
+    monkeypatch.setattr(model_module, "replace_placeholder_vectors", fill)
 
     def meta(*shape, **k):
         return torch.zeros(*shape, device="meta", **k)
@@ -1028,9 +1029,9 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
     assert grid == ((2, 2) if way == "anyres" else (0, 0)) and config.count_visual_tokens(
         grid
     ) == tokens == len(config.list_token_boxes(grid))
-    assert config.text_config.hidden_size == (
-        192 if tiny else 960 if name == "small" else 5120 if "13b" in name else 4096
-    )
+    widths = {"tiny": 192, "small": 960, "13b": 5120, "7b": 4096}
+    size = "tiny" if tiny else next(size for size in widths if size in name)
+    assert config.text_config.hidden_size == widths[size]
     for part in (config.global_tower, config.local_tower, config.crop_tower, config.text_config):
         if part is not None:
             part.num_hidden_layers = 2
@@ -1040,7 +1041,7 @@ def test_every_preset_runs_on_the_meta_device_in_every_resolution_mode(monkeypat
         assert sum(p.numel() for p in model.global_projector.parameters()) == 73_410_560
     monkeypatch.setattr(
         model_module,
-        "fill_placeholders",
+        "replace_placeholder_vectors",
         lambda embeddings, places, vectors, name: embeddings.masked_scatter(
             places[..., None], vectors.to(embeddings.dtype)
         ),

@@ -29,7 +29,7 @@ from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.modeling import (
     FerretForConditionalGeneration,
     LinearProjector,
-    fill_placeholders,
+    replace_placeholder_vectors,
 )
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.towers import (
@@ -332,14 +332,14 @@ def test_placeholders_take_vectors_in_reading_order_and_their_own_type():
     embeddings = torch.arange(12.0, dtype=torch.float16).view(2, 3, 2)
     places = torch.tensor([[False, True, False], [True, False, True]])
     vectors = torch.tensor([[-1.0, -2], [-3, -4], [-5, -6]])
-    found = fill_placeholders(embeddings, places, vectors, "toy")
+    found = replace_placeholder_vectors(embeddings, places, vectors, "toy")
     assert found.tolist() == [[[0, 1], [-1, -2], [4, 5]], [[-3, -4], [8, 9], [-5, -6]]]
     assert found.dtype == torch.float16
     for wrong in (vectors[:2], torch.cat([vectors, vectors])):
         with pytest.raises(
             ValueError, match=f"holds 3 toy placeholders but there are {len(wrong)} toy"
         ):
-            fill_placeholders(embeddings, places, wrong, "toy")
+            replace_placeholder_vectors(embeddings, places, wrong, "toy")
 
 
 def test_the_linear_projector_adds_the_place_behind_its_layer():

@@ -87,7 +87,7 @@ def test_arrays():
         (color, (200, 0, 0)),
         (color / 255, (200, 0, 0)),
         (torch.tensor(color), (200, 0, 0)),
-        (np.full((4, 6), 51 * 257, np.uint16), (51,) * 3),
+        (np.full((4, 6), 102 * 257, np.uint16), (102,) * 3),
         (np.full((4, 6, 1), 7, np.uint8), (7,) * 3),
         (np.ones((4, 6), bool), (255,) * 3),
         (np.dstack([color, np.zeros((4, 6), np.uint8)]), (255,) * 3),

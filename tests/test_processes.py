@@ -113,7 +113,7 @@ def five_steps(rank, folder, begin, **options):
         ),
         stage=stage,
         train_dataset=trainer.make_stage_data(stage, 20, 0, 3),
-        data_collator=Collator(processor, look=True),
+        data_collator=Collator(processor, mark_boxes=True),
         optimizers=(sgd, None),
     ).train()
     save_file(first, folder / f"gradients-{rank}.safetensors")

@@ -74,7 +74,7 @@ def test_regions_without_a_placeholder_stand_before_the_end(random_model):
     _, processor = random_model
 
     def ask(prompt, n):
-        return processor.write_prompt(prompt, [Point(0, 0)] * n, (10, 10))
+        return processor.fill_prompt(prompt, [Point(0, 0)] * n, (10, 10))
 
     assert ask("What is this?", 1) == "What is this [0, 0] <region_fea>?"
     assert ask("Compare", 2) == "Compare [0, 0] <region_fea>, [0, 0] <region_fea>"
@@ -389,7 +389,7 @@ def test_training_refuses_placeholders_in_answers_and_empty_batches(random_model
                 )
             ]
         )
-    with pytest.raises(ValueError, match="Found no conversation"):
+    with pytest.raises(ValueError, match="conversations: found none"):
         processor.encode_conversations([])
 
 

@@ -43,7 +43,7 @@ def defaults(function):
 
 def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.__call__) == dict(regions=None, crops=None)
-    assert defaults(FerretProcessor.write_prompt) == dict(n_crops=0)
+    assert defaults(FerretProcessor.fill_prompt) == dict(n_crops=0)
     training = dict(multiple=32, max_text_tokens=None, mark_boxes=False)
     assert defaults(FerretProcessor.encode_conversations) == training
     assert defaults(FerretProcessor.decode) == dict(probabilities=None, size=(1000, 1000))
@@ -87,21 +87,21 @@ def test_marks_stand_before_the_closing_sign(prompt, n, expected):
 
 def test_crops_and_regions_are_written_in_the_prompt(griffon_model, random_model):
     box, point = Box(20, 25, 100, 75), Point(50, 30)
-    written = griffon_model[1].write_prompt(
+    written = griffon_model[1].fill_prompt(
         "Is <region> like <crop> or <region>?", [box, point], (100, 200), 1
     )
     assert (
         written == "Is [0.100,0.250,0.500,0.750] <region_fea> like <crop_fea> or [0.250,0.300]"
         " <region_fea>?"
     )
-    assert griffon_model[1].write_prompt("What?", [], (9, 9), 2) == "What <crop_fea>, <crop_fea>?"
+    assert griffon_model[1].fill_prompt("What?", [], (9, 9), 2) == "What <crop_fea>, <crop_fea>?"
     assert (
-        random_model[1].write_prompt("Is <region> so?", [point], (100, 200))
+        random_model[1].fill_prompt("Is <region> so?", [point], (100, 200))
         == "Is [250, 300] <region_fea> so?"
     )
     for reserved in ("<crop_fea>", "<bos>", "USER:"):
         with pytest.raises(ValueError, match=f"holds {reserved}, which is reserved"):
-            griffon_model[1].write_prompt(f"a {reserved}", [], (9, 9))
+            griffon_model[1].fill_prompt(f"a {reserved}", [], (9, 9))
     assert random_model[1].encode_prefix(3) == [1, 3, 3, 3]
 
 
@@ -225,7 +225,7 @@ def test_questions_are_rows_behind_the_tokens_of_their_own_image(random_model):
         batch["input_ids"], batch["attention_mask"], (48, 32, 48), rows
     ):
         own = ids[mask.bool()].tolist()
-        written = processor.write_prompt(prompt, held, (96, 192) if n == 48 else (96, 96))
+        written = processor.fill_prompt(prompt, held, (96, 192) if n == 48 else (96, 96))
         assert own == [1] + [3] * n + encode_user_turn(processor.tokenizer, written)
         assert (ids[~mask.bool()] == 0).all() and mask.tolist() == sorted(mask.tolist())
         lengths.append(len(own))

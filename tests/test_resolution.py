@@ -18,7 +18,7 @@ from ferretlite.vision.resolution import (
     choose_grid,
     compute_canvas_size,
     count_kept_cells,
-    count_visual_tokens,
+    count_grid_tokens,
     filter_grids,
     measure_grid_fit,
     measure_shape_mismatch,
@@ -80,16 +80,16 @@ def test_chosen_grids_of_the_paper():
 
 def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
     def cost(tokens):
-        return lambda grid: count_visual_tokens(grid, tokens, tokens)
+        return lambda grid: count_grid_tokens(grid, tokens, tokens)
 
     fits = filter_grids(FERRET_GRIDS, max_visual_tokens=1280, cost=cost(256))
     assert len(fits) == 8 and max(r * c for r, c in fits) == 4
     assert fits == filter_grids(FERRET_GRIDS, max_tiles=4)
     assert (
-        count_visual_tokens((2, 2), 256, 256) == 1280
-        and count_visual_tokens((2, 3), 256, 256) == 1792
+        count_grid_tokens((2, 2), 256, 256) == 1280
+        and count_grid_tokens((2, 3), 256, 256) == 1792
     )
-    assert count_visual_tokens((2, 2), 576, 576) == 2880
+    assert count_grid_tokens((2, 2), 576, 576) == 2880
     with pytest.raises(ValueError, match="to be 1152 at least"):
         filter_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
     with pytest.raises(ValueError, match="max_tiles to be 4 at least"):
@@ -301,8 +301,8 @@ def test_shapes_differ_by_the_logarithm_of_their_ratio():
 
 
 def test_tokens_are_those_of_the_tiles_and_of_the_whole_view():
-    assert count_visual_tokens((2, 3), 10) == 60
-    assert count_visual_tokens((2, 3), 10, 7) == 67
+    assert count_grid_tokens((2, 3), 10) == 60
+    assert count_grid_tokens((2, 3), 10, 7) == 67
 
 
 def test_budgets_include_their_limit_and_keep_the_order():

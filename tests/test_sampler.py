@@ -194,7 +194,7 @@ def test_folded_stage_equals_the_published_algorithm(pool):
     for p in sampler.parameters():
         torch.nn.init.normal_(p, std=0.3)
     points, features = torch.rand(3, 48, 2), torch.randn(3, 48, 12)
-    centers, found = sampler.run_stage(0, points, features)
+    centers, found = sampler.aggregate_stage(0, points, features)
     kept = pick_farthest_points(points, 16)
     z = torch.cat([features, points], -1)
     a = gather_points(z, kept)[:, :, None]
@@ -518,8 +518,8 @@ def test_geometry_stays_float32_under_bfloat16_autocast():
         Box(400, 280, 411, 291),
     )  # small, in the far corner: where bfloat16 merges points
     seen = []
-    stage = sampler.run_stage
-    sampler.run_stage = lambda i, points, features: (
+    stage = sampler.aggregate_stage
+    sampler.aggregate_stage = lambda i, points, features: (
         seen.append((points, features)) or stage(i, points, features)
     )
     with torch.autocast("cpu", torch.bfloat16):

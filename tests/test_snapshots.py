@@ -154,7 +154,9 @@ def stage_batch(model: str, number: int) -> dict:
     stage = STAGES[model][number]
     data = make_stage_data(stage, 600, seed=0, number=number + 1)
     collate = Collator(
-        make_stage_processor(processor_of(model), stage), 288, look=stage.attention_weight > 0
+        make_stage_processor(processor_of(model), stage),
+        max_text_tokens=288,
+        mark_boxes=stage.attention_weight > 0,
     )
     return {k: entry_as_json(v) for k, v in collate([data[i] for i in (0, 5, 599)]).items()}
 

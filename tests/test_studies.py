@@ -21,7 +21,7 @@ from ferretlite.evaluation.studies import (
     _summarise_answers,
 )
 from ferretlite.evaluation.suites import make_questions
-from ferretlite.model.inference import Answer
+from ferretlite.model.answers import Answer
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.world import make_scene
@@ -144,7 +144,7 @@ def test_rows_of_right_and_wrong_answers():
         box = q.turn.meta["box"]
         side = max(box.width, box.height)
         assert height == round(box.height, 1) and type(right) is int
-        assert size == ("small" if side < 32 else "medium" if side <= 64 else "large")
+        assert (size == "small", size == "large") == (side < 32, side > 64)
     assert len({row[2] for row in rows}) > 3  # heights, not one side for all
 
 

@@ -357,13 +357,9 @@ def test_presets_from_the_hub_are_the_configurations_of_the_papers(name, monkeyp
 
     def tower(place, dtype):
         asked.append(str(place))
-        part = (
-            config.crop_tower
-            if place == HUB_PRESETS[name].get("crop_tower")
-            else config.local_tower
-            if "dino" in place
-            else config.global_tower
-        )
+        part = config.local_tower if "dino" in place else config.global_tower
+        if place == HUB_PRESETS[name].get("crop_tower"):
+            part = config.crop_tower
         part = copy.deepcopy(part)
         part.num_hidden_layers = 2
         return build_tower(part)

@@ -175,10 +175,10 @@ def test_a_parts_share_of_the_words_that_are_written():
     here = torch.tensor([[0, -1, 3]])
     half = StageTrainer.__new__(StageTrainer)
     half.args, half.written = SimpleNamespace(world_size=3), {}
-    assert half.fair_share("names", here) == 1.0
+    assert half.compute_part_weight("names", here) == 1.0
     half.written = dict(names=torch.tensor(10.0), writes=torch.tensor(0.0))
-    assert float(half.fair_share("names", here)) == pytest.approx(0.6)
-    assert float(half.fair_share("writes", torch.tensor([[-1, -1]]))) == 0.0
+    assert float(half.compute_part_weight("names", here)) == pytest.approx(0.6)
+    assert float(half.compute_part_weight("writes", torch.tensor([[-1, -1]]))) == 0.0
 
 
 @pytest.fixture
@@ -204,7 +204,9 @@ def watched(parts):
     model.language_model.set_attn_implementation("eager")
     stage = replace(PLAIN, attention_weight=0.4, batch_size=3, tasks=dict(rec=1.0, name=1.0))
     data = make_stage_data(stage, 3, 0, 1)
-    batch = Collator(FerretProcessor(config, tokenizer), look=True)([data[i] for i in range(3)])
+    batch = Collator(FerretProcessor(config, tokenizer), mark_boxes=True)(
+        [data[i] for i in range(3)]
+    )
     batch.pop("ids")
     return model, stage, batch
 
@@ -354,7 +356,7 @@ def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_pa
     bar = Bar()
     stage = replace(PLAIN, resolution="fixed", attention_weight=0.3)
     made = _make_stage_trainer(model, processor, stage, tmp_path, 3, 5, 2, bar)
-    assert made.data_collator.most == 288 and made.data_collator.look is True
+    assert made.data_collator.max_text_tokens == 288 and made.data_collator.mark_boxes is True
     assert made.data_collator.processor.config.resolution == "fixed"
     assert len(made.train_dataset) == 48 and made.train_dataset.scenes.seed == 520_000_000
     assert made.args.max_steps == 3 and made.args.seed == 5
@@ -368,11 +370,11 @@ def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_pa
     )
     assert (
         isinstance(grouped.train_dataset, LengthGroupedDataset)
-        and grouped.data_collator.most is None
+        and grouped.data_collator.max_text_tokens is None
     )
     held = grouped.train_dataset
     assert (held.batch_size, held.window, held.seed) == (16, 128, 5)
-    assert grouped.data_collator.look is False
+    assert grouped.data_collator.mark_boxes is False
 
 
 @pytest.fixture

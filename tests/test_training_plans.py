@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ferretlite.data.recipes import Recipe
+from ferretlite.model.loading import save_model
 from ferretlite.training import runs as training
 from ferretlite.training.distributed import RunOptions
 from ferretlite.training.runs import (
@@ -21,7 +22,6 @@ from ferretlite.training.runs import (
     _save_record,
     _select_stages,
     _Start,
-    save_model,
     train,
 )
 from ferretlite.training.stages import Stage

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Ferret
-from ferretlite.training.runs import save_model
+from ferretlite.model.loading import save_model
 from ferretlite.training.stages import load_model, start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
@@ -218,13 +218,8 @@ def ship_pretrained(folder: Path, run: dict):
     card.
     """
     towers = "legs" in run
-    out = WEIGHTS / (
-        "tiny-towers"
-        if towers
-        else "tiny-griffon-lm"
-        if run.get("style") == "griffon"
-        else "tiny-lm"
-    )
+    name = "tiny-griffon-lm" if run.get("style") == "griffon" else "tiny-lm"
+    out = WEIGHTS / ("tiny-towers" if towers else name)
     shutil.copytree(
         folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.pt", "*.part")
     )

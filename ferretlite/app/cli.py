@@ -19,9 +19,9 @@ from .. import __version__
 from . import model_commands  # noqa: F401  (registers its commands)
 from ferretlite.app.options import (
     SeedOption,
-    cli_app,
     annotate_argument,
     annotate_option,
+    cli_app,
     print_result,
     redirect_output,
     run_app,
@@ -77,7 +77,9 @@ def scenes(
     out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
     n: annotate_option(int, "how many", max=10**8) = 1000,
     format: _Format = "coco",
-    split: annotate_option(str, "train, val, test, unseen, count or large", metavar="NAME") = "train",
+    split: annotate_option(
+        str, "train, val, test, unseen, count or large", metavar="NAME"
+    ) = "train",
     size: annotate_option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
     seed: SeedOption = 0,
 ) -> None:
@@ -104,7 +106,7 @@ def preset(name: annotate_argument(str, "ferret-v2 or griffon-v2", "NAME")) -> N
 
 # %% ../../nbs/tools/command_line.ipynb #07c10004
 def _read_stage_mixture(config, root, stage):  # -> recipes.Recipe
-    "The mixture that is to be checked; of one stage, where one was named."
+    "Return the mixture to be checked, with all its stages or with the one that was named."
     from dataclasses import replace
 
     from ferretlite.data.recipes import read_recipe
@@ -118,7 +120,9 @@ def _read_stage_mixture(config, root, stage):  # -> recipes.Recipe
     return replace(recipe, stages={stage: recipe.stages[stage]})
 
 # %% ../../nbs/tools/command_line.ipynb #07b1dc32
-_Root = annotate_option(str, "where the mixture's folders lie (default: beside its file)", metavar="DIR")
+_Root = annotate_option(
+    str, "where the mixture's folders lie (default: beside its file)", metavar="DIR"
+)
 _Page = annotate_option(
     str, "also write a page of drawn samples, and the numbers as check.json", writes="folder"
 )
@@ -145,7 +149,7 @@ def check(
     "Say what is missing, malformed, overlapping or too long."
     with redirect_output():
         from ferretlite.data.inspection import check_mixture, format_check, write_check
-        from ferretlite.model.inference import find_model
+        from ferretlite.model.loading import find_model
         from ferretlite.model.processing import FerretProcessor
 
         recipe = _read_stage_mixture(config, root, stage)
@@ -208,7 +212,7 @@ def _report_machine() -> dict:  # shipped models: name -> folder
     with redirect_output():
         import torch
 
-        from ferretlite.model.inference import list_shipped_models
+        from ferretlite.model.loading import list_shipped_models
 
         shipped = list_shipped_models()
     print_result(
@@ -223,7 +227,7 @@ def _report_machine() -> dict:  # shipped models: name -> folder
 
 
 def _run_selftest() -> int:  # exit code
-    "Does the GPU compute what the CPU computes? At most a minute."
+    "Compare the GPU's numbers with the CPU's and print the result; at most a minute."
     with redirect_output():
         from ferretlite.evaluation.selftest import format_selftest, selftest
 
@@ -273,7 +277,9 @@ def plan(
     gpus: annotate_option(int, "how many") = 8,
     gpu_memory: annotate_option(float, "of each", metavar="GB") = 80,
     gpu: annotate_option(Literal["h100", "a100", "4090"], "whose peak") = "h100",
-    utilisation: annotate_option(float, "of that peak: an assumption", max=1, metavar="SHARE") = 0.4,
+    utilisation: annotate_option(
+        float, "of that peak: an assumption", max=1, metavar="SHARE"
+    ) = 0.4,
     sharding: annotate_option(Literal["none", "grads", "full"], _SHARDING) = "full",
     keep_activations: annotate_option(
         bool, "do not compute them again on the way back", "--keep-activations"
@@ -309,5 +315,5 @@ def demo(
 def main(
     words=None,  # list of words after the program's name; None: those of the command line
 ) -> int:  # exit code
-    "The `ferretlite` command."
+    "Run the `ferretlite` command and return its exit code."
     return run_app(cli_app, words)

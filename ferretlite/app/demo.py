@@ -27,13 +27,9 @@ from ..data.coco import CocoScenes
 from ..data.inspection import encode_image_url
 from ..evaluation.metrics import is_right
 from ..evaluation.suites import Question, answer_questions, take_first_box
-from ferretlite.model.inference import (
-    Answer,
-    Ferret,
-    find_model,
-    list_shipped_models,
-    split_caption,
-)
+from ..model.answers import Answer
+from ..model.inference import Ferret, split_caption
+from ..model.loading import find_model, list_shipped_models
 from ..regions.choices import find_chosen_option, normalise_name, read_count
 from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou

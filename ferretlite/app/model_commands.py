@@ -17,10 +17,10 @@ import typer
 
 from ferretlite.app.options import (
     SeedOption,
-    cli_app,
     annotate_argument,
-    name_output,
     annotate_option,
+    cli_app,
+    name_output,
     print_result,
     redirect_output,
 )
@@ -29,7 +29,7 @@ from ..common.errors import describe_value
 # %% ../../nbs/tools/model_commands.ipynb #07b10002
 def format_model_name(folder) -> str:
     "Return the word that names the model of a folder on a command line."
-    from ferretlite.model.inference import list_shipped_models
+    from ferretlite.model.loading import list_shipped_models
 
     name = str(folder)
     taken = name in list_shipped_models() or name.startswith("-")
@@ -52,7 +52,9 @@ _Minutes = annotate_option(
     callback=_check_budget,
 )
 _Resume = annotate_option(bool, "go on with a run that was stopped", "--resume")
-_Out = annotate_option(str, "the folder of the run; it loads as a model in the end", writes="folder")
+_Out = annotate_option(
+    str, "the folder of the run; it loads as a model in the end", writes="folder"
+)
 _JsonFile = annotate_option(str, "also write the numbers as JSON", "--json", writes="file")
 _Compile = annotate_option(
     bool,
@@ -87,7 +89,9 @@ _Data = annotate_option(
     "`data check`)",
     metavar="CONFIG",
 )
-_Skip = annotate_option(Literal["bad"], "bad: records that cannot be read are passed over and counted")
+_Skip = annotate_option(
+    Literal["bad"], "bad: records that cannot be read are passed over and counted"
+)
 _AtOnce = annotate_option(
     int, "samples that a process computes at once; a step's others follow (default: all)"
 )
@@ -147,7 +151,7 @@ def train(
 ) -> None:
     "Train a model through its three stages."
     with redirect_output():
-        from ferretlite.model.inference import find_model
+        from ferretlite.model.loading import find_model
         from ferretlite.training import distributed, run
 
         start = find_model(from_model) if from_model else None
@@ -216,8 +220,12 @@ def dense(
     resume: _Resume = False,
     seed: SeedOption = 0,
     lr: _Rate = None,
-    start: annotate_option(str, "go on from a run, with another seed", "--from", metavar="RUN") = None,
-    sides: annotate_option(Literal["global", "local"], "teach one (default both)", "--tower") = None,
+    start: annotate_option(
+        str, "go on from a run, with another seed", "--from", metavar="RUN"
+    ) = None,
+    sides: annotate_option(
+        Literal["global", "local"], "teach one (default both)", "--tower"
+    ) = None,
 ) -> None:
     "Teach both towers, told every patch (learning rate 0.002)."
     if sides:
@@ -235,9 +243,13 @@ def lm(
     seed: SeedOption = 0,
     lr: _Rate = None,
     start: annotate_option(str, "go on from this language model", "--from", metavar="RUN") = None,
-    style: annotate_option(Literal["ferret", "griffon"], "its written form (default ferret)") = None,
+    style: annotate_option(
+        Literal["ferret", "griffon"], "its written form (default ferret)"
+    ) = None,
     batch_size: annotate_option(int, "scenes a step (default 24)", "--batch") = None,
-    muon: annotate_option(float, "rate of the matrices in its layers (0.02)", metavar="RATE") = None,
+    muon: annotate_option(
+        float, "rate of the matrices in its layers (0.02)", metavar="RATE"
+    ) = None,
     compile: _Compile = False,
 ) -> None:
     "Teach the language model (learning rate 0.002)."
@@ -246,9 +258,13 @@ def lm(
 # %% ../../nbs/tools/model_commands.ipynb #dde3cff4
 @cli_app.command()
 def convert(
-    checkpoint: annotate_argument(str, "folder with weights, config.json and tokenizer", "CHECKPOINT"),
+    checkpoint: annotate_argument(
+        str, "folder with weights, config.json and tokenizer", "CHECKPOINT"
+    ),
     out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
-    tower: annotate_option(str, "CLIP tower (default: as its configuration says)", metavar="DIR") = None,
+    tower: annotate_option(
+        str, "CLIP tower (default: as its configuration says)", metavar="DIR"
+    ) = None,
 ) -> None:
     "Turn a checkpoint of the public Ferret into a model of ours."
     with redirect_output():
@@ -275,7 +291,9 @@ def evaluate_model(
     model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL"),
     suite: annotate_option(str, "what to ask", metavar="NAME") = "scenes",
     n: annotate_option(int, "how many scenes; as many counting scenes are added") = 1000,
-    split: annotate_option(str, "test, unseen, large, val, train or count", metavar="NAME") = "test",
+    split: annotate_option(
+        str, "test, unseen, large, val, train or count", metavar="NAME"
+    ) = "test",
     seed: SeedOption = 0,
     batch: annotate_option(int, "questions answered at once") = 32,
     json_file: _JsonFile = None,
@@ -299,7 +317,9 @@ def experiment(
     name: annotate_argument(Literal["resolution"], _STUDIES),
     seeds: annotate_option(int, "how many runs of each arm") = 3,
     samples: annotate_option(int, "training samples a run (default: the study's own)") = None,
-    out: annotate_option(str, "folder of the runs, made or read", writes="folder") = "runs/experiment",
+    out: annotate_option(
+        str, "folder of the runs, made or read", writes="folder"
+    ) = "runs/experiment",
 ) -> None:
     "Compare ways to build the model over several seeds; may be stopped and resumed."
     with redirect_output():
@@ -346,31 +366,31 @@ def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> N
 def bench_train(
     steps: annotate_option(int, "timed steps (default 4)") = None, json_file: _JsonFile = None
 ) -> None:
-    "Samples a second of the tiny model's last stage, and where a step's time goes."
+    "Measure samples a second of the tiny model's last stage, and where a step's time goes."
     options = {"steps": steps} if steps else {}
     _run_bench("training.speed", "bench_train", "format_training_bench", json_file, **options)
 
 
 @_bench.command("sampler")
 def bench_sampler(json_file: _JsonFile = None) -> None:
-    "The region sampler at Ferret's size, against its plain form (minutes)."
+    "Time the region sampler at Ferret's size, against its plain form (minutes)."
     _run_bench("evaluation.speed", "bench_sampler", "format_sampler_bench", json_file)
 
 
 @_bench.command("resolution")
 def bench_resolution(json_file: _JsonFile = None) -> None:
-    "What fixed, direct and anyres cost."
+    "Measure what fixed, direct and anyres cost."
     _run_bench("evaluation.speed", "bench_resolution", "format_resolution_bench", json_file)
 
 
 @_bench.command("projectors")
 def bench_projectors(json_file: _JsonFile = None) -> None:
-    "What it costs to make few tokens of one large view, at Griffon v2's size."
+    "Measure what it costs to make few tokens of one large view, at Griffon v2's size."
     _run_bench("evaluation.speed", "bench_projectors", "format_projector_bench", json_file)
 
 # %% ../../nbs/tools/model_commands.ipynb #ec37b55f
 def _measure_kernels(quick: bool, everything: bool, json_file) -> dict:
-    "Times and errors of the kernels; the file and its figure are written on the way."
+    "Return times and errors of the kernels; the file and its figure are written on the way."
     from ferretlite.evaluation.kernel_speed import bench_kernels, draw_kernel_times
 
     def save(numbers):
@@ -391,7 +411,7 @@ def bench_kernels_command(
     everything: annotate_option(bool, "torch.compile at every size (an hour)", "--all") = False,
     json_file: _JsonFile = None,
 ) -> None:
-    "Our Triton kernels against PyTorch's, on an NVIDIA GPU."
+    "Compare our Triton kernels with PyTorch's, on an NVIDIA GPU."
     with contextlib.redirect_stdout(sys.stderr):
         from ferretlite.evaluation.kernel_speed import format_kernel_table
 

@@ -45,7 +45,7 @@ def _begin(
         typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version."),
     ] = False,
 ) -> None:
-    "Options that stand before the name of a command."
+    "Read the options that stand before the name of a command."
 
 # %% ../../nbs/tools/options.ipynb #07a10007
 _CONTROL_CHARACTERS = re.compile(
@@ -59,7 +59,7 @@ def escape_controls(text: str) -> str:
 
 # %% ../../nbs/tools/options.ipynb #07a10010
 def _escape_unencodable(error):
-    "Error handler of an output stream: characters that it cannot encode become JSON's escapes."
+    "Return JSON's escapes for characters that an output stream cannot encode, as an error handler."
     text = error.object[error.start : error.end]
     return "".join(json.dumps(character)[1:-1] for character in text), error.end
 
@@ -82,7 +82,7 @@ def print_note(message) -> None:
 
 # %% ../../nbs/tools/options.ipynb #07a10017
 def _format_value_error(error) -> str:
-    "What pydantic says about a value: found and expected."
+    "Return what pydantic says about a value: found and expected."
     first = error.errors()[0]
     if first["type"] == "value_error":  # a word that is not in a list: the message says all
         return first["msg"].removeprefix("Value error, ")
@@ -93,7 +93,7 @@ def _format_value_error(error) -> str:
 
 # %% ../../nbs/tools/options.ipynb #07a10018
 def _format_usage_error(error) -> str:
-    "One sentence for words that cannot be understood, and the page that explains them."
+    "Return one sentence for words that cannot be understood, with the page that explains them."
     cause = error.__cause__
     if hasattr(cause, "errors") and getattr(error, "param", None):
         message = f"{error.param.get_error_hint()}: {_format_value_error(cause)}"
@@ -148,7 +148,7 @@ def _discard_output() -> None:
 # %% ../../nbs/tools/options.ipynb #07a10022
 @contextlib.contextmanager
 def _warn_in_sentences():
-    "Inside, a warning of this library is one line on stderr, printed once."
+    "Print each warning of this library once inside the block, as one line on stderr."
     with warnings.catch_warnings():
         warnings.simplefilter("always", FerretliteWarning)
         show_as_before, told = warnings.showwarning, set()
@@ -270,7 +270,7 @@ _TEXTS = {  # what the option names -> settings of typer
 
 
 def _complete_settings(kind, settings: dict, writes: str) -> dict:
-    "Settings of typer, with bounds for numbers and a reader for text."
+    "Return settings of typer, with bounds for numbers and a reader for text."
     defaults = _TEXTS[writes] if kind is str else _NUMBERS.get(kind, {})
     return {**defaults, **settings}
 
@@ -308,7 +308,7 @@ SeedOption = annotate_option(  # option of commands that draw by chance: a whole
 def name_output(
     path,  # file that is written inside the `with` block
 ):
-    "Inside, an error of the operating system names the file and says that it was not written."
+    "Turn an error of the operating system inside the block into one that names the file."
     try:
         yield
     except OSError as error:
@@ -357,7 +357,7 @@ def parse_crop(text: str) -> tuple:  # as parse_box, or ("file", name)
 
 # %% ../../nbs/tools/options.ipynb #c41ab773
 def read_mask_file(path):  # -> geometry.Mask
-    "A region from a picture: its opaque pixels where it has transparency, else its bright ones."
+    "Return a region from a picture: its opaque pixels, or its bright ones if all are opaque."
     import numpy as np
 
     from ferretlite.common.pictures import load_image, open_picture
@@ -376,7 +376,7 @@ def read_mask_file(path):  # -> geometry.Mask
 
 # %% ../../nbs/tools/options.ipynb #012cec5d
 def read_regions(given, size) -> list:  # of Point, Box or Mask
-    """Typed regions as regions of an image of this (height, width).
+    """Return typed regions as regions of an image of this (height, width).
 
     Raises ValueError for a region that lies outside, or for a box that is smaller than a pixel.
     """
@@ -394,7 +394,7 @@ def read_regions(given, size) -> list:  # of Point, Box or Mask
 
 
 def read_crops(given, image) -> list:  # of turns.Crop
-    "Typed crops: boxes of the image itself, or files."
+    "Return typed crops: boxes of the image itself, or files."
     from ferretlite.common.pictures import load_image
     from ferretlite.scenes.questions import Crop
 
@@ -409,7 +409,7 @@ def read_crops(given, image) -> list:  # of turns.Crop
 # %% ../../nbs/tools/options.ipynb #a84343ad
 @contextlib.contextmanager
 def redirect_output():
-    "Inside, what is printed goes to stderr, and transformers keeps its bars and hints to itself."
+    "Send what is printed inside the block to stderr, and silence transformers' bars and hints."
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with contextlib.redirect_stdout(sys.stderr):
         from transformers.utils import logging
@@ -456,7 +456,7 @@ class _InTypedOrder(typer.core.TyperCommand):
 
 
 def _order_regions(flags: list, typed: dict) -> list:  # of (kind, value)
-    "Values of several options, in the order in which the options were typed."
+    "Return the values of several options, in the order in which the options were typed."
     order = [flag for flag in flags if flag in typed]
     left = {flag: iter(values or ()) for flag, values in typed.items()}
     found = [next(left[flag], None) for flag in order]
@@ -483,7 +483,9 @@ def ask(
     point: _Point = None,
     mask: _Mask = None,
     crop: _Crop = None,
-    save: annotate_option(str, "write the picture with the answer drawn on it", writes="file") = None,
+    save: annotate_option(
+        str, "write the picture with the answer drawn on it", writes="file"
+    ) = None,
     as_json: annotate_option(
         bool, "print the answer as JSON, and nothing else, on stdout", "--json"
     ) = False,

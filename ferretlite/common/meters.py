@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 # %% ../../nbs/1_start/meters.ipynb #757034f0
 def _list_storages(tree) -> list:  # of storages
-    "The storages of all tensors in nested lists, tuples and dicts."
+    "Return the storages of all tensors in nested lists, tuples and dicts."
     return [t.untyped_storage() for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
 
 # %% ../../nbs/1_start/meters.ipynb #6fd3444d

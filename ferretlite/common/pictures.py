@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from .errors import FerretliteWarning, InputError, describe_value
 
 # %% ../../nbs/1_start/pictures.ipynb #4eb97414
-MAX_12_BIT = 4095  # brightest value of 12 bits; 16-bit numbers up to here have an unknown range
+MAX_14_BIT = 16383  # brightest value of 14 bits; 16-bit numbers up to here have an unknown range
 PIXEL_RULE = "uint8, bool, floats in 0–1 or uint16 of the full range 0–65535"  # for messages
 
 
@@ -49,11 +49,11 @@ def _scale_floats(array, where):  # -> uint8
 def _scale_integers(array, where):  # -> uint8
     kind, low, high = array.dtype, array.min(), array.max()
     if kind.kind == "u" and kind.itemsize == 2:
-        if 0 < high <= MAX_12_BIT:
+        if 0 < high <= MAX_14_BIT:
             raise InputError(
                 f"{where}: found 16-bit numbers up to {high}, whose range is not certain, expected "
-                f"{PIXEL_RULE}; multiply by 65535 / white first, where white is {MAX_12_BIT} for "
-                "12 bits and 255 for 8."
+                f"{PIXEL_RULE}; multiply by 65535 / white first, where white is 4095 for 12 "
+                f"bits, {MAX_14_BIT} for 14 and 255 for 8."
             )
         return (array // 257).astype(np.uint8)  # 65535 = 255 * 257: white stays white
     if low >= 0 and high <= 255:
@@ -314,10 +314,28 @@ def _read_pixels(picture, where):  # reads the pixels of a PIL image in place
         raise InputError(
             f"{where}: found {width} x {height} pixels, expected 1 to {MAX_PICTURE_PIXELS}."
         )
+    deep = _has_deep_colours(picture)
     try:
         picture.load()
     except Exception as error:  # broken pixels raise OSError, SyntaxError, ValueError and more
         raise InputError(_describe_damage(where, error)) from None
+    if deep and 0 < _find_brightest(picture) <= MAX_14_BIT >> 8:
+        raise InputError(
+            f"{where}: found 16-bit colours whose range is not certain, since all are dark, "
+            f"expected {PIXEL_RULE}; multiply by 65535 / white first."
+        )
+
+
+def _has_deep_colours(picture):  # -> does Pillow cut 16 bits a colour to 8 when it reads the pixels
+    held = [str(part) for part in getattr(picture, "tile", ())]
+    return (
+        picture.format != "PPM" and any(";16" in part for part in held) and picture.mode[0] in "RL"
+    )
+
+
+def _find_brightest(picture):  # -> largest number in all channels but alpha
+    colours = [b for b in picture.split() if b.mode == "L"][: 3 if picture.mode[0] == "R" else 1]
+    return max(band.getextrema()[1] for band in colours)
 
 # %% ../../nbs/1_start/pictures.ipynb #53a0f55e
 def _open_upright(source, upright):  # -> name for messages, PIL image in its own mode

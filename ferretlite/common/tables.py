@@ -26,7 +26,7 @@ def format_table(
 
 
 def _align_cells(row, widths, left: int) -> str:
-    "One line of a table."
+    "Return one line of a table."
     cells = [
         cell.ljust(width) if i < left else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(row, widths))

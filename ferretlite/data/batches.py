@@ -133,10 +133,11 @@ class Collator:
     def __init__(
         self,
         processor: FerretProcessor,  # processor of the model
-        most: int | None = 288,  # tokens of text per image
-        look: bool = False,  # see FerretProcessor.encode_conversations
+        max_text_tokens: int | None = 288,  # highest number of text tokens per image; None: any
+        mark_boxes: bool = False,  # see FerretProcessor.encode_conversations
     ):
-        self.processor, self.most, self.look = processor, most, look
+        self.processor = processor
+        self.max_text_tokens, self.mark_boxes = max_text_tokens, mark_boxes
 
     def __call__(self, conversations: list) -> dict:
         asked = [c for c in conversations if c.turns]
@@ -147,7 +148,7 @@ class Collator:
             )
         return {
             **self.processor.encode_conversations(
-                asked, max_text_tokens=self.most, mark_boxes=self.look
+                asked, max_text_tokens=self.max_text_tokens, mark_boxes=self.mark_boxes
             ),
             "ids": [c.id for c in asked],
         }

@@ -21,15 +21,15 @@ from ferretlite.data.readers import (
     walk_json,
 )
 from ferretlite.data.records import (
-    ANYTHING,
-    BOX,
-    FILE_NAME,
-    FLAG,
-    IDENTIFIER,
-    NAME,
-    SIDE,
-    TEXT,
-    WHOLE,
+    ANY_FORM,
+    BOX_FORM,
+    FILE_NAME_FORM,
+    FLAG_FORM,
+    IDENTIFIER_FORM,
+    NAME_FORM,
+    SIDE_FORM,
+    TEXT_FORM,
+    WHOLE_NUMBER_FORM,
     optional,
     record_of,
 )
@@ -178,25 +178,25 @@ def make_object(
 
 # %% ../../nbs/6_data/coco.ipynb #3965c966
 _IMAGE_FIELDS = dict(
-    id=IDENTIFIER,
-    height=SIDE,
-    width=SIDE,
-    caption=optional(TEXT),
-    seed=optional(WHOLE),
-    split=optional(TEXT),
+    id=IDENTIFIER_FORM,
+    height=SIDE_FORM,
+    width=SIDE_FORM,
+    caption=optional(TEXT_FORM),
+    seed=optional(WHOLE_NUMBER_FORM),
+    split=optional(TEXT_FORM),
 )
-_CATEGORY = record_of(dict(id=WHOLE, name=NAME))
+_CATEGORY = record_of(dict(id=WHOLE_NUMBER_FORM, name=NAME_FORM))
 _ANNOTATION = record_of(
     dict(
-        id=IDENTIFIER,
-        image_id=IDENTIFIER,
-        category_id=WHOLE,
-        bbox=BOX,
-        iscrowd=optional(FLAG),
-        segmentation=ANYTHING,
-        color=optional(TEXT),
-        fill=optional(TEXT),
-        text=optional(TEXT),
+        id=IDENTIFIER_FORM,
+        image_id=IDENTIFIER_FORM,
+        category_id=WHOLE_NUMBER_FORM,
+        bbox=BOX_FORM,
+        iscrowd=optional(FLAG_FORM),
+        segmentation=ANY_FORM,
+        color=optional(TEXT_FORM),
+        fill=optional(TEXT_FORM),
+        text=optional(TEXT_FORM),
     )
 )
 
@@ -208,7 +208,7 @@ class CocoScenes(InstanceScenes):
     they exist. Raises InputError in one sentence that names the wrong record; a file name that
     leads out of the folder is refused."""
 
-    image_form = record_of(_IMAGE_FIELDS | dict(file_name=FILE_NAME))
+    image_form = record_of(_IMAGE_FIELDS | dict(file_name=FILE_NAME_FORM))
 
     def __init__(
         self,

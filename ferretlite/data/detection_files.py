@@ -9,14 +9,23 @@ __all__ = ['LvisScenes', 'export_lvis', 'Objects365Scenes', 'export_objects365']
 import random
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from fastcore.basics import patch
 
 from ..common.errors import make_input_error
-from ..common.files import write_json
+from ..common.files import write_json, write_whole
 from .coco import _IMAGE_FIELDS, CocoScenes
-from .records import FILE_NAME, TEXT, WHOLE, has_form, list_of, optional, record_of
+from ferretlite.data.records import (
+    FILE_NAME_FORM,
+    TEXT_FORM,
+    WHOLE_NUMBER_FORM,
+    has_form,
+    list_of,
+    optional,
+    record_of,
+)
 from ..regions.geometry import Box, Mask
 from ..scenes.world import KINDS
 
@@ -27,10 +36,10 @@ class LvisScenes(CocoScenes):
     image_form = record_of(
         _IMAGE_FIELDS
         | dict(
-            file_name=optional(FILE_NAME),
-            coco_url=optional(TEXT),
-            neg_category_ids=optional(list_of(WHOLE)),
-            not_exhaustive_category_ids=optional(list_of(WHOLE)),
+            file_name=optional(FILE_NAME_FORM),
+            coco_url=optional(TEXT_FORM),
+            neg_category_ids=optional(list_of(WHOLE_NUMBER_FORM)),
+            not_exhaustive_category_ids=optional(list_of(WHOLE_NUMBER_FORM)),
         )
     )
 
@@ -51,7 +60,7 @@ def read_file_name(
 ) -> str:
     "Return the file name of an image, or the last two parts of its address."
     name = record.get("file_name") or "/".join((record.get("coco_url") or "").split("/")[-2:])
-    if not has_form(name, FILE_NAME):
+    if not has_form(name, FILE_NAME_FORM):
         where = f"{self.folder / self.annotations}: image {record['id']}, field coco_url"
         raise make_input_error(where, record.get("coco_url"), "the address of an image")
     return name
@@ -127,9 +136,7 @@ def save_scene_image(
     path,  # JPEG file to write
 ):
     "Write a scene's image as a JPEG file."
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scene.image.save(path, quality=95)
+    write_whole(path, partial(scene.image.save, format="JPEG", quality=95))
 
 
 def convert_to_xywh(

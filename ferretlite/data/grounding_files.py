@@ -29,13 +29,13 @@ from ferretlite.data.readers import (
 
 # %% ../../nbs/6_data/grounding_files.ipynb #78150ed1
 from ferretlite.data.records import (
-    ANYTHING,
-    FILE_NAME,
-    IDENTIFIER,
-    NAME,
-    NUMBER,
-    SIDE,
-    WORDS,
+    ANY_FORM,
+    FILE_NAME_FORM,
+    IDENTIFIER_FORM,
+    NAME_FORM,
+    NUMBER_FORM,
+    SIDE_FORM,
+    WORDS_FORM,
     Form,
     check_value,
     has_form,
@@ -88,7 +88,7 @@ def _read_xml(path: Path) -> ET.Element:
     raise InputError(f"{path}: found {found}, expected plain XML of Flickr30k Entities.")
 
 
-def _read_xml_number(element: ET.Element, tag: str, path: str, form: Form = SIDE) -> float:
+def _read_xml_number(element: ET.Element, tag: str, path: str, form: Form = SIDE_FORM) -> float:
     "Return the number that stands under a tag. Raises InputError."
     found = element.find(tag)
     text = None if found is None else found.text
@@ -114,17 +114,17 @@ def _read_entity_boxes(
     if size is None:
         raise InputError(f"{path}: found no size, expected height and width of the picture.")
     height, width = (int(_read_xml_number(size, k, f"{path}, size")) for k in ("height", "width"))
-    for k, thing in enumerate(root.findall("object")):
+    for k, element in enumerate(root.findall("object")):
         where = f"{path}, object {k}"
-        found = [_read_corners(b, f"{where}/bndbox") for b in thing.findall("bndbox")]
-        names = [name.text for name in thing.findall("name")]
+        found = [_read_corners(b, f"{where}/bndbox") for b in element.findall("bndbox")]
+        names = [name.text for name in element.findall("name")]
         if len(found) * len(names) > _MAX_OBJECT_BOXES:
             number = f"{len(names):,} names and {len(found):,} boxes"
             raise InputError(
                 f"{where}: found {number}, expected a product of {_MAX_OBJECT_BOXES} at most."
             )
         for name in names:
-            check_value(name, WORDS, f"{where}/name")
+            check_value(name, WORDS_FORM, f"{where}/name")
             boxes[name] += found
     boxes = {chain: listed for chain, listed in boxes.items() if listed}
     return dict(size=[height, width], boxes=boxes)
@@ -133,7 +133,7 @@ def _read_entity_boxes(
 def _read_corners(element: ET.Element, where: str) -> list:  # [x1, y1, x2, y2]
     "Return a box that counts pixels from one and includes its last pixel as ours."
     tags = ("xmin", "ymin", "xmax", "ymax")
-    x1, y1, x2, y2 = (_read_xml_number(element, tag, where, NUMBER) for tag in tags)
+    x1, y1, x2, y2 = (_read_xml_number(element, tag, where, NUMBER_FORM) for tag in tags)
     return [max(x1 - 1, 0), max(y1 - 1, 0), x2, y2]
 
 # %% ../../nbs/6_data/grounding_files.ipynb #ff1768fc
@@ -161,7 +161,7 @@ def _read_sentences(path: Path) -> list:  # of str
 
 # %% ../../nbs/6_data/grounding_files.ipynb #5293096a
 def _captions(sentences: Path, boxes: Path):  # -> iterator of records
-    "The sentences of one picture, each with the boxes of its own chains."
+    "Yield the sentences of one picture, each with the boxes of its own chains."
     found, mentions = _read_entity_boxes(boxes), 0
     for line in _read_sentences(sentences):
         caption, spans = _read_entity_sentence(line)
@@ -226,7 +226,7 @@ def list_picture_numbers(self: FlickrScenes) -> list:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} is not text ({error}): expected numbers of pictures.") from None
     for n, number in enumerate(numbers):
-        check_value(f"{number}.jpg", FILE_NAME, f"{path}, number {n}")
+        check_value(f"{number}.jpg", FILE_NAME_FORM, f"{path}, number {n}")
     return numbers
 
 # %% ../../nbs/6_data/grounding_files.ipynb #846e091a
@@ -262,6 +262,11 @@ def make_scene(
     return Scene(image, size, [], name, record["caption"], phrases=phrases)
 
 # %% ../../nbs/6_data/grounding_files.ipynb #523d1e85
+def _write_text(path: Path, text: str):
+    "Write a text file in UTF-8, whole."
+    write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
 def _mark_words(chain: int, words: str) -> str:
     "Return words with the mark of their chain."
     return f"[/EN#{chain}/other {words}]"
@@ -274,13 +279,13 @@ def _write_entity_boxes(scene, objects: list, path: Path):
     for tag, value in (("width", scene.size[1]), ("height", scene.size[0]), ("depth", 3)):
         ET.SubElement(size, tag).text = str(value)
     for k, o in enumerate(objects):
-        thing = ET.SubElement(root, "object")
+        element = ET.SubElement(root, "object")
         for chain in [k + 1] + [100] * (o.name == scene.objects[0].name):
-            ET.SubElement(thing, "name").text = str(chain)
-        place, (x1, y1, x2, y2) = ET.SubElement(thing, "bndbox"), o.box.list()
+            ET.SubElement(element, "name").text = str(chain)
+        place, (x1, y1, x2, y2) = ET.SubElement(element, "bndbox"), o.box.list()
         for tag, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             ET.SubElement(place, tag).text = f"{value:.0f}"
-    ET.ElementTree(root).write(path, encoding="unicode")
+    write_whole(path, partial(ET.ElementTree(root).write, encoding="unicode"))
 
 # %% ../../nbs/6_data/grounding_files.ipynb #f4660b82
 def export_flickr(
@@ -301,40 +306,39 @@ def export_flickr(
         phrases = [_mark_words(k + 1, add_article(o.phrase)) for k, o in enumerate(objects)]
         every = _mark_words(100, f"every {scene.objects[0].name}")
         nothing = _mark_words(0, "nothing else")
-        (folder / "Sentences" / f"{number}.txt").write_text(
-            f"{' , '.join(phrases)} .\nThis shows {every} and {nothing} .\n", encoding="utf-8"
-        )
+        text = f"{' , '.join(phrases)} .\nThis shows {every} and {nothing} .\n"
+        _write_text(folder / "Sentences" / f"{number}.txt", text)
         _write_entity_boxes(scene, objects, folder / "Annotations" / f"{number}.xml")
-    write_whole(folder / f"{split}.txt", lambda part: part.write_text("\n".join(numbers) + "\n"))
+    _write_text(folder / f"{split}.txt", "\n".join(numbers) + "\n")
     return folder / f"{split}.txt"
 
 # %% ../../nbs/6_data/grounding_files.ipynb #d2336df6
 _GRIFFON_KINDS = ("DET", "RANDDET", "VG", "REG", "VISJ")
-_PICTURE_FIELDS = dict(image_path=FILE_NAME, height=SIDE, width=SIDE)
+_PICTURE_FIELDS = dict(image_path=FILE_NAME_FORM, height=SIDE_FORM, width=SIDE_FORM)
 
 
 def _is_expression(value) -> bool:
-    return has_form(value[0] if isinstance(value, list) and value else value, WORDS)
+    return has_form(value[0] if isinstance(value, list) and value else value, WORDS_FORM)
 
 
 _EXPRESSION = record_of(
     _PICTURE_FIELDS
     | dict(
         expression=Form("text that is not blank", (str, list), _is_expression),
-        bboxes=list_of(ANYTHING),
+        bboxes=list_of(ANY_FORM),
     )
 )
 _OBJECTS = record_of(
     _PICTURE_FIELDS
-    | dict(objects=list_of(record_of(dict(category_name=NAME, bboxes=list_of(ANYTHING)))))
+    | dict(objects=list_of(record_of(dict(category_name=NAME_FORM, bboxes=list_of(ANY_FORM)))))
 )
 _OLD_SEARCH = record_of(
     dict(
-        img_path=FILE_NAME,
-        height=SIDE,
-        width=SIDE,
-        category_id=list_of(IDENTIFIER),
-        box=list_of(ANYTHING),
+        img_path=FILE_NAME_FORM,
+        height=SIDE_FORM,
+        width=SIDE_FORM,
+        category_id=list_of(IDENTIFIER_FORM),
+        box=list_of(ANY_FORM),
     )
 )
 
@@ -505,5 +509,5 @@ def export_griffon(
             lines[kind] += records
     for kind, listed in lines.items():
         text = "".join(json.dumps(r) + "\n" for r in listed)
-        write_whole(folder / f"{kind.lower()}.jsonl", partial(Path.write_text, data=text))
+        _write_text(folder / f"{kind.lower()}.jsonl", text)
     return folder

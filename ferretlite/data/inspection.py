@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from ..common.errors import InputError
 from ..common.files import write_json, write_whole
+from ..common.tables import format_table
 from .mixtures import Mixture, list_exclusions, open_part, shuffle_index
 from .readers import AnnotationReader
 from .recipes import FORMAT_READERS, Recipe, read_recipe
@@ -230,25 +231,39 @@ def _format_rate(row: dict, kind: str, whole: str = "looked") -> str:
     return f"{row[kind] / max(row[whole], 1):.1%}" if row[kind] else "–"
 
 
-_HEAD = (
-    f"  {'part':16}{'format':12}{'records':>9}{'held out':>10}{'share':>8}"
-    f"{'tokens':>14}{'too long':>10}{'shortened':>11}{'lost':>7}{'silent':>8}"
-    f"{'broken':>8}"
-)
+_TABLE_HEADER = [
+    "part",
+    "format",
+    "records",
+    "held out",
+    "share",
+    "tokens",
+    "too long",
+    "shortened",
+    "lost",
+    "silent",
+    "broken",
+]
 
 
-def _format_part(row: dict, total: int) -> str:
-    "Return what was found in a part as one line below `_HEAD`."
+def _list_cells(row: dict, total: int) -> list:  # of str
+    "Return what was found in a part as texts below `_TABLE_HEADER`."
     of = partial(_format_rate, row)
     tokens = sorted(row["tokens"])
     middle = tokens[len(tokens) // 2] if tokens else 0
-    spread = f"{middle} (max {max(tokens, default=0)})"
-    broken = of("missing") if row["missing"] else of("broken")
-    return (
-        f"  {row['name'][:15]:16}{row['format']:12}{row['records']:9}{row['held_out']:10}"
-        f"{row['an_epoch'] / total:8.1%}{spread:>14}{of('too_long', 'turns'):>10}"
-        f"{of('shortened', 'turns'):>11}{of('lost'):>7}{of('silent'):>8}{broken:>8}"
-    )
+    return [
+        row["name"][:15],
+        row["format"],
+        str(row["records"]),
+        str(row["held_out"]),
+        f"{row['an_epoch'] / total:.1%}",
+        f"{middle} (max {max(tokens, default=0)})",
+        of("too_long", "turns"),
+        of("shortened", "turns"),
+        of("lost"),
+        of("silent"),
+        of("missing") if row["missing"] else of("broken"),
+    ]
 
 # %% ../../nbs/6_data/inspection.ipynb #b81d2201
 def _format_left_out(
@@ -279,10 +294,11 @@ def format_check(
     for stage, held in found["stages"].items():
         total = sum(r["an_epoch"] for r in held["parts"])
         lines.append(f"stage {stage}: {total} samples an epoch")
-        if held["parts"]:
-            lines.append(_HEAD)
-        for row in held["parts"]:
-            lines.append(_format_part(row, total))
+        cells = [_list_cells(row, total) for row in held["parts"]]
+        header, *rows = format_table(_TABLE_HEADER, cells, left=2).splitlines()
+        lines += [f"  {header}"] if rows else []
+        for row, line in zip(held["parts"], rows):
+            lines.append(f"  {line}")
             left_out = _format_left_out(row, found.get("skip", False))
             lines += [f"    {line}" for line in left_out]
         lines += [f"  {a} and {b} share {n} pictures" for a, b, n in held["overlaps"]]
@@ -290,7 +306,7 @@ def format_check(
 
 # %% ../../nbs/6_data/inspection.ipynb #6d2a3e44
 def _make_tint(shape):
-    "A mask as a half-transparent layer."
+    "Return a mask as a half-transparent layer."
     return Image.fromarray((shape * 90).astype("uint8"))
 
 # %% ../../nbs/6_data/inspection.ipynb #66161a82

@@ -94,7 +94,7 @@ def _shorten_list(
 # %% ../../nbs/6_data/mixtures.ipynb #e00dd188
 def _count_prompt_tokens(turn, size, processor) -> int:
     "Return the number of tokens that the question of a turn takes."
-    prompt = processor.write_prompt(turn.prompt, turn.regions, size, len(turn.crops))
+    prompt = processor.fill_prompt(turn.prompt, turn.regions, size, len(turn.crops))
     return len(encode_user_turn(processor.tokenizer, prompt))
 
 

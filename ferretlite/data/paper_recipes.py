@@ -5,6 +5,7 @@
 __all__ = ['PAPER_RECIPES']
 
 # %% ../../nbs/6_data/recipes.ipynb #ee455e85
+# pictures of COCO in the test sets of RefCOCO, RefCOCO+ and RefCOCOg
 _COCO_TEST = [
     dict(format="refcoco", folder=f, annotations=f"finetune_{f}_{s}.json")
     for f, splits in (
@@ -14,6 +15,7 @@ _COCO_TEST = [
     )
     for s in splits
 ]
+# training sets of RefCOCO, RefCOCO+ and RefCOCOg
 _REF = [
     dict(
         name=f,

@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from fastcore.basics import patch
 
 from ..common.files import write_json
@@ -195,7 +196,7 @@ def _detect(self: GroundingDino, image, names):
     read = self.tokenizer(text.strip(), return_tensors="pt", return_offsets_mapping=True)
     offsets = read.pop("offset_mapping")[0].tolist()
     inputs = {**read, **self.images(images=[image], return_tensors="pt")}
-    out = self.model(**{k: v.to(self.model.device) for k, v in inputs.items()})
+    out = self.model(**send_to_device(inputs, self.model.device))
     scores = out.logits[0].sigmoid().cpu()  # [queries, tokens]
     places = out.pred_boxes[0].cpu()  # [queries, 4]: middle and sides, in the unit frame
     middle, half = places[:, :2], places[:, 2:] / 2

@@ -79,7 +79,7 @@ def read_mark(
 
 # %% ../../nbs/6_data/readers.ipynb #25f2f75d
 def _may_be_cut(error: json.JSONDecodeError, text: str) -> bool:
-    "Whether a decoder's error can come from the end of the window: an open string, or its rim."
+    "Return whether the window's end can cause a decoder's error: an open string, or its rim."
     return error.msg.startswith("Unterminated string") or error.pos > len(text) - 16
 
 
@@ -160,7 +160,7 @@ def _open_annotations(
 
 
 def _is_lfs_pointer(path: Path) -> bool:
-    "Whether a file is the placeholder of a file that Git LFS did not fetch."
+    "Return whether a file is the placeholder of a file that Git LFS did not fetch."
     with open(path, "rb") as file:
         return file.read(40).startswith(b"version https://git-lfs")
 
@@ -386,7 +386,7 @@ def __getitem__(self: AnnotationReader, i) -> Scene:
 # %% ../../nbs/6_data/readers.ipynb #643bc2b7
 @patch
 def _packed(self: AnnotationReader, cache):
-    "The table of all records, made anew or mapped."
+    "Return the table of all records, made anew or mapped."
     sources = [Path(s) for s in self.sources()]
     stats = [s.stat() for s in sources if s.exists()]
     if sum(s.st_size for s in stats) < _MIN_PACKED_BYTES and len(stats) < 1000:
@@ -467,17 +467,17 @@ def path(
 
 @patch(as_prop=True)
 def pictures(self: AnnotationReader) -> list:
-    "File names of all rows, kept or not."
+    "Return the file names of all rows, kept or not."
     return self.table.data.column("picture").to_pylist()
 
 
 @patch(as_prop=True)
 def coco_ids(self: AnnotationReader) -> np.ndarray:
-    "Numbers of COCO's pictures of all rows, kept or not; -1 for other pictures."
+    "Return the COCO numbers of all rows, kept or not; -1 for other pictures."
     return self.table.data.column("coco").to_numpy()
 
 # %% ../../nbs/6_data/readers.ipynb #79bf07e6
-MAX_LISTED_PROBLEMS = 1000
+MAX_LISTED_PROBLEMS = 1000  # sentences that a reader keeps about what it left out
 
 
 @patch

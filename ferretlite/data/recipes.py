@@ -37,11 +37,11 @@ from ferretlite.data.grounding_files import (
 from .paper_recipes import PAPER_RECIPES
 from .readers import AnnotationReader
 from ferretlite.data.records import (
-    FILE_NAME,
-    FLAG,
-    SIDE,
-    WHOLE,
-    WORDS,
+    FILE_NAME_FORM,
+    FLAG_FORM,
+    SIDE_FORM,
+    WHOLE_NUMBER_FORM,
+    WORDS_FORM,
     Form,
     check_value,
     describe_json_error,
@@ -83,7 +83,7 @@ class DrawnScenes(SceneStream):
         return make_conversation(self[i], tasks, rng, n_turns, wording)
 
 # %% ../../nbs/6_data/recipes.ipynb #49b40845
-FORMAT_READERS = {
+FORMAT_READERS = {  # name of a format in a mixture file -> its reader
     "coco": CocoScenes,
     "lvis": LvisScenes,
     "objects365": Objects365Scenes,
@@ -162,35 +162,36 @@ _SHARE = Form("a number from 0 to 1", (int, float), lambda value: 0 <= value <= 
 _FOLDER = Form(
     "a folder",
     (str,),
-    lambda value: has_form(value.replace("\\", "/"), FILE_NAME),
+    lambda value: has_form(value.replace("\\", "/"), FILE_NAME_FORM),
     "whose names have at most 255 bytes",
 )
 _TABLE = Form("an object", (dict,))
+# fields of a part that belong to every format; all others are options of its reader
 _PART = record_of(
     {
-        "name": optional(WORDS),
-        "format": WORDS,
+        "name": optional(WORDS_FORM),
+        "format": WORDS_FORM,
         "weight": optional(_WEIGHT),
         "n_turns": optional(_COUNT),
         "tasks": optional(_TABLE),
         "prompts": optional(_TABLE),
-        "note": optional(WORDS),
+        "note": optional(WORDS_FORM),
     }
 )
 
 # %% ../../nbs/6_data/recipes.ipynb #2f540837
-_OPTIONS = {
+_OPTIONS = {  # option of a reader -> form of its value
     "folder": optional(_FOLDER),
     "images": optional(_FOLDER),
-    "annotations": FILE_NAME,
-    "data": FILE_NAME,
-    "boxes": WORDS,
-    "kind": WORDS,
-    "split": WORDS,
-    "exhaustive": FLAG,
+    "annotations": FILE_NAME_FORM,
+    "data": FILE_NAME_FORM,
+    "boxes": WORDS_FORM,
+    "kind": WORDS_FORM,
+    "split": WORDS_FORM,
+    "exhaustive": FLAG_FORM,
     "switch": _SHARE,
     "n": _COUNT,
-    "seed": WHOLE,
+    "seed": WHOLE_NUMBER_FORM,
     "size": Form("a side, or [height, width]", (int, list)),
     "others": _TABLE,
 }
@@ -226,7 +227,7 @@ def _check_options(options: dict, format: str, what: str):
     }
     check_value(options, record_of(needed), what)
     if isinstance(options.get("size"), list):
-        check_value(options, record_of({"size": list_of(SIDE, least=2)}), what)
+        check_value(options, record_of({"size": list_of(SIDE_FORM, least=2)}), what)
 
 # %% ../../nbs/6_data/recipes.ipynb #6b98463e
 def _list_fields(prompt: str) -> set:
@@ -357,17 +358,19 @@ def _read_parts(parts: list, style: str, where: str) -> list:
 
 
 def _describe_name(name) -> str:
+    "Return the name of a part as an error message shows it."
     return name[:60] if isinstance(name, str) else describe_value(name)
 
 # %% ../../nbs/6_data/recipes.ipynb #3680684c
+# fields of a mixture file
 _RECIPE = record_of(
     {
-        "name": optional(WORDS),
-        "style": optional(WORDS),
+        "name": optional(WORDS_FORM),
+        "style": optional(WORDS_FORM),
         "max_tokens": optional(_COUNT),
         "held_out": optional(Form("a list of parts", (list, tuple))),
         "stages": _TABLE,
-        "note": optional(WORDS),
+        "note": optional(WORDS_FORM),
     }
 )
 
@@ -410,7 +413,7 @@ def read_recipe(
     return Recipe(name, stages, style, data.get("max_tokens") or 1472, held, root)
 
 # %% ../../nbs/6_data/recipes.ipynb #f1fe5f96
-FORMAT_EXPORTERS = {
+FORMAT_EXPORTERS = {  # name of a format -> function that writes scenes in it
     "coco": export_coco,
     "lvis": export_lvis,
     "objects365": export_objects365,

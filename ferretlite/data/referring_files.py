@@ -24,15 +24,15 @@ from ferretlite.data.readers import (
     walk_json,
 )
 from ferretlite.data.records import (
-    ANYTHING,
-    BOX,
-    FILE_NAME,
-    IDENTIFIER,
-    NUMBER,
-    SIDE,
-    TEXT,
-    WHOLE,
-    WORDS,
+    ANY_FORM,
+    BOX_FORM,
+    FILE_NAME_FORM,
+    IDENTIFIER_FORM,
+    NUMBER_FORM,
+    SIDE_FORM,
+    TEXT_FORM,
+    WHOLE_NUMBER_FORM,
+    WORDS_FORM,
     Form,
     check_value,
     decode_json,
@@ -61,9 +61,15 @@ def strip_prompt_marks(
 
 # %% ../../nbs/6_data/referring_files.ipynb #91aaa7db
 _MDETR_IMAGE = record_of(
-    dict(id=IDENTIFIER, file_name=FILE_NAME, height=SIDE, width=SIDE, caption=WORDS)
+    dict(
+        id=IDENTIFIER_FORM,
+        file_name=FILE_NAME_FORM,
+        height=SIDE_FORM,
+        width=SIDE_FORM,
+        caption=WORDS_FORM,
+    )
 )
-_MDETR_ANNOTATION = record_of(dict(image_id=IDENTIFIER, bbox=BOX, segmentation=ANYTHING))
+_MDETR_ANNOTATION = record_of(dict(image_id=IDENTIFIER_FORM, bbox=BOX_FORM, segmentation=ANY_FORM))
 
 
 def _read_mdetr_lists(reader, path) -> tuple:  # (number -> image, number -> its first annotation)
@@ -138,22 +144,22 @@ _SENTENCES = Form("a list of sentences", (list,))
 _SENTENCE = Form("a sentence", (str, dict))
 _TABLE_ROW = record_of(
     dict(
-        bbox=optional(BOX),
-        sentences=ANYTHING,
-        captions=ANYTHING,
-        answer=ANYTHING,
-        file_name=optional(FILE_NAME),
-        image_path=optional(FILE_NAME),
+        bbox=optional(BOX_FORM),
+        sentences=ANY_FORM,
+        captions=ANY_FORM,
+        answer=ANY_FORM,
+        file_name=optional(FILE_NAME_FORM),
+        image_path=optional(FILE_NAME_FORM),
         raw_image_info=optional(Form("JSON text", (str,))),
         raw_anns=optional(Form("JSON text", (str,))),
-        height=optional(SIDE),
-        width=optional(SIDE),
+        height=optional(SIDE_FORM),
+        width=optional(SIDE_FORM),
     )
 )
 _RAW_IMAGE = record_of(
-    dict(file_name=optional(FILE_NAME), height=optional(SIDE), width=optional(SIDE))
+    dict(file_name=optional(FILE_NAME_FORM), height=optional(SIDE_FORM), width=optional(SIDE_FORM))
 )
-_RAW_ANNOTATION = record_of(dict(bbox=optional(BOX), segmentation=ANYTHING))
+_RAW_ANNOTATION = record_of(dict(bbox=optional(BOX_FORM), segmentation=ANY_FORM))
 
 # %% ../../nbs/6_data/referring_files.ipynb #d4600552
 def _decode_column(row: dict, column: str, form: Form, where: str) -> dict:
@@ -177,7 +183,7 @@ def _list_sentences(row: dict, where: str) -> list:  # of str
         check_value(sentence, _SENTENCE, f"{where}, field {column}[{k}]")
         if isinstance(sentence, dict):
             sentence = sentence.get("raw") or sentence.get("sent")
-        check_value(sentence, WORDS, f"{where}, field {column}[{k}]")
+        check_value(sentence, WORDS_FORM, f"{where}, field {column}[{k}]")
         texts.append(sentence)
     return texts
 
@@ -390,12 +396,20 @@ def _collect_coco_ids(
 
 # %% ../../nbs/6_data/referring_files.ipynb #82425dc5
 _GENOME_IMAGE = record_of(
-    dict(image_id=IDENTIFIER, url=WORDS, width=SIDE, height=SIDE, coco_id=optional(WHOLE))
+    dict(
+        image_id=IDENTIFIER_FORM,
+        url=WORDS_FORM,
+        width=SIDE_FORM,
+        height=SIDE_FORM,
+        coco_id=optional(WHOLE_NUMBER_FORM),
+    )
 )
-_GENOME_REGIONS = record_of(dict(id=IDENTIFIER, regions=list_of(ANYTHING)))
-_GENOME_REGION = record_of(dict(phrase=TEXT, x=NUMBER, y=NUMBER, width=NUMBER, height=NUMBER))
+_GENOME_REGIONS = record_of(dict(id=IDENTIFIER_FORM, regions=list_of(ANY_FORM)))
+_GENOME_REGION = record_of(
+    dict(phrase=TEXT_FORM, x=NUMBER_FORM, y=NUMBER_FORM, width=NUMBER_FORM, height=NUMBER_FORM)
+)
 
-
+# %% ../../nbs/6_data/referring_files.ipynb #82425d02
 class GenomeScenes(AnnotationReader):
     "A reader of Visual Genome's region descriptions as phrases; images at `VG_100K…/`."
 
@@ -431,7 +445,7 @@ def _read_images(self: GenomeScenes) -> dict:
         where = f"{path}, record {k}"
         if self.accept(record, _GENOME_IMAGE, where):
             name = "/".join(record["url"].split("/")[-2:])
-            if self.accept(name, FILE_NAME, f"{where}, end of the field url"):
+            if self.accept(name, FILE_NAME_FORM, f"{where}, end of the field url"):
                 size = [int(record["height"]), int(record["width"])]
                 images[record["image_id"]] = name, size, int(record.get("coco_id") or -1)
     return images

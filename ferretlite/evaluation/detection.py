@@ -20,7 +20,7 @@ from ..regions.choices import normalise_name
 from ..regions.geometry import Box
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #d7f1a6f9
-RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
 
 
 def compute_average_precision(
@@ -35,7 +35,7 @@ def compute_average_precision(
     return float(np.append(precision, 0.0)[np.minimum(at, len(precision))].mean())
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #269e0d37
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # over which mAP is the mean
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #ab6e48bb
 @dataclass

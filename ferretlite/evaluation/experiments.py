@@ -24,7 +24,7 @@ from ..common.files import write_json
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #95607612
 def _hash_settings(settings: dict) -> str:
-    """A name for settings: twelve hexadecimal digits, the same for the same values in any order.
+    """Return a name for settings: twelve hexadecimal digits that do not depend on their order.
 
     Raises ValueError for what JSON cannot hold.
     """
@@ -39,7 +39,7 @@ def _hash_settings(settings: dict) -> str:
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #c3a5c867
 def _read_run(path: Path, settings: dict):  # -> dict
-    "The result of a run that was made before. Raises ValueError where it had other settings."
+    "Return the result of an earlier run. Raises ValueError where it had other settings."
     held = json.loads(path.read_text())
     if held["settings"] != json.loads(json.dumps(settings)):
         raise ValueError(f"{path} holds a run with other settings: expected those of its name.")
@@ -68,7 +68,7 @@ def _run_once(
     work,  # function (settings, folder) -> dict of numbers; the folder is kept. None: only read
     out,  # folder of the study
 ) -> dict | None:  # None: not made, and may not be made, or is being made by another process
-    "The result of a run: read where it was made before, else made and written whole."
+    "Return the result of a run: read where it was made before, else made and written whole."
     key = _hash_settings(settings)
     path, folder = Path(out) / f"{key}.json", Path(out) / "work" / key
     if path.exists():
@@ -124,7 +124,7 @@ def _compute_student_quantile(
     freedom: int,  # degrees of freedom
     share: float,
 ) -> float:
-    "The value that so large a share of Student's distribution lies below, from .5 to .99."
+    "Return the quantile of Student's distribution for a share from .5 to .99."
     x = np.linspace(0, 40, 40_001)
     scale = (
         math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
@@ -142,7 +142,7 @@ def _compare_arms(
     metric: str,
     beyond: str | None = None,  # another metric: by how much more the arms differ in the first
 ) -> dict:  # difference, low, high (95 %), detectable, n
-    """The mean difference between two arms over seeds, with Student's interval, and the smallest
+    """Return the mean difference of two arms over seeds, with Student's interval, and the smallest
     true difference that four such studies in five would find.
 
     Raises ValueError below two seeds.

@@ -219,7 +219,7 @@ def _make_runner(f, tensors, dy=None):
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #d4b37de0
 def _make_conv_inputs(side: int, batch: int, N: int, C: int, dtype) -> tuple:  # x, w, b, dy
-    "Random maps, weights [N, C, 3, 3], bias and gradient of the result."
+    "Return random maps, weights [N, C, 3, 3], bias and gradient of the result."
     x = _make_example_maps(side, batch, C, dtype)
     w = (torch.randn(N, C, 3, 3, device="cuda") / (9 * C) ** 0.5).to(dtype)
     b = torch.randn(N, device="cuda").to(dtype)
@@ -228,7 +228,7 @@ def _make_conv_inputs(side: int, batch: int, N: int, C: int, dtype) -> tuple:  #
 
 
 def _time_ways(ways: dict, training: bool, dy) -> dict:  # name -> (ms of the GPU, ms of the CPU)
-    "Times of every way: a function and its tensors."
+    "Return the times of every way: a function and its tensors."
     with torch.set_grad_enabled(training):
         return {
             name: _measure_ms(_make_runner(f, tensors, dy if training else None))
@@ -237,7 +237,7 @@ def _time_ways(ways: dict, training: bool, dy) -> dict:  # name -> (ms of the GP
 
 
 def _make_row(op, side, batch, N, C, dtype, training, shape, times, errors, work) -> dict:
-    "One row of a record."
+    "Return one row of a record."
     return dict(
         op=op,
         side=side,
@@ -337,7 +337,7 @@ _COMPILED_SIZES = (
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #04f47638
 def _choose_rows_to_compile(rows: list, every: bool) -> list:
-    "All rows of a record, or those of _COMPILED_SIZES in its order."
+    "Return all rows of a record, or those of _COMPILED_SIZES in its order."
 
     def size(r):
         return (r["op"], r["side"], r["batch"], r["N"], r["training"])

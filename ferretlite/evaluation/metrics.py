@@ -34,11 +34,11 @@ def is_right(
     truth: Box,  # the true box
     answer: Box | None,  # the answered box; None when the answer held no box that could be read
 ) -> bool:
-    "Whether `answer` overlaps `truth` by an IoU of at least 0.5. No answer is a wrong answer."
+    "Return whether `answer` and `truth` have an IoU of at least 0.5. No answer is wrong."
     return answer is not None and box_iou([truth], [answer]).item() >= IOU_RIGHT
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #128b2f33
-SIZE_CLASSES = ("small", "medium", "large")
+SIZE_CLASSES = ("small", "medium", "large")  # sizes of objects that are scored separately
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #d3ccd549
 def find_size_class(
@@ -266,7 +266,7 @@ def match_phrases(
     truth: list,  # of Grounding
     answer: list,  # of Grounding
 ) -> list:  # per true phrase, the boxes answered for it
-    "Pairs phrases with answers by normalised name; repeated names pair in the order of the text."
+    "Pair phrases with answers by normalised name; repeated names pair in the order of the text."
     names, said = [normalise_name(g.name) for g in truth], defaultdict(list)
     for grounding in answer:
         said[normalise_name(grounding.name)].append(grounding.boxes)
@@ -278,7 +278,7 @@ def match_phrases(
     return [next(queues[name], []) for name in names]
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #892f902b
-PHRASE_PROTOCOLS = {"merged": "phrase.acc", "any": "phrase.any"}
+PHRASE_PROTOCOLS = {"merged": "phrase.acc", "any": "phrase.any"}  # protocol -> metric key
 
 
 def _is_phrase_right(truth, answer, protocol):
@@ -331,7 +331,7 @@ def compute_count_metrics(
     results: list,  # of CountResult
     seed: int = 0,  # of the bootstrap
 ) -> dict:
-    "`count.mae`: how many objects the answer is off, on average, with a bootstrap interval."
+    "Return `count.mae`: by how many objects answers are off, with a bootstrap interval."
     if not results:
         return {}
     errors = np.array([_compute_count_error(r) for r in results], dtype=float)

@@ -23,7 +23,7 @@ from ..training.stages import STAGES
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #203a6dda
 def _make_preset_config(preset: str) -> FerretConfig:
-    "The configuration of a preset, shipped or of full size. Raises InputError for an unknown one."
+    "Return a preset's configuration, shipped or of full size. Raises InputError if unknown."
     if preset in PAPER_SIZES:
         return paper_config(preset)
     if preset not in STAGES:
@@ -79,7 +79,7 @@ def _count_attention_flop(layers: int, tokens: float, width: int) -> float:
 def _count_shown_tokens(
     config: FerretConfig, stage, size: tuple = (480, 640)
 ) -> dict:  # views, tower_tokens, local_tower_tokens, visual_tokens
-    "How much of an image of this (height, width) a stage shows to each part."
+    "Return how much of an image of this (height, width) a stage shows to each part."
     config = copy.deepcopy(config)
     config.resolution = stage.resolution or config.resolution
     grid, views = config.choose_image_grid(size), config.views()
@@ -98,7 +98,7 @@ def _count_shown_tokens(
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #8acdee6c
 def _count_tower_flop(part, weights: int, views: int, tokens: int) -> float:
-    """Operations of one tower on some views of so many tokens; embeddings are looked up or small.
+    """Return the operations of one tower on some views; embeddings are looked up or small.
 
     A captioned tower's last layer is not computed.
     """
@@ -112,7 +112,7 @@ def _count_tower_flop(part, weights: int, views: int, tokens: int) -> float:
 
 
 def _list_towers(config: FerretConfig, shown: dict) -> tuple:  # of (name, config, views, tokens)
-    "Which towers look at how many views of an image, and the tokens of a view."
+    "Return which towers look at how many views of an image, and the tokens of a view."
     tiles = shown["tiles"]
     whole = 1 + (tiles if config.local_tower is None else 0)
     return (
@@ -124,7 +124,7 @@ def _list_towers(config: FerretConfig, shown: dict) -> tuple:  # of (name, confi
 def _count_forward_flop(
     config: FerretConfig, stage, text: int, regions: int = 4, size: tuple = (480, 640)
 ) -> dict:  # part -> operations
-    "What one sample costs each part, forward."
+    "Return the forward operations of one sample in each part."
     look, counts = _count_shown_tokens(config, stage, size), count_weights(config)
     llm, tokens = config.text_config, look["visual_tokens"] + text
     embeddings = (
@@ -150,10 +150,10 @@ def _count_forward_flop(
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #90b93126
 def _count_sampler_flop(config: FerretConfig, cells: int, regions: int) -> float:
-    """What it costs to read regions from a map of so many cells: two matrices per cell, folded
-    (notebook `sampler`), those of the later stages and the wide last ones per region; of a mean
-    the very last alone.
-    """
+    """Return the operations of reading regions from a map.
+
+    They are two folded matrices per cell (notebook `sampler`), and per region those of the later
+    stages and the wide last ones. A mean has the very last alone."""
     llm, width = config.text_config.hidden_size, config.region_width()
     given = dict(kind="spatial", n_centers=(128, 32)) | (config.sampler or {})
     is_narrowed = config.sampler_dim is not None or width != llm
@@ -187,9 +187,9 @@ _PART_ORDER = (
 def _count_training_flop(
     forward: dict, trains: tuple, again: bool = False
 ) -> dict:  # part -> operations
-    """… and forward and backward, for the parts that a stage trains; `again`: activations of layers
-    are computed twice.
-    """
+    """Return the operations of a training step, forward and backward, for the trained parts.
+
+    `again`: activations of layers are computed twice."""
     found = {}
     for part, flop in forward.items():
         before = [
@@ -222,9 +222,7 @@ def _shard_model(model, mesh):
 def _count_layer_activations(
     config,
 ) -> tuple:  # (in bfloat16 under autocast, always in float32), per token
-    """How many numbers a layer of a language model or tower leaves behind for the backward pass,
-    attention maps aside.
-    """
+    """Return how many numbers a layer keeps for the backward pass, without attention maps."""
     h = config.hidden_size
     i = getattr(config, "intermediate_size", None) or h * getattr(config, "mlp_ratio", 4)
     if not hasattr(config, "num_key_value_heads"):
@@ -237,9 +235,10 @@ def _count_layer_activations(
 def _count_activation_bytes(
     config, tokens: float, again: bool = False, maps: bool = False, half: int = 2
 ) -> float:
-    """… all layers together; `again`: with activation checkpointing; `maps`: attention keeps its
-    maps (eager); `half`: bytes of a number under autocast.
-    """
+    """Return the bytes that all layers keep for the backward pass.
+
+    `again`: with activation checkpointing; `maps`: attention keeps its maps (eager); `half`: bytes
+    of a number under autocast."""
     short, long = _count_layer_activations(config)
     full = tokens * (short * half + long * 4) + maps * config.num_attention_heads * tokens**2 * (
         4 if half == 4 else 6
@@ -259,7 +258,7 @@ _SHARDING = {
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #38bef780
 def _count_learning_weights(config: FerretConfig, stage, lora: int) -> int:
-    "How many weights a stage trains; with adapters of rank `lora`, theirs in place of the model's."
+    "Return how many weights a stage trains; with adapters, theirs in place of the model's."
     counts = count_weights(config)
     learning = sum(
         n
@@ -274,7 +273,7 @@ def _count_learning_weights(config: FerretConfig, stage, lora: int) -> int:
 def _count_step_activations(
     config: FerretConfig, stage, at_once: int, text: int, again: bool, size: tuple
 ) -> float:  # bytes
-    "What the language model and the towers that learn keep of so many samples."
+    "Return the activations that the language model and the trained towers keep of some samples."
     look = _count_shown_tokens(config, stage, size)
     tokens = at_once * (look["visual_tokens"] + text)
     total = _count_activation_bytes(config.text_config, tokens, again)
@@ -295,7 +294,7 @@ def _plan_memory(
     lora: int = 0,
     size: tuple = (480, 640),
 ) -> dict:  # kind -> bytes on each GPU
-    "What a step of a stage keeps on each GPU."
+    "Return the memory that a step of a stage keeps on each GPU."
     counts, llm = count_weights(config), config.text_config
     learning = _count_learning_weights(config, stage, lora)
     shares = {
@@ -337,7 +336,7 @@ _PEAKS = {
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #7962561b
 def _choose_at_once(stage, gpus: int, gpu_memory: float, memory) -> int:  # 0: none fits
-    """The largest power of two of samples that fits into a GPU, up to the GPU's share of a batch.
+    """Return the largest power of two of samples that fits into a GPU, up to its share of a batch.
 
     `memory` is a function from samples at once to kinds of bytes.
     """
@@ -349,7 +348,7 @@ def _choose_at_once(stage, gpus: int, gpu_memory: float, memory) -> int:  # 0: n
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #79620002
 def _plan_stage(config, stage, samples: int, gpu_memory: float, speed: float, text, **memory):
-    "One stage's row of a plan; `speed` in operations a second, `memory` as `_plan_memory`'s."
+    "Return a stage's row of a plan; `speed` in operations a second, `memory` of `_plan_memory`."
 
     def keep(at_once):
         return _plan_memory(config, stage, at_once=at_once, text=text, **memory)
@@ -376,7 +375,7 @@ def _plan_stage(config, stage, samples: int, gpu_memory: float, speed: float, te
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #79620004
 def _check_at_least(least: int, **numbers):
-    "Raises InputError for a number that is smaller, or not whole."
+    "Raise InputError for a number that is smaller, or not whole."
     for name, value in numbers.items():
         if not isinstance(value, int) or value < least:
             raise make_input_error(name, value, f"a whole number of at least {least}")
@@ -423,7 +422,7 @@ def plan_training(
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #5c6a573c
 def _format_stage(s: dict) -> list:  # of lines
-    "One stage of a plan as text."
+    "Return one stage of a plan as text."
     lines = [
         f"stage {s['stage']}: {s['tokens']} tokens a sample ({s['visual_tokens']} "
         f"visual), {s['tflop']:.1f} TFLOP a sample",

@@ -26,7 +26,7 @@ from ferretlite.evaluation.metrics import (
 )
 
 # %% ../../nbs/2_regions_and_text/scores.ipynb #5d9dc9f8
-SCORERS = {
+SCORERS = {  # class of results -> function that scores a list of them
     RecResult: compute_rec_metrics,
     ChoiceResult: compute_choice_metrics,
     NameResult: compute_name_metrics,

@@ -27,9 +27,9 @@ from ..training.trainer import make_stage_data, run_stage
 # %% ../../nbs/9_scale/selftest.ipynb #13a58b28
 @contextlib.contextmanager
 def _force_float32_products():
-    """float32 means float32 inside: no TensorFloat-32, which GPUs use for convolutions unless told
-    otherwise.
-    """
+    """Turn TensorFloat-32 off inside the block, so that float32 means float32.
+
+    GPUs use TensorFloat-32 for convolutions by default."""
     switches = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [s.allow_tf32 for s in switches]
     for s in switches:
@@ -51,7 +51,7 @@ def _move_batch(value, device, dtype=None):  # the same nest of lists and dicts
 
 
 def _measure_distance(here, there) -> float:
-    "How far two lists of tensors lie from each other, as a share of the first one's length."
+    "Return the distance between two lists of tensors, as a share of the first one's length."
     a, b = (
         torch.cat([t.detach().double().flatten().cpu() for t in side]) for side in (here, there)
     )
@@ -62,9 +62,9 @@ def _measure_distance(here, there) -> float:
 def _replay_neighbours(
     sampler, chosen: list, replay: bool
 ):  # SpatialAwareSampler, or one without neighbours
-    """Note whom a sampler's points ask in `chosen`, or let them ask whom another's asked: points at
-    equal distance are taken in an order of each device's own.
-    """
+    """Record the neighbours of a sampler's points in `chosen`, or replay recorded ones.
+
+    Without the replay, devices order points at equal distance differently."""
     if not hasattr(sampler, "choose_neighbors"):
         yield
         return
@@ -85,9 +85,7 @@ def _replay_neighbours(
 
 # %% ../../nbs/9_scale/selftest.ipynb #0503d49e
 def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensors
-    """What each part of a model makes of a training batch, on the way forward and back; nothing of
-    it is random.
-    """
+    """Return each part's outputs and gradients for a training batch; nothing of it is random."""
     model.eval()
     model.zero_grad()
     whole, tiles = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
@@ -111,7 +109,7 @@ def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensor
 
 # %% ../../nbs/9_scale/selftest.ipynb #d0381141
 def _compare_devices(preset: str, device, dtype=torch.float32) -> list:  # of (what, how far apart)
-    "A shipped model's steps on the CPU in float32, and on a device."
+    "Return how a shipped model's steps on a device differ from those on the CPU in float32."
     model, processor = load_model(WEIGHTS / preset)
     stage = replace(STAGES[preset][-1], visits=1, first_share=0, n_turns=6)
     data = make_stage_data(stage, 4, 0, 9)
@@ -170,9 +168,9 @@ def _answer_scenes(
 def _compare_answers(
     here: tuple, there: tuple
 ) -> tuple:  # (share of rows that are equal, the largest gap)
-    """How many answers are equal; and where one begins to differ, how far apart the first side's
-    logits of the two tokens were.
-    """
+    """Return how many answers are equal, and how close the first differing tokens are.
+
+    Closeness is the difference of the two tokens' logits on the first side."""
     (a, logits), (b, _), gaps = here, there, []
     for row in range(len(a)):
         different = (a[row, : b.shape[1]] != b[row, : a.shape[1]]).nonzero()[:, 0]
@@ -183,7 +181,7 @@ def _compare_answers(
 
 # %% ../../nbs/9_scale/selftest.ipynb #0b931bf5
 def _run_training_steps(preset: str, number: int, steps: int = 5) -> list:  # of losses
-    """The losses of a few training steps of a preset's stage, in this machine's own precision;
+    """Return the losses of a few training steps of a preset's stage, in this machine's precision;
     nothing is kept.
     """
     model, processor = start_model(preset=preset)
@@ -200,7 +198,7 @@ def _run_training_steps(preset: str, number: int, steps: int = 5) -> list:  # of
 
 # %% ../../nbs/9_scale/selftest.ipynb #484aeda1
 def _test_preset(preset: str, device, n: int, **other) -> list:  # of (what, found, allowed)
-    "What `selftest` measures of one shipped model; `other`: the device's dtype, if not float32."
+    "Return the rows of `selftest` for one model; `other`: the device's dtype, if not float32."
     rows = [
         (what, far, 1e-3 if "gradients" in what else 1e-4)
         for what, far in _compare_devices(preset, device, **other)

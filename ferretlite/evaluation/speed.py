@@ -43,7 +43,7 @@ def _count_projector(
     in_dim: int = 1024,
     out_dim: int = 5120,
 ) -> dict:  # tokens, parameters, gflop
-    "What a projector makes of an image and what that takes, counted without computing it."
+    "Return a projector's tokens, operations and weights for an image, without computing them."
     cells = (side // 14,) * 2
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         projector = make_downsampler(kind, in_dim, out_dim).eval()
@@ -68,7 +68,7 @@ def _time_projector(
     # alone
     clock=read_clock,
 ) -> dict:  # ms, mb: beside the weights
-    "How long a projector takes on this machine's CPU, and how much memory its work needs."
+    "Return a projector's time on this machine's CPU, and the memory that it needs."
     torch.manual_seed(0)
     projector = make_downsampler(kind, in_dim, out_dim).eval()
     maps = torch.randn(1, side // 14, side // 14, in_dim)
@@ -79,7 +79,7 @@ def _time_projector(
 
 # %% ../../nbs/8_evaluation/speed.ipynb #5c780001
 def _check_runs(**numbers):
-    "Raises InputError where nothing would be measured; other options are left alone."
+    "Raise InputError where nothing would be measured; other options are left alone."
     for name in ("n", "runs"):
         if numbers.get(name, 1) < 1:
             raise make_input_error(name, numbers[name], "at least one")
@@ -130,7 +130,7 @@ class PlainSampler(SpatialAwareSampler):
     For reading and for comparing.
     """
 
-    def run_stage(self, stage, points, features):  # as SpatialAwareSampler.run_stage
+    def aggregate_stage(self, stage, points, features):  # as SpatialAwareSampler.aggregate_stage
         "Keep S well-spread points; let each gather what its neighbours know."
         if isinstance(features, MapFeatures):
             features = features.interpolate()
@@ -162,7 +162,7 @@ def _time_sampler(sampler, m, boxes, backward, runs=2):  # -> seconds, bytes, ve
 
 # %% ../../nbs/8_evaluation/speed.ipynb #21500ab5
 def _measure_sampler(sampler, m, boxes, backward: bool, runs: int) -> tuple:  # (times, vectors)
-    "Seconds and bytes of a sampler, forward and, where asked for, forward and backward."
+    "Return seconds and bytes of a sampler, forward and, where asked for, forward and backward."
     seconds, size, vectors = _time_sampler(sampler, m, boxes, False, runs)
     found = dict(forward_seconds=seconds, forward_bytes=size)
     if backward:
@@ -202,7 +202,7 @@ def bench_sampler(
 
 # %% ../../nbs/8_evaluation/speed.ipynb #21500003
 def _compare_forms(found: dict) -> dict:  # forward_speedup, backward_speedup, memory_ratio
-    "How the plain form and the fast one compare."
+    "Return how the plain form and the fast one compare."
 
     def ratio(key):
         return found["plain"][key] / found["fast"][key]
@@ -236,7 +236,7 @@ _RESOLUTION_SIDES = (192, 384, 768)
 
 
 def _make_bench_config(way: str, side: int) -> FerretConfig:
-    """Two tiny towers behind 192-pixel views, four patches to a token; `direct` shows them a square
+    """Return a configuration of two tiny towers with 192-pixel views; `direct` shows them a square
     of this side.
     """
     return FerretConfig(
@@ -295,7 +295,7 @@ def measure_image_cost(
 
 # %% ../../nbs/8_evaluation/speed.ipynb #70f32d7d
 def _time_preparing(photos: list) -> tuple:  # (ours, transformers' LLaVA-NeXT): images a second
-    "How fast two processors cut the same images into tiles of 336 pixels."
+    "Return how fast two processors cut the same images into tiles of 336 pixels."
     from transformers.models.llava_next.image_processing_pil_llava_next import (
         LlavaNextImageProcessorPil,
     )  # it needs no torchvision
@@ -328,10 +328,10 @@ def bench_resolution(
     prepared beside transformers' LLaVA-NeXT, in the same run.
     """
     _check_runs(n=n)
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
     def noise(h, w):
-        return Image.fromarray(dice.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        return Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
 
     rows = []
     for side in sides:

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from ..common.errors import InputError
+
 # %% ../../nbs/2_regions_and_text/statistics.ipynb #921279bc
 def compute_wilson_interval(
     hits: int,  # right answers
@@ -18,7 +20,9 @@ def compute_wilson_interval(
 ) -> list:
     """Return Wilson's score interval [low, high] of a rate (Wilson 1927).
 
-    It lies inside [0, 1] and its width is never zero."""
+    It lies inside [0, 1] and its width is never zero. Raises InputError for no answers."""
+    if n <= 0:
+        raise InputError(f"Wilson's interval: found n = {n}, expected at least one answer.")
     rate, spread = hits / n, z * z / n
     middle = (rate + spread / 2) / (1 + spread)
     reach = z * math.sqrt(rate * (1 - rate) / n + spread / (4 * n)) / (1 + spread)

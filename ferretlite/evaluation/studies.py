@@ -51,7 +51,7 @@ _RENAMED_FIELDS = {"attention_weight": "look"}  # of Stage -> as it was called i
 
 
 def _describe_stages(preset: str) -> str:
-    "The stages of a preset as text, with the names of fields that the records know."
+    "Return the stages of a preset as text, with the names of fields that the records know."
     text = repr(STAGES[preset])
     for name, before in _RENAMED_FIELDS.items():
         text = text.replace(f"{name}=", f"{before}=")
@@ -59,11 +59,9 @@ def _describe_stages(preset: str) -> str:
 
 
 def _hash_start_weights(tower: str) -> str:
-    """Which weights the package carries of this tower and of the language model, and what the
-    stages are: twelve hexadecimal digits.
+    """Return twelve hexadecimal digits for the shipped start weights and the stages of a run.
 
-    A run that began elsewhere, or was taught otherwise, is another run.
-    """
+    A run that began elsewhere, or was taught otherwise, is another run."""
     files = (WEIGHTS / part / "model.safetensors" for part in ("tiny-lm", f"tiny-towers/{tower}"))
     return hashlib.sha256(
         b"".join(f.read_bytes() for f in files)
@@ -102,7 +100,7 @@ def _blur_image(image, blur: int):  # -> PIL image, 384 x 384
 
 
 def _is_answer_right(question, answer) -> bool:
-    "Whether a box overlaps by half, or a name is the phrase's."
+    "Return whether a box overlaps by half, or a name is the phrase's."
     meta = question.turn.meta
     if question.turn.task == "rec":
         return is_right(meta["box"], take_first_box(answer))
@@ -115,9 +113,9 @@ def _ask_by_size(
     n: int,  # scenes
     blur: int = 1,  # how many times the pictures are shrunk, and enlarged again
 ) -> list:  # of [split, task, height of the object in pixels, size class, 0 or 1]
-    """One REC question and one name for each of `n` scenes, always the same ones, and whether the
-    answers were right. The split of blurred scenes is `blurred`.
-    """
+    """Ask one REC question and one name for each of `n` fixed scenes, and return a row for each.
+
+    A row says whether the answer was right. The split of blurred scenes is `blurred`."""
     scenes = [make_scene(i, 384, split) for i in range(n)]
     if blur > 1:
         scenes = [replace(s, image=_blur_image(s.image, blur)) for s in scenes]
@@ -135,7 +133,7 @@ def _ask_by_size(
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #7a329517
 def _summarise_answers(rows: list) -> dict:  # name -> share of right answers
-    "`test rec`, `test rec small`, … from the rows of `_ask_by_size`."
+    "Return `test rec`, `test rec small`, … from the rows of `_ask_by_size`."
     groups = {}
     for split, task, _, size, right in rows:
         for name in (f"{split} {task}", f"{split} {task} {size}"):
@@ -185,12 +183,12 @@ def _train_and_ask(
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #e7509670
 def _measure_costs(config) -> dict:  # tokens, gflop, see_ms, mb
-    "What seeing a square picture of 384 pixels costs, up to the visual tokens."
+    "Return the cost of seeing a square picture of 384 pixels, up to the visual tokens."
     found = measure_image_cost(config, make_scene(0, 384).image)
     return {k: found[k] for k in ("tokens", "gflop", "see_ms", "mb")}
 
 
-STUDIES = {
+STUDIES = {  # name -> (arms, settings, claims, function that trains and asks)
     "resolution": (
         _RESOLUTION_ARMS,
         _RESOLUTION_SETTINGS,

@@ -77,7 +77,7 @@ def make_questions(
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #31308708
 def _make_griffon_rec(scene, rng):  # -> Turn or None
-    "Ferret's referring question in Griffon's words."
+    "Return Ferret's referring question in Griffon's words."
     turn = TASKS["rec"](scene, rng, 0)
     if turn is None:
         return None
@@ -88,9 +88,9 @@ def _make_griffon_rec(scene, rng):  # -> Turn or None
 
 
 def _make_griffon_count(scene, kind: str) -> Turn:
-    """Ferret's counting question in Griffon's words: all of a kind are asked for, and their boxes
-    are counted.
-    """
+    """Return Ferret's counting question in Griffon's words.
+
+    All objects of a kind are asked for, and their boxes are counted."""
     found = [o.box for o in scene.objects if o.name == kind]
     answer, groundings = format_answer_boxes([(kind, box) for box in found], scene.size)
     return Turn(
@@ -101,33 +101,33 @@ def _make_griffon_count(scene, kind: str) -> Turn:
     )
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #5921bb42
-def _ask_griffon_to_count(scene: Scene, dice) -> list:  # of (Turn or None, group)
-    "The commonest kind of a scene, counted by name and by two examples."
+def _ask_griffon_to_count(scene: Scene, make_rng) -> list:  # of (Turn or None, group)
+    "Ask for the commonest kind of a scene, by name and by two examples."
     kinds = Counter(o.name for o in scene.objects)
     if not kinds:
         return []
     kind = max(kinds, key=lambda k: (kinds[k], k), default=None)
     asked = [(_make_griffon_count(scene, kind), "")]
     for source, group in (("same", "count.same"), ("other", "count.cross")):
-        asked.append((ask_like(scene, kind, source, dice(source)), group))
+        asked.append((ask_like(scene, kind, source, make_rng(source)), group))
     return asked
 
 
 def _make_griffon_questions(scene: Scene, key) -> list:  # of Question
-    "What a Griffon model is asked about a scene of this split, in the canonical wording."
+    "Return a Griffon model's questions about a scene of this split, in the canonical wording."
 
-    def dice(task):
+    def make_rng(task):
         return random.Random(f"{key} {task}")
 
     if scene.split == "count":
-        asked = _ask_griffon_to_count(scene, dice)
+        asked = _ask_griffon_to_count(scene, make_rng)
     elif scene.split == "novel":
         kinds = sorted({o.name for o in scene.objects if o.name in NOVEL_KINDS})
-        kind = dice("novel").choice(kinds or [None])
-        asked = [(kind and ask_like(scene, kind, "other", dice("novel")), "find.novel")]
+        kind = make_rng("novel").choice(kinds or [None])
+        asked = [(kind and ask_like(scene, kind, "other", make_rng("novel")), "find.novel")]
     else:
-        asked = [(_make_griffon_rec(scene, dice("rec")), "")] + [
-            (GRIFFON_TASKS[task](scene, dice(task), 0), "")
+        asked = [(_make_griffon_rec(scene, make_rng("rec")), "")] + [
+            (GRIFFON_TASKS[task](scene, make_rng(task), 0), "")
             for task in ("find_set", "find", "find_phrases", "tell")
         ]
     return [Question(scene, turn, group) for turn, group in asked if turn]
@@ -233,7 +233,7 @@ _ANSWER_RULES = {
 
 
 def _score_answer(question: Question, answer):  # -> a result of ferretlite.evaluation.metrics
-    "What the metrics need to know of one answer. Raises ValueError for a task without a rule."
+    "Return what the metrics need of one answer. Raises ValueError for a task without a rule."
     if question.turn.task not in _ANSWER_RULES:
         raise ValueError(
             f"There is no rule for the task {question.turn.task!r}: expected one of "
@@ -261,7 +261,7 @@ _ANSWER_TOKEN_LIMITS = {
 
 
 def _batch_by_length(questions: list, batch: int) -> list:  # of lists of positions
-    "Positions of the questions, those with answers of similar length together, the longest first."
+    "Return batches of question positions, of answers of similar length, the longest first."
     order = sorted(range(len(questions)), key=lambda i: (-len(questions[i].turn.answer), i))
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
@@ -300,7 +300,7 @@ _SCENES_PER_PORTION = 128  # scenes held in memory at once
 def _make_suite_scenes(
     n: int, seed: int = 0, split: str = "test", size=384, others=("count",)
 ):  # yields (key, Scene)
-    """`n` scenes of a split, then `n` of each other split (for counting); drawn one by one.
+    """Yield `n` scenes of a split, then `n` of each other split (for counting).
 
     No two seeds share a scene.
     """
@@ -322,7 +322,7 @@ def _split_into_portions(items, size: int):  # yields lists
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab557f
 def _check_evaluation(suite, n: int, batch: int):
-    "Raises InputError for what cannot be evaluated, ImportError where the extra `eval` is missing."
+    "Raise InputError for what cannot be evaluated, ImportError if the extra `eval` is missing."
     if find_spec("pycocotools") is None:
         raise ImportError(
             "Evaluation scores detection with pycocotools, which is not installed: run pip "
@@ -337,7 +337,7 @@ def _check_evaluation(suite, n: int, batch: int):
 
 
 def _read_suite(suite, n: int, seed: int, split: str, others: tuple) -> tuple:
-    "(how many scenes, an iterator over (key, Scene))"
+    "Return the number of scenes and an iterator over (key, Scene)."
     if isinstance(suite, str):
         total = n * len({split, *others})
         return total, _make_suite_scenes(n, seed, split, others=others)
@@ -345,7 +345,7 @@ def _read_suite(suite, n: int, seed: int, split: str, others: tuple) -> tuple:
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0002
 def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one for each scene
-    "Questions about (key, Scene) pairs. Raises InputError for a record that is not a scene."
+    "Yield questions about (key, Scene) pairs. Raises InputError for a record that is no scene."
     for key, scene in portion:
         lacking = [name for name in ("objects", "size", "split") if not hasattr(scene, name)]
         if lacking:
@@ -357,7 +357,7 @@ def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one 
 
 
 def _check_asked(total: int, silent: int, style: str):
-    "Raises InputError where no scene posed a question; warns where some of a list did not."
+    "Raise InputError where no scene posed a question; warn where some of a list did not."
     if silent >= total:
         raise InputError(
             f"suite: found {total} records and no question to ask about them, expected scenes "
@@ -372,7 +372,7 @@ def _check_asked(total: int, silent: int, style: str):
 
 
 def _merge_groups(results: dict) -> dict:  # name -> metric
-    "Scores of each group of results; a group's name replaces the first part of its keys."
+    "Return scores of each group of results; a group's name replaces the first part of its keys."
     merged = {}
     for group, held in results.items():
         for key, metric in score_results(held).items():

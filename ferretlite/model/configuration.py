@@ -162,7 +162,7 @@ def check_views(self: FerretConfig):
     """Raise InputError where a view that is used does not consist of whole cells, or where there
     are no grids to cut into."""
     if self.merge < 1:
-        raise InputError(f"Found merge={self.merge}: expected 1 at least.")
+        raise InputError(f"configuration: found merge={self.merge}, expected 1 at least.")
     used = {"global_view": self.global_tower}
     if self.resolution == "direct" and self.direct_view:
         used["direct_view"] = self.global_tower

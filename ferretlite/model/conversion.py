@@ -15,16 +15,16 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 
 from .configuration import FerretConfig
+from .loading import save_model
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor
 from .tokens import IMAGE_TOKEN, REGION_TOKEN
 from .towers import load_chat_tokenizer, load_tower
-from ..training.runs import save_model
 from ..vision.resolution import LLAVA_NEXT_GRIDS
 
 # %% ../../nbs/9_scale/conversion.ipynb #49afdd0a
 def read_weights(folder) -> dict:  # name -> tensor
-    """All weights of a checkpoint: safetensors, or PyTorch files read as nothing but tensors.
+    """Return all weights of a checkpoint, from safetensors or from the tensors of PyTorch files.
 
     Raises FileNotFoundError where there are none.
     """
@@ -63,7 +63,7 @@ def rename_public_weights(weights: dict) -> dict:
 
 # %% ../../nbs/9_scale/conversion.ipynb #36f673f1
 def _read_text_config(theirs: dict, vocabulary: int) -> LlamaConfig:
-    "The language model's settings among those of a public checkpoint."
+    "Return the language model's settings among those of a public checkpoint."
     own = ("model_type", "architectures", "transformers_version")
     known = LlamaConfig().to_dict().keys() - own
     settings = {k: v for k, v in theirs.items() if k in known}
@@ -106,7 +106,7 @@ def make_public_config(
 
 # %% ../../nbs/9_scale/conversion.ipynb #5892b313
 def _read_checkpoint(checkpoint: Path) -> tuple:  # (its config.json, its weights by our names)
-    """A public Ferret checkpoint.
+    """Return what a public Ferret checkpoint holds.
 
     Raises ValueError or FileNotFoundError in a sentence for what is not there.
     """

@@ -210,7 +210,7 @@ def insert_marks(
 
 # %% ../../nbs/4_model/processor.ipynb #dd3f755d
 @patch
-def write_prompt(
+def fill_prompt(
     self: FerretProcessor,
     prompt: str,  # words of the user
     regions: list,  # Point, Box or Mask in the image frame
@@ -257,7 +257,7 @@ def prepare_crops(
     if not self.config.crop_tower:
         if crops:
             raise InputError(
-                f"Found {len(crops)} crops for a model that reads none: expected a model with a "
+                f"crops: found {len(crops)} for a model that reads none, expected a model with a "
                 "crop encoder, such as tiny-griffon."
             )
         return {}
@@ -340,7 +340,7 @@ def __call__(
         size, grid = inputs["image_sizes"][i], inputs["grids"][i].tolist()
         n_visual = self.config.count_visual_tokens(grid, size)
         regions[k] = make_regions(regions[k], size)
-        written = self.write_prompt(prompts[k], regions[k], size, len(crops[k]))
+        written = self.fill_prompt(prompts[k], regions[k], size, len(crops[k]))
         row = self.encode_prefix(n_visual) + encode_user_turn(self.tokenizer, written)
         self._check_length(len(row), n_visual, f"prompt {k + 1} of {len(prompts)}")
         rows.append(row)
@@ -385,7 +385,7 @@ def _encode_conversation(
 ):  # -> row of `encode_turns`
     prefix = self.encode_prefix(self.config.count_visual_tokens(grid, size))
     turns = [
-        (self.write_prompt(turn.prompt, turn.regions, size, len(turn.crops)), turn.answer)
+        (self.fill_prompt(turn.prompt, turn.regions, size, len(turn.crops)), turn.answer)
         for turn in conversation.turns
     ]
     row = encode_turns(self.tokenizer, prefix, turns, max_text_tokens, conversation.linked)
@@ -414,7 +414,7 @@ def encode_conversations(
     Rows are padded on the right. Where conversations come without their image (`image=None`: their
     maps are kept elsewhere), the batch holds the pixels of the others, and `fresh` lists those."""
     if not conversations:
-        raise InputError("Found no conversation: expected at least one.")
+        raise InputError("conversations: found none, expected at least one.")
     self._check_answers(conversations)
     inputs = self._prepare_fresh_images(conversations)
     sizes, grids = inputs["image_sizes"], inputs["grids"].tolist()

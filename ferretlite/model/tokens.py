@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGE_TOKEN', 'REGION_TOKEN', 'CROP_TOKEN', 'TASK_WEIGHTS', 'GRIFFON_TASK_WEIGHTS', 'train_tokenizer',
            'add_crop_token', 'format_prompt', 'make_corpus', 'encode_user_turn', 'encode_turns', 'pad_rows',
-           'turn_mask', 'tiny_llama_config', 'next_token_loss', 'find_written_boxes']
+           'turn_mask', 'tiny_llama_config', 'next_token_loss', 'find_written_boxes', 'replace_placeholder_vectors']
 
 # %% ../../nbs/4_model/tokens.ipynb #a67f4231
 import random
@@ -27,7 +27,9 @@ IMAGE_TOKEN, REGION_TOKEN, CROP_TOKEN = (
 )  # placeholders that the model fills: visual tokens, region vectors, pictures in questions
 
 # %% ../../nbs/4_model/tokens.ipynb #6d462e62
-SPECIAL_TOKENS = dict(pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+SPECIAL_TOKENS = dict(  # role in `transformers` -> token of our tokenizer
+    pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+)
 ROLE_TOKENS = ("USER:", "ASSISTANT:")
 # One digit, a comma with its blank, a word, a single capital (spelled words), one sign, one blank:
 # a token never crosses these
@@ -43,8 +45,8 @@ def train_tokenizer(
     texts,  # iterable of str: what the model will read and write
     vocab_size: int = 768,  # at most
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE that keeps every digit a token of its own; any string can be written, and
-    decoding gives it back exactly.
+    """Return a byte-level BPE that keeps every digit a token of its own; any string can be written,
+    and decoding gives it back exactly.
 
     Pads on the left, for generation. Text that spells a special token is read as that token."""
     core = Tokenizer(models.BPE())
@@ -92,8 +94,8 @@ def format_scene(
     scene,  # a Scene
     rng: random.Random,  # of the order
 ) -> str:  # "filled red sun [666, 609, 921, 921], outlined blue cup [...]": boxes in bins
-    """A scene as a list of names and boxes in random order: what a language model can know of it
-    without eyes."""
+    """Return a scene as a list of names and boxes in random order: what a language model can know
+    of it without eyes."""
     written = []
     for o in rng.sample(scene.objects, len(scene.objects)):
         name = f"{o.phrase} {o.text}" if o.text else o.phrase
@@ -116,6 +118,7 @@ def format_prompt(
 TASK_WEIGHTS = {t: 0.5 for t in TASKS} | dict(
     rec=3.0, name=1.5, phrase=1.0, dense_detection=1.0, count=3.0
 )  # task -> weight
+# task -> how often it is drawn for a Griffon tokenizer, relative to the others
 GRIFFON_TASK_WEIGHTS = dict(find=5.0, find_set=2.0, search=3.0, find_phrases=1.5, tell=1.0)
 
 
@@ -137,7 +140,7 @@ def format_user_turn(
     tokenizer,  # with a chat template
     prompt: str,  # what the user says
 ) -> str:
-    "A user turn through the chat template, without the start token."
+    "Return a user turn through the chat template, without the start token."
     return tokenizer.apply_chat_template(
         [dict(role="user", content=prompt)], tokenize=False
     ).removeprefix(tokenizer.bos_token or "")
@@ -217,6 +220,17 @@ def turn_mask(
     itself = torch.eye(length, dtype=torch.bool, device=turn_ids.device)
     return (allowed | itself)[:, None]  # padding sees itself: no empty softmax
 
+# %% ../../nbs/4_model/tokens.ipynb #f111e004
+def make_additive_mask(
+    allowed: torch.Tensor,  # bool [B, 1, L, L]
+    embeddings: torch.Tensor,  # [B, L, D], whose device and number format the scores have
+) -> torch.Tensor:  # [B, 1, L, L]
+    "Return 0 where a key may be seen and the most negative number of the format elsewhere."
+    device, dtype = embeddings.device.type, embeddings.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
 # %% ../../nbs/4_model/tokens.ipynb #f160a7d9
 def tiny_llama_config(
     tokenizer: PreTrainedTokenizerFast,  # sets the vocabulary and the special tokens
@@ -292,3 +306,20 @@ def find_written_boxes(
             found.append((name, start, i, text))
             name, start, closed = None, None, i
     return found
+
+# %% ../../nbs/4_model/tokens.ipynb #f111e001
+def replace_placeholder_vectors(
+    embeddings: torch.Tensor,  # [B, L, D]
+    places: torch.Tensor,  # bool [B, L], True where a placeholder stands
+    vectors: torch.Tensor,  # [n, D], in reading order
+    name: str,  # kind of placeholder, for the error message
+) -> torch.Tensor:  # [B, L, D]
+    """Put vectors where the placeholders stand.
+
+    Raises ValueError where their numbers differ: nothing is dropped silently."""
+    if (found := int(places.sum())) != len(vectors):
+        raise ValueError(
+            f"The prompt holds {found} {name} placeholders but there are {len(vectors)} {name} "
+            "vectors: they must be equal in number."
+        )
+    return embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype))

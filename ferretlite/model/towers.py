@@ -122,8 +122,8 @@ def _griffon_config(shared: dict) -> FerretConfig:
 def paper_config(
     name: str,  # one of PAPER_SIZES
 ) -> FerretConfig:
-    """The papers' models, and one for a single GPU: CLIP ViT-L/14 and, for Ferret-v2, DINOv2-large,
-    in front of Vicuna or Llama 2 with three tokens more.
+    """Return the papers' models, and one for a single GPU: CLIP ViT-L/14 and, for Ferret-v2,
+    DINOv2-large, in front of Vicuna or Llama 2 with three tokens more.
 
     Ferret-v2's views have 224 pixels, of which four tiles fill its 1280 tokens, or 336 (`-336`).
     `small` has the base towers and a chat model of 0.4 billion weights. Raises ValueError for
@@ -280,8 +280,8 @@ def load_chat_tokenizer(
     chat: str | None = None,  # key of CHAT_TEMPLATES; None: as its tokens say
     crops: bool = False,  # whether prompts may hold crops
 ):  # -> a tokenizer
-    """A language model's tokenizer with our placeholders, its family's chat template, and tokens
-    for start, end and padding.
+    """Return a language model's tokenizer with our placeholders, its family's chat template, and
+    tokens for start, end and padding.
 
     One of ours stays as it is. Raises ValueError for an unknown family."""
     if chat is not None and chat not in CHAT_TEMPLATES:
@@ -311,7 +311,7 @@ def load_tower(
     name,  # folder or hub id
     dtype=torch.float32,  # number format of the weights
 ) -> nn.Module:
-    """A vision tower with its weights, read from safetensors.
+    """Return a vision tower with its weights, read from safetensors.
 
     Raises ValueError for a kind that we cannot read features from."""
     kind = AutoConfig.from_pretrained(name).model_type
@@ -338,8 +338,8 @@ def load_language_model(
     tokenizer,  # grown tokenizer, see `load_chat_tokenizer`
     dtype=torch.float32,  # number format of the weights
 ) -> nn.Module:
-    """A language model with an embedding for every token of its grown tokenizer; a new one begins
-    as the mean of the others."""
+    """Return a language model with an embedding for every token of its grown tokenizer; a new one
+    begins as the mean of the others."""
     model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
     old = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > old:
@@ -395,7 +395,8 @@ def from_towers(
     dtype=torch.float32,  # number format of the weights
     **fields,  # of FerretConfig; by default they follow the towers
 ) -> FerretForConditionalGeneration:
-    """A model of trained towers and a trained language model; what lies between them is random.
+    """Return a model of trained towers and a trained language model; what lies between them is
+    random.
 
     Its processor: `FerretProcessor.for_model(model, llm, chat)`."""
     if global_tower is None or llm is None:

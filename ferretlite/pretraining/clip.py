@@ -44,8 +44,8 @@ def cut_box(
     top: int,  # of the window, in the canvas
     view: int,  # side of the window
 ):  # -> Box in the window's frame, or None
-    """The part of a box inside a window, seen from its corner; None where less than a third is left
-    of either side."""
+    """Return the part of a box inside a window, in the window's frame; None where less than a third
+    of either side is left."""
     x1, y1, x2, y2 = np.clip(np.array(box.list()) - [left, top] * 2, 0, view)
     return Box(x1, y1, x2, y2) if x2 - x1 > box.width / 3 and y2 - y1 > box.height / 3 else None
 
@@ -79,20 +79,20 @@ def __getitem__(
     # -> list of (pixels uint8 [view, view, 3], list of SceneObject with boxes in the view's pixels)
 ):
     image, found, _ = draw_scene(self.seed + i, (384, 384), self.split)
-    dice, things = np.random.default_rng(self.seed + i), [thing for _, thing in found]
+    rng, objects = np.random.default_rng(self.seed + i), [item for _, item in found]
     views = [
-        self._cut(image, things, things[k].box, dice)
-        for k in dice.permutation(len(things))[: self.cuts]
+        self._cut(image, objects, objects[k].box, rng)
+        for k in rng.permutation(len(objects))[: self.cuts]
     ]
     return [v for v in views if 1 <= len(v[1]) <= self.most]
 
 # %% ../../nbs/5_pretraining/clip.ipynb #821a7c47
 @patch
-def _cut(self: IconicViews, image, things, box, dice):
-    "A frame around a box: 1.15 to 2.6 times as large, the box anywhere inside."
+def _cut(self: IconicViews, image, objects, box, rng):
+    "Cut a square around a box, 1.15 to 2.6 times as large; return its pixels and its objects."
     large = max(box.width, box.height)
-    side = float(np.clip(large * dice.uniform(1.15, 2.6), 24, 380))
-    middle = np.array([box.x1 + box.x2, box.y1 + box.y2]) / 2 + dice.uniform(-0.5, 0.5, 2) * (
+    side = float(np.clip(large * rng.uniform(1.15, 2.6), 24, 380))
+    middle = np.array([box.x1 + box.x2, box.y1 + box.y2]) / 2 + rng.uniform(-0.5, 0.5, 2) * (
         side - large
     )
     left, top = np.clip(middle - side / 2, 0, 384 - side)
@@ -103,7 +103,7 @@ def _cut(self: IconicViews, image, things, box, dice):
             box=(left, top, left + side, top + side),
         )
     )
-    cut = [(t, cut_box(t.box, left, top, side)) for t in things]
+    cut = [(t, cut_box(t.box, left, top, side)) for t in objects]
     return pixels, [
         SceneObject(
             t.name,
@@ -120,8 +120,8 @@ def _cut(self: IconicViews, image, things, box, dice):
 # %% ../../nbs/5_pretraining/clip.ipynb #fbef633e
 def collate_iconic(
     items,
-):  # -> (pixels float32 [N, 3, view, view] in 0–1, captions, things of each view)
-    "All views of some scenes with their captions."
+):  # -> (pixels float32 [N, 3, view, view] in 0–1, captions, objects of each view)
+    "Return all views of some scenes with their captions."
     views = [view for item in items for view in item]
     return (
         torch.from_numpy(np.stack([p for p, _ in views])).permute(0, 3, 1, 2).float() / 255,
@@ -130,10 +130,10 @@ def collate_iconic(
     )
 
 # %% ../../nbs/5_pretraining/clip.ipynb #a170b338
-KIND_NAMES = [*KINDS, "word"]
+KIND_NAMES = [*KINDS, "word"]  # names of all kinds of object, words included
 
 # %% ../../nbs/5_pretraining/clip.ipynb #c1de72f8
-CAPTION_WORDS = list(
+CAPTION_WORDS = list(  # vocabulary of captions, special words first
     dict.fromkeys(
         [
             "<pad>",
@@ -174,7 +174,8 @@ def contrastive_loss(
     # [N, N]: 1 where view i and caption j belong together; at least the diagonal
     same: torch.Tensor,
 ) -> tuple:  # (loss, share of views that prefer a right caption)
-    "InfoNCE in both directions (CLIP, section 2.3); pairs that mean the same share the target."
+    """Return InfoNCE in both directions (CLIP, section 2.3); pairs of equal meaning share the
+    target."""
     logits, same = scale * views @ captions.T, same.to(views)
     rows, columns = same / same.sum(1, keepdim=True), same / same.sum(0, keepdim=True)
     loss = (
@@ -185,7 +186,7 @@ def contrastive_loss(
 
 
 def match_captions(captions: list) -> torch.Tensor:  # [N, N]
-    "Which captions are equal."
+    "Return which captions are equal."
     number = torch.tensor([captions.index(c) for c in captions])
     return (number[:, None] == number).float()
 
@@ -194,7 +195,7 @@ def normalise_for_tower(
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
     model_type: str,  # a key of PIXEL_STATISTICS
 ) -> torch.Tensor:  # [N, 3, H, W]
-    "Pixels as a kind of tower expects them."
+    "Return the pixels with the mean and the deviation that a kind of tower expects."
     mean, std = (
         torch.tensor(v, device=pixels.device)[:, None, None] for v in PIXEL_STATISTICS[model_type]
     )
@@ -238,7 +239,7 @@ def embed_views(
     self: CaptionPair,
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
 ) -> torch.Tensor:  # unit vectors [N, dim]
-    "What the class token says of each view."
+    "Return the class token's vector of each view."
     pixels = normalise_for_tower(pixels, "clip_vision_model")
     tokens = self.see_embed(self.vision(pixels).pooler_output)
     return F.normalize(tokens.float(), dim=-1)
@@ -249,7 +250,7 @@ def embed_captions(
     self: CaptionPair,
     captions: list,  # of str, n of them
 ) -> torch.Tensor:  # unit vectors [n, dim]
-    "What each caption says: the network's state at its end."
+    "Return the vector of each caption: the network's state at its end."
     ids = encode_captions(captions).to(self.log_scale.device)
     ends = (ids == CAPTION_WORDS.index("<end>")).int().argmax(1)
     states = self.text(input_ids=ids).last_hidden_state  # [n, L, width]
@@ -261,7 +262,7 @@ def compute_cell_shares(
     boxes: np.ndarray,  # [n, 4] in cells of the grid
     grid: tuple,  # (rows, columns)
 ) -> np.ndarray:  # [n, rows, columns]
-    "How much of the smaller of the two, cell or box, each cell shares with each box (0–1)."
+    "Return how much of the smaller of the two, cell or box, each cell shares with each box (0–1)."
 
     def along(low, high, n):
         edges = np.arange(n)
@@ -281,8 +282,8 @@ def assign_patches(
     boxes: np.ndarray,  # [n, 4] in cells
     grid: tuple,  # (rows, columns) of cells
 ) -> np.ndarray:  # int [rows, columns]: number of a box, -1 for none
-    """Whose each cell is: that of the largest share (`compute_cell_shares`) above 0.3, the smaller
-    one between equals."""
+    """Return the box that each cell belongs to: the box of the largest share
+    (`compute_cell_shares`) above 0.3, the smaller one between equals."""
     if not len(boxes):
         return np.full(grid, -1)
     shares, areas = (
@@ -297,20 +298,21 @@ def assign_patches(
 def embed_regions(
     self: CaptionPair,
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
-    things: list,  # objects of each view, SceneObject with boxes in the view's pixels
+    objects: list,  # objects of each view, SceneObject with boxes in the view's pixels
 ) -> tuple:  # (unit vectors [R, dim], phrases of the R objects)
-    """The mean of the map over each object's patches: the middle path between a caption per view
-    and an answer per patch."""
+    """Return the mean of the map over each object's patches.
+
+    Naming these means lies between a caption per view and an answer per patch."""
     maps = compute_tower_map(self.vision, normalise_for_tower(pixels, "clip_vision_model"))
     cells = pixels.shape[-1] / maps.shape[1]
     owners = [
         assign_patches(np.array([t.box.list() for t in seen]) / cells, maps.shape[1:3])
-        for seen in things
+        for seen in objects
     ]
     owners = torch.from_numpy(np.stack(owners)).to(maps.device)  # [N, h, w]
     held = [
         (n, k, t.phrase)
-        for n, seen in enumerate(things)
+        for n, seen in enumerate(objects)
         for k, t in enumerate(seen)
         if (owners[n] == k).any()
     ]
@@ -318,7 +320,7 @@ def embed_regions(
     return F.normalize(self.region_embed(means).float(), dim=-1), [phrase for *_, phrase in held]
 
 # %% ../../nbs/5_pretraining/clip.ipynb #d92d39dd
-OBJECT_PHRASES = [
+OBJECT_PHRASES = [  # full names of all objects that scenes can hold
     f"{fill} {color} {kind}"
     for kind in KIND_NAMES
     for fill in FILLS
@@ -332,31 +334,32 @@ def score_captions(
     pair: CaptionPair,  # set to eval()
     n: int = 200,  # views of each kind
 ) -> dict:  # retrieval, kind, name: shares right
-    """Retrieval among `n` views, and the names that the class token gives to centred cuts of single
-    things."""
+    """Measure retrieval among `n` views, and the names that the class token gives to centred cuts
+    of single objects."""
     pair.eval()
     data, alone = IconicViews(n, 10**6), IconicViews(n, 10**6, most=1, split="val")
     pixels, captions, _ = (part[:n] for part in collate_iconic([data[i] for i in range(n // 2)]))
     retrieval = contrastive_loss(
         pair.embed_views(pixels), pair.embed_captions(captions), 1, match_captions(captions)
     )[1]
-    pixels, _, things = (part[:n] for part in collate_iconic([alone[i] for i in range(n)]))
+    pixels, _, objects = (part[:n] for part in collate_iconic([alone[i] for i in range(n)]))
     told = pair.embed_captions([add_article(name) for name in OBJECT_PHRASES])
     said = [OBJECT_PHRASES[i] for i in (pair.embed_views(pixels) @ told.T).argmax(1).tolist()]
-    kind = [a.split(" ", 2)[2] == t[0].name for a, t in zip(said, things)]
+    kind = [a.split(" ", 2)[2] == t[0].name for a, t in zip(said, objects)]
     return dict(
         retrieval=retrieval,
         kind=float(np.mean(kind)),
-        name=float(np.mean([a == t[0].phrase for a, t in zip(said, things)])),
-        n=len(things),
+        name=float(np.mean([a == t[0].phrase for a, t in zip(said, objects)])),
+        n=len(objects),
     )
 
 # %% ../../nbs/5_pretraining/clip.ipynb #e1c7a0d2
 def region_loss(
-    pair: CaptionPair, pixels: torch.Tensor, things: list
+    pair: CaptionPair, pixels: torch.Tensor, objects: list
 ) -> torch.Tensor:  # of collate_iconic -> scalar
-    "What naming things by the mean of their patches costs, among all names of the batch."
-    vectors, phrases = pair.embed_regions(pixels, things)
+    """Return the cross-entropy of naming objects by the mean of their patches, among all names of
+    the batch."""
+    vectors, phrases = pair.embed_regions(pixels, objects)
     names = sorted(set(phrases))
     return F.cross_entropy(
         pair.scale() * vectors @ pair.embed_captions(names).T,
@@ -369,15 +372,15 @@ def compute_clip_loss(
     batch: tuple,  # of collate_iconic
     regions: float = 0.0,  # weight of `region_loss`; 0: captions alone
 ) -> torch.Tensor:  # scalar
-    "What matching views with captions costs, and regions with names where they are asked for."
-    pixels, captions, things = batch
+    "Return the loss of matching views with captions, plus `regions` times `region_loss`."
+    pixels, captions, objects = batch
     loss, _ = contrastive_loss(
         pair.embed_views(pixels),
         pair.embed_captions(captions),
         pair.scale(),
         match_captions(captions),
     )
-    return loss + regions * region_loss(pair, pixels, things) if regions else loss
+    return loss + regions * region_loss(pair, pixels, objects) if regions else loss
 
 # %% ../../nbs/5_pretraining/clip.ipynb #4f49fcbc
 def pretrain_clip(
@@ -420,7 +423,8 @@ def pretrain_clip(
 # %% ../../nbs/5_pretraining/clip.ipynb #45e8c60d
 @torch.no_grad()
 def compute_similarity(pair: CaptionPair, n: int = 12):  # -> (table [n, n] as lists, captions)
-    "The first `n` validation views of one thing each against their captions."
+    """Return the similarities of the first `n` validation views of one object each with their
+    captions."""
     data, training = IconicViews(n, 10**6, most=1, split="val"), pair.training
     pixels, captions, _ = (part[:n] for part in collate_iconic([data[i] for i in range(n)]))
     table = (pair.eval().embed_views(pixels) @ pair.embed_captions(captions).T).tolist()
@@ -434,7 +438,8 @@ def linear_probe(
     fitted: torch.Tensor,  # bool [n]: rows to fit on; the others are asked
     ridge: float = 30.0,  # weight of the penalty on large coefficients
 ) -> float:  # share right; for numbers, the share of the mean's absolute error that is gone
-    "What one linear layer can read from features (ridge regression, by algebra)."
+    """Return how well one linear layer predicts the truth from features (ridge regression, by
+    algebra)."""
     x = features.float()
     x = (x - x[fitted].mean(0)) / (x[fitted].std(0) + 1e-5)
     x, choice = torch.cat([x, torch.ones(len(x), 1)], 1), truth.dtype == torch.long

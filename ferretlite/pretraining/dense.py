@@ -35,7 +35,7 @@ from ferretlite.vision.encoders import (
 )
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #8c9a8333
-HEAD_SIZES = {
+HEAD_SIZES = {  # question -> number of outputs of its linear read-out
     "kind": len(KIND_NAMES),
     "color": len(COLORS),
     "fill": len(FILLS),
@@ -52,7 +52,7 @@ def find_letters(
 ) -> (
     np.ndarray
 ):  # int, as many: numbers of LETTERS; the number behind the last one is "no letter here"
-    "Which letter of a word stands at each place, if all of them are equally wide."
+    "Return the letter of a word at each place, if all letters are equally wide."
     place = (x - box[0]) / (box[2] - box[0]) * len(word)
     letters = np.array([LETTERS.index(c) for c in word])[
         np.clip(place.astype(int), 0, len(word) - 1)
@@ -67,7 +67,7 @@ def own_patches(
 ) -> (
     tuple
 ):  # (boxes in patches [n, 4], rows [m], columns [m], owner [m] of each patch that has one)
-    "The patches that belong to an object, see `assign_patches`."
+    "Return the patches that belong to an object, see `assign_patches`."
     rows, cols = grid
     scale = np.array([cols / size[1], rows / size[0]] * 2)
     boxes = np.array([o.box.list() for o in objects]) * scale
@@ -77,7 +77,8 @@ def own_patches(
 
 
 def label_edges(boxes: np.ndarray, y, x, who, cells: int) -> np.ndarray:  # [m, 4]
-    "Edges of each patch's owner, in views from the patch's centre, cut at the view's border."
+    """Return the edges of each patch's owner, in views from the patch's centre, cut at the view's
+    border."""
     low = np.stack([x // cells * cells, y // cells * cells] * 2, 1).astype(float)  # of the view
     edges = np.clip(boxes[who], low, low + cells)
     return (edges - np.stack([x + 0.5, y + 0.5] * 2, 1)) / cells
@@ -89,7 +90,7 @@ def label_patches(
     grid: tuple,  # (rows, columns) of patches
     cells: int,  # patches along a view's side
 ) -> dict:  # name -> array [rows, columns(, 4)]; -100 where nothing is asked
-    "The truth of every patch of an image, see `make_dense_targets`."
+    "Return the ground truth of every patch of an image, see `make_dense_targets`."
     out = {n: np.full(grid, -100, np.int64) for n in HEAD_SIZES}
     out["extent"] = np.full((*grid, 4), -100, np.float32)
     if not objects:
@@ -117,11 +118,12 @@ def make_dense_targets(
     tiles: tuple,  # (rows, columns) of views the image is cut into
     cells: int,  # patches along a view's side
 ) -> dict:  # name -> array [views, cells, cells(, 4)], views in raster order
-    """For every patch of every view: kind, colour and fill of the object in it (-100: none), its
-    edges in views from the patch centre, and letters.
+    """Return the ground truth of every patch of every view: kind, colour and fill of its object
+    (-100: none), the object's edges in views from the patch centre, and letters.
 
-    Whose a patch is, `assign_patches` says. Edges are cut at the view's border. Letters stand at a
-    quarter and three quarters of the patch's width; the last index is "no letter here"."""
+    `assign_patches` says which object a patch belongs to. Edges are cut at the view's border.
+    Letters stand at a quarter and three quarters of the patch's width; the last index is "no letter
+    here"."""
     grid = tiles[0] * cells, tiles[1] * cells
     return {
         n: rearrange(a, "(r y) (c x) ... -> (r c) y x ...", y=cells, x=cells)
@@ -133,7 +135,7 @@ def measure_coverage(
     covered: np.ndarray,  # [H, W] of bool or of shares in 0–1: where any object is
     patch: int,  # side of a patch: even, divides H and W
 ) -> np.ndarray:  # float32 [1, H/patch, W/patch, (patch/2)**2]
-    "What is drawn in each patch, whatever its colour: coverage in 2x2-pixel blocks."
+    "Return how much of each 2x2-pixel block of a patch is drawn on, whatever its colour."
     (h, w), k = covered.shape, patch // 2
     blocks = covered.reshape(h // 2, 2, w // 2, 2).mean((1, 3), dtype=np.float32)
     return (
@@ -144,11 +146,11 @@ def measure_coverage(
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #c279bd9c
 class DenseViews(torch.utils.data.Dataset):
-    """Views of scenes as the two towers get them, each with the truth of every patch; item i is the
-    same everywhere.
+    """Views of scenes as the two towers get them, each with the ground truth of every patch; item i
+    is the same everywhere.
 
     The local tower sees windows of the scene as it was drawn, the global one the whole scene,
-    shrunk to one view, and a crop around one thing."""
+    shrunk to one view, and a crop around one object."""
 
     def __init__(
         self,
@@ -204,6 +206,7 @@ def __getitem__(
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #b2d9e1a3
 @patch
 def _window(self: DenseViews, pixels, covered, found, shrunk, left, top):
+    "Return one view's pixels and the ground truth of its patches."
     view, at = self.view, np.s_[top : top + self.view, left : left + self.view]
     boxes = [
         (o, cut_box(Box(*(v / shrunk for v in o.box.list())), left, top, view)) for _, o in found
@@ -214,9 +217,9 @@ def _window(self: DenseViews, pixels, covered, found, shrunk, left, top):
 
 
 @patch
-def _crop(self: DenseViews, image, thing):
-    "One thing in the middle, with a third of room around it."
-    half, middle = 2 / 3 * max(thing.box.width, thing.box.height), thing.box.center()
+def _crop(self: DenseViews, image, target):
+    "Return one object with a third of room around it, and its names."
+    half, middle = 2 / 3 * max(target.box.width, target.box.height), target.box.center()
     pixels = image.resize(
         (self.view, self.view),
         Image.Resampling.BICUBIC,
@@ -227,9 +230,9 @@ def _crop(self: DenseViews, image, thing):
         ),
     )
     truth = {
-        "kind": KIND_NAMES.index(thing.name),
-        "color": list(COLORS).index(thing.color),
-        "fill": FILLS.index(thing.fill),
+        "kind": KIND_NAMES.index(target.name),
+        "color": list(COLORS).index(target.color),
+        "fill": FILLS.index(target.fill),
     }
     return np.asarray(pixels)[None], {n: np.array([k]) for n, k in truth.items()}
 
@@ -238,7 +241,7 @@ def collate_views(
     items,  # list of what DenseViews gives
     side: str = "local",  # or "global", "crop"
 ):  # -> (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)], or [N] for crops)
-    "One kind of view of some scenes with their truths."
+    "Return one kind of view of some scenes with their ground truth."
     views = [item[side] for item in items]
     pixels = (
         torch.from_numpy(np.concatenate([p for p, _ in views])).permute(0, 3, 1, 2).float() / 255
@@ -249,7 +252,7 @@ def collate_views(
 
 
 def collate_sides(items) -> dict:  # "global", "local", "crop" -> as collate_views
-    "Both towers' views of some scenes, and a crop of each."
+    "Return both towers' views of some scenes, and a crop of each."
     return {side: collate_views(items, side) for side in ("global", "local", "crop")}
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #9b9c258f
@@ -280,11 +283,11 @@ def dense_loss(
     answers: dict,  # of DenseHead: name -> [N, h, w, k]
     targets: dict,  # of collate_views: name -> [N, h, w(, k)]
 ) -> tuple:  # (loss, question -> share of patches right; `extent`: mean error in views)
-    """Cross-entropy on names and letters, errors of edges as shares of the thing's sides; empty
-    patches only answer whether they are empty and what is drawn (nothing).
+    """Return the loss of the read-outs, and the share of right answers.
 
-    The drawn shape is the question that breaks the ice: without it colours are learned and kinds
-    are not (see the table above)."""
+    The loss is the cross-entropy of names and letters, and the errors of edges as shares of the
+    object's sides. Empty patches only answer whether they are empty and what is drawn (nothing).
+    Without the drawn shape colours are learned and kinds are not (see the table above)."""
     held = targets["kind"] != -100
     loss = 10 * F.binary_cross_entropy_with_logits(answers["shape"].float(), targets["shape"])
     loss = loss + 0.5 * F.binary_cross_entropy_with_logits(
@@ -310,8 +313,8 @@ def dense_loss(
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #e6830880
 class DenseTowers(nn.ModuleDict):
-    """Both tiny towers, each with its read-out; what the global one's class token says of a crop is
-    read as well."""
+    """Both tiny towers, each with its read-out, and a read-out of the global tower's class token on
+    crops."""
 
     def __init__(
         self,
@@ -340,7 +343,7 @@ def compute_losses(
     batch: dict,  # side -> (pixels, truth), see `collate_sides`
     sides: tuple = ("global", "local"),  # towers that are asked
 ) -> dict:  # side -> (loss, question -> share right); "crop" too, where the batch holds crops
-    "The losses of the towers' read-outs on a batch."
+    "Return the losses of the towers' read-outs on a batch."
     found = {}
     for side in sides:
         pixels, truth = batch[side]
@@ -358,7 +361,7 @@ def compute_crop_loss(
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
     truth: dict,  # question -> answers [N]
 ) -> tuple:  # (loss, question -> share right)
-    "The loss of naming crops by the global tower's class token."
+    "Return the loss of naming crops by the global tower's class token."
     token = self["global"](
         normalise_for_tower(pixels, self["global"].config.model_type)
     ).pooler_output
@@ -372,8 +375,8 @@ def score_towers(
     model: DenseTowers,  # set to eval()
     n: int = 256,  # scenes, one view of each tower
 ) -> dict:  # side -> question -> share of patches right
-    """What the read-outs get right on `n` views that training does not show (`extent`: mean error
-    of an edge, in views)."""
+    """Measure what the read-outs get right on `n` validation views (`extent`: mean error of an
+    edge, in views)."""
     data = DenseViews(n, 10**6, windows=1)
     found = model.eval().compute_losses(collate_sides([data[i] for i in range(n)]))
     return {side: right for side, (_, right) in found.items()}
@@ -397,7 +400,7 @@ def load_dense_towers(
     start,  # folder of a finished run
     model: DenseTowers,  # gets the run's weights
 ) -> dict:  # the run's record
-    "Let a model begin where another run ended."
+    "Load the weights of an earlier run into a model; return the run's record."
     record = json.loads((Path(start) / "run.json").read_text())
     state = torch.load(Path(start) / "state.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"], strict=False)  # an earlier run may not have named crops
@@ -416,8 +419,8 @@ def pretrain_towers(
     # folder of a finished run to go on from, with another seed and a schedule of its own
     start=None,
 ) -> dict:  # side -> question -> share of patches right
-    """Teach both towers densely, from nothing or from where another run ended; returns what the
-    read-outs get right on validation scenes."""
+    """Train both towers on every patch, from nothing or from the end of another run; return what
+    the read-outs get right on validation scenes."""
     check_run_folder(out)
     torch.manual_seed(seed)
     model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed))

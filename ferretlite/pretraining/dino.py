@@ -55,38 +55,38 @@ def __getitem__(
     # small], hidden bool [places, 2, cells])
 ):
     image, _, _ = draw_scene(self.seed + i, (384, 384), "crowd" if i % 3 else "train")
-    dice, large, small = np.random.default_rng(self.seed + i), [], []
+    rng, large, small = np.random.default_rng(self.seed + i), [], []
     for _ in range(self.places):
-        side = dice.uniform(110, 200)
-        corner = dice.uniform(0, 384 - side, 2)
-        large.append([self._cut(image, corner, side, (0.4, 1), self.view, dice) for _ in range(2)])
+        side = rng.uniform(110, 200)
+        corner = rng.uniform(0, 384 - side, 2)
+        large.append([self._cut(image, corner, side, (0.4, 1), self.view, rng) for _ in range(2)])
         small.append(
             [
-                self._cut(image, corner, side, (0.1, 0.4), self.small, dice)
+                self._cut(image, corner, side, (0.1, 0.4), self.small, rng)
                 for _ in range(self.n_small)
             ]
         )
     share = (
-        dice.random((self.places, 2, 1)) * 0.5 * (dice.random((self.places, 2, 1)) < 0.5)
+        rng.random((self.places, 2, 1)) * 0.5 * (rng.random((self.places, 2, 1)) < 0.5)
     )  # every second cut loses up to half of its patches
-    return np.array(large), np.array(small), dice.random((self.places, 2, self.cells)) < share
+    return np.array(large), np.array(small), rng.random((self.places, 2, self.cells)) < share
 
 # %% ../../nbs/5_pretraining/dino.ipynb #97657d2f
 @patch
-def _cut(self: MultiCropViews, image, corner, side, share, out, dice):
-    "A square with some share of the place's area, anywhere in it; mirrored or not, and tinted."
-    k = side * math.sqrt(dice.uniform(*share))
-    x, y = corner + dice.uniform(0, side - k, 2)
+def _cut(self: MultiCropViews, image, corner, side, share, out, rng):
+    "Cut a square with some share of the place's area, anywhere in it; mirrored or not, and tinted."
+    k = side * math.sqrt(rng.uniform(*share))
+    x, y = corner + rng.uniform(0, side - k, 2)
     pixels = (
         np.asarray(
             image.resize((out, out), Image.Resampling.BICUBIC, box=(x, y, x + k, y + k)), np.float32
         )
         / 255
     )
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     return (
-        np.clip(pixels * dice.uniform(0.85, 1.15) + dice.uniform(-0.06, 0.06, 3), 0, 1)
+        np.clip(pixels * rng.uniform(0.85, 1.15) + rng.uniform(-0.06, 0.06, 3), 0, 1)
         .astype(np.float32)
         .transpose(2, 0, 1)
     )
@@ -95,12 +95,13 @@ def _cut(self: MultiCropViews, image, corner, side, share, out, dice):
 def collate_crops(
     items,
 ):  # -> (large [B, 2, 3, view, view], small [B, n_small, 3, small, small], hidden [B, 2, cells])
-    "The places of some scenes in one batch."
+    "Return the places of some scenes as one batch."
     return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*items))
 
 # %% ../../nbs/5_pretraining/dino.ipynb #9ba9cb15
 class PrototypeHead(nn.Module):
-    "From a token to its similarity (−1 … 1) with each of some learned directions."
+    """Small network that maps a token to its similarity (−1 … 1) with each of some learned
+    directions."""
 
     def __init__(
         self,
@@ -125,8 +126,8 @@ def balance_shares(
     temperature: float,  # low: sharp answers
     rounds: int = 3,  # of evening out; 0: none
 ) -> torch.Tensor:  # [N, words], rows add up to 1
-    """What the teacher says, with every word used about equally often in the batch (DINOv2, section
-    4: Sinkhorn-Knopp centring)."""
+    """Return the teacher's shares of each word, with every word used about equally often in the
+    batch (DINOv2, section 4: Sinkhorn-Knopp centring)."""
     shares = (similar.float() / temperature).softmax(1)
     for _ in range(rounds):
         shares = shares / shares.sum(0, keepdim=True).clamp(min=1e-12)
@@ -135,7 +136,7 @@ def balance_shares(
 
 
 def count_used_words(shares: torch.Tensor) -> float:  # of [N, words]
-    "How many words are in use: the exponential of the entropy of their mean share."
+    "Return how many words are in use: the exponential of the entropy of their mean share."
     mean = shares.float().mean(0)
     return float((-(mean * mean.clamp(min=1e-12).log()).sum()).exp())
 
@@ -181,7 +182,7 @@ def compute_tokens(
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
     hidden: torch.Tensor | None = None,  # bool [N, cells]: patches replaced by a learned token
 ) -> torch.Tensor:  # [N, 1 + cells, width], the class token first
-    "The tokens of one side's tower."
+    "Return the tokens of one side's tower."
     pixels = normalise_for_tower(pixels, "dinov2")
     return side["tower"](pixels, bool_masked_pos=hidden).last_hidden_state
 
@@ -192,13 +193,13 @@ def score_words(
     side,  # `self.student` or `self.teacher`
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
 ) -> torch.Tensor:  # [N, words]
-    "Similarity of whole views with one side's words."
+    "Return the similarity of whole views with one side's words."
     return side["whole"](self.compute_tokens(side, pixels)[:, 0])
 
 # %% ../../nbs/5_pretraining/dino.ipynb #fc4e15ea
 @patch
 def _loss_of_views(self: SelfDistiller, seen, classes, n):  # -> scalar
-    "What the student says of each cut against what the teacher says of every other."
+    "Return the student's cross-entropy on each cut against the teacher on every other cut."
     told = balance_shares(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds)
     told = told.unflatten(0, (2, n))  # [2, n, words]
     said = (
@@ -213,8 +214,8 @@ def loss(
     self: SelfDistiller,
     batch: tuple,  # of collate_crops
 ) -> torch.Tensor:  # scalar
-    """The student's surprise at what the teacher says: of the whole from every other cut, and of
-    patches that are hidden."""
+    """Update the teacher, and return the student's cross-entropy against it: for whole views from
+    every other cut, and for hidden patches."""
     self.update_teacher()
     n = len(batch[0])
     large, small, hidden = (part.transpose(0, 1).flatten(0, 1) for part in batch)  # cut by cut
@@ -240,7 +241,7 @@ def score_distillation(
     model: SelfDistiller,  # set to eval()
     n: int = 100,  # scenes, four places each
 ) -> dict:  # words: how many are in use; retrieval: share of places found
-    "How the teacher does on places that training does not show."
+    "Measure the teacher on validation places: the words in use, and retrieval between two cuts."
     model.eval()
     data = MultiCropViews(n, 10**6, n_small=1)
     large = collate_crops([data[i] for i in range(n)])[0]

@@ -41,7 +41,8 @@ def compute_lesson_loss(
     tokenizer,  # of the language model
     look: float,  # weight of attention_loss
 ) -> torch.Tensor:  # scalar
-    "Cross-entropy of the answers, plus `look` times `attention_loss` of names and of boxes."
+    """Return the cross-entropy of the answers, plus `look` times `attention_loss` of names and
+    boxes."""
     mask = (
         torch.zeros(1, device=batch["turn_ids"].device)
         .masked_fill(~turn_mask(batch["turn_ids"]), -1e9)
@@ -71,7 +72,7 @@ def start_language_model(
     style: str = "ferret",  # or "griffon", whose vocabulary holds a crop token
     seed: int | None = None,  # of new weights; None: the generator stays as it is
 ):  # -> (model, tokenizer, record of the model it came from or None)
-    "The language model with which a run begins."
+    "Return the language model with which a run begins."
     if seed is not None:
         torch.manual_seed(seed)
     told = Path(start) / "run.json" if start else None
@@ -119,7 +120,7 @@ def pretrain_lm(
     style: str = "ferret",  # or "griffon": its questions, its view, its written form, and crops
     start=None,  # folder of a language model to go on from, with whole scenes at once
 ) -> list:  # of (step, mean loss since the last report)
-    "Teach the tiny Llama on scenes told in things; returns the loss curve."
+    "Train the tiny Llama on scenes described by object vectors; return the loss curve."
     check_run_folder(out)
     settings = dict(seed=seed, batch_size=batch_size, style=style, look=look)
     model, tokenizer, before = start_language_model(start, style, seed)

@@ -33,7 +33,8 @@ def compute_learning_rate(
     peak: float,  # the highest rate
     warmup: int = 50,  # steps of rising, at most a tenth of the run
 ) -> float:
-    "Rise in a line over `warmup` steps, then half a cosine down to a hundredth of the peak."
+    """Return a step's learning rate: a linear rise over `warmup` steps, then half a cosine down to
+    a hundredth of the peak."""
     rise = min(1, (step + 1) / max(1, min(warmup, steps // 10)))
     return peak * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1, step / steps))))
 
@@ -60,7 +61,8 @@ def load_batches(
     # processes that prepare batches; 0: this one; None: one for each two cores
     workers: int | None = None,
 ):  # -> iterable of batches
-    "Batches of a dataset from a given step on; the items of a batch depend on its step alone."
+    """Return batches of a dataset from a given step on; the items of a batch depend on its step
+    alone."""
     if workers is None:
         workers = max(1, (os.cpu_count() or 1) // 2)
     return torch.utils.data.DataLoader(
@@ -73,8 +75,8 @@ def load_batches(
 
 # %% ../../nbs/5_pretraining/loop.ipynb #a6b6fa64
 def _make_optimizers(model, lr, weight_decay, muon):  # -> list of (peak learning rate, optimizer)
-    """AdamW for all that learns; with `muon`, Muon for the matrices inside the layers and AdamW for
-    the rest."""
+    """Return AdamW for all that learns; with `muon`, Muon for the matrices inside the layers and
+    AdamW for the rest."""
     params = [p for p in model.parameters() if p.requires_grad]
     matrices = [
         p
@@ -117,7 +119,7 @@ def _save_state(run: _RunState, model):
 
 
 def _check_settings(run: _RunState, saved: dict):
-    "Raises InputError where a run would go on as another run."
+    "Raise InputError where a run would go on as another run."
     before, now = saved.get("settings", run.settings), run.settings
     if run.steps is not None:
         before, now = dict(before, steps=saved["steps"]), dict(now, steps=run.steps)
@@ -140,8 +142,8 @@ def _load_state(run: _RunState, model, device):
 
 # %% ../../nbs/5_pretraining/loop.ipynb #34f6cbf4
 def _count_steps(minutes, began, clock):  # -> int
-    """How many steps fit into some minutes since `began`: sixteen are done, and the last eight of
-    them took from `clock` until now."""
+    """Return how many steps fit into some minutes since `began`: sixteen are done, and the last
+    eight of them took from `clock` until now."""
     now = time.perf_counter()
     return max(16, int(16 + (minutes * 60 - (now - began)) * 8 / (now - clock)))
 
@@ -162,7 +164,7 @@ class _Budget:
 
 # %% ../../nbs/5_pretraining/loop.ipynb #629da246
 def _take_step(model, loss: torch.Tensor, run: _RunState):
-    """One step of every optimiser. Raises ValueError when the loss is not finite."""
+    "Take one step of every optimiser. Raises ValueError when the loss is not finite."
     model.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
@@ -222,7 +224,7 @@ def run_training_loop(
     every: int = 50,  # steps between reports and saves
     settings: dict | None = None,  # such as the seed: a resumed run has to have the same
 ) -> list:  # of (step, mean loss since the last report)
-    """Forward, backward, clip, step; with a schedule, reports and a way to go on.
+    """Train a module: forward, backward, clip, step; with a schedule, reports and a way to go on.
 
     On a GPU where there is one. Raises InputError where neither steps nor minutes are given, and
     where other settings are resumed; ValueError when the loss is no longer finite."""

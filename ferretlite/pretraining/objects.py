@@ -34,10 +34,10 @@ from ..scenes.conversations import make_conversation
 from ..scenes.world import KINDS, Scene, make_scene
 
 # %% ../../nbs/5_pretraining/objects.ipynb #a09f76b5
-OCTAVES = 6
+OCTAVES = 6  # frequencies of the waves of an edge, each twice the one before
 
 # %% ../../nbs/5_pretraining/objects.ipynb #953f48f1
-EDGE_WIDTH = 4 * (2 * OCTAVES + 1)  # numbers that say where a thing is
+EDGE_WIDTH = 4 * (2 * OCTAVES + 1)  # length of the code of an object's four edges
 
 # %% ../../nbs/5_pretraining/objects.ipynb #f3cca890
 def encode_edges(
@@ -45,9 +45,9 @@ def encode_edges(
     # [..., 4]: how uncertain each edge is, as a standard deviation in the unit frame
     blur: torch.Tensor,
 ) -> torch.Tensor:  # [..., EDGE_WIDTH]
-    """Every edge with its sines and cosines at doubling frequencies.
+    """Return every edge with its sines and cosines at doubling frequencies.
 
-    The fine ones fade where an edge is uncertain: the mean of a wave over a bell curve."""
+    The fine waves fade where an edge is uncertain: the mean of a wave over a bell curve."""
     waves = math.pi * 2.0 ** torch.arange(OCTAVES, device=edges.device)
     angle, fade = edges[..., None] * waves, torch.exp(-(blur[..., None] * waves).square() / 2)
     return torch.cat([edges[..., None] - 0.5, angle.sin() * fade, angle.cos() * fade], -1).flatten(
@@ -56,13 +56,13 @@ def encode_edges(
 
 # %% ../../nbs/5_pretraining/objects.ipynb #05926eb8
 def make_object_vectors(
-    words: torch.Tensor,  # [n, V]: the share of each token in the thing's words
+    words: torch.Tensor,  # [n, V]: the share of each token in the object's words
     edges: torch.Tensor,  # [n, 4]
     blur: torch.Tensor,  # [n, 4]
     table: torch.Tensor,  # [V, D]: the language model's embeddings
 ) -> torch.Tensor:  # [n, D]
-    """A thing in one vector: the mean of its words' embeddings, made loud, plus its edges along
-    fixed directions (rows of a cosine transform)."""
+    """Return one vector per object: the mean of its words' embeddings, amplified, plus its edges
+    along fixed directions (rows of a cosine transform)."""
     width, row = table.shape[1], torch.arange(1, EDGE_WIDTH + 1, device=table.device)[:, None]
     directions = (
         torch.cos(
@@ -77,14 +77,14 @@ def make_object_vectors(
     return 6 * words @ table + 1.5 * encode_edges(edges, blur) @ directions
 
 # %% ../../nbs/5_pretraining/objects.ipynb #c770ea81
-VIEW_LAYOUTS = {
+VIEW_LAYOUTS = {  # style -> (tiles, tokens of a tile) along the side of each view
     "ferret": ((1, 6), (2, 6)),
     "griffon": ((1, 12),),
-}  # style -> (tiles, tokens of a tile) along the side of each view
+}
 
 
 def count_scene_tokens(style: str = "ferret") -> int:
-    "How many visual tokens a square scene has."
+    "Return the number of visual tokens of a square scene."
     return sum((tiles * cells) ** 2 for tiles, cells in VIEW_LAYOUTS[style])
 
 # %% ../../nbs/5_pretraining/objects.ipynb #eec68955
@@ -94,10 +94,10 @@ def locate_patches(
     # -> (rank among the visual tokens [m], object [m], cut [m, 4]: which edges lie outside of the
     # patch's view)
 ):
-    """The visual tokens that show something: patches of the whole view, then of 2x2 tiles, in
-    raster order.
+    """Return the visual tokens that show an object: patches of the whole view, then of the 2x2
+    tiles, in raster order.
 
-    What no patch belongs to gets the one at its centre."""
+    An object that owns no patch gets the patch at its centre."""
     found, first = [], 0
     for tiles, cells in VIEW_LAYOUTS[style]:
         n = tiles * cells
@@ -125,7 +125,7 @@ def choose_visual_tokens(
     rng: np.random.Generator,  # source of the random choices
     style: str = "ferret",  # see `locate_patches`
 ) -> tuple:  # (rank [m], object [m], cut [m, 4]) in order of rank; object -1: nothing there
-    "A handful of a scene's visual tokens, at least one for each object, and a few empty ones."
+    "Draw a few of a scene's visual tokens, at least one for each object, and some empty ones."
     rank, who, cut = locate_patches(boxes, style)
     kept = rng.random(len(who)) < np.exp(rng.uniform(np.log(0.08), np.log(0.8)))
     for i in range(len(boxes)):
@@ -144,7 +144,7 @@ def append_crops(
     n: int,  # number of the first crop
     crops: int,  # number of crops
 ) -> dict:  # name -> array [m + crops, ...]
-    "Rows for crops behind those of a scene: a crop says what, and nothing of where."
+    "Return a scene's rows followed by one row per crop: a crop says what is shown, not where."
     shown = dict(rank=-1, who=n + np.arange(crops), other=0, much=0.0, edges=0.5, blur=9.0)
     found = {}
     for name, values in told.items():
@@ -162,7 +162,7 @@ def sample_visual_tokens(
     style: str = "ferret",  # see `locate_patches`
     crops: int = 0,  # how many pictures are shown beside the scene
 ) -> dict:  # name -> array [m, ...]
-    """A handful of the visual tokens of a scene as ideal towers might tell them, in order of rank,
+    """Draw a few of a scene's visual tokens as ideal towers might describe them, in order of rank,
     then one vector per object's region and per crop (rank -1).
 
     `who`: the object (-1: nothing there; crops follow the objects); `other`, `much`: what it is
@@ -185,8 +185,7 @@ def sample_visual_tokens(
     return append_crops(told, n, crops) if crops else told
 
 # %% ../../nbs/5_pretraining/objects.ipynb #f29d0da9
-# style -> until which lesson: objects at most (one is drawn; None: all), tasks, questions
-CURRICULA = {
+CURRICULA = {  # style -> parts: (last lesson, objects at most (None: all), tasks, questions)
     "ferret": (
         (15_000, (3,), dict(rec=1.0, name=0.25, phrase=0.5), 4),
         (math.inf, (3, None, None), TASK_WEIGHTS, 10),
@@ -198,18 +197,16 @@ CURRICULA = {
 }
 
 # %% ../../nbs/5_pretraining/objects.ipynb #ec042a07
-# share of the whole scenes that hold one to ten of a kind: elsewhere lists are short, and the next
-# of many is the hardest thing to find
-COUNT_SCENE_SHARE = 0.6
-# share of Griffon's lessons in which one kind has no name of its own and is looked for by example
-UNNAMED_KIND_SHARE = 0.25
+# elsewhere lists are short, and the next of many is the hardest to find
+COUNT_SCENE_SHARE = 0.6  # share of the whole scenes that hold one to ten of a kind
+UNNAMED_KIND_SHARE = 0.25  # share of Griffon's lessons that look for a kind by example, not name
 
 # %% ../../nbs/5_pretraining/objects.ipynb #b40dfd1f
 @cache
 def load_pooled_objects(
     number: int, split: str
 ):  # -> list of SceneObject without masks, boxes in the unit frame
-    "What lies in one of the scenes that lessons are made of; drawn once."
+    "Return the objects of one of the scenes that lessons are made of; each scene is drawn once."
     scene = make_scene(number, split=split)
     return [
         replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list())))
@@ -218,7 +215,7 @@ def load_pooled_objects(
 
 
 def mirror_box(box: Box, across: bool, down: bool, side: float = 384) -> Box:
-    "A box of the unit frame, mirrored or not, in a square of this side."
+    "Return a box of the unit frame, mirrored if asked, in a square of this side."
     x1, y1, x2, y2 = box.list()
     if across:
         x1, x2 = 1 - x2, 1 - x1
@@ -228,7 +225,7 @@ def mirror_box(box: Box, across: bool, down: bool, side: float = 384) -> Box:
 
 # %% ../../nbs/5_pretraining/objects.ipynb #8f7c6454
 def rename_kind(objects: list, kind: str, name: str) -> list:  # of SceneObject
-    "The same things, those of one kind under another name."
+    "Return the same objects, those of one kind under another name."
     return [replace(o, name=name) if o.name == kind else o for o in objects]
 
 
@@ -238,7 +235,7 @@ def draw_lesson_objects(
     first: int,
     pool: int,
 ):  # the pool's first scene, and how many there are -> list of SceneObject in a square of 384
-    "What lies in a lesson's scene."
+    "Draw the objects of a lesson's scene."
     split = "count" if most is None and rng.random() < COUNT_SCENE_SHARE else "train"
     objects, flip = (
         load_pooled_objects(first + rng.randrange(pool), split),
@@ -257,7 +254,7 @@ def ask_lesson_questions(
     # -> (what the crops show, list of (prompt, answer, objects or crops whose vectors the prompt
     # needs))
 ):
-    "Questions about a lesson's scene; crops are numbered behind the objects."
+    "Return questions about a lesson's scene; crops are numbered after the objects."
     scene = Scene(None, (384, 384), objects)
     turns = make_conversation(scene, tasks, rng, n_turns).turns
     kinds = [t.meta["kind"] for t in turns for _ in t.crops]
@@ -275,8 +272,8 @@ def ask_lesson_questions(
 
 # %% ../../nbs/5_pretraining/objects.ipynb #8f46a57a
 class ObjectScenes(torch.utils.data.Dataset):
-    """Scenes told in things, with questions on them: a few objects first, later whole scenes and
-    every kind of question.
+    """Scenes described by object vectors, with questions on them: a few objects first, later whole
+    scenes and every kind of question.
 
     Each lesson takes a scene from a pool and may mirror it."""
 
@@ -298,8 +295,8 @@ class ObjectScenes(torch.utils.data.Dataset):
 def __getitem__(
     self: ObjectScenes,
     i,
-    # -> (objects, what the crops show, things, list of (prompt, answer, objects or crops whose
-    # vectors the prompt needs))
+    # -> (objects, what the crops show, visual tokens, list of (prompt, answer, objects or crops
+    # whose vectors the prompt needs))
 ):
     i += self.skip
     rng = random.Random(f"{self.seed}-{i}")
@@ -329,7 +326,8 @@ def compute_word_shares(
     tokenizer,  # of the language model
     texts: list,  # n of str
 ) -> torch.Tensor:  # [n, V]
-    "Which tokens each text consists of, as shares that add up to 1; nothing for an empty one."
+    """Return the share of each token in each text: the shares of a text add up to 1, those of an
+    empty one to 0."""
     shares = torch.zeros(len(texts), len(tokenizer))
     for share, text in zip(shares, texts):
         ids = tokenizer(f" {text}", add_special_tokens=False).input_ids if text else []
@@ -349,7 +347,7 @@ def mark_objects(
     base: int,  # number of the first object in the batch
     style: str = "ferret",  # or "griffon": the written form of boxes
 ):
-    "Say of each token of a row whose name or box it writes; -1: nobody's."
+    "Note for each token of a row the object whose name or box it writes; -1: none."
     named = {format_region(o.box, (384, 384), style): base + i for i, o in enumerate(objects)}
     row.update({k: [-1] * len(row["input_ids"]) for k in ("names", "writes")})
     for name, start, stop, text in find_written_boxes(tokenizer, row):
@@ -367,7 +365,7 @@ def encode_lesson(
     most: int,  # tokens of text
     style: str,  # see `locate_patches`
 ) -> tuple:  # (row of encode_turns, numbers of the lesson's vectors that fill its placeholders)
-    "The tokens of one lesson, behind one placeholder for each visual token that is told."
+    "Return the tokens of one lesson, after one placeholder for each sampled visual token."
     objects, _, told, turns = item
     shown = int((told["rank"] >= 0).sum())
     image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -390,7 +388,7 @@ def number_vectors(
     base: int,  # number of the lesson's first object in the batch
     n: int,  # objects of the lesson
 ) -> dict:  # name -> array
-    "The rows of a lesson's vectors that its tokens need, numbered for the whole batch."
+    "Return the rows of a lesson's vectors that its tokens need, numbered for the whole batch."
     shown = int((told["rank"] >= 0).sum())
     found = {name: values[at] for name, values in told.items()}
     for name in ("who", "other"):
@@ -406,18 +404,19 @@ def collate_objects(
     most: int = MAX_TEXT_TOKENS,  # tokens of text per scene, at most
     style: str = "ferret",  # or "griffon", see `locate_patches`
 ) -> dict:  # name -> tensor
-    """Rows of turns behind placeholders, and all objects of the batch; positions leave room for the
-    visual tokens that are not told."""
-    rows, things, words = [], [], []
+    """Return lessons as one batch: rows of turns after placeholders, and all objects.
+
+    Position indices leave room for the visual tokens that are not sampled."""
+    rows, vectors, words = [], [], []
     for item in items:
         objects, kinds, told, _ = item
         row, at = encode_lesson(tokenizer, item, len(words), most, style)
         rows.append(row)
-        things.append(number_vectors(told, at, len(words), len(objects)))
+        vectors.append(number_vectors(told, at, len(words), len(objects)))
         words += [*(f"{o.phrase} {o.text or ''}".rstrip() for o in objects), *kinds]
     shares = compute_word_shares(tokenizer, [*words, ""])  # the last one, and so number -1: nothing
-    things = {k: torch.from_numpy(np.concatenate([t[k] for t in things])) for k in things[0]}
-    batch = dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, **things)
+    vectors = {k: torch.from_numpy(np.concatenate([t[k] for t in vectors])) for k in vectors[0]}
+    batch = dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, **vectors)
     image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     who, at = batch["who"][batch["fills"] == 0], (batch["input_ids"] == image).nonzero()[:, 1]
     batch["shows"] = torch.zeros(len(words), batch["input_ids"].shape[1], dtype=torch.bool)
@@ -431,7 +430,7 @@ def embed_objects(
     tokenizer,  # of the language model
     noise: float = 0.03,  # standard deviation of what is added to every vector
 ) -> torch.Tensor:  # embeddings [B, L, D]
-    "The batch's token embeddings with the vectors of its things in their places."
+    "Return the batch's token embeddings with the object vectors in their places."
     table = model.get_input_embeddings().weight
     much = batch["much"][:, None].to(table.dtype)
     words = (
@@ -456,7 +455,7 @@ def embed_objects(
     return embeddings
 
 # %% ../../nbs/5_pretraining/objects.ipynb #14b38935
-SUPERVISED_HEADS = (-2, 3)  # of the last layer but one, the first 3 heads
+SUPERVISED_HEADS = (-2, 3)  # (layer, number of its first heads) that `attention_loss` teaches
 
 
 def attention_loss(
@@ -465,8 +464,8 @@ def attention_loss(
     writes: torch.Tensor,  # [B, L]: the number of the object that is being written of, -1: none
     shows: torch.Tensor,  # bool [objects, L]: which visual tokens of its row show the object
 ) -> torch.Tensor:  # scalar
-    """Who writes of an object should listen to it: mean -log of the attention that its visual
-    tokens get."""
+    """Return the mean -log of the attention that an object's visual tokens get from the tokens that
+    write of the object."""
     row, at = (writes >= 0).nonzero(as_tuple=True)
     if not len(row):
         return weights.new_zeros(())

@@ -17,6 +17,7 @@ from ..common.files import write_whole
 from .geometry import Mask, Point
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #a66c61e5
+# colours of regions and boxes, in order
 PALETTE = ("#e6194b", "#1a8f3c", "#2a5bd7", "#d9730d", "#8e24aa", "#00838f", "#ad1457", "#6d4c41")
 
 

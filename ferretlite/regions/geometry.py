@@ -74,7 +74,7 @@ def _fill_runs(
     h: int,  # image height
     w: int,  # image width
 ) -> np.ndarray:  # bool [h, w]
-    "The dense mask that `runs` describe."
+    "Return the dense mask that `runs` describe."
     steps = np.zeros(h * w + 1, dtype=np.int8)
     steps[runs[:, 0]] += 1  # a run begins ...
     steps[runs.sum(1)] -= 1  # ... and ends
@@ -85,7 +85,7 @@ class _PixelRegion:
     "What all regions share: a dense mask from the `pixel_runs` of their own."
 
     def to_mask(self, h: int, w: int) -> np.ndarray:
-        "Bool [h, w]: the pixels that the region owns in an image of `h` by `w`."
+        "Return a mask [h, w] of the pixels that the region owns in an image of `h` by `w`."
         return _fill_runs(self.pixel_runs(h, w), h, w)
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #78dd560c
@@ -100,7 +100,7 @@ class Point(_PixelRegion):
         _check_floats(self)
 
     def box(self) -> "Box":
-        "The box without area at the point."
+        "Return the box without area at the point."
         return Box(self.x, self.y, self.x, self.y)
 
 
@@ -151,17 +151,17 @@ class Box(_PixelRegion):
     area = property(lambda self: self.width * self.height)
 
     def box(self) -> "Box":
-        "The box itself: every region has a box."
+        "Return the box itself: every region has a box."
         return self
 
     def list(self) -> list[float]:
-        "The four edges `[x1, y1, x2, y2]`."
+        "Return the four edges `[x1, y1, x2, y2]`."
         return [self.x1, self.y1, self.x2, self.y2]
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #46924df2
 @patch
 def center(self: Box) -> Point:
-    "The point in the middle."
+    "Return the point in the middle."
     return Point((self.x1 + self.x2) / 2, (self.y1 + self.y2) / 2)
 
 
@@ -170,7 +170,7 @@ def clip(
     self: Box,
     size: tuple[int, int],  # (height, width) of the image
 ) -> Box:
-    "The part of the box inside an image."
+    "Return the part of the box inside an image."
     h, w = size
     return Box(*(min(max(edge, 0), limit) for edge, limit in zip(self.list(), (w, h, w, h))))
 
@@ -205,7 +205,7 @@ def _list_divisors(
     xy: torch.Tensor,  # [..., 2] or [..., 4]
     size: tuple[int, int],  # (height, width)
 ) -> torch.Tensor:  # [2] or [4]: width, height (twice)
-    "What each coordinate is measured by."
+    "Return the number that each coordinate is divided by."
     h, w = check_size(size)
     if xy.ndim == 0 or xy.shape[-1] not in (2, 4):
         raise InputError(
@@ -219,7 +219,7 @@ def to_unit(
     xy,  # [..., 2] points or [..., 4] boxes, image frame: tensor, array or list
     size: tuple[int, int],  # (height, width) of the image
 ) -> torch.Tensor:  # same shape, unit frame; float32, or float64 if `xy` was
-    "Image frame to unit frame: divide x by the width and y by the height."
+    "Return coordinates in the unit frame: x divided by the width, y by the height."
     xy = _to_float_tensor(xy)
     return xy / _list_divisors(xy, size)
 
@@ -228,7 +228,7 @@ def from_unit(
     u,  # [..., 2] points or [..., 4] boxes, unit frame: tensor, array or list
     size: tuple[int, int],  # (height, width) of the image
 ) -> torch.Tensor:  # same shape, image frame; float32, or float64 if `u` was
-    "Unit frame to image frame: multiply x by the width and y by the height."
+    "Return coordinates in the image frame: x times the width, y times the height."
     u = _to_float_tensor(u)
     return u * _list_divisors(u, size)
 
@@ -239,7 +239,7 @@ N_BINS = 1000  # bins on each axis, for images of every size
 def to_bins(
     u,  # unit frame, any shape: tensor, array or list
 ) -> torch.Tensor:  # long, same shape, 0 to 999
-    "Unit frame to bins: `floor(1000 * u)`, kept within 0 to 999."
+    "Return the bins of unit coordinates: `floor(1000 * u)`, kept within 0 to 999."
     u = _to_float_tensor(u)
     if not u.isfinite().all():
         raise InputError(
@@ -254,7 +254,7 @@ def to_bins(
 def from_bins(
     b,  # bins, any shape: tensor, array or list of numbers 0 to 999
 ) -> torch.Tensor:  # unit frame, same shape, float32
-    "Bins to unit frame: the middle of each bin."
+    "Return the middle of each bin in the unit frame."
     return (_to_float_tensor(b) + 0.5) / N_BINS
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #fa6d380c
@@ -262,7 +262,7 @@ def encode_box(
     box: Box,  # image frame
     size: tuple[int, int],  # (height, width)
 ) -> list[int]:  # 4 bins: x1, y1, x2, y2
-    "Image frame to bins."
+    "Return the bins of a box in the image frame."
     h, w = check_size(size)
     rounding = (
         1 + torch.finfo(torch.float64).eps
@@ -277,7 +277,7 @@ def decode_box(
     bins,  # 4 whole numbers 0 to 999: x1, y1, x2, y2
     size: tuple[int, int],  # (height, width)
 ) -> Box:  # image frame
-    "Bins to image frame; an InputError says what is wrong with bins that are no box."
+    "Return the box of bins in the image frame. Raises InputError for bins that are no box."
     h, w = check_size(size)
     if len(bins) != 4:
         raise InputError(f"found {len(bins)} numbers, expected 4 for a box")
@@ -308,7 +308,7 @@ def box_iou(
     a,  # [N, 4], or whatever `stack_boxes` takes
     b,  # [M, 4], same frame as `a`
 ) -> torch.Tensor:  # float32 [N, M]
-    "Intersection over union of every box of `a` with every box of `b`; 0 where both have no area."
+    "Return the IoU of every box of `a` with every box of `b`; 0 where both have no area."
     a, b = stack_boxes(a), stack_boxes(b)
     top_left = torch.maximum(a[:, None, :2], b[None, :, :2])  # [N, M, 2]
     bottom_right = torch.minimum(a[:, None, 2:], b[None, :, 2:])  # [N, M, 2]
@@ -322,7 +322,7 @@ def _find_box_of_runs(
     runs: np.ndarray,  # [n, 2] start, length
     h: int,  # image height
 ) -> Box:  # image frame
-    "The tightest box around `runs`, from the outer edges of the outermost pixels."
+    "Return the tightest box around `runs`, from the outer edges of the outermost pixels."
     if not len(runs):
         raise InputError("found a mask without a pixel, expected at least one")
     first, last = runs[:, 0], runs.sum(1) - 1
@@ -355,7 +355,7 @@ class Mask(_PixelRegion):
         return f"Mask({self.size[0]} x {self.size[1]}, {self.area} pixels)"
 
     def box(self) -> Box:
-        "The tightest box around the pixels."
+        "Return the tightest box around the pixels."
         return _find_box_of_runs(self.pixel_runs(*self.size), self.size[0])
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #f689b2cf
@@ -415,7 +415,9 @@ def _read_numbers(numbers):  # -> list of one region, or of none
     "Return the region that 2 or 4 numbers write."
     if len(numbers) not in (0, 2, 4):
         raise InputError(f"region: found {len(numbers)} numbers, expected {_REGION_FORMS}.")
-    return [(Point if len(numbers) == 2 else Box)(*numbers)] if numbers else []
+    if not numbers:
+        return []
+    return [Point(*numbers) if len(numbers) == 2 else Box(*numbers)]
 
 
 def _read_listed_regions(values, size):  # -> list of regions
@@ -488,7 +490,7 @@ def encode_region(
     region: Region,  # image frame
     size: tuple[int, int],  # (height, width)
 ) -> list[int]:  # 2 bins for a point; 4, of the box around it, for a box or mask
-    "A region as the bins that stand for it in text."
+    "Return a region as the bins that stand for it in text."
     bins = encode_box(region.box(), size)
     return bins[:2] if isinstance(region, Point) else bins
 
@@ -514,7 +516,7 @@ def _pick_pixels(
     n: int,  # how many to take
     generator: torch.Generator | None,  # None: the even choice
 ) -> torch.Tensor:  # long [n]
-    "Numbers of the pixels to take."
+    "Return the indices of the pixels to take."
     if generator is None:
         return _pick_evenly(count, n)
     if count >= n:
@@ -529,7 +531,7 @@ def sample_points(
     generator: torch.Generator
     | None = None,  # None: always the same, evenly spread points; else random ones
 ) -> torch.Tensor:  # float32 [n, 2]: x, y in the unit frame
-    "Centres of `n` of the region's pixels; pixels repeat only where the region has fewer than `n`."
+    "Return `n` pixel centres of a region; pixels repeat only if the region has fewer than `n`."
     h, w = size
     runs = check_region(region, size).pixel_runs(h, w)  # [runs, 2]
     ends = runs[:, 1].cumsum()

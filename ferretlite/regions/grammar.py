@@ -67,7 +67,7 @@ def format_region(
     size: tuple[int, int],  # (height, width) of its image
     style: str = "ferret",  # or "griffon"
 ) -> str:  # "[x, y]" for a point, "[x1, y1, x2, y2]" for a box or the box around a mask
-    "A place as text."
+    "Return a place as text."
     _check_style(style)
     region = check_region(region, size)
     if style == "ferret":
@@ -184,7 +184,7 @@ def find_groundings(
 
 
 def _add_span(spans, match, size, style, name, place):  # -> warnings, none or one
-    "Append the box of a match to the spans. Return what was dropped or changed."
+    "Add the box of a match to the spans. Return what was dropped or changed."
     at = f"{match[0][:40]!r} at character {match.start()}"
     if match["round"]:
         return [f"dropped {at}: expected square brackets around a box"]
@@ -199,7 +199,7 @@ def _add_span(spans, match, size, style, name, place):  # -> warnings, none or o
 def _merge_neighbours(
     pairs: list[tuple[str, Box]],  # name and box, in order
 ) -> list[Grounding]:  # neighbours of one name share a grounding
-    "Gather boxes under their names."
+    "Collect boxes under their names."
     groundings = []
     for name, box in pairs:
         if groundings and groundings[-1].name == name:

@@ -20,8 +20,8 @@ def _trim(
     return start + len(part) - len(part.lstrip()), start + len(part.rstrip())
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #ac0c140a
-_SIGNS = " \t\n\r,:-=–—→，：、*`"  # `**cat**` is bold print
-_WIDE_SIGNS = "=→，：、"  # signs that Griffon's form takes off: its own is the hyphen
+_SIGNS = " \t\n\r,:-=–—→，：、;；。(（*`"  # `**cat**` is bold print
+_WIDE_SIGNS = "=→，：、；。（"  # signs that Griffon's form takes off: its own is the hyphen
 _TAG = re.compile(r"</?[A-Za-z|][\w|]{0,30}>", re.ASCII)
 
 
@@ -112,7 +112,13 @@ _AUXILIARY = _any_of(
     "is are was were be been being am has have had can could will would may might must should"
     " seem seems appear appears"
 )
-_VERB = _compile(rf"(?<!\S)(?:{_AUXILIARY}|contains?|includes?|depicts?|shows?)(?=\s|\Z)")
+_MODAL = _any_of("can could will would may might must should")
+_NOUN = (  # `a trash can by the door`: without another verb behind it, a modal verb is a noun
+    rf"(?:{_MODAL})(?!\s+(?:(?:also|not|now|still|clearly|easily|only)\s+)*(?:be|have|see|hold)\b)"
+)
+_VERB = _compile(
+    rf"(?<!\S)(?!{_NOUN})(?:{_AUXILIARY}|contains?|includes?|depicts?|shows?)(?=\s|\Z)"
+)
 _RELATIVE = _compile(r"(?<!\S)(?:who|whom|whose|which|that|where|when)(?=\s)")
 _PRONOUN = _compile(
     r"(?:(?:he|she|it|they|we|i|you|this|that|these|those"

@@ -33,7 +33,7 @@ def to_array(
 def check_size(
     size: tuple[int, int],  # (height, width)
 ) -> tuple[int, int]:  # the same
-    "`size`, if it is one."
+    "Return `size` after a check that it is one."
     try:
         h, w = size
         if 0 < h < math.inf and 0 < w < math.inf:
@@ -47,7 +47,7 @@ def _edges_to_counts(
     edges: np.ndarray,  # where the value changes, ascending; the mask starts with zeros
     total: int,  # number of pixels
 ) -> np.ndarray:  # lengths of zeros, ones, zeros, ...
-    "Lengths of the runs between `edges`."
+    "Return the lengths of the runs between `edges`."
     return np.diff(np.concatenate([[0], edges, [total]])).astype(np.int64)
 
 
@@ -146,7 +146,7 @@ def normalise_rle(
 def encode_rle(
     mask,  # bool [h, w]: array, tensor or nested list
 ) -> dict:  # {"size": [h, w], "counts": str}
-    "A dense mask as COCO's compressed RLE, character for character what pycocotools writes."
+    "Return COCO's compressed RLE of a dense mask, character for character as pycocotools."
     mask = to_array(mask)
     if mask.ndim != 2 or 0 in mask.shape:
         raise InputError(f"found a mask of shape {mask.shape}, expected [h, w]")
@@ -158,7 +158,7 @@ def encode_rle(
 def decode_rle(
     rle: dict,  # {"size": [h, w], "counts": list, str or bytes}
 ) -> np.ndarray:  # bool [h, w]
-    "The dense mask of a COCO RLE, compressed or not."
+    "Return the dense mask of a COCO RLE, compressed or not."
     counts, (h, w) = _read_counts(rle), rle["size"]
     return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(w, h).T
 

@@ -49,12 +49,12 @@ class Query:
 
     @property
     def n_attributes(self) -> int:
-        "Number of attributes that the query gives."
+        "Return the number of attributes that the query gives."
         return sum(v is not None for v in (self.name, self.color, self.fill, self.text))
 
     @property
     def phrase(self) -> str:
-        "The query in words: `filled red star`, `red object`, `word CAT`."
+        "Return the query in words: `filled red star`, `red object`, `word CAT`."
         return " ".join(w for w in (self.fill, self.color, self.name or "object", self.text) if w)
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #bea5800a
@@ -104,7 +104,7 @@ def draw_attribute_query(
         return rng.choice(unique), i
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #f2a74de4
-RELATION_WORDS = {
+RELATION_WORDS = {  # relation -> its words in a description
     "left": "left of",
     "right": "right of",
     "above": "above",
@@ -135,7 +135,7 @@ class Relation:
 
     @property
     def phrase(self) -> str:
-        "In words, without the leading article."
+        "Return the words of the description, without the leading article."
         if self.anchor is None:
             return f"{RELATION_WORDS[self.relation]} {self.query.phrase}"
         return f"{self.query.phrase} {RELATION_WORDS[self.relation]} the {self.anchor.phrase}"
@@ -199,21 +199,21 @@ def draw_relation_query(
     """Draw a description through a relation that holds for exactly one of several candidates.
 
     Returns None when `tries` draws of each relation gave none."""
-    things = scene.objects
-    if len(things) < 2:
+    objects = scene.objects
+    if len(objects) < 2:
         return None
     for relation in rng.sample(list(RELATION_WORDS), len(RELATION_WORDS)):
         for _ in range(tries):
-            found = _draw_relation(things, relation, rng)
-            chosen = found.select(things, scene.size) if found else []
+            found = _draw_relation(objects, relation, rng)
+            chosen = found.select(objects, scene.size) if found else []
             if len(chosen) == 1:
                 return found, chosen[0]
 
 
-def _draw_relation(things, relation, rng):  # -> Relation or None
+def _draw_relation(objects, relation, rng):  # -> Relation or None
     "Draw a query with two candidates or more beside the anchor, and a unique anchor if needed."
-    query = rng.choice(list_descriptions(rng.choice(things)))
-    anchor = None if relation == "largest" else rng.choice(list_descriptions(rng.choice(things)))
-    at = anchor.select(things) if anchor else [None]
-    if len(at) == 1 and len([i for i in query.select(things) if i != at[0]]) > 1:
+    query = rng.choice(list_descriptions(rng.choice(objects)))
+    anchor = None if relation == "largest" else rng.choice(list_descriptions(rng.choice(objects)))
+    at = anchor.select(objects) if anchor else [None]
+    if len(at) == 1 and len([i for i in query.select(objects) if i != at[0]]) > 1:
         return Relation(query, relation, anchor)

@@ -76,14 +76,14 @@ def ask_find_set(
     """Ask `Detect all objects of these kinds: …` for present and absent kinds, shuffled.
 
     meta: groundings, names."""
-    things = [o for o in scene.objects if not o.text]
-    present = sorted({o.name for o in things})
+    objects = [o for o in scene.objects if not o.text]
+    present = sorted({o.name for o in objects})
     known = getattr(scene, "names", None)  # an empty list: nothing was looked for
     absent = [n for n in (KINDS if known is None else known) if n not in present]
     if not present or not absent:
         return None
     names = _draw_asked_names(scene, present, absent, rng)
-    found = [(o.name, o.box) for o in things if o.name in names]
+    found = [(o.name, o.box) for o in objects if o.name in names]
     answer, groundings = format_answer_boxes(found, scene.size, order)
     either = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     prompt = write_prompt("find_set", rng, wording, names=", ".join(names), either=either)
@@ -185,15 +185,15 @@ def ask_search(
     """Ask `Find all objects like <crop>.` The answer has boxes alone, or `None`.
 
     meta: groundings, n, source (same, other), kind."""
-    things = [o for o in scene.objects if not o.text]
-    if not things:
+    objects = [o for o in scene.objects if not o.text]
+    if not objects:
         return None
     source = source or rng.choice(("same", "other"))
     known = getattr(scene, "names", None)
     known = KINDS if known is None else known
     if scene.split == "practice":
         known = PRACTICE_KINDS
-    candidates = [o.name for o in things]  # what there are many of is asked for more often
+    candidates = [o.name for o in objects]  # what there are many of is asked for more often
     absent = [n for n in known if n not in candidates]
     if absent and source == "other" and rng.random() < 2 / 7:
         candidates = absent
@@ -242,7 +242,7 @@ def ask_like(
     return Turn("search", write_prompt("search", rng, wording), answer, meta=meta, crops=[crop])
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #5d693dd7
-GRIFFON_TASKS = {
+GRIFFON_TASKS = {  # name -> function(scene, rng, wording=None) that returns a Turn or None
     "find_set": ask_find_set,
     "find": ask_find,
     "find_phrases": ask_find_phrases,

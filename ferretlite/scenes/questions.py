@@ -230,7 +230,7 @@ def write_prompt(
     return text[0].lower() + text[1:].rstrip(".?") if rng.random() < 0.3 else text
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #e8e25d94
-IRREGULAR_PLURALS = {
+IRREGULAR_PLURALS = {  # singular -> plural
     "mouse": "mice",
     "person": "people",
     "man": "men",
@@ -265,7 +265,7 @@ def make_plural(
     return f"{head} {last}".strip()
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #81e74ef5
-REGION_FORMS = ("point", "box", "mask")
+REGION_FORMS = ("point", "box", "mask")  # forms in which a region is pointed at
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #36f675cc
 def draw_inner_point(

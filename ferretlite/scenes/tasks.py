@@ -119,7 +119,7 @@ def list_raster_scan(
 
 
 def _number_parts(parts) -> str:
-    "`1: first, 2: second`."
+    "Return the parts with numbers: `1: first, 2: second`."
     return ", ".join(f"{n}: {part}" for n, part in enumerate(parts, 1))
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #f1d2a728
@@ -389,14 +389,14 @@ def ask_grounded_caption(
     """Ask for a caption with boxes: the caption prompt with the paper's switch on a new line.
 
     Each object of the answer is followed by its box. meta: groundings."""
-    things = [scene.objects[i] for i in list_raster_scan(scene.objects, scene.size)]
-    if not things:
+    objects = [scene.objects[i] for i in list_raster_scan(scene.objects, scene.size)]
+    if not objects:
         return None
-    groundings = [Grounding(o.phrase, [o.box]) for o in sort_in_raster_order(things)]
+    groundings = [Grounding(o.phrase, [o.box]) for o in sort_in_raster_order(objects)]
     return Turn(
         "grounded_caption",
         write_prompt("caption", rng, wording) + "\n" + GROUNDING_SWITCH,
-        write_grounded_caption(things, scene.size),
+        write_grounded_caption(objects, scene.size),
         meta=dict(groundings=groundings),
     )
 

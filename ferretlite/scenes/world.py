@@ -214,7 +214,7 @@ def _shape_outline(base, side, stretch, tilt):
 
 
 def _draw_outlines(rng, split, size):
-    "The scene's contents as (kind, colour, fill, text, outline in pixels), largest first."
+    "Return the contents as (kind, colour, fill, text, outline in pixels), largest first."
     short, found = min(size), []
     styles, counting = _draw_contents(rng, split)
     low, high = OBJECT_SIDES.get(split, (1 / 14, 1 / 5) if counting else (1 / 32, 1 / 3))
@@ -314,7 +314,7 @@ class SceneObject:
 
     @property
     def phrase(self) -> str:
-        "The full name: `filled red umbrella`."
+        "Return the full name: `filled red umbrella`."
         return " ".join(w for w in (self.fill, self.color, self.name) if w)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #e3de023e
@@ -334,7 +334,7 @@ class Phrase:
 
     @property
     def box(self) -> Box:
-        "The first box."
+        "Return the first box."
         return self.boxes[0]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #d58e5fb9

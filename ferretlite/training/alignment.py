@@ -8,6 +8,7 @@ __all__ = ['align_projectors']
 # %% ../../nbs/7_training/alignment.ipynb #1f86659e
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 
 from ..common.devices import autocast
 from ..model.processing import FerretProcessor
@@ -20,9 +21,8 @@ from ..vision.resolution import split_tiles
 
 # %% ../../nbs/7_training/alignment.ipynb #988e994c
 class PatchScenes(torch.utils.data.Dataset):
-    """Scenes to align with, two of three crowded: boxes in the unit frame, names, and what the
-    towers are shown.
-    """
+    """Scenes to align with, two of three crowded: boxes in the unit frame, names, and the towers'
+    inputs."""
 
     def __init__(self, processor: FerretProcessor, n: int, seed: int):
         self.processor, self.n, self.seed = processor, n, seed
@@ -44,14 +44,15 @@ def _keep_item(item):
 
 # %% ../../nbs/7_training/alignment.ipynb #25e2a3f8
 def _look_at_scene(model, inputs: dict) -> dict:  # side -> map [m, h, w, C]
-    "What the towers say of one scene's views."
-    views = (inputs[f"{side}_pixels"].to(model.device) for side in ("global", "local"))
+    "Return the towers' maps of one scene's views."
+    sides = ("global", "local")
+    views = send_to_device([inputs[f"{side}_pixels"] for side in sides], model.device)
     with torch.no_grad(), autocast():
-        return dict(zip(("global", "local"), model.compute_tower_maps(*views)))
+        return dict(zip(sides, model.compute_tower_maps(*views)))
 
 
 def _own_cells(boxes, projector, found, grid) -> torch.Tensor:  # [m, h', w'], -1: nobody's
-    "Which box each cell that comes out of a projector belongs to, view by view."
+    "Return the box that each cell out of a projector belongs to, view by view."
     rows, cols = (g * c for g, c in zip(grid, projector.out_cells(found.shape[1:3])))
     owner = assign_patches(boxes * ([cols, rows] * 2), (rows, cols))
     return split_tiles(torch.from_numpy(owner)[None], grid)[:, 0]
@@ -66,7 +67,7 @@ def _collect_patches(
     # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares
     # [k, V], edges [k, 4]); object 0 is none
 ):
-    "What the towers say of each patch of `n` scenes, and what lies there."
+    "Return the towers' maps of `n` scenes, and the object in each patch."
     maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], []
     scenes = torch.utils.data.DataLoader(
         PatchScenes(processor, n, seed),
@@ -93,32 +94,33 @@ def _collect_patches(
 
 # %% ../../nbs/7_training/alignment.ipynb #5eda5a4a
 _VIEWS_PER_STEP = 12  # through a projector that joins cells, a step
-_CELLS_PER_STEP = (768, 256)  # that a step draws of each tower: with a thing, and without
+_CELLS_PER_STEP = (768, 256)  # that a step draws of each tower: with an object, and without
 
 
-def _separate_cells(owners):  # [...] -> (cells that hold a thing, cells that hold none)
-    "Which cells are somebody's and which are nobody's, as numbers in `owners.flatten()`."
+def _separate_cells(owners):  # [...] -> (cells that hold an object, cells that hold none)
+    "Return the cells with an object and those without, as indices of `owners.flatten()`."
     owners = owners.flatten()
     return (owners > 0).nonzero()[:, 0], (owners == 0).nonzero()[:, 0]
 
 
-def _draw_cells(cells, k: int, dice):  # -> k of the cells
+def _draw_cells(cells, k: int, generator):  # -> k of the cells
+    "Draw `k` of the cells, with repetition."
     if not len(cells):
         return cells
-    return cells[torch.randint(len(cells), (k,), generator=dice).to(cells.device)]
+    return cells[torch.randint(len(cells), (k,), generator=generator).to(cells.device)]
 
 # %% ../../nbs/7_training/alignment.ipynb #5286b222
 def _project_cells(
     projector,
     maps,
     owners,
-    kinds,  # see separate_cells
+    kinds,  # see _separate_cells
     places,  # see FerretForConditionalGeneration.embed_positions
-    dice,
+    generator,
 ):  # yields, for each kind, (what the projector makes of some cells [k, D], their owners [k])
     if isinstance(projector, Projector):  # each cell by itself
         for cells, k in zip(kinds, _CELLS_PER_STEP):
-            some = _draw_cells(cells, k, dice)
+            some = _draw_cells(cells, k, generator)
             yield (
                 projector(
                     maps.flatten(0, 2)[some].float(),
@@ -127,17 +129,16 @@ def _project_cells(
                 owners.flatten()[some],
             )
     else:  # whole views go through, a few at a time
-        views = torch.randint(len(maps), (_VIEWS_PER_STEP,), generator=dice).to(maps.device)
+        views = torch.randint(len(maps), (_VIEWS_PER_STEP,), generator=generator).to(maps.device)
         told, owners = projector(maps[views].float(), places).flatten(0, 2), owners[views].flatten()
         for cells, k in zip(_separate_cells(owners), _CELLS_PER_STEP):
-            some = _draw_cells(cells, k, dice)
+            some = _draw_cells(cells, k, generator)
             yield told[some], owners[some]
 
 # %% ../../nbs/7_training/alignment.ipynb #7885ba98
 def _compute_patch_loss(told, owners, weight, k, wanted, shares, table) -> torch.Tensor:  # scalar
-    """How far the projected cells are from the vectors they should become; cells of weight 1 also
-    pay for words that are not their object's.
-    """
+    """Return the distance of the projected cells from the vectors they should become; cells of
+    weight 1 also pay for words that are not their object's."""
     loss = weight * (told - wanted[owners]).square().sum() / (10 * k)
     if weight == 1:
         words = (5 * told @ table.T).log_softmax(-1)
@@ -146,11 +147,11 @@ def _compute_patch_loss(told, owners, weight, k, wanted, shares, table) -> torch
 
 # %% ../../nbs/7_training/alignment.ipynb #af9992ca
 def _fit_projectors(model, seen: dict, names: tuple, targets: tuple, parts: list, seed, steps):
-    "Fit the parts so that the projectors' cells become their targets; the log of losses."
+    "Fit the parts so that the projectors' cells become their targets; return the log of losses."
     optimizer = torch.optim.AdamW(
         [p for part in parts for p in part.parameters()], lr=3e-3, weight_decay=0.01
     )
-    dice, log = torch.Generator().manual_seed(seed), []
+    generator, log = torch.Generator().manual_seed(seed), []
     kinds = [_separate_cells(owners) for _, owners, _ in seen.values()]
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -159,7 +160,7 @@ def _fit_projectors(model, seen: dict, names: tuple, targets: tuple, parts: list
         for name, (maps, owners, grid), parted in zip(names, seen.values(), kinds):
             projector = getattr(model, name)
             places = model.embed_positions(projector.out_cells(maps.shape[1:3]), grid)
-            drawn = _project_cells(projector, maps, owners, parted, places, dice)
+            drawn = _project_cells(projector, maps, owners, parted, places, generator)
             for (told, of), k, weight in zip(drawn, _CELLS_PER_STEP, (1.0, 0.3)):
                 loss = loss + _compute_patch_loss(told, of, weight, k, *targets)
         optimizer.zero_grad()
@@ -181,8 +182,7 @@ def align_projectors(
     (`objects.make_object_vectors`) of what lies there, and an empty one nothing.
 
     No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
-    wave is small.
-    """
+    wave is small."""
     sides = tuple(name.removesuffix("_projector") for name in names)
     seen, shares, edges = _collect_patches(model, processor, sides, n, seed)
     table = model.get_input_embeddings().weight.detach()

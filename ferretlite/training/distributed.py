@@ -26,9 +26,8 @@ from transformers import Trainer
 
 # %% ../../nbs/7_training/distributed.ipynb #74659352
 class LengthGroupedDataset(torch.utils.data.Dataset):
-    """Another dataset's items, those of similar length together: sorted inside windows of so many
-    batches, and the batches of a window in random order.
-    """
+    """Another dataset's items grouped by length: sorted inside windows of some batches, with the
+    batches of a window in random order."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ def length(
     self: LengthGroupedDataset,
     i: int,  # number of the item in the dataset
 ) -> int:  # in the dataset's unit, or in letters
-    "How long an item is: as the dataset says, or the letters of its questions and answers."
+    "Return how long an item is: as the dataset says, or the letters of its questions and answers."
     if hasattr(self.dataset, "length"):
         return self.dataset.length(i)
     return sum(len(t.prompt) + len(t.answer) for t in self.dataset[i].turns)
@@ -65,7 +64,7 @@ def order_window(
     self: LengthGroupedDataset,
     number: int,  # of the window, from 0
 ) -> list:  # of indices
-    "The items of a window, in the order in which they are handed out."
+    "Return the items of a window in the order in which they are handed out."
     if number in self.known:
         return self.known[number]
     items = range(number * self.window, min(len(self), (number + 1) * self.window))
@@ -79,9 +78,9 @@ def order_window(
 
 # %% ../../nbs/7_training/distributed.ipynb #af6f3c29
 def count_data_workers() -> int:
-    """How many processes prepare batches for this one: for a CPU half its cores, two at most; for a
-    GPU, which is far quicker than they are, up to a dozen.
-    """
+    """Return the number of processes that prepare batches for this one.
+
+    For a CPU it is half its cores, two at most; for a GPU, which is far quicker, up to a dozen."""
     cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if not torch.cuda.is_available():
         return min(2, max(1, cores // 2))
@@ -91,17 +90,17 @@ def count_data_workers() -> int:
 
 # %% ../../nbs/7_training/distributed.ipynb #a9c48935
 def read_world() -> tuple:  # (rank, size)
-    "Which of how many processes this one is."
+    "Return the rank of this process and the number of processes."
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def join_world() -> tuple:  # (rank, size)
-    """Meet the processes that were started together.
+    """Meet the processes that were started together; return rank and number as `read_world` does.
 
-    Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one folder.
-    """
+    Raises ValueError where fewer met than WORLD_SIZE says: each would train alone into one
+    folder."""
     expected = int(os.environ.get("WORLD_SIZE") or 1)
     if expected > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
         PartialState(cpu=not torch.cuda.is_available())
@@ -114,7 +113,7 @@ def join_world() -> tuple:  # (rank, size)
 
 
 def wait_for_all():
-    "Go on when every process has come here."
+    "Wait until every process has come here."
     if read_world()[1] > 1:
         dist.barrier()
 
@@ -122,7 +121,9 @@ def wait_for_all():
 def decide_once(
     decide,  # function without arguments; the first process alone calls it
 ):  # what it gives, in every process
-    "Let the first process decide and tell the others; what goes wrong there goes wrong everywhere."
+    """Let the first process decide, and return its decision in every process.
+
+    An error in the first process is raised in all of them."""
     rank, size = read_world()
     if size == 1:
         return decide()
@@ -141,10 +142,9 @@ def decide_once(
 # %% ../../nbs/7_training/distributed.ipynb #18a1531f
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out.
+    """Options that say how a run is carried out.
 
-    All but `lora`, `slow` and `group` leave its result as it is, up to rounding.
-    """
+    All but `lora`, `slow` and `group` leave its result as it is, up to rounding."""
 
     # samples that a process computes at once; a step's others follow before the optimiser
     # moves. None: all of its own
@@ -161,7 +161,7 @@ class RunOptions:
     deepspeed: str | None = None  # a JSON file of DeepSpeed settings, such as configs/zero2.json
 
     def __post_init__(self):
-        "Raises ValueError for two ways of sharding at once, and where a file is missing."
+        "Raise ValueError for two ways of sharding at once, and where a file is missing."
         if self.fsdp and self.deepspeed:
             raise ValueError(
                 f"Found fsdp={self.fsdp} and deepspeed={self.deepspeed}: expected one of them."
@@ -174,12 +174,13 @@ class RunOptions:
                 )
 
 
-DEFAULT_OPTIONS = RunOptions()
+DEFAULT_OPTIONS = RunOptions()  # one process, whole batches, no adapters
 
 # %% ../../nbs/7_training/distributed.ipynb #9e7bf996
 @patch
 def list_result_options(self: RunOptions) -> dict:  # name -> value
-    "The options that change the result: a resumed run must have them in common with the first."
+    """Return the options that change the result: a resumed run must have them in common with the
+    first."""
     return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
 
 # %% ../../nbs/7_training/distributed.ipynb #a4c7da85
@@ -187,7 +188,7 @@ def require_package(
     name: str,  # as it is imported
     purpose: str,  # beginning of the message, such as "Adapters need"
 ):
-    "Raises ImportError where a package of the extra `train` is missing."
+    "Raise ImportError where a package of the extra `train` is missing."
     try:
         importlib.import_module(name)
     except ImportError:
@@ -202,8 +203,7 @@ def list_adapters(
 ) -> list:  # of parameters
     """Return the weights of low-rank adapters in the language model (see `RunOptions`).
 
-    The list is empty where there are none.
-    """
+    The list is empty where there are none."""
     return [p for n, p in model.language_model.named_parameters() if ".lora_" in n]
 
 
@@ -212,11 +212,10 @@ def add_adapters(
     rank: int,  # of each adapter
     seed: int = 0,  # of the adapters' first weights
 ):
-    """Low-rank adapters beside every matrix in the language model's layers; at first they change
+    """Add low-rank adapters to every matrix in the language model's layers; at first they change
     nothing.
 
-    Raises ImportError without the package peft.
-    """
+    Raises ImportError without the package peft."""
     require_package("peft", "Adapters need")
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -234,7 +233,7 @@ def add_adapters(
 def merge_adapters(
     model,  # with adapters in its language model, which is changed
 ):
-    "What the adapters have learned becomes part of the matrices, and the adapters go."
+    "Add what the adapters have learned to the matrices, and remove the adapters."
     for name, module in list(model.language_model.named_modules()):
         if hasattr(module, "lora_A") and hasattr(module, "merge"):
             module.merge()
@@ -244,15 +243,13 @@ def merge_adapters(
 def newest_checkpoint(
     folder,  # of checkpoints
 ):  # its path as text, or None
-    "The newest checkpoint that was written to its end."
+    "Return the newest checkpoint that was written to its end."
     found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 
 def _keep_checkpoint(place: Path, name: str, limit: int | None):
-    """The checkpoint that was written into `part` takes its place; of those that are whole, the
-    newest `limit` stay.
-    """
+    "Move the checkpoint in `part` to its place, and remove all but the newest `limit` whole ones."
     (place / "part" / name / "COMPLETE").touch()
     shutil.rmtree(place / name, ignore_errors=True)
     os.rename(place / "part" / name, place / name)
@@ -267,8 +264,7 @@ def _keep_checkpoint(place: Path, name: str, limit: int | None):
 # %% ../../nbs/7_training/distributed.ipynb #54e13423
 class _WholeCheckpoints(Trainer):
     """transformers' Trainer with checkpoints that are written beside, marked and renamed, by the
-    names that weights have in memory.
-    """
+    names that weights have in memory."""
 
     writing = False  # is a checkpoint being written?
 
@@ -304,8 +300,7 @@ def _load_from_checkpoint(self: _WholeCheckpoints, resume_from_checkpoint, model
 def _save_checkpoint(self: _WholeCheckpoints, model, trial):
     """Write a checkpoint beside, mark and rename it; then older ones go.
 
-    Raises OSError where there is no room: what was there before still is.
-    """
+    Raises OSError where there is no room: what was there before still is."""
     place, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
     if self.args.should_save:
         shutil.rmtree(place / "part", ignore_errors=True)
@@ -331,8 +326,7 @@ def _save_checkpoint(self: _WholeCheckpoints, model, trial):
 # %% ../../nbs/7_training/distributed.ipynb #314c712a
 class SteadyTrainer(_WholeCheckpoints):
     """transformers' Trainer with samples in order, randomness that depends on the step alone, whole
-    checkpoints, and no silence about what goes wrong.
-    """
+    checkpoints, and no silence about what goes wrong."""
 
     def _get_train_sampler(self, *args):
         return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -344,7 +338,7 @@ class SteadyTrainer(_WholeCheckpoints):
         *args,  # of transformers' Trainer
         **kwargs,  # of transformers' Trainer
     ) -> torch.Tensor:  # loss, a scalar
-        "One step. Raises ValueError when its loss is not finite."
+        "Take one step. Raises ValueError when its loss is not finite."
         ids = inputs.pop("ids")
         # the region sampler's points: same step, same draw
         torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)

@@ -20,7 +20,8 @@ from ..common.devices import autocast, choose_training_device, keep_freed_memory
 from ..common.meters import read_clock
 from ..common.tables import format_table
 from ..data.batches import Collator
-from ..model.modeling import VISION_INPUTS, fill_placeholders
+from ..model.modeling import VISION_INPUTS
+from ..model.tokens import replace_placeholder_vectors
 from .alignment import align_projectors
 from ferretlite.training.stages import (
     STAGES,
@@ -40,9 +41,8 @@ from ferretlite.training.trainer import (
 
 # %% ../../nbs/7_training/training_speed.ipynb #9a2dd107
 class PartTimer:
-    """A stopwatch with a hand for each part of a step; it can count floating-point operations as
-    well, which takes time itself.
-    """
+    """Stopwatch that adds up seconds for each part of a step; it can count floating-point
+    operations as well, which takes time itself."""
 
     def __init__(self, counting: bool = False):
         self.counting, self.seconds, self.flop = counting, Counter(), Counter()
@@ -62,8 +62,7 @@ class PartTimer:
 # %% ../../nbs/7_training/training_speed.ipynb #e23bcecd
 def _cut_graph(tensors):  # -> list of tensors that gather gradients here instead of passing them on
     """Return copies of tensors that a new graph begins with; `_continue_backward` carries gradients
-    back.
-    """
+    back."""
     return [t.detach().requires_grad_(t.requires_grad) for t in tensors]
 
 
@@ -75,7 +74,7 @@ def _continue_backward(tensors, leaves):
 
 # %% ../../nbs/7_training/training_speed.ipynb #f7905ee1
 def _name_regions(model, vision: dict, maps: list) -> tuple:  # ([vectors], [crop tokens])
-    "What the sampler makes of a batch's regions, and the crop encoder of its crops."
+    "Return the sampler's vectors of a batch's regions, and the crop encoder's tokens of its crops."
     vectors, shown, crops = [], [], vision["crop_pixels"]
     if model.sampler is not None and any(vision["regions"]):
         vectors = model.sampler(maps, vision["regions"], vision["image_sizes"])
@@ -85,19 +84,18 @@ def _name_regions(model, vision: dict, maps: list) -> tuple:  # ([vectors], [cro
 
 
 def _fill_embeddings(model, input_ids, parts: tuple) -> torch.Tensor:  # [B, L, D]
-    "Word embeddings with the vectors of images, regions and crops in their places."
+    "Return word embeddings with the vectors of images, regions and crops in their places."
     embeddings = model.get_input_embeddings()(input_ids)
     for name, of in zip(("image", "region", "crop"), parts):
         if len(of):
             places = input_ids == getattr(model.config, f"{name}_token_id")
-            embeddings = fill_placeholders(embeddings, places, torch.cat(of), name)
+            embeddings = replace_placeholder_vectors(embeddings, places, torch.cat(of), name)
     return embeddings
 
 # %% ../../nbs/7_training/training_speed.ipynb #30f0c257
 def _measure_step(trainer, optimizer, batch: dict, meter: PartTimer):
-    """A training step whose graph is cut between the parts, so that each part's way there and back
-    can be timed by itself.
-    """
+    """Take a training step whose graph is cut between the parts, so that each part's forward and
+    backward pass can be timed by itself."""
     batch = trainer._prepare_inputs(batch)
     model, vision = trainer.model, {k: batch.pop(k, None) for k in VISION_INPUTS}
     with meter("towers"), autocast():
@@ -135,7 +133,7 @@ def _measure_steps(
     n: int = 3,  # after a first one that warms up
     counting: bool = False,
 ):  # -> (PartTimer of n steps, share of tokens that are not padding)
-    "A few steps of a stage on a copy of the model, thrown away."
+    "Time a few steps of a stage on a copy of the model, which is thrown away."
     model = copy.deepcopy(model)
     prepare_stage(model, stage)
     choose_attention(model, stage)
@@ -147,7 +145,7 @@ def _measure_steps(
         StageTrainer(
             model, make_training_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage
         ),
-        Collator(make_stage_processor(processor, stage), look=stage.attention_weight > 0),
+        Collator(make_stage_processor(processor, stage), mark_boxes=stage.attention_weight > 0),
     )
     optimizer, used = trainer.create_optimizer(), []
     for step in range(n + 1):
@@ -166,9 +164,8 @@ def _measure_steps(
 def _measure_matmul_peak(
     dtype: torch.dtype, side: int | None = None, n: int = 8
 ) -> float:  # floating-point operations a second
-    """How fast this machine multiplies two large matrices (1024 x 1024, on a GPU 8192 x 8192), at
-    its best: what a training step could reach if it were nothing else.
-    """
+    """Return the highest speed at which this machine multiplies two large matrices (1024 x 1024, on
+    a GPU 8192 x 8192): the upper limit of a training step."""
     device = choose_training_device()
     side = side or (1024 if device.type == "cpu" else 8192)
     a, b, best = *(torch.randn(side, side, device=device).to(dtype) for _ in range(2)), float("inf")
@@ -183,12 +180,11 @@ def bench_train(
     steps: int = 4,  # timed steps, and as many whose operations are counted
     seed: int = 0,  # of the model's parts and of the scenes
 ) -> dict:
-    """Samples a second of the tiny model's last stage, and for each part its seconds a step, its
-    operations, and its share of float32's matmul peak, measured in the same run.
+    """Return samples a second of the tiny model's last stage, and for each part its seconds a step,
+    its operations, and its share of float32's matmul peak, measured in the same run.
 
     The language model's operations on padding are not counted. Towers and data are charged once per
-    visit of a picture, as in training; there other processes draw the data meanwhile.
-    """
+    visit of a picture, as in training; there other processes draw the data meanwhile."""
     keep_freed_memory()
     stage, (model, processor) = STAGES["tiny"][-1], start_model(seed=seed)
     model.to(choose_training_device())
@@ -259,7 +255,7 @@ def measure_seconds_per_sample(
     seed: int,  # of the scenes
     n: int = 3,  # steps that are timed
 ) -> float:  # seconds
-    "How long a training sample of this stage takes here."
+    "Return the seconds that one training sample of this stage takes on this machine."
     spent = _measure_steps(model, processor, stage, seed, n)[0].seconds
     return sum(
         s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()
@@ -273,9 +269,10 @@ def measure_seconds_per_scene(
     seed: int,  # of the scenes
     n: int = 6,  # scenes; on a GPU eight times as many
 ) -> float:  # seconds
-    """How long a scene takes here when the stage's projectors are aligned, its share of the steps
-    included: a few on a copy, thrown away.
-    """
+    """Return the seconds that one scene takes on this machine when the stage's projectors are
+    aligned, its share of the steps included; 0 where none are aligned.
+
+    A few scenes are measured on a copy of the model, which is thrown away."""
     if not stage.align:
         return 0.0
     model, began = copy.deepcopy(model), read_clock()
@@ -308,7 +305,7 @@ def plan_minutes(
     scene_seconds: list,  # per scene to align with, of each stage
     aligning: float = 0.35,  # largest share of the time that aligning takes
 ) -> tuple:  # (steps of each stage, scenes to align with of each stage)
-    "Steps and scenes to align with per stage that fill so many minutes."
+    "Return steps and scenes to align with per stage that fill so many minutes."
     left, total = minutes * 60, sum(s.share for s in stages)
     wished = sum(s.scenes * t for s, t in zip(stages, scene_seconds))
     scenes = [

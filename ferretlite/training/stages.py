@@ -56,11 +56,11 @@ class Stage:
         samples: int,  # of the whole stage
         i: int,  # number of the sample
     ) -> dict:  # task -> weight
-        "The tasks of sample `i` of so many."
+        "Return the tasks of sample `i` of so many."
         return self.first if i < self.first_share * samples else self.tasks
 
 # %% ../../nbs/7_training/stages.ipynb #657ff009
-FERRET_PARTS = (
+FERRET_PARTS = (  # names of the parts of a Ferret-v2 model that can learn
     "global_tower",
     "local_tower",
     "global_projector",
@@ -71,8 +71,8 @@ FERRET_PARTS = (
 )
 
 # %% ../../nbs/7_training/stages.ipynb #2bf18c10
-# arXiv 2404.07973, section 3.4; `visual_position` learns whenever a projector does
-FERRET_STAGES = (
+# `visual_position` learns whenever a projector does
+FERRET_STAGES = (  # the paper's three stages (arXiv 2404.07973, section 3.4)
     Stage(
         "I image-caption alignment",
         ("global_projector", "visual_position"),
@@ -114,7 +114,7 @@ FERRET_STAGES = (
 # %% ../../nbs/7_training/stages.ipynb #6d681f23
 # projectors begin aligned; in stage III towers that were taught patch by patch stay as they are,
 # and names come before places
-TINY_STAGES = (
+TINY_STAGES = (  # stages of the preset `tiny`
     replace(FERRET_STAGES[0], align=("global_projector",)),
     replace(FERRET_STAGES[1], align=("global_projector", "local_projector"), scenes=2000),
     replace(
@@ -129,7 +129,7 @@ TINY_STAGES = (
 )
 
 # %% ../../nbs/7_training/stages.ipynb #f9a9f645
-GRIFFON_PARTS = (
+GRIFFON_PARTS = (  # names of the parts of a Griffon v2 model that can learn
     "global_tower",
     "global_projector",
     "visual_position",
@@ -181,9 +181,8 @@ _TINY_GRIFFON_STAGES = (  # the projector begins aligned, and the tower stays as
 
 # %% ../../nbs/7_training/stages.ipynb #a01e5b02
 def _make_full_size_stages(stages: tuple, rates: tuple, slow: dict) -> tuple:
-    """Stages with the batches of LLaVA and Ferret's public recipe (256 to align, then 128) and
-    these learning rates; Ferret-v2's paper gives none.
-    """
+    """Return the stages with the batches of LLaVA and Ferret's public recipe (256 to align, then
+    128) and these learning rates; Ferret-v2's paper gives none."""
     return tuple(
         replace(s, lr=lr, batch_size=256 if n == 0 else 128, slow=slow if n == 2 else {})
         for n, (s, lr) in enumerate(zip(stages, rates))
@@ -196,7 +195,7 @@ _FERRET_FULL_SIZE_STAGES = _make_full_size_stages(
 
 _GRIFFON_FULL_SIZE_STAGES = _make_full_size_stages(_GRIFFON_STAGES, (1e-3, 2e-5, 2e-5), {})
 
-STAGES = {
+STAGES = {  # preset -> its stages
     **{
         name: _GRIFFON_FULL_SIZE_STAGES if name.startswith("griffon") else _FERRET_FULL_SIZE_STAGES
         for name in PAPER_SIZES
@@ -215,9 +214,8 @@ STAGES = {
 def _make_tiny_config(
     global_tower, local_tower, text_config, tokenizer, changes: dict | None = None
 ) -> FerretConfig:
-    """The configuration of the `tiny` preset around given towers and language model; `changes` has
-    the last word on any field.
-    """
+    """Return the configuration of the `tiny` preset around given towers and language model;
+    `changes` has the last word on any field."""
     image, region = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, REGION_TOKEN])
     view = global_tower.image_size
     merge = max(1, view // (6 * global_tower.patch_size))  # at most 6 x 6 tokens a view
@@ -242,9 +240,8 @@ def _make_tiny_config(
 def _make_tiny_griffon_config(
     global_tower, local_tower, text_config, tokenizer, changes: dict | None = None
 ) -> FerretConfig:
-    """The configuration of the `tiny-griffon` preset around the same parts; `changes` has the last
-    word on any field.
-    """
+    """Return the configuration of the `tiny-griffon` preset around the same parts; `changes` has
+    the last word on any field."""
     image, region, crop = add_crop_token(tokenizer).convert_tokens_to_ids(
         [IMAGE_TOKEN, REGION_TOKEN, CROP_TOKEN]
     )
@@ -282,9 +279,8 @@ _TINY_PRESETS = {  # name -> its configuration, and which shipped tower becomes 
 def _load_full_size_model(
     preset: str, towers=None, lm=None, config: dict | None = None
 ):  # -> (model, processor)
-    """A preset of full size: its towers and language model come from the hub, or from folders given
-    instead.
-    """
+    """Return a preset of full size: its towers and language model come from the hub, or from
+    folders given instead."""
     wanted = {**HUB_PRESETS[preset], **(config or {})}
     for name, side in (
         ("global_tower", "global"),
@@ -333,9 +329,8 @@ def start_model(
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
     preset: str = "tiny",  # a key of TINY_PRESETS; what is none begins as `tiny` does
 ):  # -> (model, processor)
-    """The untrained model of a preset: towers and language model know their trade, what lies
-    between them is random.
-    """
+    """Return the untrained model of a preset: towers and language model are pre-trained, the parts
+    between them are random."""
     torch.manual_seed(seed)
     if preset in HUB_PRESETS:
         return _load_full_size_model(preset, towers, lm, config)
@@ -368,11 +363,10 @@ def load_model(
 def load_stage_model(
     number: int,  # of the stage; 0: before the first
 ):  # -> (model, processor)
-    """`tiny` as it was after stage 0 (the beginning), 1, 2 or 3.
+    """Return `tiny` as it was after stage 0 (the beginning), 1, 2 or 3.
 
     Of the stages between, the package carries what they changed. Raises ValueError for another
-    number.
-    """
+    number."""
     if number not in range(4):
         raise ValueError(f"There is no stage {number!r}: expected 0 (the beginning), 1, 2 or 3.")
     if number == 3:
@@ -398,8 +392,7 @@ def prepare_stage(
     stage: Stage,  # whose parts learn
 ):
     """Freeze everything but the stage's parts; parts that this model was built without are passed
-    over.
-    """
+    over."""
     known, parts = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS), model.parts()
     unknown = [p for p in stage.trains if p not in known]
     if unknown:
@@ -422,8 +415,7 @@ def copy_projector(
     model,  # FerretForConditionalGeneration, which is changed
 ):
     """Start the local projector as a copy of the global one (paper section 3.4); where their shapes
-    differ it stays as it is.
-    """
+    differ it stays as it is."""
     if model.local_projector is None:
         return
     source, target = (

@@ -48,9 +48,8 @@ from ferretlite.training.stages import (
 )
 
 # %% ../../nbs/7_training/trainer.ipynb #4253b9c5
-# whose maps are kept at a time: a gigabyte; whole dozens of batches, so that each of a dozen
-# processes meets its own pictures again
-_MOST_PICTURES = 4992
+# a gigabyte; whole dozens of batches, so that each of a dozen processes meets its own again
+_MOST_PICTURES = 4992  # pictures whose maps are kept at a time
 
 
 def make_stage_data(
@@ -59,9 +58,8 @@ def make_stage_data(
     seed: int,  # of the run
     number: int,  # of the stage, from 1
 ) -> ConversationDataset:
-    """The stage's conversations: scenes that no other stage, split or seed shows, each `visits`
-    times; first the questions of `first`, then all.
-    """
+    """Return the stage's conversations: scenes that no other stage, split or seed shows, each
+    `visits` times; first the questions of `first`, then all."""
     scenes = SceneStream(samples, (seed * 10 + number) * 10**7, others=stage.others)
     if stage.visits > 1:
         # so that each picture comes about as often as it should
@@ -74,10 +72,9 @@ def make_stage_data(
 
 # %% ../../nbs/7_training/trainer.ipynb #22f13b19
 def _count_samples_at_once(stage: Stage, options: RunOptions) -> int:
-    """How many samples each process computes at once.
+    """Return how many samples each process computes at once.
 
-    Raises InputError where the stage's batch cannot be divided among the processes.
-    """
+    Raises InputError where the stage's batch cannot be divided among the processes."""
     size = read_world()[1]
     at_once = options.at_once or max(1, stage.batch_size // size)
     if stage.batch_size % (at_once * size):
@@ -89,7 +86,7 @@ def _count_samples_at_once(stage: Stage, options: RunOptions) -> int:
     return at_once
 
 # %% ../../nbs/7_training/trainer.ipynb #4c939385
-_FIXED_ARGUMENTS = dict(
+_FIXED_ARGUMENTS = dict(  # settings of transformers' Trainer that all stages share
     lr_scheduler_type="cosine",
     max_grad_norm=1.0,
     remove_unused_columns=False,
@@ -110,10 +107,9 @@ def make_training_arguments(
     seed: int,  # of the run
     options: RunOptions = DEFAULT_OPTIONS,  # how the run is carried out
 ) -> TrainingArguments:
-    """transformers' settings for one stage.
+    """Return transformers' settings for one stage.
 
-    Raises InputError where the stage's batch cannot be divided among the processes.
-    """
+    Raises InputError where the stage's batch cannot be divided among the processes."""
     at_once, size = _count_samples_at_once(stage, options), read_world()[1]
     lengths = dict(
         max_steps=steps,
@@ -123,7 +119,7 @@ def make_training_arguments(
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=stage.batch_size // (at_once * size),
     )
-    carried_out = dict(
+    hardware = dict(
         activation_checkpointing=options.checkpointing,
         fsdp=bool(options.fsdp) or None,
         fsdp_config=options.fsdp,
@@ -133,7 +129,7 @@ def make_training_arguments(
     )
     fixed = dict(_FIXED_ARGUMENTS, bf16=autocast()._enabled, use_cpu=not torch.cuda.is_available())
     found = TrainingArguments(
-        str(out), learning_rate=stage.lr, seed=seed, **lengths, **carried_out, **fixed
+        str(out), learning_rate=stage.lr, seed=seed, **lengths, **hardware, **fixed
     )
     found._n_gpu = min(1, found.n_gpu)  # one process uses one GPU: several are for torchrun
     return found
@@ -141,8 +137,7 @@ def make_training_arguments(
 # %% ../../nbs/7_training/trainer.ipynb #8bce3c04
 class StageTrainer(SteadyTrainer):
     """A `SteadyTrainer` with the stage's learning rates and losses, which keeps the towers' maps of
-    pictures that come back.
-    """
+    pictures that come back."""
 
     # how many tokens of names and boxes a step writes in all: noted where a process sees only a
     # part of it
@@ -162,7 +157,7 @@ class StageTrainer(SteadyTrainer):
         self,
         *args,  # of transformers' Trainer
     ) -> torch.optim.Optimizer:
-        "AdamW with a learning rate for each part of the model; made once."
+        "Return AdamW with a learning rate for each part of the model; it is made once."
         if self.optimizer is None:
             groups = [
                 {k: v for k, v in g.items() if k != "name"}
@@ -179,9 +174,8 @@ def get_batch_samples(
     self: StageTrainer,
     *args,  # of transformers' Trainer
 ) -> tuple:  # (batches of a step, number of answer tokens)
-    """A step's batches; also notes how many tokens of names and boxes all processes together write
-    in it.
-    """
+    """Return a step's batches, and note how many tokens of names and boxes all processes together
+    write in the step."""
     batches, count = super(StageTrainer, self).get_batch_samples(*args)
     if not self.stage.attention_weight:
         return batches, count
@@ -197,14 +191,14 @@ def get_batch_samples(
 
 
 @patch
-def fair_share(
+def compute_part_weight(
     self: StageTrainer,
     name: str,  # "names" or "writes"
     written: torch.Tensor,  # [B, L], -1 where a token writes of nothing
 ):  # float, or a scalar tensor
-    """What a mean over these tokens counts in the mean over all that the step writes. (Gradients
-    are averaged over processes, and added up over a step's parts.)
-    """
+    """Return the weight of the mean over these tokens in the mean over all tokens of the step.
+
+    Gradients are averaged over processes, and added up over a step's parts."""
     if not self.written:
         return 1.0
     return self.args.world_size * (written >= 0).sum() / self.written[name].clamp(min=1)
@@ -219,8 +213,7 @@ def compute_loss(
     **kwargs,  # of transformers' Trainer
 ):  # loss, or (loss, outputs)
     """Return the loss of a batch: words, boxes and, where the stage asks for it, attention to
-    patches.
-    """
+    patches."""
     weight = self.stage.attention_weight
     if not weight:
         return super(StageTrainer, self).compute_loss(model, inputs, return_outputs, **kwargs)
@@ -230,7 +223,8 @@ def compute_loss(
     )
     heads = out.attentions[SUPERVISED_HEADS[0]][:, : SUPERVISED_HEADS[1]]
     loss = loss + weight * sum(
-        self.fair_share(k, of) * attention_loss(heads, of, shows) for k, of in written.items()
+        self.compute_part_weight(k, of) * attention_loss(heads, of, shows)
+        for k, of in written.items()
     )
     return (loss, out) if return_outputs else loss
 
@@ -238,8 +232,7 @@ def compute_loss(
 @patch
 def _look_at_pictures(self: StageTrainer, inputs: dict, fresh: list):
     """Yield each fresh picture's number with its towers' maps [1, h, w, C] and [tiles, h, w, C]; on
-    a CPU each picture is looked at by itself.
-    """
+    a CPU each picture is looked at by itself."""
     counts = (inputs["grids"][:, 0] * inputs["grids"][:, 1]).tolist()
     counts = [counts[i] for i in fresh]
     whole, tiles = inputs["global_pixels"].split(1), inputs["local_pixels"].split(counts)
@@ -262,9 +255,8 @@ def keep_maps(
     inputs: dict,  # batch of Collator: `tower_maps` take the place of pixels
     ids: list,  # of the batch's pictures
 ):
-    """Look at each picture once and keep what the towers say; on a CPU each by itself, so that it
-    says the same in any company.
-    """
+    """Compute the towers' maps of each picture once and keep them; on a CPU each picture by itself,
+    so that its maps do not depend on the others of the batch."""
     fresh = list(inputs.pop("fresh", range(len(ids))))
     for i, whole, tiles in self._look_at_pictures(inputs, fresh):
         self.kept[ids[i]] = [whole.bfloat16(), tiles.bfloat16()]
@@ -285,7 +277,7 @@ def training_step(
     *args,  # of transformers' Trainer
     **kwargs,  # of transformers' Trainer
 ) -> torch.Tensor:  # loss, a scalar
-    "One step, on kept maps where the stage's pictures come back."
+    "Take one step, on kept maps where the stage's pictures come back."
     if self.stage.visits > 1:
         self.keep_maps(inputs, inputs["ids"])
     return super(StageTrainer, self).training_step(model, inputs, *args, **kwargs)
@@ -309,9 +301,8 @@ def choose_attention(
     model,  # FerretForConditionalGeneration, which is changed
     stage: Stage,  # whose `attention_weight` counts
 ):
-    """Plain attention can tell who looked where; on a CPU every stage computes with it, so that all
-    compute alike.
-    """
+    """Set the model to plain attention where the stage needs its weights; on a CPU for every stage,
+    so that all compute alike."""
     if stage.attention_weight or not torch.cuda.is_available():
         model.language_model.set_attn_implementation("eager")
 
@@ -327,17 +318,15 @@ def list_aligned_projectors(
     processor: FerretProcessor,  # of the model
     stage: Stage,  # whose `align` counts
 ) -> tuple:  # of names
-    """Those of the stage's `align` that this model's way of seeing uses: without tiles the local
-    one says nothing.
-    """
+    """Return the projectors of the stage's `align` that this model's resolution uses: without tiles
+    the local one is not used."""
     tiled = processor.config.resolution == "anyres"
     return tuple(name for name in stage.align if name != "local_projector" or tiled)
 
 
 def _apply_options(stage: Stage, options: RunOptions, from_files: bool = False) -> Stage:
-    """The stage under these options: slower parts, and each picture once where its maps cannot be
-    kept.
-    """
+    """Return the stage under these options: slower parts, and each picture once where its maps
+    cannot be kept."""
     once = options.fsdp or options.deepspeed or options.group or from_files
     return replace(stage, slow={**stage.slow, **options.slow}, visits=1 if once else stage.visits)
 
@@ -345,8 +334,7 @@ def _apply_options(stage: Stage, options: RunOptions, from_files: bool = False) 
 def _make_tensorboard_callback(folder):  # -> callback
     """Return a callback that logs for `tensorboard --logdir`.
 
-    Raises ImportError without the package tensorboard.
-    """
+    Raises ImportError without the package tensorboard."""
     require_package("tensorboard", "Logs for TensorBoard need")
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
@@ -358,7 +346,7 @@ def check_options(
     stages: list,  # of Stage
     options: RunOptions,  # how they are to be carried out
 ):
-    "Raises InputError for a batch that cannot be divided, ImportError for a missing package."
+    "Raise InputError for a batch that cannot be divided, ImportError for a missing package."
     for stage in stages:
         _count_samples_at_once(stage, options)
     if options.lora:
@@ -391,7 +379,7 @@ def _make_stage_trainer(
         make_training_arguments(stage, out, steps, seed, options),
         stage=stage,
         train_dataset=data,
-        data_collator=Collator(make_stage_processor(processor, stage), most, look=marked),
+        data_collator=Collator(make_stage_processor(processor, stage), most, mark_boxes=marked),
         callbacks=[StageProgress(bar, stage.batch_size, stage.name)],
     )
     trainer.remove_callback(PrinterCallback)  # the bar says it
@@ -403,9 +391,8 @@ def _make_stage_trainer(
 
 # %% ../../nbs/7_training/trainer.ipynb #d29005a1
 def _prepare_model(model, processor, stage: Stage, seed: int, number: int, options, fresh: bool):
-    """Align, add adapters, freeze: the model as the stage's first step finds it. Returns whether
-    there are adapters to merge in the end.
-    """
+    """Align projectors, add adapters and freeze parts before a stage's first step; return whether
+    there are adapters to merge in the end."""
     if stage.align and fresh:
         align_projectors(
             model,
@@ -438,8 +425,7 @@ def run_stage(
     data=None,  # dataset of Conversation from files; None: the stage's own scenes
 ) -> tuple:  # (log of (step, loss), the trainer)
     """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
-    conversations from files, which are told whole.
-    """
+    conversations from files, which are told whole."""
     stage = _apply_options(stage, options, data is not None)
     checkpoint = newest_checkpoint(out) if resume else None
     adapted = _prepare_model(model, processor, stage, seed, number, options, not checkpoint)

@@ -34,7 +34,7 @@ except ImportError:  # the kernels below are defined all the same, and never cal
 # %% ../../nbs/9_scale/triton.ipynb #f3a17356
 @jit
 def _dot(a, b, acc, UPCAST: tl.constexpr):
-    "acc + a @ b, summed in fp32. UPCAST: the interpreter multiplies bf16 in fp32."
+    "Return acc + a @ b, summed in fp32. UPCAST: the interpreter multiplies bf16 in fp32."
     if UPCAST:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -43,7 +43,7 @@ def _dot(a, b, acc, UPCAST: tl.constexpr):
 # %% ../../nbs/9_scale/triton.ipynb #6df52036
 @jit
 def _tile_of(pid, rows, cols, GROUP: tl.constexpr):
-    "The tile (row, column) of a program: down GROUP rows, then one column on."
+    "Return the tile (row, column) of a program: down GROUP rows, then one column on."
     first = pid // (GROUP * cols) * GROUP
     high = tl.minimum(rows - first, GROUP)
     rest = pid % (GROUP * cols)
@@ -54,7 +54,7 @@ def _tile_of(pid, rows, cols, GROUP: tl.constexpr):
 def _add_forward_block(
     acc, tokens, taps, inside, c, C, EVEN: tl.constexpr, UPCAST: tl.constexpr
 ):  # [ROWS, COLS] sum, addresses, mask of the rows, channels of the block
-    "acc + (tokens of one tap) @ (weights of that tap), for one block of channels."
+    "Return acc + (tokens of one tap) @ (weights of that tap), for one block of channels."
     if EVEN:
         left, right = tl.load(tokens, inside, 0.0), tl.load(taps)
     else:
@@ -82,7 +82,7 @@ def _sum_over_taps(
     EVEN: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    "The tile's sums over nine taps and all channels."
+    "Return the tile's sums over nine taps and all channels."
     k = tl.arange(0, DEPTH)
     acc, steps = tl.zeros((ROWS, COLS), tl.float32), tl.cdiv(C, DEPTH)
     for part in range(9 // SPAN):
@@ -162,7 +162,7 @@ class Tile(NamedTuple):
     since: int = 80  # compute capability: before it, the tile does not fit into the registers
 
 
-KERNEL_TILES = {
+KERNEL_TILES = {  # kernel -> tiles that a bench may choose from; the first is the default
     "forward": (
         Tile(128, 128, 64, 8, 3, span=9),
         Tile(128, 128, 64, 8, 3),
@@ -179,10 +179,9 @@ KERNEL_TILES = {
     ),
     "dw": (Tile(128, 128, 64, 8, 3), Tile(128, 256, 64, 8, 3, since=90), Tile(128, 256, 32, 8, 4)),
 }
-FLOAT_TILE = Tile(
-    128, 64, 16, 8, 2
-)  # fp32 is exact here, hence without the matrix units: small tiles
-KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# small, because fp32 is exact here and does not use the matrix units
+FLOAT_TILE = Tile(128, 64, 16, 8, 2)
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # dtypes that the kernels take
 
 # %% ../../nbs/9_scale/triton.ipynb #364b6013
 def is_interpreted() -> bool:
@@ -277,7 +276,7 @@ def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict: 
 
 # %% ../../nbs/9_scale/triton.ipynb #e2a33b53
 def _make_compile_source(kernel, dtype: torch.dtype, constants: dict):  # -> triton's ASTSource
-    "A kernel with the types of its arguments, and which of them are multiples of 16."
+    "Return a kernel with its arguments' types, and which arguments are multiples of 16."
     from triton.compiler import ASTSource
 
     if "constexprs" not in ASTSource.__init__.__code__.co_varnames:
@@ -306,7 +305,7 @@ def _make_compile_source(kernel, dtype: torch.dtype, constants: dict):  # -> tri
 
 # %% ../../nbs/9_scale/triton.ipynb #e2a30002
 def _dump_resource_usage(cubin: bytes) -> str:
-    "What `cuobjdump`, a tool that comes with Triton, says of compiled code."
+    "Return what `cuobjdump`, a tool that comes with Triton, says of compiled code."
     from triton.backends.nvidia import compiler as nvidia
 
     tool = Path(nvidia.__file__).parent / "bin/cuobjdump"
@@ -348,7 +347,7 @@ def measure_compiled_resources(
 # %% ../../nbs/9_scale/triton.ipynb #a661317e
 @jit(do_not_specialize=["M"])
 def gelu_backward_kernel(dy, z, dz, db, M, N, ROWS: tl.constexpr, COLS: tl.constexpr):
-    "dz = dy * gelu'(z), and the sums of dz over each block of rows."
+    "Compute dz = dy * gelu'(z), and the sums of dz over each block of rows."
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     n = tl.program_id(1) * COLS + tl.arange(0, COLS)
     where, kept = m.to(tl.int64)[:, None] * N + n[None, :], (m < M)[:, None] & (n < N)[None, :]
@@ -405,7 +404,7 @@ def _sum_over_readers(
     EVEN: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    "Gradients of tokens of one class: sums over the taps that read them and all N channels."
+    "Return gradients of tokens of one class: sums over the taps that read them and N channels."
     k, steps, real_c = tl.arange(0, DEPTH), tl.cdiv(N, DEPTH), (c < C)[None, :]
     for step in range((1 + odd_row) * (1 + odd_col) * steps * loops):
         tap, n = step // steps, step % steps * DEPTH + k
@@ -494,7 +493,7 @@ def launch_dx(
 # %% ../../nbs/9_scale/triton.ipynb #abc4c619
 @jit
 def _turn_odometer(image, oh, ow, Ho, Wo, DEPTH: tl.constexpr):
-    "The wheels (image, row, column) of output tokens, DEPTH tokens further on."
+    "Return the (image, row, column) of output tokens, DEPTH tokens further on."
     images, rows, cols = DEPTH // (Ho * Wo), DEPTH // Wo % Ho, DEPTH % Wo  # what DEPTH tokens add
     ow += cols
     oh += rows + (ow >= Wo)
@@ -506,7 +505,7 @@ def _turn_odometer(image, oh, ow, Ho, Wo, DEPTH: tl.constexpr):
 
 @jit
 def _load_tap_tokens(x, image, oh, ow, tap, H, W, x_batch, x_row, x_col, real, c, C):
-    "The tokens [DEPTH, COLS] that a tap reads for some output tokens; zeros over the border."
+    "Return the tokens [DEPTH, COLS] that a tap reads; zeros over the border."
     ih, iw = 2 * oh - 1 + tap // 3, 2 * ow - 1 + tap % 3
     inside = real & (ih >= 0) & (ih < H) & (iw >= 0) & (iw < W)
     start = x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col)

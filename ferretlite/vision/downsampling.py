@@ -249,7 +249,7 @@ class MlpProjector(Projector):
         return tuple(cells)
 
 
-DOWNSAMPLER_CLASSES = {
+DOWNSAMPLER_CLASSES = {  # value of `projector` in a configuration -> class
     "conv": ConvDownsampler,
     "shuffle": ShuffleDownsampler,
     "pool": PoolDownsampler,
@@ -270,3 +270,23 @@ def make_downsampler(
             f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}."
         )
     return DOWNSAMPLER_CLASSES[kind](in_dim, out_dim, **options)
+
+# %% ../../nbs/3_vision/downsampling.ipynb #1fe3c78d
+class LinearProjector(nn.Linear):
+    "Ferret v1's projector: one layer, every cell a token."
+
+    def out_cells(
+        self,
+        cells: tuple,  # (h, w) of the tower's map
+    ) -> tuple:  # (h, w)
+        "Return the number of tokens along each side: one per cell."
+        return tuple(cells)
+
+    def forward(
+        self,
+        features: torch.Tensor,  # [..., in_dim]
+        place: torch.Tensor | None = None,  # [..., out_dim], added to the result
+    ) -> torch.Tensor:  # [..., out_dim]
+        "Project each cell by itself."
+        projected = super().forward(features)
+        return projected if place is None else projected + place.to(projected.dtype)

@@ -34,7 +34,7 @@ def make_tiny_clip_config(
     image_size: int = 96,  # side of a view in pixels
     patch_size: int = 16,  # side of a patch
 ) -> CLIPVisionConfig:
-    "A CLIP vision tower small enough for a laptop."
+    "Return a CLIP vision tower small enough for a laptop."
     return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=4 * width,
@@ -51,7 +51,7 @@ def make_tiny_dino_config(
     image_size: int = 96,  # side of a view in pixels
     patch_size: int = 16,  # side of a patch
 ) -> Dinov2Config:
-    "A DINOv2 tower small enough for a laptop."
+    "Return a DINOv2 tower small enough for a laptop."
     return Dinov2Config(
         hidden_size=width,
         mlp_ratio=4,
@@ -91,16 +91,17 @@ def build_tower(
     return TOWER_CLASSES[config.model_type](config)
 
 # %% ../../nbs/3_vision/encoders.ipynb #5b04122f
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean, std of red, green, blue
 PIXEL_STATISTICS = {  # model type -> (mean, std) of the pixels its pre-training saw
     "clip_vision_model": (
         (0.48145466, 0.4578275, 0.40821073),
         (0.26862954, 0.26130258, 0.27577711),
     ),
     "siglip_vision_model": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "dinov2": _IMAGENET,
+    "dinov2_with_registers": _IMAGENET,
+    "dinov3_vit": _IMAGENET,
 }
-PIXEL_STATISTICS["dinov2_with_registers"] = PIXEL_STATISTICS["dinov2"]
-PIXEL_STATISTICS["dinov3_vit"] = PIXEL_STATISTICS["dinov2"]
 
 # %% ../../nbs/3_vision/encoders.ipynb #c038b98a
 def resize_to_bytes(

@@ -28,6 +28,7 @@ from ferretlite.vision.conv_kernels import (
 )
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #93bd04cf
+# folder of the shipped records, one JSON file a GPU
 KERNEL_RECORDS = Path(ferretlite.__file__).parent / "records" / "kernels"
 TRIED_TILES = {}  # (kernel, training, M, C, N, dtype) -> Tile that a running bench found
 
@@ -95,7 +96,7 @@ def find_measurement(
     return None if path is None else find_nearest_row(read_record(path), op, dtype, training, shape)
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #364b6002
-IMPLEMENTATIONS = ("auto", "triton", "torch")
+IMPLEMENTATIONS = ("auto", "triton", "torch")  # values that choose who computes an operator
 
 
 def resolve_implementation(
@@ -113,7 +114,7 @@ def resolve_implementation(
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #b65e1dbb
 def _check_can_run(x: Tensor):
-    "Raises ImportError or ValueError where Triton cannot work on maps like these."
+    "Raise ImportError or ValueError where Triton cannot work on maps like these."
     if triton is None:
         raise ImportError("impl='triton' needs Triton, which is not installed: pip install triton")
     if not (x.is_cuda or x.is_meta or is_interpreted()):

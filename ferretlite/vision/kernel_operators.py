@@ -32,7 +32,7 @@ from ferretlite.vision.kernel_choice import (
 # %% ../../nbs/9_scale/kernel_operators.ipynb #73708234
 @jit
 def _locate_cells(token, slot, H, W, h, w, K: tl.constexpr):
-    "Where an output token lies (image, row, column), and the rows and columns of its cells."
+    "Return an output token's place (image, row, column), and the rows and columns of its cells."
     image, i, j = token // (h * w), token // w % h, token % w
     ih, iw = tl.minimum(i * K + slot // K, H - 1), tl.minimum(j * K + slot % K, W - 1)
     return image, i, j, ih, iw
@@ -40,7 +40,7 @@ def _locate_cells(token, slot, H, W, h, w, K: tl.constexpr):
 
 @jit
 def _load_cells(x, image, ih, iw, x_batch, x_row, x_col, c, real):
-    "The cells [SLOTS, BLOCK] of one output token, in float32."
+    "Return the cells [SLOTS, BLOCK] of one output token, in float32."
     start = x + image.to(tl.int64) * x_batch + (ih * x_row + iw * x_col)
     return tl.load(start[:, None] + c[None, :], real, 0.0).to(tl.float32)
 
@@ -84,7 +84,7 @@ def shuffle_norm_kernel(
 # %% ../../nbs/9_scale/kernel_operators.ipynb #f9d39d74
 @jit
 def _store_at_border(cells, grad, real, i, j, ih, iw, c, H, W, C, K: tl.constexpr):
-    "There a cell was read more than once: its gradients are added up."
+    "Add up the gradients of cells at the border, which are read more than once."
     for s in tl.static_range(K * K):
         row, col = i * K + s // K, j * K + s % K
         total = tl.sum(tl.where((real & ((ih == row) & (iw == col))[:, None]), grad, 0.0), 0)
@@ -103,14 +103,14 @@ def _store_gradient(dx, grad, real, image, i, j, ih, iw, c, H, W, C, K: tl.const
 # %% ../../nbs/9_scale/kernel_operators.ipynb #c322324a
 @jit
 def _load_normed(x, mean, rstd, token, image, ih, iw, x_batch, x_row, x_col, c, real):
-    "The normalised cells of one output token, and 1 / deviation."
+    "Return the normalised cells of one output token, and 1 / deviation."
     v, scale = _load_cells(x, image, ih, iw, x_batch, x_row, x_col, c, real), tl.load(rstd + token)
     return tl.where(real, (v - tl.load(mean + token)) * scale, 0.0), scale
 
 
 @jit
 def _norm_gradient(grad, gain, real, v, scale, size):
-    "The formula above: the gradient of what went in, from the gradient of the result."
+    "Return the gradient of the input from the gradient of the result, by the formula above."
     grad *= tl.load(gain, real, 0.0).to(tl.float32)
     mean, along = tl.sum(tl.sum(grad, 1), 0) / size, tl.sum(tl.sum(grad * v, 1), 0) / size
     return scale * (grad - mean - v * along)
@@ -373,7 +373,7 @@ def _wants_gradients(maps, weight, bias) -> bool:
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #480a0001
 def check_conv(maps, weight, bias):
-    "Raises ValueError where three tensors do not make a convolution of maps."
+    "Raise ValueError where three tensors do not make a convolution of maps."
     if (
         maps.ndim != 4
         or weight.shape[1:] != (maps.shape[-1], 3, 3)
@@ -443,7 +443,7 @@ def shuffle_norm_torch(
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #9a47e0e5
 def _check_shuffle(maps, weight, bias, k: int):
-    "Raises ValueError where three tensors do not make a pixel-shuffle and norm of maps."
+    "Raise ValueError where three tensors do not make a pixel-shuffle and norm of maps."
     C = maps.shape[-1]
     if maps.ndim != 4 or weight.shape != (k * k * C,) or bias.shape != weight.shape:
         raise ValueError(

@@ -209,7 +209,7 @@ def fold_linear_layers(
     difference: nn.Linear,  # D: [C+2] -> [C+2], applied to neighbour minus centre
     mixer: nn.Conv1d,  # A: [2(C+2)] -> [C], applied to (projected difference, centre)
 ) -> tuple[Tensor, Tensor, Tensor]:  # P [C, C+2], R [C, C+2], c [C], float32
-    "Two linear maps in a row are one: `A(D(z - a), a) = P z + R a + c`."
+    "Return two linear maps in a row as one: `A(D(z - a), a) = P z + R a + c`."
     D, b_D, A, b_A = (
         _widen_dtype(t)
         for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
@@ -519,7 +519,7 @@ def pool_rows(
 
 # %% ../../nbs/3_vision/sampler.ipynb #1864e110
 @patch
-def run_stage(
+def aggregate_stage(
     self: SpatialAwareSampler,
     stage: int,  # index of the stage
     points: Tensor,  # [M, N, 2]
@@ -557,7 +557,7 @@ def forward(
     if len(features.cells) > points.shape[0] * points.shape[1]:
         features = features.interpolate()  # fewer points than cells
     for i in range(len(self.n_centers)):
-        points, features = self.run_stage(i, points, features)
+        points, features = self.aggregate_stage(i, points, features)
     flat = features.flatten(1).to(self.flatten_projector.weight.dtype)  # [M, S*C]
     vectors = self.dim_projector(self.flatten_projector(flat))
     return list(vectors.split([len(of_image) for of_image in regions]))
@@ -593,6 +593,7 @@ class MeanSampler(RegionSampler):
         return list(vectors.split([len(of_image) for of_image in regions]))
 
 # %% ../../nbs/3_vision/sampler.ipynb #6cad4a26
+# value of `kind` in a configuration -> class
 SAMPLER_CLASSES = {"spatial": SpatialAwareSampler, "mean": MeanSampler}
 
 # %% ../../nbs/3_vision/sampler.ipynb #3161252b

@@ -3,6 +3,8 @@ array, tensor and PIL image.
 """
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -55,6 +57,7 @@ REFUSED = {
     "NaN": (np.array([[0.5, np.nan]], np.float32), "replace them first"),
     "infinity": (np.array([[0.5, np.inf]], np.float32), "replace them first"),
     "12 bits in 16": (np.array([[0, 4095]], np.uint16), "4095 for 12 bits"),
+    "14 bits in 16": (np.array([[0, 16383]], np.uint16), "16383 for 14"),
     "8 bits in 16": (np.array([[0, 255]], np.uint16), "255 for 8"),
     "8 bits in 32": (np.array([[0, 255]], np.int32), r'astype\("uint8"\)'),
     "16 bits in 32": (np.array([[0, 65535]], np.int32), r'astype\("uint16"\)'),
@@ -89,3 +92,31 @@ def test_rounding_errors_of_less_than_half_a_grey_level_are_cut():
 def test_a_tensor_with_channels_first_is_told_how_to_turn():
     with pytest.raises(InputError, match=r"shape \(3, 4, 6\).*moveaxis"):
         load_image(torch.zeros(3, 4, 6))
+
+
+def write_deep_png(path, values):
+    """Write a PNG of one row of 16-bit colours; Pillow cannot."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    colour = {2: 4, 3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_a_coloured_file_of_16_bits_follows_the_rule_too(tmp_path, channels):
+    whole = np.full((1, 2, channels), 65535)
+    whole[0, 1, : channels - (channels != 3)] = 257 * 100  # 100 of 255, opaque
+    read = np.asarray(load_image(write_deep_png(tmp_path / "a.png", whole)))
+    assert read.tolist() == [[[255] * 3, [100] * 3]]
+    dark = whole.copy()
+    dark[..., : channels - (channels != 3)] = 4095  # white of 12 bits
+    with pytest.raises(InputError, match="16-bit colours whose range is not certain"):
+        load_image(write_deep_png(tmp_path / "b.png", dark))

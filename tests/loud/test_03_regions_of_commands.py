@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from ferretlite.app import cli
-from ferretlite.model.inference import Answer, Ferret
+from ferretlite.model.answers import Answer
+from ferretlite.model.inference import Ferret
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ferretlite.regions.grammar import (
     clean_name,
     find_groundings,
     format_groundings,
+    parse_groundings,
 )
 
 SIZE = (480, 640)
@@ -146,3 +147,18 @@ def test_few_of_ferret_benchs_boxes_get_a_clause_as_name(real_files):
 
 def write_bin(fraction):
     return str(min(int(fraction[0].replace(".", "")), 999))
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("the trash can by the door [1, 2, 3, 4]", "trash can by the door"),
+        ("a watering can on the table [1, 2, 3, 4]", "watering can on the table"),
+        ("a dog can be seen [1, 2, 3, 4]", "dog"),
+        ("cat ([1, 2, 3, 4])", "cat"),
+        ("红伞；[1, 2, 3, 4]", "红伞"),
+        ("红伞。[1, 2, 3, 4]", "红伞"),
+    ],
+)
+def test_a_noun_that_looks_like_a_verb_and_signs_before_a_box(text, name):
+    assert [g.name for g in parse_groundings(text, (1000, 1000))] == [name]

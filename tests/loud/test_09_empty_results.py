@@ -10,7 +10,7 @@ from ferretlite.evaluation.planning import plan_training
 from ferretlite.evaluation.selftest import selftest
 from ferretlite.evaluation.speed import bench_projectors, bench_resolution, bench_sampler
 from ferretlite.evaluation.suites import evaluate
-from ferretlite.model.inference import Answer
+from ferretlite.model.answers import Answer
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.questions import Conversation
 from ferretlite.scenes.world import Phrase, Scene, make_scene

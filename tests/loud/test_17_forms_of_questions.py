@@ -27,6 +27,8 @@ def test_one_region_serves_several_questions():
     assert regions_of(BOX, 2) == [[BOX], [BOX]]
     assert regions_of(Point(3, 4), 3) == [[Point(3, 4)]] * 3
     assert regions_of([BOX, Point(3, 4)], 2) == [[BOX], [Point(3, 4)]]
+    assert regions_of([10, 20, 60, 80], 2) == regions_of((10, 20, 60, 80), 2) == [[BOX], [BOX]]
+    assert regions_of([3, 4], 2) == [[Point(3, 4)]] * 2
 
 
 def test_one_crop_serves_several_questions():

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ferretlite.app import cli
 from ferretlite.app.options import print_result
-from ferretlite.model.inference import Answer, Ferret
+from ferretlite.model.answers import Answer
+from ferretlite.model.inference import Ferret
 from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
 
