@@ -607,6 +607,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures._warn_of_leaks': ( '6_data/mixtures.html#_warn_of_leaks',
                                                                                        'ferretlite/data/mixtures.py'),
+                                          'ferretlite.data.mixtures.describe_left_out': ( '6_data/mixtures.html#describe_left_out',
+                                                                                          'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures.format_skipped': ( '6_data/mixtures.html#format_skipped',
                                                                                        'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures.list_exclusions': ( '6_data/mixtures.html#list_exclusions',

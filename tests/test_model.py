@@ -466,7 +466,7 @@ def test_switches_name_what_they_know(random_model):
     [
         (dict(resolutoin="fixed"), "unknown field 'resolutoin'"),
         (dict(compat="ferret"), "unknown field 'compat'"),
-        (dict(merge=0), "merge=0: expected 1 at least"),
+        (dict(merge=0), "merge=0, expected 1 at least"),
         (dict(merge=5), "multiples of 120"),
         (
             dict(local_view=(100, 100)),

@@ -46,7 +46,9 @@ def test_defaults_are_the_documented_ones():
     assert defaults(FerretProcessor.fill_prompt) == dict(n_crops=0)
     training = dict(multiple=32, max_text_tokens=None, mark_boxes=False)
     assert defaults(FerretProcessor.encode_conversations) == training
-    assert defaults(FerretProcessor.decode) == dict(probabilities=None, size=(1000, 1000))
+    assert defaults(FerretProcessor.decode) == dict(
+        probabilities=None, size=(1000, 1000), phrases=None
+    )
     assert defaults(FerretProcessor.for_model) == dict(chat=None)
     assert defaults(measure_quickest) == dict(n=3, clock=read_clock)
     assert defaults(bench_resolution) == dict(sides=(192, 384, 768), n=8, seed=0)

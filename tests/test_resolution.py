@@ -17,8 +17,8 @@ from ferretlite.vision.resolution import (
     check_grids,
     choose_grid,
     compute_canvas_size,
-    count_kept_cells,
     count_grid_tokens,
+    count_kept_cells,
     filter_grids,
     measure_grid_fit,
     measure_shape_mismatch,
@@ -86,8 +86,7 @@ def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
     assert len(fits) == 8 and max(r * c for r, c in fits) == 4
     assert fits == filter_grids(FERRET_GRIDS, max_tiles=4)
     assert (
-        count_grid_tokens((2, 2), 256, 256) == 1280
-        and count_grid_tokens((2, 3), 256, 256) == 1792
+        count_grid_tokens((2, 2), 256, 256) == 1280 and count_grid_tokens((2, 3), 256, 256) == 1792
     )
     assert count_grid_tokens((2, 2), 576, 576) == 2880
     with pytest.raises(ValueError, match="to be 1152 at least"):

@@ -253,7 +253,9 @@ def test_a_stage_that_looks_listens_more_to_the_right_patches(begin, tmp_path):
     stage = replace(TINY_STAGES[2], batch_size=4, visits=1, tasks=dict(rec=1.0), first_share=0)
     model.language_model.set_attn_implementation("eager")
     prepare_stage(model, stage)
-    batch = Collator(processor, mark_boxes=True)([make_stage_data(stage, 8, 0, 3)[i] for i in range(4)])
+    batch = Collator(processor, mark_boxes=True)(
+        [make_stage_data(stage, 8, 0, 3)[i] for i in range(4)]
+    )
     batch.pop("ids")
     trainer = StageTrainer(model, make_training_arguments(stage, tmp_path, 1, 0), stage=stage)
 

@@ -188,7 +188,7 @@ def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "read_world", lambda: (1, 2))
     monkeypatch.setattr(training, "wait_for_all", lambda: None)
     _save_record(tmp_path / "second.json", {})
-    save_model(model, processor, tmp_path / "second")
+    training._save_once(model, processor, tmp_path / "second")
     assert not (tmp_path / "second.json").exists() and not (tmp_path / "second").exists()
 
 

@@ -152,7 +152,7 @@ def train(
     "Train a model through its three stages."
     with redirect_output():
         from ferretlite.model.loading import find_model
-        from ferretlite.training import distributed, run
+        from ferretlite.training import distributed, runs
 
         start = find_model(from_model) if from_model else None
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
@@ -160,7 +160,7 @@ def train(
         options = distributed.RunOptions(*how)
         budget = (samples, minutes, resume, start, seed)
         more = dict(lm=lm, compile=compile, options=options, data=data, skip=skip)
-        folder = run.train(preset, stage, out, *budget, **more)
+        folder = runs.train(preset, stage, out, *budget, **more)
         name, first = format_model_name(folder), distributed.read_world()[0] == 0
     if first:
         print_result(f"{folder} now loads as a model: ferretlite eval {name} --n 200")

@@ -19,7 +19,13 @@ from PIL import Image, ImageDraw
 from ..common.errors import InputError
 from ..common.files import write_json, write_whole
 from ..common.tables import format_table
-from .mixtures import Mixture, list_exclusions, open_part, shuffle_index
+from ferretlite.data.mixtures import (
+    Mixture,
+    describe_left_out,
+    list_exclusions,
+    open_part,
+    shuffle_index,
+)
 from .readers import AnnotationReader
 from .recipes import FORMAT_READERS, Recipe, read_recipe
 from ..regions.geometry import Mask, Point
@@ -182,7 +188,8 @@ def _open_parts(parts: list, root, excluded: dict) -> tuple:  # (list of (Part, 
             opened.append((part, open_part(part, root, excluded[part.format])))
         except (OSError, ValueError, ImportError) as error:
             troubles.append(f"{part.name}: {error}")
-    troubles += [f"{p.name}: it has no records." for p, r in opened if not len(r)]
+    empty = [(p, r) for p, r in opened if not len(r)]
+    troubles += [f"{p.name}: it has no records{describe_left_out(r)}." for p, r in empty]
     return [(p, r) for p, r in opened if len(r)], troubles
 
 # %% ../../nbs/6_data/inspection.ipynb #1d3a48cc
