@@ -587,6 +587,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures._NoConversation': ( '6_data/mixtures.html#_noconversation',
                                                                                         'ferretlite/data/mixtures.py'),
+                                          'ferretlite.data.mixtures._check_parts': ( '6_data/mixtures.html#_check_parts',
+                                                                                     'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures._count_prompt_tokens': ( '6_data/mixtures.html#_count_prompt_tokens',
                                                                                              'ferretlite/data/mixtures.py'),
                                           'ferretlite.data.mixtures._fit_turn': ( '6_data/mixtures.html#_fit_turn',

@@ -64,7 +64,7 @@ def worked() -> float:  # seconds
 
 def test_slow_notebooks_are_named():
     output = (
-        "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\ntraining.ipynb: 420 secs\nmetrics.ipynb:"
+        "Starting a.ipynb\n- Completed a.ipynb\nSuccess.\nruns.ipynb: 420 secs\nmetrics.ipynb:"
         " 121 secs\ngeometry.ipynb: 120 secs\n"
     )
     assert seconds_of(output) == {

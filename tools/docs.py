@@ -26,6 +26,7 @@ import course  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
 COLAB = "https://colab.research.google.com"
+SITE_PAGES = ("limits.md", "libraries.md")  # of tools/site
 CALLOUTS = {"note", "tip", "warning", "caution", "important"}
 EXTERNAL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//|#)", re.I)
 
@@ -375,7 +376,7 @@ def write_sources(root: Path, source: Path) -> Pages:
     others = other_pages(root)
     pages = Pages(root, {"index.ipynb": "index.ipynb", "nbs/index.ipynb": "index.ipynb", **others})
     pages.pages["README.md"] = "index.ipynb"
-    pages.pages["tools/site/limits.md"] = "limits.md"
+    pages.pages |= {f"tools/site/{name}": name for name in SITE_PAGES}
     pages.pages |= {n.link: f"{n.folder}/{n.name}.ipynb" for n in lessons}
 
     for lesson in lessons:
@@ -390,9 +391,8 @@ def write_sources(root: Path, source: Path) -> Pages:
     for folder, held in parts.items():
         write(source / folder / "index.md", part_page(held, notebooks))
 
-    limits = TOOLS / "site" / "limits.md"
-    if limits.is_relative_to(root):
-        others["tools/site/limits.md"] = "limits.md"
+    if TOOLS.is_relative_to(root):
+        others |= {f"tools/site/{name}": name for name in SITE_PAGES}
     for path, page in others.items():
         text = (root / path).read_text(encoding="utf-8")
         write(source / page, convert_markdown(text, pages.resolver(path)))
@@ -422,7 +422,7 @@ def write_sources(root: Path, source: Path) -> Pages:
     reference = ["api/index.md"]
     reference += ["cards/index.md"] if cards else []
     reference += [
-        p for p in ("limits.md", "changelog.md", "contributing.md") if p in others.values()
+        p for p in (*SITE_PAGES, "changelog.md", "contributing.md") if p in others.values()
     ]
     contents = toctree([f"{folder}/index.md" for folder in parts], "Course")
     contents += "\n" + toctree(reference, "Reference")

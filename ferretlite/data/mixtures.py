@@ -266,6 +266,28 @@ def describe_left_out(
     _, first = problems[0]
     return f"; {sum(reader.left_out.values())} left out, the first because of: {first.rstrip('.')}"
 
+
+def _check_parts(
+    parts: list,  # of (Part, reader)
+    style: str,  # written form of the mixture
+    processor,  # of the model, or None
+) -> None:
+    "Raise InputError unless every part has records and the model reads this written form."
+    empty = [(p, r) for p, r in parts if not len(r)]
+    if not parts:
+        raise InputError("The mixture has no parts: expected at least one.")
+    if empty:
+        part, reader = empty[0]
+        raise InputError(
+            f"Part {part.name} of the mixture has no records: expected at least one"
+            f"{describe_left_out(reader)}."
+        )
+    if processor and processor.config.style != style:
+        raise InputError(
+            f"The mixture is in {style} form, the model in {processor.config.style} form: "
+            "expected the same."
+        )
+
 # %% ../../nbs/6_data/mixtures.ipynb #ec06bb85
 class Mixture(torch.utils.data.Dataset):
     "A data set of several readers; sample i depends on (seed, epoch, place in it) alone."
@@ -283,20 +305,7 @@ class Mixture(torch.utils.data.Dataset):
         skip: bool = False,  # True: pass over records that cannot be read
         log=None,  # file for notes about what was left out, see Skipped
     ):
-        empty = [(p, r) for p, r in parts if not len(r)]
-        if not parts:
-            raise InputError("The mixture has no parts: expected at least one.")
-        if empty:
-            part, reader = empty[0]
-            raise InputError(
-                f"Part {part.name} of the mixture has no records: expected at least one"
-                f"{describe_left_out(reader)}."
-            )
-        if processor and processor.config.style != style:
-            raise InputError(
-                f"The mixture is in {style} form, the model in {processor.config.style} form: "
-                "expected the same."
-            )
+        _check_parts(parts, style, processor)
         self.parts, self.style, self.seed = parts, style, seed
         self.processor, self.most, self.skip = processor, most, skip
         self.sizes = [math.ceil(p.weight * len(r)) for p, r in parts]  # samples an epoch

@@ -450,9 +450,7 @@ def _check_options(
     "Raise InputError for an argument that nothing would read."
     unknown = sorted(set(options) - _list_model_options(type(model))) if options else []
     if unknown:
-        raise make_input_error(
-            "forward", unknown[0], "the name of an argument that the model reads", "correct it"
-        )
+        raise make_input_error("forward", unknown[0], "an argument that the model reads")
 
 # %% ../../nbs/4_model/model.ipynb #5de178d6
 @patch
@@ -512,6 +510,7 @@ def forward(
     crop_pixels=None,  # [n, 3, H, W]: crops of all prompts in reading order
     image_of=None,  # [B]: image that each row is about; pixels are then given once per image
     num_items_in_batch=None,  # tokens with a loss in all accumulated batches
+    ids=None,  # names of the samples, which `Collator` adds; not read here
     **options,  # further arguments of the language model
 ) -> CausalLMOutputWithPast:
     "Return logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."

@@ -95,3 +95,14 @@ def test_an_argument_that_nobody_reads_is_refused(ferret, batch, value):
 def test_the_language_models_own_arguments_pass(ferret, batch):
     out = ferret.model(**batch, output_attentions=True, return_dict=True, is_causal=True)
     assert out.logits.shape[:2] == batch["input_ids"].shape
+
+
+def test_a_batch_of_the_collator_is_taken_as_it_is(random_model):
+    """transformers' own Trainer passes all that the collator returned, the samples' names too."""
+    from ferretlite.data.batches import Collator, ConversationDataset
+
+    model, processor = random_model
+    scenes = [make_scene(seed, (96, 96)) for seed in range(2)]
+    data = ConversationDataset(scenes, dict(name=1.0))
+    batch = Collator(processor, None)([data[0], data[1]])
+    assert batch["ids"] and model(**batch).loss.isfinite()
