@@ -225,7 +225,9 @@ def take_times(path: Path) -> None:
     )
     text = COURSE.read_text(encoding="utf-8")
     for name, seconds in found.items():
-        text = re.sub(rf'(name = "{name}", road = "\w+", run = )\d+', rf"\g<1>{seconds}", text)
+        text = re.sub(
+            rf'(name = "{name}", road = "\w+", run = )\d+', rf"\g<1>{max(1, int(seconds))}", text
+        )
     COURSE.write_text(text, encoding="utf-8")
 
 
