@@ -10,7 +10,6 @@ import copy
 import json
 import re
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from warnings import warn
 
@@ -18,6 +17,7 @@ import torch
 from transformers.utils import logging
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
+from ..common.files import WEIGHTS
 from .towers import PAPER_SIZES
 
 # %% ../../nbs/4_model/loading.ipynb #db04d481
@@ -33,8 +33,7 @@ def _model_type(
 
 def list_shipped_models() -> dict:  # name -> folder
     "Return the models that lie inside the installed package."
-    weights = Path(str(files("ferretlite"))) / "weights"
-    folders = sorted(weights.iterdir()) if weights.is_dir() else []
+    folders = sorted(WEIGHTS.iterdir()) if WEIGHTS.is_dir() else []
     return {
         f.name: f
         for f in folders

@@ -162,3 +162,15 @@ def test_a_note_is_written_once_and_the_number_of_notes_is_bounded(tmp_path, mon
         notes.add("talk", "image", f"record {number}")
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["sentence"] for line in lines] == ["record 1", "record 2"]
+
+
+def test_a_part_whose_records_are_all_refused_says_why(tmp_path):
+    """Nothing is left to train on, and the first reason is the one that has to be mended."""
+    talk = {"id": 1, "image": None, "conversations": None}
+    (tmp_path / "t.json").write_text(json.dumps([talk, talk]), encoding="utf-8")
+    part = {"name": "talks", "format": "llava", "folder": ".", "annotations": "t.json"}
+    (tmp_path / "m.json").write_text(json.dumps({"stages": {"3": [part]}}), encoding="utf-8")
+    processor = FerretProcessor.from_pretrained(WEIGHTS / "tiny")
+    found = check_mixture(tmp_path / "m.json", processor)
+    (problem,) = [p for p in found["problems"] if "it has no records" in p]
+    assert "2 left out" in problem and "t.json, record 0, field conversations" in problem
