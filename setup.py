@@ -4,6 +4,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -20,6 +21,16 @@ def requirements(key):
         else:
             found.append(word)
     return found
+
+
+class BuildWithoutTools(build_py):
+    "Leaves the modules of `ONLY_IN_A_CLONE` out of wheel and source distribution."
+
+    ONLY_IN_A_CLONE = {"_export"}  # a step of nbdev-export, which needs the notebooks
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        return [module for module in found if module[1] not in self.ONLY_IN_A_CLONE]
 
 
 extras = {
@@ -43,6 +54,7 @@ setup(
         include=["ferretlite", "ferretlite.*"], exclude=["*__pycache__*"]
     ),
     package_data={"ferretlite": ["weights/**/*", "records/**/*", "py.typed"]},
+    cmdclass={"build_py": BuildWithoutTools},
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements("requirements"),
     extras_require=extras,

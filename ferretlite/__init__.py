@@ -29,6 +29,8 @@ def __getattr__(name):
         raise AttributeError(f"module 'ferretlite' has no attribute {name!r}")
     from importlib import import_module
 
+    if _HOME[name].startswith("model."):  # whose auto classes transformers then knows, all of them
+        import_module("ferretlite.model.processing")
     value = getattr(import_module(f"ferretlite.{_HOME[name]}"), name)
     globals()[name] = value
     return value

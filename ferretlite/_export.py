@@ -1,7 +1,10 @@
 """A step of `nbdev-export`: begins the files of a notebook's second and third module.
 
 nbdev writes the module of `#| default_exp` anew. It appends the cells of `#| export other.module`
-to a file that has to exist. `pyproject.toml` names this step under `export_procs`."""
+to a file that has to exist. `pyproject.toml` names this step under `export_procs`.
+
+The step belongs to tools/, but it has to stand in the package: nbdev imports it by its name, with
+nothing but the installed packages on its path. `setup.py` leaves it out of wheels."""
 
 from pathlib import Path
 

@@ -16,8 +16,9 @@ import typer
 from PIL import Image
 
 from ferretlite.app import cli, model_commands
+from ferretlite.app import asking as asking_module
 from ferretlite.app import options as options_module
-from ferretlite.common.errors import FerretliteWarning
+from ferretlite.common.errors import FerretliteWarning, InputError, MissingPackageError
 from ferretlite.common.files import WEIGHTS, write_folder_whole
 from ferretlite.model.answers import Answer
 from ferretlite.model.inference import Ferret
@@ -120,48 +121,48 @@ def test_sizes_are_a_side_or_height_and_width():
 
 
 def test_regions_as_they_are_typed():
-    assert options_module.parse_box("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
-    assert options_module.parse_point("5,-6") == ("point", [5.0, -6.0])
-    assert options_module.parse_mask_name("m.png") == ("mask", "m.png")
-    assert options_module.parse_crop("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
+    assert asking_module.parse_box("1,2.5,3,4") == ("box", [1.0, 2.5, 3.0, 4.0])
+    assert asking_module.parse_point("5,-6") == ("point", [5.0, -6.0])
+    assert asking_module.parse_mask_name("m.png") == ("mask", "m.png")
+    assert asking_module.parse_crop("1,2,3,4") == ("box", [1.0, 2.0, 3.0, 4.0])
     for text in ("1,2,3", "1,2,3,4,5", "1,2,3,nan", "a,2,3,4"):
         with pytest.raises(typer.BadParameter, match="x1,y1,x2,y2"):
-            options_module.parse_box(text)
+            asking_module.parse_box(text)
     with pytest.raises(typer.BadParameter, match="x,y"):
-        options_module.parse_point("1,2,3")
+        asking_module.parse_point("1,2,3")
 
 
 def test_regions_of_several_kinds_keep_their_order():
     values = {"--region": [1, 2], "--point": [3], "--mask": None}
     flags = ["a.png", "--region", "1,2,3,4", "--point", "5,5", "--region", "6,7,8,9"]
-    assert options_module._order_regions(flags, values) == [1, 3, 2]
+    assert asking_module._order_regions(flags, values) == [1, 3, 2]
     for wrong in (flags + ["--mask"], flags[2:]):
         with pytest.raises(ValueError, match="FLAG=VALUE"):
-            options_module._order_regions(wrong, values)
+            asking_module._order_regions(wrong, values)
 
 
 def test_typed_regions_become_regions_of_the_image(tmp_path):
     path = tmp_path / "m.png"
     Image.fromarray(np.eye(3, 4, dtype=np.uint8) * 255).save(path)
     given = [("point", [3.0, 1.0]), ("box", [0.0, 1.0, 4.0, 3.0]), ("mask", path)]
-    point, box, mask = options_module.read_regions(given, (3, 4))
+    point, box, mask = asking_module.read_regions(given, (3, 4))
     assert (point.x, point.y) == (3.0, 1.0) and box.list() == [0, 1, 4, 3]
     assert np.array_equal(mask.to_mask(3, 4), np.eye(3, 4, dtype=bool))
-    assert options_module.read_regions([], (3, 4)) == []
+    assert asking_module.read_regions([], (3, 4)) == []
     with pytest.raises(ValueError, match="outside"):
-        options_module.read_regions([("point", [1.0, 3.5])], (3, 4))
+        asking_module.read_regions([("point", [1.0, 3.5])], (3, 4))
 
 
 def test_a_masks_pixels_are_the_bright_ones(tmp_path):
     "More than half of the brightest: of 200 those above 100."
     path = tmp_path / "m.png"
     Image.fromarray(np.array([[0, 100, 101, 200]], np.uint8)).save(path)
-    assert options_module.read_mask_file(path).to_mask(1, 4).tolist() == [
+    assert asking_module.read_mask_file(path).to_mask(1, 4).tolist() == [
         [False, False, True, True]
     ]
     Image.new("L", (4, 1)).save(path)
     with pytest.raises(ValueError, match="marks no pixel"):
-        options_module.read_mask_file(path)
+        asking_module.read_mask_file(path)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_masks_pixels_are_the_opaque_ones_where_some_are_not(tmp_path, lowest,
     "Transparency counts where one pixel is less than half opaque; else brightness."
     pixels = np.array([[[250, 250, 250, lowest], [9, 9, 9, 255], [9, 9, 9, 255]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "m.png")
-    assert options_module.read_mask_file(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
+    assert asking_module.read_mask_file(tmp_path / "m.png").to_mask(1, 3).tolist() == [opaque]
 
 
 def test_a_mask_is_read_upright(tmp_path):
@@ -180,21 +181,21 @@ def test_a_mask_is_read_upright(tmp_path):
     drawn = np.zeros((3, 5), np.uint8)
     drawn[0, 4] = 255
     Image.fromarray(drawn).save(tmp_path / "m.png", exif=exif)
-    found = options_module.read_mask_file(tmp_path / "m.png").to_mask(5, 3)
+    found = asking_module.read_mask_file(tmp_path / "m.png").to_mask(5, 3)
     assert np.argwhere(found).tolist() == [[4, 2]]
 
 
 def test_typed_crops_are_boxes_of_the_image_or_files(tmp_path):
     image = Image.new("RGB", (40, 30))
     Image.new("RGB", (7, 5)).save(tmp_path / "c.png")
-    crops = options_module.read_crops(
+    crops = asking_module.read_crops(
         [("file", tmp_path / "c.png"), ("box", [1.0, 2.0, 39.0, 29.0])], image
     )
     assert crops[0].image.size == (7, 5) and crops[0].box is None
     assert crops[1].image is image and crops[1].box.list() == [1, 2, 39, 29]
     with pytest.raises(ValueError, match="outside"):
-        options_module.read_crops([("box", [50.0, 2.0, 60.0, 29.0])], image)
-    assert options_module.read_crops([], image) == []
+        asking_module.read_crops([("box", [50.0, 2.0, 60.0, 29.0])], image)
+    assert asking_module.read_crops([], image) == []
 
 
 # Errors and exit codes
@@ -202,11 +203,12 @@ def test_typed_crops_are_boxes_of_the_image_or_files(tmp_path):
 
 def test_errors_become_one_line():
     assert (
-        options_module.format_error(ValueError("a\n  b")) == "a b"
+        options_module.format_error(InputError("a\n  b")) == "a b"
         and options_module.format_error(OSError()) == "OSError"
     )
-    assert options_module.format_error(ImportError("x")) == "x"
-    for error in (KeyError("z"), TypeError("z"), IndexError("z")):
+    assert options_module.format_error(MissingPackageError("x")) == "x"
+    bugs = KeyError("z"), TypeError("z"), IndexError("z"), ValueError("z"), ImportError("z")
+    for error in bugs:
         assert "(this is a mistake of ours" in options_module.format_error(error)
     full = OSError(errno.ENOSPC, "No space left on device", "a.json")
     assert options_module.format_error(full) == "a.json: No space left on device."
@@ -236,7 +238,7 @@ def test_exit_codes(monkeypatch, capsys):
     assert options_module.run_guarded(lambda: 3) == 3
     assert options_module.run_guarded(raising(KeyboardInterrupt())) == 130
     assert "stopped" in capsys.readouterr().err
-    assert options_module.run_guarded(raising(ValueError("no"))) == 2
+    assert options_module.run_guarded(raising(InputError("no"))) == 2
     out, err = capsys.readouterr()
     assert err == "ferretlite: no\n" and out == ""
     gone = []
@@ -297,10 +299,11 @@ def test_defaults_of_ask():
         as_json=False,
         model="tiny",
         max_new_tokens=256,
+        device=None,
     )
 
 
-BUDGET = dict(samples=None, minutes=None, resume=False, seed=0, out="x")
+BUDGET = dict(device=None, samples=None, minutes=None, resume=False, seed=0, out="x")
 
 
 def test_defaults_of_train():
@@ -337,7 +340,7 @@ def test_defaults_of_pretrain():
 
 def test_defaults_of_eval_experiment_and_bench():
     assert parsed("eval", "m") == dict(
-        model="m", suite="scenes", n=1000, split="test", seed=0, batch=32, json_file=None
+        model="m", suite="scenes", n=1000, split="test", seed=0, batch=32, json_file=None, device=None
     )
     assert parsed("experiment", "resolution") == dict(
         name="resolution", seeds=3, samples=None, out="runs/experiment"
@@ -373,7 +376,9 @@ def test_defaults_of_plan_convert_and_demo():
         as_json=False,
     )
     assert parsed("convert", "a", "b") == dict(checkpoint="a", out="b", tower=None)
-    assert parsed("demo") == dict(out="ferretlite-demo", model="tiny", seed=0)
+    assert parsed("demo") == dict(
+        out="ferretlite-demo", model="tiny", seed=0, device=None
+    )
 
 
 def test_the_commands_and_the_version(capsys):
@@ -396,7 +401,7 @@ def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
             asked.append((args, kwargs))
             return Answer("yes", warnings=["careful"], image=args[0])
 
-    monkeypatch.setattr(Ferret, "load", lambda name: asked.append(name) or Stub())
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: asked.append(name) or Stub())
     words = ["--point", "90,4", "--region", "1,2,80,60", "--crop", "5,6,70,60"]
     out = tmp_path / "o.png"
     more = ["--model", "mine", "--max-new-tokens", "7", "--save", out]
@@ -550,7 +555,7 @@ def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
     )
     found, out, err = ran(capsys, "bench", "kernels", "--quick", "--json", tmp_path / "k.json")
     assert found == code and out == "a table\n"
-    assert ("wrong at 1 of 2 sizes" in err) == (code == 2)
+    assert ("wrong results at 1 of 2 sizes" in err) == (code == 2)
     (args, options), *_ = asked
     assert args == (True, False) and drawn[1] == ((tmp_path / "k.png",), dict(dpi=150))
     options["on_record"](dict(b=2))
@@ -562,10 +567,10 @@ def test_wrong_kernels_are_an_error(capsys, noted, tmp_path, right, code):
 def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
     asked = noted("evaluation.suites", "evaluate", dict(a=1))
     noted("evaluation.scores", "format_metrics_table", "a table")
-    monkeypatch.setattr(Ferret, "load", lambda name: f"ferret {name}")
-    words = "--suite other --n 7 --split val --seed 4 --batch 3".split()
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: f"ferret {name}")
+    words = "--suite scenes --n 7 --split val --seed 4 --batch 3".split()
     code, said, _ = ran(capsys, "eval", "mine", *words, "--json", tmp_path / "e.json")
-    assert asked == [(("ferret mine", "other", 7, 4, 3), dict(split="val"))]
+    assert asked == [(("ferret mine", "scenes", 7, 4, 3), dict(split="val"))]
     assert (code, said) == (0, "a table\n") and json.loads(
         (tmp_path / "e.json").read_text()
     ) == dict(a=1)
@@ -573,7 +578,7 @@ def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
 
 def test_nothing_is_scored_where_nothing_can_be_written(capsys, noted, monkeypatch, tmp_path):
     asked = noted("evaluation.suites", "evaluate", dict(a=1))
-    monkeypatch.setattr(Ferret, "load", lambda name: asked.append(name))
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: asked.append(name))
     code, _, err = ran(capsys, "eval", "tiny", "--json", tmp_path)
     assert code == 2 and "is a folder" in err and asked == []
 
@@ -668,7 +673,7 @@ def test_a_mixture_is_checked_by_its_styles_model(
     assert asked[1][1]["skip"]
     assert asked[1][0][1] == "tiny" and len(asked[1][0][0].stages) == 2 and said == "lines\n"
     code, _, err = ran(capsys, "data", "check", "m.json", "--stage", "3")
-    assert code == 2 and "has no stage 3: expected 1, 2" in err
+    assert code == 2 and "--stage: found '3', expected one of 1, 2" in err
 
 
 # The doctor
@@ -702,7 +707,7 @@ def test_the_quick_check_names_the_largest_thing(monkeypatch):
             asked.append((image.size, region))
             return answer
 
-    monkeypatch.setattr(Ferret, "load", lambda name: Stub())
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: Stub())
     things = [o for o in make_scene(1, split="test").objects if not o.text]
     largest = max(things, key=lambda o: (o.box.x2 - o.box.x1) * (o.box.y2 - o.box.y1))
     for answer, empty in (("a star", False), ("", True)):
@@ -755,7 +760,7 @@ def test_convert_and_demo_hand_on_what_was_typed(capsys, noted, tmp_path):
     cards = [SimpleNamespace(right=r) for r in (True, False, True)]
     asked = noted("app.demo", "write_demo", (cards, tmp_path / "p.html"))
     code, said, _ = ran(capsys, "demo", "--out", "d", "--model", "m", "--seed", "4")
-    assert asked == [(("d", "m", 4), {})]
+    assert asked == [(("d", "m", 4, None), {})]
     assert said == f"2 of 3 answers are right.\n{tmp_path / 'p.html'}\n"
 
 

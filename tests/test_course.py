@@ -193,6 +193,27 @@ def test_links_and_times_are_those_of_the_course(lesson):
     assert course.source(cell) == expected
 
 
+@pytest.mark.parametrize("road", course.read_roads())
+def test_a_further_road_is_told_on_the_front_page_and_leads_from_page_to_page(road):
+    held = [n for n in LESSONS if road in n.roads]
+    assert len(held) > 2
+    index = "\n".join(course.source(c) for c in notebook(ROOT / "index.ipynb")["cells"])
+    told = index[index.index(course.read_roads()[road]["title"]) :]
+    assert re.findall(r"^\d+\. \[.*?\]\((.*?)\)", told, re.M) == [n.link for n in held]
+    titles = {n.path: course.title(notebook(n.path)) for n in LESSONS}
+    for here, following in zip(held, held[1:]):
+        line = course.navigation(LESSONS, PLACE[here.path], titles, 5)
+        assert f"]({os.path.relpath(following.path, here.path.parent)})" in line
+
+
+def test_a_road_without_a_title_is_refused(tmp_path, monkeypatch):
+    text = course.COURSE.read_text(encoding="utf-8").replace("[roads.griffon]", "[roads.other]")
+    monkeypatch.setattr(course, "COURSE", tmp_path / "course.toml")
+    course.COURSE.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="course.toml: the road griffon has no title and text"):
+        course.read_course()
+
+
 def test_the_core_road_has_about_sixteen_lessons():
     assert 14 <= sum(lesson.road == "core" for lesson in LESSONS) <= 18
 

@@ -24,6 +24,7 @@ from ferretlite.evaluation.selftest import (
 from ferretlite.model import modeling as model_module
 from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.inference import Ferret
+from ferretlite.model.loading import load_model
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.towers import PAPER_SIZES, paper_config
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -36,7 +37,7 @@ from ferretlite.training.speed import (
     measure_seconds_per_sample,
     measure_seconds_per_scene,
 )
-from ferretlite.training.stages import FERRET_PARTS, STAGES, load_model, prepare_stage, start_model
+from ferretlite.training.stages import FERRET_PARTS, STAGES, prepare_stage, start_model
 from ferretlite.training.trainer import StageTrainer, make_training_arguments
 from ferretlite.vision.ferret_v1_sampler import FerretSampler
 from ferretlite.vision.sampler import (

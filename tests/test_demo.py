@@ -526,7 +526,7 @@ def test_each_card_gets_the_answer_to_its_own_question(monkeypatch, tmp_path):
     ]
     loaded = []
     monkeypatch.setattr(demo, "_make_cards", lambda folder, model, seed: cards)
-    monkeypatch.setattr(demo.Ferret, "load", lambda name: loaded.append(name) or name)
+    monkeypatch.setattr(demo.Ferret, "load", lambda name, device=None: loaded.append(name) or name)
 
     def answer_all(ferret, questions, batch, on_progress):
         on_progress(1)

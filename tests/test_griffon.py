@@ -377,20 +377,20 @@ def test_answers_are_read_in_griffons_form(griffon_model):
         return processor.tokenizer(" " + text, add_special_tokens=False).input_ids
 
     text = "star-[0.100,0.200,0.300,0.400]&t-shirt-[0.500,0.500,0.750,1.000]"
-    found = processor.decode(write(text), size=(100, 200))
+    found = processor.decode_answer(write(text), size=(100, 200))
     assert (
         found.raw_text == text
         and found.text == "star, t-shirt"
         and [g.name for g in found.groundings] == ["star", "t-shirt"]
     )
     assert found.groundings[1].boxes[0].list() == pytest.approx([100, 50, 150, 100], abs=0.3)
-    alone = processor.decode(
+    alone = processor.decode_answer(
         write("[0.100,0.200,0.300,0.400]&[0.500,0.500,0.750,1.000]"), size=(100, 200)
     )
     assert alone.text == "" and sum(len(g.boxes) for g in alone.groundings) == 2
     assert (
-        processor.decode(write("None"), size=(9, 9)).groundings == []
-        and processor.decode(write("None"), size=(9, 9)).text == "None"
+        processor.decode_answer(write("None"), size=(9, 9)).groundings == []
+        and processor.decode_answer(write("None"), size=(9, 9)).text == "None"
     )
 
 
@@ -403,7 +403,7 @@ def test_a_malformed_box_shifts_no_other_boxs_score(griffon_model):
             "moon-[0.500,0.500,0.750,1.000]",
         )
     ]
-    found = processor.decode(ids[0] + ids[1], [0.9] * len(ids[0]) + [0.5] * len(ids[1]), (100, 100))
+    found = processor.decode_answer(ids[0] + ids[1], [0.9] * len(ids[0]) + [0.5] * len(ids[1]), (100, 100))
     scores = {g.name: g.scores[0] for g in found.groundings}
     assert (
         found.warnings and list(scores) == ["star", "moon"] and scores["star"] > scores["moon"] > 0
@@ -635,7 +635,7 @@ def test_the_exam_asks_every_question_and_a_perfect_answer_scores_fully(griffon_
         ("search", "find.novel"),
     }
     answers = [
-        griffon_model[1].decode(
+        griffon_model[1].decode_answer(
             griffon_model[1].tokenizer(" " + q.turn.answer, add_special_tokens=False).input_ids,
             size=q.scene.size,
         )

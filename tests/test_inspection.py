@@ -116,7 +116,7 @@ class Told:
         found = self.told_by_record[record]
         if isinstance(found, Exception):
             raise found
-        return found
+        return (*found, [])
 
 
 def talk(name, *tasks):
@@ -225,14 +225,19 @@ def test_what_stands_in_the_way_of_training(tmp_path, tiny):
     ]
     found = check_mixture(Recipe("r", {"7": parts}, max_tokens=100, root=tmp_path), tiny, n=10)
     problems = [
-        re.sub(r" \(.*|: record.*|: There.*|: cut.jpg.*|: Part.*", "", p) for p in found["problems"]
+        re.sub(r" \(.*|: record.*|: There.*|: cut.jpg.*|: Part.*|: found.*", "", p)
+        for p in found["problems"]
     ]
     assert sorted(problems) == [
         "Stage 7, bare: it has no records.",
         "Stage 7, cut: 1 of 3 records are broken",
+        "Stage 7, fine: 1 × turns in 3 records cannot be used: fine.json, record 1",
+        "Stage 7, fine: 1 × turns too long in 3 records cannot be used",
         "Stage 7, gone",
         "Stage 7, lengthy: 1 of 1 records have no turn that fits",
+        "Stage 7, lengthy: 1 × turns too long in 1 records cannot be used",
         "Stage 7, mute: 2 of 2 records pose no question",
+        "Stage 7, mute: 2 × turns in 2 records cannot be used: mute.json, record 1",
     ]
     assert (found["name"], found["style"], found["max_tokens"], found["held_out"]) == (
         "r",

@@ -115,11 +115,11 @@ def installed(built, tmp_path_factory) -> Path:
 
 
 def package_files() -> set:
-    "Everything that belongs in an install: modules and weights."
+    "Everything that belongs in an install: modules and weights, but no step of nbdev-export."
     return {
         p.relative_to(ROOT).as_posix()
         for p in (ROOT / "ferretlite").rglob("*")
-        if p.is_file() and "__pycache__" not in p.parts
+        if p.is_file() and "__pycache__" not in p.parts and p.name != "_export.py"
     }
 
 

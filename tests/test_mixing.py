@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
 from ferretlite.data.coco import CocoScenes
@@ -334,7 +335,7 @@ def test_prompts_may_speak_of_what_any_wording_speaks_of():
 
 def test_a_recipe_lies_beside_its_file_unless_told(tmp_path):
     given = dict(
-        stages={1: [dict(format="lvis", folder="x")], "2": []},
+        stages={1: [dict(format="lvis", folder="x")], "2": [dict(format="lvis", folder="y")]},
         held_out=[dict(format="flickr30k", folder="y", split="test")],
     )
     path = tmp_path / "mine.json"
@@ -485,7 +486,7 @@ def test_turns_fit_up_to_the_last_token(tiny):
         Turn("talk", "How many?", "Two of them."),
     ]
     talk = Conversation(None, (100, 100), turns)
-    _, counts, used = _fit_turns(talk, tiny, 10**6)
+    _, counts, used, _ = _fit_turns(talk, tiny, 10**6)
     assert counts == {}
     row = tiny.encode_conversations(
         [Conversation(make_scene(0, 96).image, (96, 96), turns)], max_text_tokens=10**6
@@ -496,7 +497,7 @@ def test_turns_fit_up_to_the_last_token(tiny):
     assert [
         len(_fit_turns(talk, tiny, most)[0].turns) for most in (used, used - 1, alone[0] - 1, 0)
     ] == [3, 2, 1, 0]
-    some, counts, taken = _fit_turns(
+    some, counts, taken, _ = _fit_turns(
         talk, tiny, alone[0] + alone[2]
     )  # the second takes the room of the third
     assert (
@@ -514,7 +515,7 @@ def test_a_list_is_shortened_into_the_room_that_earlier_turns_leave(tiny):
     talk = Conversation(None, (100, 100), [first, second])
     whole = _fit_turns(talk, tiny, 10**6)[2]
     for most in range(whole - 60, whole + 1):
-        some, counts, used = _fit_turns(talk, tiny, most)
+        some, counts, used, _ = _fit_turns(talk, tiny, most)
         assert used <= most
         kept = some.turns[-1].answer.count("[")
         assert counts == ({} if kept == 6 else dict(shortened=1)) and listed(6).startswith(
@@ -667,12 +668,17 @@ def test_conversations_are_fitted_where_a_processor_is_given(tiny):
             return talk
 
     mixed = mixture((1.0, Long(2)), processor=tiny, most=40)
-    talk, happened, used = mixed.read_fitted(0, 1, random.Random(0))
+    talk, happened, used, faults = mixed.read_fitted(0, 1, random.Random(0))
     assert len(talk.turns) == 1 and happened == {("p0", "too long"): 1} and 0 < used <= 40
-    whole, happened, used = mixture((1.0, Long(2))).read_fitted(0, 1, random.Random(0))
+    whole, happened, used, _ = mixture((1.0, Long(2))).read_fitted(0, 1, random.Random(0))
     assert len(whole.turns) == 2 and happened == {} and used == 0
-    mixed[0]
-    assert mixed.counts == {("p0", "too long"): 1}
+    (fault,) = faults
+    assert fault[0] == "too long" and "expected at most 40 (max_tokens of the mixture)" in fault[1]
+    with pytest.raises(InputError, match="turn 0: found .* tokens, expected at most 40"):
+        mixed[0]
+    lax = mixture((1.0, Long(2)), processor=tiny, most=40, skip=True)
+    lax[0]
+    assert lax.counts == {("p0", "too long"): 1} and len(lax.skipped.notes) == 1
     with pytest.raises(ValueError, match="in griffon form"):
         mixture((1.0, Reader(2)), processor=tiny, style="griffon")
 

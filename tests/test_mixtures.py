@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_left_out_whole(tree, tiny):
     for i in range(len(mixture)):
         conversation = mixture[i]
         for most in (30, 60, 120, 300):
-            some, counts, used = _fit_turns(conversation, tiny, most)
+            some, counts, used, _ = _fit_turns(conversation, tiny, most)
             assert used <= most and len(some.turns) + counts["too long"] == len(conversation.turns)
             whole = {(t.prompt, t.answer) for t in conversation.turns}
             for t in some.turns:
@@ -200,14 +200,16 @@ def test_a_dialogue_ends_where_it_no_longer_fits(tiny):
         Turn("talk", "And this?", "A cup."),
     ]
     for linked, kept in ((True, [0]), (False, [0, 2])):
-        some, counts, _ = _fit_turns(Conversation(image, (96, 96), turns, linked=linked), tiny, 60)
+        some, counts, _, faults = _fit_turns(
+            Conversation(image, (96, 96), turns, linked=linked), tiny, 60
+        )
         assert [turns.index(t) for t in some.turns] == kept and counts["too long"] == 1
 
 
 def test_words_that_the_tokenizer_reserves_are_left_out(tiny):
     image = make_scene(0, 96).image
     for prompt, answer in (("What does USER: mean?", "You."), ("Why?", "Because.<eos> So.")):
-        some, counts, _ = _fit_turns(
+        some, counts, _, faults = _fit_turns(
             Conversation(image, (96, 96), [Turn("talk", prompt, answer)]), tiny, 300
         )
         assert some.turns == [] and counts["reserved words"] == 1
@@ -229,7 +231,7 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
         ),
         tree,
     )
-    mixture = make_mixture(recipe, 1, processor=tiny)
+    mixture = make_mixture(recipe, 1, processor=tiny, skip=True)
     names = Counter(mixture[i].id.split("/")[0] for i in range(len(mixture)))
     assert names == dict(half=10, dense=10) and mixture.counts["half", "no question"] >= 5
     (tree / "grit" / "none.json").write_text(json.dumps(records[:1]))
@@ -244,6 +246,7 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
             ),
             1,
             root=tree,
+            skip=True,
         )[0]
 
 
@@ -312,8 +315,8 @@ def test_a_part_that_is_wrong_is_named(change, says):
         ({}, "has no 'stages'"),
         ([], "has no 'stages'"),
         (dict(stages={"1": [3]}), "has no 'format'"),
-        (dict(stages={"1": []}, style="x"), "field style: found 'x', expected ferret or griffon"),
-        (dict(stages={"1": []}, sedd=1), "key: found 'sedd', expected name, style"),
+        (dict(stages={"1": [3]}, style="x"), "field style: found 'x', expected ferret or griffon"),
+        (dict(stages={"1": [3]}, sedd=1), "key: found 'sedd', expected name, style"),
     ],
 )
 def test_a_recipe_that_is_wrong_is_named(tmp_path, data, says):
@@ -391,7 +394,7 @@ def test_the_page_needs_nothing_but_itself(tree, tiny, tmp_path):
     assert (
         text.count("<article") > 15
         and "data:image/jpeg;base64," in text
-        and "http" not in text
+        and "://" not in text
         and "<script" not in text
     )
     numbers = json.loads((page.parent / "check.json").read_text())
@@ -431,7 +434,7 @@ def test_the_command_checks_and_prints_presets(tree, tmp_path, capsys):
     )
     assert (
         cli.main(["data", "check", str(tree / "mixture.json"), "--stage", "7"]) == 2
-        and "has no stage 7: expected 1, 2, 3" in capsys.readouterr().err
+        and "--stage: found '7', expected one of 1, 2, 3" in capsys.readouterr().err
     )
 
 

@@ -1128,7 +1128,7 @@ def test_towers_are_loaded_whole_or_not_at_all(tmp_path):
     save_clip(tmp_path / "unread", ["post_layernorm", "layers.1."])  # which no feature depends on
     assert load_tower(tmp_path / "unread").config.num_hidden_layers == 2
     save_clip(tmp_path / "torn", ["layers.0.mlp.fc1.weight"])
-    with pytest.raises(ValueError, match="has no weights for .*layers.0.mlp.fc1.weight"):
+    with pytest.raises(ValueError, match="no weights for .*layers.0.mlp.fc1.weight"):
         load_tower(tmp_path / "torn")
     text = CLIPTextConfig(
         vocab_size=9,

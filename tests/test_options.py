@@ -11,9 +11,10 @@ import torch
 import yaml
 from transformers import TrainingArguments
 
+from ferretlite.model.loading import load_model
 from ferretlite.training.distributed import LengthGroupedDataset, RunOptions, list_adapters
 from ferretlite.training.runs import train
-from ferretlite.training.stages import STAGES, load_model, start_model
+from ferretlite.training.stages import STAGES, start_model
 from ferretlite.training.trainer import StageTrainer, make_training_arguments
 
 CONFIGS = Path(__file__).parent.parent / "configs"

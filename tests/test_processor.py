@@ -230,7 +230,7 @@ def test_scores_are_products_over_the_characters_of_name_and_box(random_model):
     ]
     ids = encode(processor, "".join(t for t, _ in parts))
     probs = probabilities(processor, ids, parts)
-    found = processor.decode(ids + [processor.tokenizer.eos_token_id], probs + [0.3], (1000, 1000))
+    found = processor.decode_answer(ids + [processor.tokenizer.eos_token_id], probs + [0.3], (1000, 1000))
     assert (
         [g.name for g in found.groundings] == ["red star", "cup"]
         and found.text == "red star, cup"
@@ -256,7 +256,7 @@ def test_a_malformed_box_shifts_no_other_score(random_model, broken):
     _, processor = random_model
 
     def score(text, parts):
-        return (ids := encode(processor, text)) and processor.decode(
+        return (ids := encode(processor, text)) and processor.decode_answer(
             ids, probabilities(processor, ids, parts), (100, 100)
         )
 
@@ -272,7 +272,7 @@ def test_a_malformed_box_shifts_no_other_score(random_model, broken):
     for n in range(1, len(ids) + 1):  # a token belongs to the part in which it ends
         place = max(place, min(len(processor.tokenizer.decode(ids[:n])), marks[-1]))
         probs.append(between[int(np.searchsorted(marks, place - 1e-6, side="left"))][1])
-    found = processor.decode(ids, probs, (100, 100))
+    found = processor.decode_answer(ids, probs, (100, 100))
     assert [g.name for g in found.groundings] == ["star", "cup"]
     assert [g.scores[0] for g in found.groundings] == pytest.approx(alone, rel=0.3)
     assert found.groundings[1].boxes[0].list() == pytest.approx([20.05, 20.05, 30.05, 30.05])
@@ -280,7 +280,7 @@ def test_a_malformed_box_shifts_no_other_score(random_model, broken):
 
 def test_boxes_of_one_name_share_a_grounding_each_with_its_score(random_model):
     _, processor = random_model
-    found = processor.decode(
+    found = processor.decode_answer(
         encode(processor, "stars [0, 0, 9, 9] [10, 10, 20, 20], cup [1, 1, 2, 2]"),
         None,
         (1000, 1000),
@@ -296,9 +296,9 @@ def test_decoding_half_a_character_does_not_raise(random_model):
     ids = encode(processor, "🚀 star [0, 0, 9, 9]")
     for start in range(4):
         assert (
-            len(processor.decode(ids[start:], [0.5] * len(ids[start:]), (10, 10)).groundings) == 1
+            len(processor.decode_answer(ids[start:], [0.5] * len(ids[start:]), (10, 10)).groundings) == 1
         )
-    assert processor.decode([], [], (10, 10)).text == ""
+    assert processor.decode_answer([], [], (10, 10)).text == ""
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (1, 2), (2, 1), (1, 3), (3, 1)])

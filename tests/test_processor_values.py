@@ -322,7 +322,7 @@ def test_special_tokens_shift_no_score(random_model):
     special = [words.convert_tokens_to_ids(t) for t in ("<pad>", "<image>", "<eos>", "<bos>")]
     for place in (0, 1, 4, len(ids) - 1, len(ids)):
         longer = ids[:place] + special + ids[place:]
-        found = processor.decode(longer, chances[:place] + [0.01] * 4 + chances[place:])
+        found = processor.decode_answer(longer, chances[:place] + [0.01] * 4 + chances[place:])
         [grounding] = found.groundings
         assert found.raw_text == "red star [100, 200, 500, 600]" and grounding.name == "red star"
         assert grounding.scores == pytest.approx([math.sqrt(expected)], rel=1e-6)
@@ -331,12 +331,12 @@ def test_special_tokens_shift_no_score(random_model):
 def test_decoded_text_is_without_boxes_and_the_raw_one_as_written(random_model):
     _, processor = random_model
     text = " A star [1, 2, 3, 4] [5, 6, 7, 8] and a cup [9, 10, 11, 12], [3, 2, 1]. "
-    found = processor.decode(encode(processor, text))
+    found = processor.decode_answer(encode(processor, text))
     assert found.text == "A star and a cup, [3, 2, 1]." and found.raw_text == text.strip()
     assert [g.name for g in found.groundings] == ["star", "cup"] and len(found.warnings) == 1
     # the middle of bin 5 of a thousand, in an image of 1000 x 1000
     assert found.groundings[0].boxes[1].list() == pytest.approx([5.5, 6.5, 7.5, 8.5])
-    wide = processor.decode(
+    wide = processor.decode_answer(
         encode(processor, "star [100, 200, 300, 400]"), None, (50, 200)
     ).groundings[0]
     assert wide.boxes[0].list() == pytest.approx([20.1, 10.025, 60.1, 20.025])
@@ -346,11 +346,11 @@ def test_griffons_answers_are_the_names_of_their_boxes(griffon_model):
     _, processor = griffon_model
     box = "[0.100,0.200,0.300,0.400]"
     for text, told in ((f" star-{box}&cup-{box}", "star, cup"), (f" {box}", ""), (" None", "None")):
-        found = processor.decode(encode(processor, text))
+        found = processor.decode_answer(encode(processor, text))
         assert found.text == told and found.raw_text == text.strip()
     # one text with boxes in Ferret's form keeps its other words
     config = FerretConfig.from_dict({**processor.config.to_dict(), "style": "ferret"})
-    found = FerretProcessor(config, processor.tokenizer).decode(
+    found = FerretProcessor(config, processor.tokenizer).decode_answer(
         encode(processor, " a cup [1, 2, 3, 4].")
     )
     assert found.text == "a cup."
@@ -370,9 +370,9 @@ def test_scores_of_neighbours_of_one_name_are_their_own(random_model):
     pieces = words.convert_ids_to_tokens(ids)
     chances = [1.0] * len(ids)
     chances[pieces.index("3")], chances[pieces.index("1")] = 0.25, 0.49
-    [found] = processor.decode(ids, chances).groundings
+    [found] = processor.decode_answer(ids, chances).groundings
     assert found.scores == pytest.approx([0.7, 0.5])
-    assert processor.decode(torch.tensor(ids), torch.tensor(chances)).groundings[
+    assert processor.decode_answer(torch.tensor(ids), torch.tensor(chances)).groundings[
         0
     ].scores == pytest.approx([0.7, 0.5])
 
@@ -380,7 +380,7 @@ def test_scores_of_neighbours_of_one_name_are_their_own(random_model):
 def test_only_neighbours_of_one_name_share_a_grounding(random_model):
     _, processor = random_model
     text = "cup [1, 1, 2, 2], sun [3, 3, 4, 4] [5, 5, 6, 6], cup [7, 7, 8, 8], sun [9, 9, 10, 10]"
-    found = processor.decode(encode(processor, text)).groundings
+    found = processor.decode_answer(encode(processor, text)).groundings
     assert [(g.name, len(g.boxes)) for g in found] == [
         ("cup", 1),
         ("sun", 2),

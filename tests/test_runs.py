@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from transformers import Trainer
 
+from ferretlite.common.errors import InputError
 from ferretlite.training import distributed as runs
 from ferretlite.training.distributed import (
     LengthGroupedDataset,
@@ -24,6 +25,7 @@ from ferretlite.training.distributed import (
     merge_adapters,
     newest_checkpoint,
     read_world,
+    write_manifest,
 )
 
 
@@ -262,7 +264,7 @@ def test_adapters_begin_by_their_seed(random_model):
 def make(place, *numbers):
     for n in numbers:
         (place / f"checkpoint-{n}").mkdir(parents=True)
-        (place / f"checkpoint-{n}" / "COMPLETE").touch()
+        write_manifest(place / f"checkpoint-{n}")
 
 
 def steps(place):
@@ -308,7 +310,9 @@ def saving(monkeypatch, tmp_path):
     make(tmp_path, 9, 10, 20)
     trainer, fails = SteadyTrainer.__new__(SteadyTrainer), []
     trainer.args = SimpleNamespace(output_dir=str(tmp_path), should_save=True, save_total_limit=2)
-    trainer.state = SimpleNamespace(global_step=30)
+    trainer.state = SimpleNamespace(
+        global_step=30, best_global_step=None, best_model_checkpoint=None
+    )
 
     def save(self, model, trial):
         folder = Path(self._get_output_dir(trial)) / "checkpoint-30"
@@ -365,7 +369,7 @@ def test_weights_are_saved_and_read_by_their_names_in_memory(tmp_path):
     trainer.model = torch.nn.Linear(2, 3)
     trainer._load_from_checkpoint(str(tmp_path / "new" / "c"))
     assert torch.equal(other.weight, trainer.model.weight)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InputError, match='found other weights .*"bias".*, expected those'):
         trainer._load_from_checkpoint(
             str(tmp_path / "new" / "c"), torch.nn.Linear(2, 3, bias=False)
         )

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ferretlite.common.files import WEIGHTS
+from ferretlite.model.loading import load_model
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
 from ferretlite.pretraining.objects import make_object_vectors
@@ -39,7 +40,6 @@ from ferretlite.training.stages import (
     _make_tiny_config,
     _make_tiny_griffon_config,
     copy_projector,
-    load_model,
     load_stage_model,
     make_parameter_groups,
     make_stage_processor,

@@ -17,7 +17,7 @@ from ferretlite.model.processing import FerretProcessor
 from ferretlite.model.tokens import tiny_llama_config
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.training import trainer
-from ferretlite.training.distributed import LengthGroupedDataset, RunOptions
+from ferretlite.training.distributed import LengthGroupedDataset, RunOptions, write_manifest
 from ferretlite.training.stages import Stage, prepare_stage
 from ferretlite.training.trainer import (
     _MOST_PICTURES,
@@ -415,7 +415,7 @@ def test_a_resumed_stage_goes_on_from_its_checkpoint(random_model, noted, tmp_pa
     model, processor = random_model
     bar = Bar()
     (tmp_path / "checkpoint-60").mkdir()
-    (tmp_path / "checkpoint-60" / "COMPLETE").touch()
+    write_manifest(tmp_path / "checkpoint-60")
     stage = replace(PLAIN, align=("global_projector",))
     run_stage(model, processor, stage, tmp_path, 90, 3, 2, bar, resume=True)
     assert "align_projectors" not in noted and bar.n == 60 * 16

@@ -9,9 +9,10 @@ import torch
 
 from ferretlite.common import devices
 from ferretlite.data.batches import Collator
+from ferretlite.model.loading import load_model
 from ferretlite.training import runs as training
 from ferretlite.training.alignment import align_projectors
-from ferretlite.training.distributed import newest_checkpoint
+from ferretlite.training.distributed import newest_checkpoint, write_manifest
 from ferretlite.training.runs import _select_stages, train
 from ferretlite.training.speed import (
     measure_seconds_per_sample,
@@ -28,7 +29,6 @@ from ferretlite.training.stages import (
     STAGES,
     TINY_STAGES,
     copy_projector,
-    load_model,
     make_parameter_groups,
     make_stage_processor,
     prepare_stage,
@@ -42,7 +42,7 @@ from ferretlite.training.trainer import (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def two_threads():
     "As on a user's machine: with more than one thread, sums may come out in another order."
     before = torch.get_num_threads()
@@ -52,10 +52,9 @@ def two_threads():
 
 
 def make_small(patch):
-    "Batches of two, a checkpoint every second step, and samples enough in every stage."
-    patch.setitem(
-        STAGES, "tiny", tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in TINY_STAGES)
-    )
+    "Batches of two, a checkpoint every second step, six scenes to align with."
+    small = dict(batch_size=2, share=1 / 3, n_turns=2, scenes=6)
+    patch.setitem(STAGES, "tiny", tuple(replace(s, **small) for s in TINY_STAGES))
     arguments = make_training_arguments
 
     def often(*args):
@@ -95,6 +94,13 @@ def die_at(monkeypatch, stage, step):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def same_runs(one, two):
+    "Do two runs have the same weights and the same log, bit for bit?"
+    logs = [json.loads((out / "run.json").read_text())["log"] for out in (one, two)]
+    weights = [load_model(out)[0].state_dict() for out in (one, two)]
+    return same(*weights) and logs[0] == logs[1]
 
 
 @pytest.fixture(scope="module")
@@ -384,22 +390,29 @@ def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
     )
 
 
+def kill_and_resume(out, monkeypatch, at, **options):
+    "A run that dies in the middle of a step, at = (stage, step), and is resumed."
+    revive = die_at(monkeypatch, *at)
+    with pytest.raises(Killed):
+        train(out=out, **options)
+    revive()
+    torch.manual_seed(99)  # what happened in between does not matter
+    train(out=out, resume=True, **options)
+
+
 @pytest.mark.parametrize("stage, step", [("I", 0), ("I", 3), ("II", 3), ("III", 1), ("III", 3)])
 def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(
     begin, finished, tmp_path, monkeypatch, stage, step
 ):
-    out = tmp_path / "run"
-    revive = die_at(monkeypatch, stage, step)
-    with pytest.raises(Killed):
-        train(out=out, samples=24, **begin)
-    revive()
-    torch.manual_seed(99)  # what happened in between does not matter
-    train(out=out, samples=24, resume=True, **begin)
-    assert same(load_model(out)[0].state_dict(), load_model(finished)[0].state_dict())
-    assert (
-        json.loads((out / "run.json").read_text())["log"]
-        == json.loads((finished / "run.json").read_text())["log"]
-    )
+    kill_and_resume(tmp_path / "run", monkeypatch, (stage, step), samples=24, **begin)
+    assert same_runs(tmp_path / "run", finished)
+
+
+def test_two_threads_end_bit_for_bit_too(begin, finished, tmp_path, monkeypatch, two_threads):
+    options = dict(stage="2", samples=8, from_model=finished, progress=False)
+    train(out=tmp_path / "whole", **options)
+    kill_and_resume(tmp_path / "killed", monkeypatch, ("II", 3), **options)
+    assert same_runs(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_checkpoint_without_its_mark_is_passed_over(tmp_path):
@@ -407,7 +420,7 @@ def test_a_checkpoint_without_its_mark_is_passed_over(tmp_path):
         (tmp_path / f"checkpoint-{n}").mkdir()
     assert newest_checkpoint(tmp_path) is None and newest_checkpoint(tmp_path / "absent") is None
     for n in (20, 100):
-        (tmp_path / f"checkpoint-{n}" / "COMPLETE").touch()
+        write_manifest(tmp_path / f"checkpoint-{n}")
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
 
 
@@ -548,11 +561,8 @@ def test_towers_may_go_on_learning_slowly(begin, tmp_path, monkeypatch):
         and stages[-1].visits == 1
         and stages[-1].slow["local_tower"] < 1
     )
-    monkeypatch.setitem(
-        STAGES,
-        "tiny-unfrozen",
-        tuple(replace(s, batch_size=2, share=1 / 3, n_turns=2) for s in stages),
-    )
+    small = dict(batch_size=2, share=1 / 3, n_turns=2, scenes=6)
+    monkeypatch.setitem(STAGES, "tiny-unfrozen", tuple(replace(s, **small) for s in stages))
     out = train("tiny-unfrozen", out=tmp_path / "run", samples=12, **begin)
     before, after = load_model(out / "stage-2")[0].parts(), load_model(out)[0].parts()
     for name in ("global_tower", "local_tower"):

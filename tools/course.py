@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,7 @@ class Lesson:
     road: str  # a key of ROADS
     run: int  # seconds of one core
     question: str
+    roads: dict = field(default_factory=dict)  # further roads -> what the lesson brings to each
 
     @property
     def path(self) -> Path:
@@ -47,17 +48,30 @@ class Lesson:
         return f"nbs/{self.folder}/{self.name}.ipynb"
 
 
+def read_table() -> dict:
+    return tomllib.loads(COURSE.read_text(encoding="utf-8"))
+
+
+def read_roads() -> dict[str, dict]:
+    """Return the further roads: name -> title and text."""
+    return read_table().get("roads", {})
+
+
 def read_course() -> list[Lesson]:
     """Return the lessons in order.
 
     Raise ValueError for an unknown road and for notebooks that are not listed or not there.
     """
     lessons = []
-    for number, part in enumerate(tomllib.loads(COURSE.read_text(encoding="utf-8"))["part"], 1):
+    for number, part in enumerate(read_table()["part"], 1):
         for held in part["lessons"]:
             lessons.append(Lesson(folder=part["folder"], part=part["title"], number=number, **held))
     if unknown := [n.name for n in lessons if n.road not in ROADS]:
         raise ValueError(f"{COURSE.name}: {unknown[0]} is on no known road ({', '.join(ROADS)})")
+    if unknown := sorted({road for n in lessons for road in n.roads} - set(read_roads())):
+        raise ValueError(
+            f"{COURSE.name}: the road {unknown[0]} has no title and text under [roads]"
+        )
     listed = {n.path for n in lessons}
     folders = {n.folder for n in lessons}
     present = {p for folder in folders for p in (ROOT / "nbs" / folder).glob("*.ipynb")}
@@ -121,6 +135,10 @@ def reading_minutes(notebook: dict) -> int:
     return max(5, 5 * round((words / 130 + lines / 12) / 5))
 
 
+def lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
 def running_time(seconds: int) -> str:
     return f"{seconds} s" if seconds < 90 else f"{round(seconds / 60)} min"
 
@@ -133,9 +151,9 @@ def navigation(lessons: list[Lesson], i: int, titles: dict, minutes: int) -> str
         target = os.path.relpath(lesson.path, here.path.parent)
         return f"[{word}: {titles[lesson.path]}]({target})"
 
-    where = (
-        f"Part {here.number} · {here.part} · {ROADS[here.road]} · about {minutes} minutes to read"
-    )
+    further = {name: road["title"] for name, road in read_roads().items() if name in here.roads}
+    kinds = " · ".join([ROADS[here.road], *map(lower_first, further.values())])
+    where = f"Part {here.number} · {here.part} · {kinds} · about {minutes} minutes to read"
     if here.run:
         where += f", {running_time(here.run)} to run"
     links = []
@@ -146,6 +164,10 @@ def navigation(lessons: list[Lesson], i: int, titles: dict, minutes: int) -> str
     core = next((n for n in lessons[i + 1 :] if n.road == "core"), None)
     if core and core is not lessons[i + 1]:
         links.append(link("Next on the core road", core))
+    for name, road_title in further.items():
+        following = next((n for n in lessons[i + 1 :] if name in n.roads), None)
+        if following and following is not lessons[i + 1]:
+            links.append(link(f"Next on {lower_first(road_title)}", following))
     return f"*{where}*\n\n{' · '.join(links)}"
 
 
@@ -193,7 +215,7 @@ def set_install(notebook: dict, address: str, folder: str = ".") -> None:
 
 
 def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
-    """Return the front page's map: a table per part, the core road in bold."""
+    """Return the front page's map: a table per part, the core road in bold; then further roads."""
     blocks = []
     for folder in dict.fromkeys(n.folder for n in lessons):
         held = [n for n in lessons if n.folder == folder]
@@ -204,6 +226,12 @@ def course_map(lessons: list[Lesson], titles: dict, modules: dict) -> str:
             exported = ", ".join(f"`{module}`" for module in modules[n.path])
             rows.append(f"| {name} | {n.question} | {exported} |")
         blocks.append(f"### {held[0].number} {held[0].part}\n\n" + "\n".join(rows))
+    for name, road in read_roads().items():
+        held = [n for n in lessons if name in n.roads]
+        steps = [
+            f"{k}. [{titles[n.path]}]({n.link}): {n.roads[name]}" for k, n in enumerate(held, 1)
+        ]
+        blocks.append(f"### {road['title']}\n\n{road['text'].strip()}\n\n" + "\n".join(steps))
     return f"{BEGIN}\n\n" + "\n\n".join(blocks) + f"\n\n{END}"
 
 

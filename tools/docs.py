@@ -225,7 +225,8 @@ def part_page(lessons: list, notebooks: dict) -> str:
         run = course.running_time(lesson.run) if lesson.run else ""
         link = f"[{course.title(notebook)}]({lesson.name}.ipynb)"
         link = f"**{link}**" if lesson.road == "core" else link
-        rows.append([link, lesson.question, lesson.road, minutes, run])
+        roads = ", ".join([lesson.road, *lesson.roads])
+        rows.append([link, lesson.question, roads, minutes, run])
     header = ["lesson", "question", "road", "to read", "to run"]
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]

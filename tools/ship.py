@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Ferret
-from ferretlite.model.loading import save_model
-from ferretlite.training.stages import load_model, start_model
+from ferretlite.model.loading import load_model, save_model
+from ferretlite.training.stages import start_model
 
 WEIGHTS = Path(__file__).parent.parent / "ferretlite" / "weights"
 LABELS = {

@@ -16,8 +16,9 @@ from typing import Literal
 import typer
 
 from .. import __version__
-from . import model_commands  # noqa: F401  (registers its commands)
+from . import asking, model_commands  # noqa: F401  (register their commands)
 from ferretlite.app.options import (
+    DeviceOption,
     SeedOption,
     annotate_argument,
     annotate_option,
@@ -26,10 +27,11 @@ from ferretlite.app.options import (
     redirect_output,
     run_app,
 )
-from ..common.errors import InputError, describe_value
+from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_folder_whole
 
 # %% ../../nbs/tools/command_line.ipynb #67d949c9
+_SPLITS = ("train", "val", "test", "unseen", "count", "large", "crowd", "novel", "practice")
 _FORMATS = "coco lvis objects365 refcoco genome flickr30k griffon grit llava all".split()
 _Format = annotate_option(
     Literal[*_FORMATS],
@@ -53,10 +55,7 @@ def _write_scenes(folder, format: str, seeds, size, split: str) -> Path:
     from tqdm import tqdm
 
     from ferretlite.data.recipes import FORMAT_EXPORTERS, export_tree
-    from ferretlite.scenes.world import SPLITS, export_coco, make_scene
-
-    if split not in SPLITS:
-        raise InputError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
+    from ferretlite.scenes.world import export_coco, make_scene
 
     def make_scenes():
         with tqdm(seeds, unit="scene", file=sys.stderr) as bar:
@@ -77,9 +76,7 @@ def scenes(
     out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
     n: annotate_option(int, "how many", max=10**8) = 1000,
     format: _Format = "coco",
-    split: annotate_option(
-        str, "train, val, test, unseen, count or large", metavar="NAME"
-    ) = "train",
+    split: annotate_option(Literal[*_SPLITS], "which kind of scenes", metavar="NAME") = "train",
     size: annotate_option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
     seed: SeedOption = 0,
 ) -> None:
@@ -101,7 +98,7 @@ def preset(name: annotate_argument(str, "ferret-v2 or griffon-v2", "NAME")) -> N
 
         if name not in PAPER_RECIPES:
             known = ", ".join(PAPER_RECIPES)
-            raise InputError(f"There is no preset {name!r}: expected one of {known}.")
+            raise make_input_error("data preset", name, f"one of {known}")
     print_result(PAPER_RECIPES[name])
 
 # %% ../../nbs/tools/command_line.ipynb #07c10004
@@ -116,7 +113,7 @@ def _read_stage_mixture(config, root, stage):  # -> recipes.Recipe
         return recipe
     if stage not in recipe.stages:
         known = ", ".join(recipe.stages)
-        raise InputError(f"{recipe.name} has no stage {stage}: expected {known}.")
+        raise make_input_error(f"{recipe.name}, --stage", stage, f"one of {known}")
     return replace(recipe, stages={stage: recipe.stages[stage]})
 
 # %% ../../nbs/tools/command_line.ipynb #07b1dc32
@@ -126,7 +123,11 @@ _Root = annotate_option(
 _Page = annotate_option(
     str, "also write a page of drawn samples, and the numbers as check.json", writes="folder"
 )
-_Skip = annotate_option(Literal["bad"], "bad: as a training with --skip bad would read the records")
+_Skip = annotate_option(
+    Literal["bad"],
+    "bad: leave out and count what cannot be read or used; without it each bad picture, record or "
+    "annotation is a problem (exit code 1), and training stops there",
+)
 _Counter = annotate_option(
     str,
     "whose tokens are counted: a shipped name, a folder or a hub id (default: the tiny model of "
@@ -148,13 +149,14 @@ def check(
 ) -> int:  # exit code
     "Say what is missing, malformed, overlapping or too long."
     with redirect_output():
+        from ferretlite.common.files import WEIGHTS
         from ferretlite.data.inspection import check_mixture, format_check, write_check
         from ferretlite.model.loading import find_model
         from ferretlite.model.processing import FerretProcessor
 
         recipe = _read_stage_mixture(config, root, stage)
-        folder = find_model(model or dict(ferret="tiny", griffon="tiny-griffon")[recipe.style])
-        processor = FerretProcessor.from_pretrained(folder)
+        own = WEIGHTS / dict(ferret="tiny", griffon="tiny-griffon")[recipe.style]
+        processor = FerretProcessor.from_pretrained(find_model(model) if model else own)
         found = check_mixture(recipe, processor, n=n, seed=seed, skip=skip == "bad")
         page = write_check(found, out) if out else None
     print_result(format_check(found))
@@ -252,8 +254,8 @@ def doctor(
         print_result(f"  {name:14}{version or 'not installed'}")
     if "tiny" not in _report_machine():
         raise InputError(
-            "The shipped model tiny is missing from this installation: install the package "
-            "again, or train it with `ferretlite train`."
+            "weights: found no model tiny in this installation, expected the one that ships with "
+            "the package; install the package again."
         )
     began = time.perf_counter()
     with redirect_output():
@@ -302,12 +304,13 @@ def demo(
     out: annotate_option(str, "folder to write", writes="folder") = "ferretlite-demo",
     model: annotate_option(str, "a shipped name, folder or hub id", metavar="MODEL") = "tiny",
     seed: SeedOption = 0,
+    device: DeviceOption = None,
 ) -> None:
     "Ask a model about image files and write a page with its answers beside the truth."
     with redirect_output():
         from ferretlite.app.demo import write_demo
 
-        cards, page = write_demo(out, model, seed)
+        cards, page = write_demo(out, model, seed, device)
     print_result(f"{sum(c.right for c in cards)} of {len(cards)} answers are right.")
     print_result(str(page.resolve()))
 

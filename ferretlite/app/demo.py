@@ -24,12 +24,12 @@ from tqdm import tqdm
 from ..common.files import write_whole
 from ..common.pictures import load_image, open_picture
 from ..data.coco import CocoScenes
-from ..data.inspection import encode_image_url
+from ..data.inspection import PAGE_POLICY, encode_image_url
 from ..evaluation.metrics import is_right
 from ..evaluation.suites import Question, answer_questions, take_first_box
 from ..model.answers import Answer
 from ..model.inference import Ferret, split_caption
-from ..model.loading import find_model, list_shipped_models
+from ..model.loading import choose_device, find_model, list_shipped_models
 from ..regions.choices import find_chosen_option, normalise_name, read_count
 from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou
@@ -508,6 +508,7 @@ def _format_card(
 
 # %% ../../nbs/tools/demo.ipynb #fffe0222
 _DEMO_PAGE_TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>ferretlite demo</title><style>{{ style | safe }}</style></head><body><main>
 <h1>ferretlite: what a tiny model sees</h1><p class="lead">
@@ -537,6 +538,7 @@ def _format_demo_page(
         Environment(autoescape=True, keep_trailing_newline=True)
         .from_string(_DEMO_PAGE_TEMPLATE)
         .render(
+            policy=PAGE_POLICY,
             style=_DEMO_PAGE_STYLE,
             model=model,
             name=shlex.quote(_format_model_name(model, folder)),
@@ -560,7 +562,7 @@ def _make_cards(folder, model: str, seed: int) -> list:  # of Card, without answ
     return cards
 
 
-def _answer_cards(cards: list) -> None:
+def _answer_cards(cards: list, device=None) -> None:
     "Let each card's model answer its question, and judge the answers."
     models = list(dict.fromkeys(c.model for c in cards))
     form = "{l_bar}{bar}| {elapsed}<{remaining}"
@@ -569,7 +571,7 @@ def _answer_cards(cards: list) -> None:
             asked = [c for c in cards if c.model == name]
             questions = [Question(c.scene, c.turn) for c in asked]
             answers = answer_questions(
-                Ferret.load(name), questions, batch=8, on_progress=bar.update
+                Ferret.load(name, device), questions, batch=8, on_progress=bar.update
             )
             for card, card.answer in zip(asked, answers):
                 _judge_card(card)
@@ -579,12 +581,14 @@ def write_demo(
     folder,  # folder of the page and its scenes
     model: str = "tiny",  # a shipped name, a folder or a hub id
     seed: int = 0,  # another seed gives other scenes and questions
-):  # -> (list of Card, path of the page)
+    device=None,  # name of a device; None: the GPU if there is one
+) -> tuple:  # (list of Card, path of the page)
     "Ask a model about image files and write a page of its answers beside the truth."
     began, path = time.perf_counter(), Path(folder) / "index.html"
     find_model(model)
+    choose_device(device)
     cards = _make_cards(folder, model, seed)
-    _answer_cards(cards)
+    _answer_cards(cards, device)
     page = _format_demo_page(cards, model, folder, time.perf_counter() - began)
     write_whole(path, lambda part: part.write_text(page, encoding="utf-8"))
     return cards, path

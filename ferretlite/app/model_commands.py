@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/tools/model_commands.ipynb #a9565959
 import contextlib
 import importlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Literal
 import typer
 
 from ferretlite.app.options import (
+    DeviceOption,
     SeedOption,
     annotate_argument,
     annotate_option,
@@ -24,7 +26,7 @@ from ferretlite.app.options import (
     print_result,
     redirect_output,
 )
-from ..common.errors import describe_value
+from ..common.errors import InputError, describe_value, make_input_error
 
 # %% ../../nbs/tools/model_commands.ipynb #07b10002
 def format_model_name(folder) -> str:
@@ -125,6 +127,30 @@ _Fsdp = annotate_option(
 )
 _Deepspeed = annotate_option(Path, "the same by DeepSpeed: such as configs/zero2.json", **_FILE)
 
+# %% ../../nbs/tools/model_commands.ipynb #07b10031
+def _hide_gpus(device: str | None) -> None:
+    "Let torch see no GPU for `cpu`, and one for `cuda:1`. Raises InputError for a GPU not there."
+    if device not in (None, "cpu", "cuda") and not device.startswith("cuda:"):
+        raise make_input_error("--device", device, "cpu, cuda or cuda:1 for a training")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif device and device != "cuda":
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            raise make_input_error("--device", device, "cpu or cuda beside several processes")
+        number, seen = device.partition(":")[2], os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [number] * (int(number) + 1)
+        if int(number) >= len(names):
+            raise make_input_error("--device", device, f"one of the {len(names)} GPUs of {seen}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[int(number)]
+
+
+def _check_device(device: str | None) -> None:
+    "Raise InputError where a GPU was named and torch finds none."
+    import torch
+
+    if device and device.startswith("cuda") and not torch.cuda.is_available():
+        raise make_input_error("--device", device, "a device of this machine, such as cpu")
+
 # %% ../../nbs/tools/model_commands.ipynb #4acca213
 @cli_app.command()
 def train(
@@ -148,8 +174,10 @@ def train(
     tensorboard: _Tensorboard = False,
     fsdp: _Fsdp = None,
     deepspeed: _Deepspeed = None,
+    device: DeviceOption = None,
 ) -> None:
     "Train a model through its three stages."
+    _hide_gpus(device)
     with redirect_output():
         from ferretlite.model.loading import find_model
         from ferretlite.training import distributed, runs
@@ -158,6 +186,7 @@ def train(
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
         how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard, *files)
         options = distributed.RunOptions(*how)
+        _check_device(device)
         budget = (samples, minutes, resume, start, seed)
         more = dict(lm=lm, compile=compile, options=options, data=data, skip=skip)
         folder = runs.train(preset, stage, out, *budget, **more)
@@ -175,8 +204,10 @@ _Rate = annotate_option(float, "peak learning rate", "--lr", metavar="RATE")
 def _run_pretraining(context, module: str, function: str) -> None:
     "Call a function of `ferretlite.pretraining` with the options that were given."
     given = {k: v for k, v in context.params.items() if v or k in _ALWAYS_PASSED}
-    out = given.pop("out")
+    out, device = given.pop("out"), given.pop("device", None)
+    _hide_gpus(device)
     with redirect_output():
+        _check_device(device)
         home = importlib.import_module(f"ferretlite.pretraining.{module}")
         getattr(home, function)(out, **given)
     print_result(out)
@@ -191,6 +222,7 @@ def clip(
     resume: _Resume = False,
     seed: SeedOption = 0,
     lr: _Rate = None,
+    device: DeviceOption = None,
     regions: annotate_option(float, "also name things by their patches", metavar="WEIGHT") = None,
 ) -> None:
     "Teach a tower by captions (learning rate 0.001)."
@@ -206,6 +238,7 @@ def dino(
     resume: _Resume = False,
     seed: SeedOption = 0,
     lr: _Rate = None,
+    device: DeviceOption = None,
 ) -> None:
     "Teach a tower by itself (learning rate 0.001)."
     _run_pretraining(context, "dino", "pretrain_dino")
@@ -220,6 +253,7 @@ def dense(
     resume: _Resume = False,
     seed: SeedOption = 0,
     lr: _Rate = None,
+    device: DeviceOption = None,
     start: annotate_option(
         str, "go on from a run, with another seed", "--from", metavar="RUN"
     ) = None,
@@ -242,6 +276,7 @@ def lm(
     resume: _Resume = False,
     seed: SeedOption = 0,
     lr: _Rate = None,
+    device: DeviceOption = None,
     start: annotate_option(str, "go on from this language model", "--from", metavar="RUN") = None,
     style: annotate_option(
         Literal["ferret", "griffon"], "its written form (default ferret)"
@@ -286,16 +321,18 @@ def _write_numbers(path, numbers) -> None:
             write_json(path, numbers, 1)
 
 # %% ../../nbs/tools/model_commands.ipynb #449694de
+_SPLITS = ("test", "unseen", "large", "val", "train", "count", "crowd", "novel", "practice")
+
+
 @cli_app.command("eval")
 def evaluate_model(
     model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL"),
-    suite: annotate_option(str, "what to ask", metavar="NAME") = "scenes",
+    suite: annotate_option(Literal["scenes"], "what to ask") = "scenes",
     n: annotate_option(int, "how many scenes; as many counting scenes are added") = 1000,
-    split: annotate_option(
-        str, "test, unseen, large, val, train or count", metavar="NAME"
-    ) = "test",
+    split: annotate_option(Literal[*_SPLITS], "which scenes", metavar="NAME") = "test",
     seed: SeedOption = 0,
-    batch: annotate_option(int, "questions answered at once") = 32,
+    batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
+    device: DeviceOption = None,
     json_file: _JsonFile = None,
 ) -> None:
     "Score a model: every metric with interval, chance and best constant answer."
@@ -304,7 +341,7 @@ def evaluate_model(
         from ferretlite.evaluation.suites import evaluate
         from ferretlite.model.inference import Ferret
 
-        metrics = evaluate(Ferret.load(model), suite, n, seed, batch, split=split)
+        metrics = evaluate(Ferret.load(model, device), suite, n, seed, batch, split=split)
     print_result(format_metrics_table(metrics))
     _write_numbers(json_file, metrics)
 
@@ -419,7 +456,7 @@ def bench_kernels_command(
     print_result(format_kernel_table(found))
     wrong = sum(not row["right"] for row in found["rows"])
     if wrong:
-        raise ValueError(
-            f"The kernels were wrong at {wrong} of {len(found['rows'])} sizes: found the "
-            "errors above, expected less than 0.02."
+        raise InputError(
+            f"bench kernels: found wrong results at {wrong} of {len(found['rows'])} sizes, "
+            "expected errors below 0.02; report the table above."
         )

@@ -166,8 +166,8 @@ def _recognise(head):  # first bytes of a file -> (kind of file, advice)
 def _open_header(file, where):  # path or binary file -> PIL image whose pixels are not read yet
     Image.init()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
             picture = Image.open(file, formats=[f for f in PICTURE_FORMATS if f in Image.OPEN])
     except Image.DecompressionBombError:
         raise InputError(
@@ -179,6 +179,7 @@ def _open_header(file, where):  # path or binary file -> PIL image whose pixels 
         raise InputError(f"{where}: found {kind}, expected {_EXPECTED}; {advice}.") from None
     except Exception as error:  # headers break with OSError, SyntaxError, ValueError and more
         raise InputError(_describe_damage(where, error)) from None
+    picture.noted_by_pillow = [str(note.message) for note in noted]  # told by us, see _read_turn
     return picture
 
 
@@ -259,13 +260,24 @@ def _open_file_object(source):  # -> name for messages, PIL image whose pixels a
     return where, _open_header(io.BytesIO(raw), where)
 
 
+def _decode_bytes(raw):  # bytes of a picture, or of its base64 text or data URI -> of the picture
+    if raw[:1] and not raw[:64].strip().isascii() or b"\0" in raw[:64]:
+        return raw
+    try:
+        decoded = _decode_text(raw.decode("ascii"))
+    except (UnicodeDecodeError, InputError):
+        decoded = None
+    return raw if decoded is None else decoded
+
+
 def _open_source(source):  # -> name for messages, PIL image whose pixels may not be read yet
     if isinstance(source, Image.Image):
         return "the image", source
     if isinstance(source, (str, os.PathLike)):
         return _open_path(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return "the image", _open_header(io.BytesIO(bytes(source)), "the image")
+        raw = _decode_bytes(bytes(source))
+        return "the image", _open_header(io.BytesIO(raw), "the image")
     if hasattr(source, "read"):
         return _open_file_object(source)
     array = _array_to_bytes(_to_array(source, "the image"), "the image")
@@ -290,7 +302,9 @@ def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright 
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
             value = picture.getexif().get(0x0112)
-        damaged = value is None and len(noted) > 0
+        before = getattr(picture, "noted_by_pillow", ())
+        told = len(noted) > 0 or any("EXIF" in text or "Tag" in text for text in before)
+        damaged = value is None and told
     except Exception:  # damaged EXIF raises SyntaxError, struct.error, KeyError and more
         value, damaged = None, True
     if damaged:

@@ -8,6 +8,7 @@ __all__ = ['CocoScenes']
 # %% ../../nbs/6_data/coco.ipynb #fe6e5ed0
 import json
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,10 @@ from ferretlite.data.records import (
     optional,
     record_of,
 )
+from ..regions.choices import normalise_name
 from ..regions.geometry import Mask, check_region
 from ..regions.grammar import clean_name
+from ..scenes.questions import make_plural
 from ..scenes.world import Scene, SceneObject
 
 # %% ../../nbs/6_data/coco.ipynb #317c0f44
@@ -102,6 +105,30 @@ def read_coco_mask(
         raise InputError(f"COCO RLE or polygons of its image's size ({error})") from None
     return Mask(drawn) if drawn.any() else None
 
+# %% ../../nbs/6_data/coco.ipynb #a84a089d
+@lru_cache(100_000)
+def _list_forms(name: str) -> frozenset:
+    "Return the forms in which a name is compared: normalised, in singular and plural."
+    plain = normalise_name(name) or name
+    return frozenset((plain, normalise_name(make_plural(plain)) or plain))
+
+
+def merge_spellings(
+    names: list,  # in order
+) -> dict:  # name -> first name with the same normalised form
+    "Return one spelling for all names that are the same but for case, blanks, marks and article."
+    first = {}
+    return {name: first.setdefault(normalise_name(name) or name, name) for name in names}
+
+
+def drop_other_words(
+    names: list,  # names that a data set could list
+    held: list,  # names of kinds that a picture has
+) -> list:
+    "Return the names without those that mean a held kind in other words, such as its plural."
+    taken = frozenset().union(*map(_list_forms, held))
+    return [n for n in names if n in held or not taken & _list_forms(n)]
+
 # %% ../../nbs/6_data/coco.ipynb #2467ee72
 class InstanceScenes(AnnotationReader):
     """A reader of images with annotations in COCO's form; boxes and masks in the image frame.
@@ -109,7 +136,7 @@ class InstanceScenes(AnnotationReader):
     The attribute `names` maps the number of a category to its name, `annotated` holds the numbers
     of categories with at least one annotation in the file."""
 
-    exhaustive, annotated = True, frozenset()
+    exhaustive, annotated, box_form = True, frozenset(), "xywh"
 
     def list_known_names(self, image: dict, objects: list) -> list:
         "Return the names that were looked for in an image."
@@ -138,10 +165,11 @@ def make_scene(  # noqa: F811
     lost |= {self.names[k] for k in record.get("lost", ()) if k in self.names}
     objects = [o for o in objects if o]
     crowded = {self.names[a["category_id"]] for a in record["annotations"] if a.get("iscrowd")}
-    names = self.list_known_names(image, objects)
+    names = drop_other_words(self.list_known_names(image, objects), [o.name for o in objects])
     if None in record.get("lost", ()):  # an object of an unknown kind: nothing is absent for sure
         lost |= {o.name for o in objects}
         names = [o.name for o in objects]
+    names = list(dict.fromkeys(n for n in drop_other_words(names, lost) if n not in lost))
     return Scene(
         picture,
         size,
@@ -150,7 +178,7 @@ def make_scene(  # noqa: F811
         image.get("caption"),
         image.get("seed"),
         image.get("split") or "train",
-        names=None if image.get("seed") is not None else [n for n in names if n not in lost],
+        names=None if image.get("seed") is not None else names,
         partial=tuple(sorted(crowded | lost | self.list_incomplete_names(image))),
     )
 
@@ -369,6 +397,8 @@ def rows(self: CocoScenes):  # -> (head, iterator of rows)
             file.add(kind, record)
     file.check_listed(seen)
     names, annotated = self.shorten_names(file.names), sorted(set(file.annotated) & set(file.names))
+    spelled = merge_spellings(names.values())
+    names = {number: spelled[name] for number, name in names.items()}
     return dict(names=names, annotated=annotated), self._join(file)
 
 

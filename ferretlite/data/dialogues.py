@@ -16,7 +16,6 @@ from PIL import Image
 
 from ..common.errors import InputError, describe_value, make_input_error
 from ferretlite.data.readers import (
-    MAX_LISTED_PROBLEMS,
     AnnotationReader,
     open_annotated_image,
     read_coco_id,
@@ -25,11 +24,8 @@ from ferretlite.data.readers import (
 )
 from ferretlite.data.records import (
     ANY_FORM,
-    FILE_NAME_FORM,
     IDENTIFIER_FORM,
     SIDE_FORM,
-    TEXT_FORM,
-    WORDS_FORM,
     Form,
     check_value,
     list_of,
@@ -40,7 +36,12 @@ from ferretlite.data.records import (
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b0d
 from ..regions.geometry import Box, Mask, check_region, decode_box
-from ..regions.grammar import STYLES, find_groundings, format_region
+from ferretlite.regions.grammar import (
+    STYLES,
+    find_foreign_boxes,
+    find_groundings,
+    format_region,
+)
 from ferretlite.scenes.questions import (
     GROUNDING_SWITCH,
     REGION_FORMS,
@@ -103,76 +104,13 @@ def _pair_turns(
         return None
     return [*zip(texts[::2], texts[1::2])]
 
-# %% ../../nbs/6_data/dialogues.ipynb #e61b0a02
-_TURN = record_of({"from": WORDS_FORM, "value": TEXT_FORM})
-_CONVERSATIONS = record_of({"conversations": list_of(_TURN)})
-_MESSAGE = record_of({"role": WORDS_FORM, "content": Form("text, or a list of parts", (str, list))})
-_MESSAGES = record_of({"messages": list_of(_MESSAGE)})
-_PART = record_of({"type": WORDS_FORM, "text": optional(TEXT_FORM)})
-_IMAGE_KEYS = ("image", "path", "url")  # where a part of a message names its image
-
-
-def _read_part(
-    part: dict,  # part of a message
-    where: str,  # file, record and field, for messages
-) -> tuple:  # (text, names of images)
-    "Return the text of a part and the image that it names; an image's text is `<image>`."
-    check_value(part, _PART, where)
-    if part["type"] == "text":
-        return part.get("text") or "", []
-    if part["type"] not in ("image", "image_url"):
-        raise make_input_error(f"{where}.type", part["type"], "text or image")
-    named = part.get("image_url", part)
-    if isinstance(named, dict):
-        named = next((named[key] for key in _IMAGE_KEYS if named.get(key)), None)
-    return "<image>\n", [] if named is None else [named]
-
-# %% ../../nbs/6_data/dialogues.ipynb #e61b0c02
-def _read_messages(
-    record: dict,  # record with the field `messages`
-    where: str,  # file and record, for messages
-) -> tuple:  # (turns in LLaVA's form, names of images)
-    "Return messages as turns with `from` and `value`, and the images that their parts name."
-    check_value(record, _MESSAGES, where)
-    turns, images = [], []
-    for k, message in enumerate(record["messages"]):
-        content = message["content"]
-        if isinstance(content, list):
-            place = f"{where}, field messages[{k}].content"
-            parts = [_read_part(part, f"{place}[{n}]") for n, part in enumerate(content)]
-            content = "".join(text for text, _ in parts)
-            images += [name for _, names in parts for name in names]
-        turns.append({"from": message["role"], "value": content})
-    return turns, images
-
-# %% ../../nbs/6_data/dialogues.ipynb #e61b0a06
-def _read_image_name(
-    record: dict,  # record of the file
-    turns: list,  # its turns in LLaVA's form
-    images: list,  # images that parts of its messages name
-    where: str,  # file and record, for messages
-) -> str:  # empty for a conversation without an image
-    "Return the file name of a record's image. Raises InputError where `<image>` has none."
-    names = list(images)
-    for key in ("image", "images"):
-        value = record.get(key)
-        if value not in (None, "", []):
-            names += value if isinstance(value, list) else [value]
-    names = [name for k, name in enumerate(names) if name not in names[:k]]
-    for key in ("video", "videos"):
-        if record.get(key):
-            raise make_input_error(f"{where}, field {key}", record[key], "an image, or text alone")
-    if len(names) > 1:
-        raise make_input_error(f"{where}, image", f"{len(names)} images", "one image or none")
-    for name in names:
-        check_value(name, FILE_NAME_FORM, f"{where}, field image")
-    text = "".join(turn["value"] for turn in turns)
-    if "<video>" in text:
-        raise make_input_error(f"{where}, text", "<video>", "an image, or text alone")
-    if (marks := text.count("<image>")) > len(names):
-        found = f"{marks} <image> in its text for {len(names)} images"
-        raise InputError(f"{where}, field image: found {found}, expected an image for each.")
-    return names[0] if names else ""
+# %% ../../nbs/6_data/dialogues.ipynb #55f1697d
+from ferretlite.data.dialogue_records import (
+    _CONVERSATIONS,  # noqa: F811
+    _read_image_name,  # noqa: F811
+    _read_messages,  # noqa: F811
+    _unify_image_marks,  # noqa: F811
+)
 
 # %% ../../nbs/6_data/dialogues.ipynb #7a8ef720
 class Dialogues(AnnotationReader):
@@ -247,7 +185,8 @@ def _normalise(self: Dialogues, record: dict, where: str) -> dict:
         check_value(record, _CONVERSATIONS, where)
         turns = record["conversations"]
     kept = {key: record[key] for key in self.fields if record.get(key) is not None}
-    name = _read_image_name(record, turns, images, where)
+    turns, named = _unify_image_marks(turns, where)
+    name = _read_image_name(record, turns, images + named, where)
     turns = [{"from": turn["from"], "value": turn["value"]} for turn in turns]
     return kept | ({"image": name} if name else {}) | {"conversations": turns}
 
@@ -266,6 +205,12 @@ def list_rounds(
     for k, turn in enumerate(turns):
         if not turn["value"].strip():
             raise make_input_error(f"{where}, turn {k}", turn["value"], "a text")
+        if turn["from"] == "system":
+            expected = "human and gpt in turn, since a chat format has no place for others"
+            advice = "put its words into the first question"
+            raise InputError(
+                f"{where}, turn {k}: found a turn of system, expected {expected}; {advice}."
+            )
     speakers = ", ".join(turn["from"] for turn in turns)[:60]
     found = f"turns of {speakers}" if turns else "no turns"
     raise InputError(f"{where}: found {found}, expected human and gpt in turn.")
@@ -273,12 +218,6 @@ def list_rounds(
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0a0b
 _NUMBER = r"\s{0,8}[-+]?(?:\d{1,9}(?:\.\d{0,12})?|\.\d{1,12})\s{0,8}"
 _BOX_PATTERN = re.compile(rf"\[({_NUMBER}),({_NUMBER}),({_NUMBER}),({_NUMBER})\]")
-_OTHER_BOX_PATTERN = re.compile(
-    rf"\({_NUMBER},{_NUMBER}\)[\s,]{{0,8}}\({_NUMBER},{_NUMBER}\)"  # (1,2),(3,4)
-    rf"|\({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\)"  # (1, 2, 3, 4)
-    rf"|\[{_NUMBER},{_NUMBER}\][\s,]{{0,8}}\[{_NUMBER},{_NUMBER}\]"  # [[1, 2], [3, 4]]
-    r"|<box>|<\|box_start\|>|\"?bbox(?:_2d)?\"?\s{0,8}:\s{0,8}\["
-)
 
 
 def _find_box_text(
@@ -288,9 +227,10 @@ def _find_box_text(
     "Return the first box that a text writes in any form that we know."
     if not re.search(r"\d", text):
         return ""
-    found = _BOX_PATTERN.search(text) or _OTHER_BOX_PATTERN.search(text)
-    if found:
+    if found := _BOX_PATTERN.search(text):
         return found[0]
+    for start, end, _ in find_foreign_boxes(text):
+        return text[start:end]
     for style in STYLES:
         for span in find_groundings(text, size, style)[0]:
             return text[span.start : span.end]
@@ -306,6 +246,12 @@ def _check_no_boxes(text: str, size: tuple):
         )
 
 # %% ../../nbs/6_data/dialogues.ipynb #0fcfce8c
+@patch
+def _name_turn(self: Dialogues, record: dict, k: int) -> str:
+    "Return file, record and turn, for messages."
+    return f"{self.annotations}, record {describe_value(record.get('id'))}, turn {k}"
+
+
 @patch
 def converse(
     self: Dialogues,
@@ -332,7 +278,7 @@ def converse(
         try:
             turn = self.make_turn(record, k, prompt, answer, size, rng, style)
         except ValueError as error:
-            where = f"{self.annotations}, record {describe_value(record.get('id', i))}, turn {k}"
+            where = self._name_turn({"id": i, **record}, k)
             self.skip("turn", InputError(f"{where}: {str(error).rstrip('.')}."))
             break
         if turn:
@@ -469,6 +415,8 @@ def make_turn(
     elif self.grounded and _PLACEHOLDER_PATTERN.search(answer):
         prompt += "\n" + GROUNDING_SWITCH
     places = [_read_place(b, [], size).box for b in answered]
+    for box in (*asked, *answered):
+        self.count_box(box, size, self._name_turn(record, k))
     answer = replace_box_placeholders(answer, places, lambda box: format_region(box, size, style))
     return Turn("talk", prompt, answer, regions)
 
@@ -476,13 +424,13 @@ def make_turn(
 def _convert_from_square(
     fractions,  # x1, y1, x2, y2 in 0–1 of the padded square
     size,  # (height, width) of the image
-) -> Box:
-    "Return a box in the image frame from fractions of the image padded to a centred square."
+) -> list:  # x1, y1, x2, y2 in pixels
+    "Return corners in the image frame from fractions of the image padded to a centred square."
     h, w = size
     side = max(h, w)
     left, top = (side - w) / 2, (side - h) / 2
     x1, y1, x2, y2 = (side * f for f in fractions)
-    return check_region(Box(x1 - left, y1 - top, x2 - left, y2 - top), size)
+    return [x1 - left, y1 - top, x2 - left, y2 - top]
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b08
 _SLACK = 0.01  # by which a fraction may miss 0 to 1; Ferret-Bench has a box that ends at 1.002
@@ -494,24 +442,38 @@ _BOX_FRAMES = {  # value of `boxes` -> what its numbers have to be
 }
 
 
+def _find_corners(
+    text: str,  # four numbers in brackets
+    frame: str,  # key of _BOX_FRAMES
+    size,  # (height, width) of the image
+) -> list | None:  # x1, y1, x2, y2 in pixels; None where the numbers do not fit the frame
+    "Return the corners of a box that stands in a text, in the image frame and not clipped."
+    numbers = [float(n) for n in re.findall(r"[-+]?[\d.]+", text)]
+    h, w = size
+    if frame == "pixels":
+        return numbers
+    if frame == "bins":
+        whole = all(n == int(n) for n in numbers)
+        return decode_box([int(n) for n in numbers], size).list() if whole else None
+    if min(numbers) < -_SLACK or max(numbers) > 1 + _SLACK:
+        return None
+    if frame == "square":
+        return _convert_from_square(numbers, size)
+    return [n * side for n, side in zip(numbers, (w, h, w, h))]
+
+
 def _read_text_box(
     text: str,  # four numbers in brackets
     frame: str,  # key of _BOX_FRAMES
     size,  # (height, width) of the image
 ) -> Box:  # image frame
     "Return the box that stands in a text. Raises InputError where it does not fit the frame."
-    numbers = [float(n) for n in re.findall(r"[-+]?[\d.]+", text)]
-    h, w = size
     try:
-        if frame == "pixels":
-            return read_box(numbers, size)
-        if frame == "bins" and all(n == int(n) for n in numbers):
-            return decode_box([int(n) for n in numbers], size)
-        if frame in ("square", "image") and -_SLACK <= min(numbers) and max(numbers) <= 1 + _SLACK:
-            fractions = [*zip(numbers, (w, h, w, h))]
-            if frame == "square":
-                return _convert_from_square(numbers, size)
-            return check_region(Box(*(n * side for n, side in fractions)), size)
+        corners = _find_corners(text, frame, size)
+        if corners and frame == "bins":
+            return Box(*corners)
+        if corners:
+            return read_box(corners, size)
     except ValueError:
         pass
     raise InputError(
@@ -557,29 +519,31 @@ def make_turn(  # noqa: F811
     if self.boxes is None:
         found = _find_box_text(prompt, size) or _find_box_text(answer, size)
         if found:
-            self._leave_out(record, k, found)
-            return None
+            return self._leave_out(record, k, found)
         return Turn("talk", prompt, answer)
     for text in (prompt, answer):
         _check_no_boxes(_BOX_PATTERN.sub("", text), size)
-    regions = [_read_text_box(m[0], self.boxes, size) for m in _BOX_PATTERN.finditer(prompt)]
+    where = self._name_turn(record, k)
+
+    def place_box(match):
+        box = _read_text_box(match[0], self.boxes, size)
+        self.count_box(_find_corners(match[0], self.boxes, size), size, where)
+        return box
+
     return Turn(
         "talk",
         _BOX_PATTERN.sub("<region>", prompt),
-        _BOX_PATTERN.sub(
-            lambda m: format_region(_read_text_box(m[0], self.boxes, size), size, style), answer
-        ),
-        regions,
+        _BOX_PATTERN.sub(lambda m: format_region(place_box(m), size, style), answer),
+        [place_box(m) for m in _BOX_PATTERN.finditer(prompt)],
     )
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0b0a
 @patch
 def _leave_out(self: LlavaDialogues, record: dict, k: int, box: str):
-    "Count a turn whose boxes have no known frame; this is no error of a strict reader either."
-    reason = "boxes of an unknown frame"
-    self.left_out[reason] += 1
-    if len(self.problems) < MAX_LISTED_PROBLEMS:
-        where = f"{self.annotations}, record {describe_value(record.get('id'))}, turn {k}"
-        advice = f"say boxes = {', '.join(_BOX_FRAMES)} in the mixture"
-        error = make_input_error(where, box, "a box whose frame is known", advice)
-        self.problems.append((reason, str(error)))
+    "Leave out a turn whose boxes have no known frame, or raise the error of a strict reader."
+    found = f"found the box {describe_value(box)}, expected one whose frame is known"
+    advice = f"say boxes = {', '.join(_BOX_FRAMES)} in the mixture"
+    if self.strict:
+        raise InputError(f"{found}; {advice}")  # `converse` adds record and turn
+    error = InputError(f"{self._name_turn(record, k)}: {found}; {advice}.")
+    self.skip("boxes of an unknown frame", error)

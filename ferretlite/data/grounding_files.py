@@ -18,6 +18,7 @@ from fastcore.basics import patch
 
 from ..common.errors import InputError, make_input_error
 from ..common.files import write_whole
+from .coco import drop_other_words, merge_spellings
 from .detection_files import save_scene_image
 from ferretlite.data.readers import (
     AnnotationReader,
@@ -460,14 +461,17 @@ def _add_phrase(self: GriffonScenes, scene: Scene, record: dict, where: str):
 def _add_objects(self: GriffonScenes, scene: Scene, record: dict, where: str):
     "Give a scene the objects of a line, and the names that it is known to have or to lack."
     lost = set()
+    names = [*self.head["names"], *(o["category_name"] for o in record["objects"])]
+    spelled = merge_spellings(names)
     for o in record["objects"]:
-        name = o["category_name"]
+        name = spelled[o["category_name"]]
         for box in o["bboxes"]:
             if placed := self.place_box(box, scene.size, f"{where}: {name!r}"):
                 scene.objects.append(SceneObject(name, placed))
             else:
                 lost.add(name)
-    names = [*self.head["names"], *(o["category_name"] for o in record["objects"])]
+    present = [o.name for o in scene.objects]
+    names = drop_other_words(spelled.values(), [*present, *lost])
     scene.names = [n for n in dict.fromkeys(names) if n not in lost]
     scene.partial = tuple(sorted(lost))
 

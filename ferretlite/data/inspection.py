@@ -26,7 +26,7 @@ from ferretlite.data.mixtures import (
     open_part,
     shuffle_index,
 )
-from .readers import AnnotationReader
+from .readers import CLIPPED, AnnotationReader
 from .recipes import FORMAT_READERS, Recipe, read_recipe
 from ..regions.geometry import Mask, Point
 from ..regions.grammar import find_groundings
@@ -66,6 +66,7 @@ def _count_shared_pictures(
 
 # %% ../../nbs/6_data/inspection.ipynb #01f76f7a
 _COUNTED = ("missing", "broken", "silent", "lost", "turns", "too_long", "shortened", "reserved")
+_FAULTS = {"too long": "turns too long", "reserved words": "turns with reserved words"}
 
 
 def _empty_row(part, reader, an_epoch: int, looked: int) -> dict:
@@ -82,8 +83,10 @@ def _empty_row(part, reader, an_epoch: int, looked: int) -> dict:
         first={},
         tasks=Counter(),
         tokens=[],
-        left_out={},
+        left_out=Counter(),
         left_out_examples={},
+        clipped=0,  # boxes that were kept, but clipped to their image
+        doubt="",  # sentence about the form of the boxes
         examples=[],
     )
 
@@ -125,7 +128,7 @@ def _check_part(
         record = shuffle_index(k, len(reader), f"{mixture.seed}-check")
         rng = random.Random(f"{mixture.seed}-check-{k}")
         try:
-            conversation, counts, used = mixture.read_fitted(p, record, rng)
+            conversation, counts, used, faults = mixture.read_fitted(p, record, rng)
         except FileNotFoundError as error:
             _note(found, "missing", str(error))
             continue
@@ -134,18 +137,23 @@ def _check_part(
             continue
         happened = Counter({kind: c for (_, kind), c in counts.items()})
         _note_turns(found, conversation, happened, record)
+        for reason, sentence in faults:
+            found["left_out"][_FAULTS[reason]] += 1
+            found["left_out_examples"].setdefault(_FAULTS[reason], sentence)
         if conversation.turns:
             found["tokens"].append(used)
         if conversation.turns and len(found["examples"]) < keep:
             found["examples"].append(conversation)
-    found["left_out"] = dict(reader.left_out)
-    found["left_out_examples"] = _list_first_problems(mixture, part, reader)
+    found["left_out"] = {**reader.left_out, **found["left_out"]}
+    found["left_out_examples"] |= _list_first_problems(mixture, part, reader)
+    found["clipped"] = getattr(reader, "box_counts", Counter())["clipped"]
+    found["doubt"] = reader.describe_overhang() if isinstance(reader, AnnotationReader) else ""
     found["tasks"] = dict(found["tasks"])
     return found
 
 # %% ../../nbs/6_data/inspection.ipynb #b81d2204
 def _list_first_problems(mixture: Mixture, part, reader) -> dict:  # reason -> sentence
-    "Return the first sentence for each reason why something of a part was left out."
+    "Return the first sentence for each reason why something of a part was left out or clipped."
     first = {}
     for name, reason, sentence in mixture.skipped.notes:  # from opening the file
         if name == part.name:
@@ -161,7 +169,10 @@ def _list_obstacles(
     skip: bool = False,  # True: training passes over records that cannot be read
 ) -> list:  # of sentences
     "Return what in a part stands in the way of training on it."
-    found = []
+    found = [row["doubt"]] if row.get("doubt") else []
+    for reason, n in {} if skip else row.get("left_out", {}).items():
+        example = row["left_out_examples"].get(reason, "see the file")
+        found.append(f"{n} × {reason} in {row['looked']} records cannot be used: {example}")
     if row["gone"] and not skip:
         missing = f"{row['gone']} of {row['looked_for']} pictures are missing"
         found.append(f"{missing}, the first is {first}.")
@@ -199,7 +210,7 @@ def check_mixture(
     root=None,  # folder of the parts' folders; None: beside the file
     n: int = 100,  # records of each part to look at closely
     seed: int = 0,  # seed of the questions
-    skip: bool = False,  # True: training passes over records that cannot be read
+    skip: bool = False,  # True: training leaves out what cannot be read or used
 ) -> dict:
     """Return what can be known about a mixture before training.
 
@@ -223,7 +234,8 @@ def check_mixture(
         opened, troubles = _open_parts(parts, recipe.root, out)
         rows = []
         if opened:
-            mixture = Mixture(opened, recipe.style, seed, None, processor, recipe.max_tokens)
+            limit = recipe.max_tokens
+            mixture = Mixture(opened, recipe.style, seed, None, processor, limit, skip=True)
             for p, (part, reader) in enumerate(opened):
                 gone, of, first = _find_missing_files(reader)
                 rows.append(_check_part(mixture, p, n) | dict(gone=gone, looked_for=of))
@@ -283,6 +295,8 @@ def _format_left_out(
     if skip:
         kinds += [("skipped", kind, row[kind]) for kind in ("missing", "broken") if row[kind]]
         examples = {**examples, **{k: row["first"][k] for _, k, _ in kinds if k in row["first"]}}
+    if row.get("clipped"):
+        kinds.append(("kept", CLIPPED, row["clipped"]))
     return [
         f"{verb} {n} × {reason} in {row['looked']} records"
         + (f", for example {examples[reason]}" if reason in examples else "")
@@ -463,10 +477,15 @@ src="{{ encode_image_url(draw_turn(c, turn, found.style)) }}">
 {%- if c.turns | length > 1 %} · one of {{ c.turns | length }} turns{% endif %}</p></article>
 {%- endmacro %}"""
 
+# %% ../../nbs/6_data/inspection.ipynb #a230bad5
+# what a browser may do with a page of ours: no script, nothing from elsewhere
+PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
 # %% ../../nbs/6_data/inspection.ipynb #65f5547d
 _PAGE_TEMPLATE = (
     _CARD_TEMPLATE
     + """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <title>{{ found.name }}: data check</title><style>{{ style | safe }}</style></head>
 <body><main><h1>{{ found.name }}</h1>
@@ -489,6 +508,7 @@ def _format_check_page(
     template = Environment(autoescape=True).from_string(_PAGE_TEMPLATE)
     return template.render(
         found=found,
+        policy=PAGE_POLICY,
         style=_CHECK_PAGE_STYLE,
         columns=_COLUMNS,
         fill_stage_table=_fill_stage_table,

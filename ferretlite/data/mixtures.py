@@ -25,7 +25,7 @@ from ferretlite.common.errors import (
     describe_value,
     make_input_error,
 )
-from .readers import AnnotationReader
+from .readers import CLIPPED, AnnotationReader
 from ferretlite.data.recipes import (
     FORMAT_READERS,
     DrawnScenes,
@@ -99,19 +99,25 @@ def _count_prompt_tokens(turn, size, processor) -> int:
     return len(encode_user_turn(processor.tokenizer, prompt))
 
 
+def _find_reserved_word(turn, tokenizer) -> str:  # empty where there is none
+    "Return the first word of a turn that the tokenizer reserves."
+    words = tokenizer.all_special_tokens
+    return next((w for w in words if w in turn.prompt or w in turn.answer), "")
+
+
 def _fit_turn(
     turn,  # Turn
     size,  # (height, width) of the image
     processor,  # processor of the model
     room: int,  # tokens that are left
-) -> tuple:  # (Turn or None, tokens it takes, what happened or "")
+) -> tuple:  # (Turn or None, tokens it takes or would take, what happened or "")
     "Return a turn as it fits into the room, perhaps shortened; None where it does not fit."
     tokenizer = processor.tokenizer
 
     def length(answer):
         return len(tokenizer(" " + answer, add_special_tokens=False).input_ids) + 1  # with its end
 
-    if any(w in turn.prompt or w in turn.answer for w in tokenizer.all_special_tokens):
+    if _find_reserved_word(turn, tokenizer):
         return None, 0, "reserved words"
     asked = _count_prompt_tokens(turn, size, processor)
     needed = asked + length(turn.answer)
@@ -119,29 +125,62 @@ def _fit_turn(
         return turn, needed, ""
     shorter = _shorten_list(turn, room - asked, length, size, processor.config.style)
     if shorter is None:
-        return None, 0, "too long"
+        return None, needed, "too long"
     return shorter, asked + length(shorter.answer), "shortened"
+
+# %% ../../nbs/6_data/mixtures.ipynb #cacecacb
+def _count_positions(size, processor) -> int:
+    "Return the number of positions that an image of this size leaves for text."
+    config = processor.config
+    limit = getattr(config.text_config, "max_position_embeddings", None)
+    if limit is None:
+        return 2**31
+    grid = config.choose_image_grid(size)
+    return limit - 1 - config.count_visual_tokens(grid, size)  # 1: the token that starts a row
+
+
+def _describe_length(needed: int, before: int, alone: int, most: int) -> str:
+    "Return what was found and expected of a turn that does not fit."
+    found = f"{before + needed} tokens" + (" with the turns before it" if before else "")
+    limit = "max_tokens of the mixture" if alone == most else "positions that the picture leaves"
+    return f"found {found}, expected at most {alone} ({limit})."
+
+
+def _describe_reserved_word(turn, processor) -> str:
+    "Return what was found and expected of a turn with a word that the tokenizer reserves."
+    word = _find_reserved_word(turn, processor.tokenizer)
+    return f"found {word!r}, which the tokenizer reserves, expected plain text."
 
 # %% ../../nbs/6_data/mixtures.ipynb #a7d23eaf
 def _fit_turns(
     conversation,  # Conversation with any number of turns
     processor,  # processor of the model
     most: int,  # highest number of tokens
-) -> tuple:  # (Conversation, Counter of what happened, tokens it takes)
-    """Return the turns that fit into `most` tokens, whole, with counts and the tokens used.
+) -> tuple:  # (Conversation, Counter of what happened, tokens it takes, faults)
+    """Return the turns that fit into `most` tokens, whole, with counts, tokens used and faults.
 
-    The keys of the counts are `shortened`, `too long` and `reserved words`."""
-    kept, counts, used = [], Counter(), 0
-    for turn in conversation.turns:
-        fitted, needed, happened = _fit_turn(turn, conversation.size, processor, most - used)
+    The keys of the counts are `shortened`, `too long` and `reserved words`. A fault is (reason,
+    sentence) about a turn that would not fit by itself, or that ends a dialogue."""
+    linked, size = conversation.linked, conversation.size
+    alone = min(most, _count_positions(size, processor))  # for one question, or one dialogue
+    room, kept, counts, faults = alone if linked else most, [], Counter(), []
+    for k, turn in enumerate(conversation.turns):
+        fitted, needed, happened = _fit_turn(turn, size, processor, min(room, alone))
         if happened:
             counts[happened] += 1
         if fitted is not None:
             kept.append(fitted)
-            used += needed
-        elif conversation.linked:
+            room -= needed
+            continue
+        if happened == "reserved words":
+            faults.append((happened, f"turn {k}: {_describe_reserved_word(turn, processor)}"))
+        elif linked or (needed > alone and turn.task not in _LIST_TASKS):
+            before = alone - room if linked else 0
+            faults.append((happened, f"turn {k}: {_describe_length(needed, before, alone, most)}"))
+        if linked:
             break  # later turns speak of this one
-    return replace(conversation, turns=kept), counts, used
+    used = (alone if linked else most) - room
+    return replace(conversation, turns=kept), counts, used, faults
 
 # %% ../../nbs/6_data/mixtures.ipynb #3bad2614
 def _locate_sample(
@@ -227,6 +266,14 @@ class Skipped:
             with open(self.log, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
+# %% ../../nbs/6_data/mixtures.ipynb #6d18088a
+def _add_advice(
+    fault,  # error or sentence about a record
+) -> str:
+    "Return the sentence with what to do, unless it says so already."
+    text = str(fault).rstrip(".")
+    return f"{text}; mend it, or leave such records out (--skip bad)."
+
 # %% ../../nbs/6_data/mixtures.ipynb #a7c40e04
 def read_skipped(
     log,  # file that Skipped wrote; it need not exist
@@ -251,16 +298,21 @@ def format_skipped(
     for part, reason, sentence in skipped.notes:
         groups.setdefault((part, reason), []).append(sentence)
     return [
-        f"{part}: left out {len(sentences)} × {reason}, for example {sentences[0]}"
+        f"{part}: {_describe_group(reason, len(sentences))}, for example {sentences[0]}"
         for (part, reason), sentences in groups.items()
     ]
+
+
+def _describe_group(reason: str, n: int) -> str:
+    "Return what was done to so many things: a box that was clipped is not left out."
+    return f"kept {n} × {reason}" if reason == CLIPPED else f"left out {n} × {reason}"
 
 # %% ../../nbs/6_data/mixtures.ipynb #ec06bb84
 def describe_left_out(
     reader,  # of a part, perhaps with `problems`: what it has left out
 ) -> str:  # for the end of a message; empty where nothing was left out
     "Return the number of records that a reader has left out, and the reason of the first."
-    problems = getattr(reader, "problems", None)
+    problems = [p for p in getattr(reader, "problems", ()) if p[0] != CLIPPED]
     if not problems:
         return ""
     _, first = problems[0]
@@ -302,7 +354,7 @@ class Mixture(torch.utils.data.Dataset):
         samples: int | None = None,  # number of samples; None: one epoch
         processor=None,  # with it, conversations are fitted into `most` tokens of text
         most: int | None = None,  # tokens of text per picture
-        skip: bool = False,  # True: pass over records that cannot be read
+        skip: bool = False,  # True: leave out and count what cannot be read or used
         log=None,  # file for notes about what was left out, see Skipped
     ):
         _check_parts(parts, style, processor)
@@ -351,12 +403,15 @@ def __getitem__(self: Mixture, i):
 
 @patch
 def _note_problems(self: Mixture, part: Part, reader):
-    "Take over the sentences about what a reader has left out."
+    "Take over the sentences about what a reader has left out; without `skip` the first is raised."
     problems = getattr(reader, "problems", None)
-    if problems:
-        for reason, sentence in problems:
-            self.skipped.add(part.name, reason, sentence)
-        problems.clear()
+    if not problems:
+        return
+    for reason, sentence in problems:
+        if reason != CLIPPED and not self.skip:
+            raise InputError(_add_advice(f"Part {part.name}: {sentence}"))
+        self.skipped.add(part.name, reason, sentence)
+    problems.clear()
 
 # %% ../../nbs/6_data/mixtures.ipynb #a7c40e06
 @patch
@@ -366,16 +421,24 @@ def read_or_skip(
     record: int,  # number of the record in the part
     rng,  # random generator of the questions
 ) -> tuple:  # (Conversation, perhaps without turns, Counter of what happened, tokens it takes)
-    "Return the same as `read_fitted`; a record that cannot be read is noted, if `skip` is set."
+    """Return a conversation as `read_fitted` does, without its faults.
+
+    If `skip` is set, a record that cannot be read and a turn that cannot be used are noted.
+    Otherwise they are errors."""
+    part = self.parts[p][0]
     try:
-        return self.read_fitted(p, record, rng)
+        conversation, counts, used, faults = self.read_fitted(p, record, rng)
     except (OSError, ValueError) as error:
         if not self.skip:
-            raise
-        part = self.parts[p][0]
+            raise type(error)(_add_advice(error)) from None
         reason = "missing picture" if isinstance(error, FileNotFoundError) else "broken record"
         self.skipped.add(part.name, reason, str(error))
         return _NO_CONVERSATION, Counter({(part.name, "unreadable"): 1}), 0
+    for reason, sentence in faults:
+        if not self.skip:
+            raise InputError(_add_advice(sentence))
+        self.skipped.add(part.name, reason, sentence)
+    return conversation, counts, used
 
 
 @patch
@@ -384,16 +447,20 @@ def read_fitted(
     p: int,  # number of the part
     record: int,  # number of the record in the part
     rng,  # random generator of the questions
-) -> tuple:  # (Conversation, Counter of what happened, tokens it takes)
-    "Return the conversation of a record, fitted into the limit, with counts and tokens."
+) -> tuple:  # (Conversation, Counter of what happened, tokens it takes, faults)
+    """Return the conversation of a record, fitted into the limit, with counts, tokens and faults.
+
+    A fault is (reason, sentence) about a turn that was left out, see `_fit_turns`."""
     part, reader = self.parts[p]
     conversation = _read_conversation(part, reader, record, rng, self.style)
     if not conversation.turns:
-        return conversation, Counter({(part.name, "no question"): 1}), 0
+        return conversation, Counter({(part.name, "no question"): 1}), 0, []
     if not self.processor:
-        return conversation, Counter(), 0
-    conversation, counts, used = _fit_turns(conversation, self.processor, self.most)
-    return conversation, Counter({(part.name, k): v for k, v in counts.items()}), used
+        return conversation, Counter(), 0, []
+    conversation, counts, used, found = _fit_turns(conversation, self.processor, self.most)
+    where = _name_record(part, reader, record) if found else ""
+    faults = [(reason, f"{where}, {sentence}") for reason, sentence in found]
+    return conversation, Counter({(part.name, k): v for k, v in counts.items()}), used, faults
 
 # %% ../../nbs/6_data/mixtures.ipynb #c02b0ae2
 def _select_rank_samples(
@@ -425,7 +492,7 @@ def open_part(
 # %% ../../nbs/6_data/mixtures.ipynb #6c7dcae7
 def _warn_of_leaks(part: Part, reader):
     "Warn where a held-out file has records that cannot be read: their pictures stay in training."
-    problems = getattr(reader, "problems", ())
+    problems = [p for p in getattr(reader, "problems", ()) if p[0] != CLIPPED]
     if problems:
         n = sum(reader.left_out.values())
         warnings.warn(
@@ -458,12 +525,13 @@ def make_mixture(
     seed: int = 0,  # seed of order and questions
     processor=None,  # processor of the model; with it, what does not fit is left out
     root=None,  # folder of the parts' folders; None: beside the file
-    skip: bool = False,  # True: pass over records that cannot be read
+    skip: bool = False,  # True: leave out and count what cannot be read or used
     log=None,  # file for notes about what was left out, see Skipped
 ) -> Mixture:
     """Return the conversations of a stage, ready for a Collator; item i is always the same.
 
-    Warns about annotations that were left out while the files were read."""
+    An annotation that cannot be used is an InputError; with `skip` it is left out, and a warning
+    counts those that were found while the files were read."""
     recipe = config if isinstance(config, Recipe) else read_recipe(config, root)
     if str(stage) not in recipe.stages:
         raise make_input_error(f"{recipe.name}, stage", stage, f"one of {', '.join(recipe.stages)}")

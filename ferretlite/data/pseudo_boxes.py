@@ -13,9 +13,11 @@ import torch
 from accelerate.utils import send_to_device
 from fastcore.basics import patch
 
+from ..common.errors import MissingPackageError
 from ..common.files import write_json
 from .dialogues import Dialogues
 from .readers import open_annotated_image
+from ..model.folders import check_model_files
 from ..regions.geometry import Box, box_iou
 from ..regions.grammar import Grounding
 from ..scenes.questions import make_plural
@@ -159,9 +161,14 @@ class GroundingDino:
         )  # it needs no torchvision
 
         self.threshold, self.overlap = threshold, overlap
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.images = GroundingDinoImageProcessorPil.from_pretrained(folder)
-        model = GroundingDinoForObjectDetection.from_pretrained(folder)
+        check_model_files(folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.images = GroundingDinoImageProcessorPil.from_pretrained(
+            folder, trust_remote_code=False
+        )
+        model = GroundingDinoForObjectDetection.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False
+        )
         self.model = model.to(device).eval()
 
     @torch.no_grad()
@@ -219,7 +226,7 @@ class WordReader:
         try:
             from rapidocr import RapidOCR
         except ImportError:
-            raise ImportError(
+            raise MissingPackageError(
                 "Reading words needs rapidocr and onnxruntime: pip install 'ferretlite[ocr]'."
             ) from None
         self.threshold = threshold

@@ -28,6 +28,7 @@ from ferretlite.data.records import (
     check_value,
     decode_json,
     describe_json_error,
+    measure_overhang,
     read_box,
 )
 from ..regions.geometry import Box
@@ -339,9 +340,11 @@ class AnnotationReader(torch.utils.data.Dataset):
     A subclass defines `sources` (the annotation files), `rows` (head and an iterator of
     (record, file name of its picture, COCO id or -1)) and `make_scene` (number and record ->
     Scene). `left_out` counts by reason what a reader that is not strict left out, and `problems`
-    lists the first thousand of them as (reason, sentence)."""
+    lists the first thousand of them as (reason, sentence). A box that was clipped to its image is
+    listed, too, under the reason `CLIPPED`."""
 
     options = ()  # names of attributes on which `rows` depends
+    box_form = "xyxy"  # form of the file's boxes, see `read_box`
 
     def __init__(
         self,
@@ -353,6 +356,7 @@ class AnnotationReader(torch.utils.data.Dataset):
     ):
         self.folder, self.images, self.strict = Path(folder), images, strict
         self.left_out, self.problems = Counter(), []
+        self.box_counts = Counter()  # all, refused and clipped boxes
         self.head, self.table = _split_head(self._packed(cache))
         self._recall(self.head.pop("left_out", {}), self.head.pop("problems", []))
         self.kept = self._find_kept_rows(exclude)
@@ -476,8 +480,42 @@ def coco_ids(self: AnnotationReader) -> np.ndarray:
     "Return the COCO numbers of all rows, kept or not; -1 for other pictures."
     return self.table.data.column("coco").to_numpy()
 
+# %% ../../nbs/6_data/readers.ipynb #c941c7e3
+def _read_state(root: str, name: str):  # -> os.stat_result, or None without such a file
+    try:
+        return os.stat(os.path.join(root, name))
+    except (OSError, ValueError):
+        return None
+
+
+def _list_file_states(root: str, names: list) -> tuple:  # (lines, bytes, newest file name)
+    "Return name, length and time of last change of each file, sorted; a missing file is noted."
+    lines, size, newest = [], 0, (0, "none")
+    for name in names:
+        state = _read_state(root, name) or _read_state(root, "/".join(name.split("/")[-2:]))
+        if state is None:
+            lines.append(f"{name}: missing")
+            continue
+        lines.append(f"{name}: {state.st_size} bytes, {state.st_mtime_ns}")
+        size, newest = size + state.st_size, max(newest, (state.st_mtime_ns, name))
+    return lines, size, newest[1]
+
+
+@patch
+def fingerprint_pictures(self: AnnotationReader) -> str:
+    """Return number, bytes and newest of the pictures in use, and a hash of names, lengths, times.
+
+    No picture is opened."""
+    kept = range(len(self.pictures)) if self.kept is None else self.kept
+    listed = self.pictures
+    names = sorted({listed[k] for k in kept} - {""})
+    lines, size, newest = _list_file_states(str(self.folder / self.images), names)
+    digest = hashlib.blake2b("\n".join(lines).encode(errors="replace"), digest_size=16)
+    return f"{len(names)} files, {size} bytes, newest {newest}, {digest.hexdigest()}"
+
 # %% ../../nbs/6_data/readers.ipynb #79bf07e6
 MAX_LISTED_PROBLEMS = 1000  # sentences that a reader keeps about what it left out
+CLIPPED = "clipped boxes"  # reason of sentences about boxes that were kept and clipped
 
 
 @patch
@@ -490,6 +528,11 @@ def skip(
     if self.strict:
         raise error
     self.left_out[reason] += 1
+    self._list_problem(reason, error)
+
+
+@patch
+def _list_problem(self: AnnotationReader, reason: str, error: Exception):
     if len(self.problems) < MAX_LISTED_PROBLEMS:
         self.problems.append((reason, str(error)))
 
@@ -520,9 +563,12 @@ def place_box(
 ) -> Box | None:
     "Return a box, checked and clipped to its image; None where it was left out."
     try:
-        return read_box(box, size, form)
+        found = read_box(box, size, form)
     except InputError as error:
-        self.skip("box", make_input_error(where, box, str(error)))
+        self.box_counts.update(["all", "refused"])
+        return self.skip("box", make_input_error(where, box, str(error)))
+    self.count_box(box, size, where, form)
+    return found
 
 
 @patch
@@ -537,3 +583,38 @@ def converse(
 ):  # -> Conversation
     "Return questions about the i-th picture (see conversations.make_conversation)."
     return make_conversation(self[i], tasks, rng, n_turns, wording)
+
+# %% ../../nbs/6_data/readers.ipynb #a53c7a82
+_MAX_OUTSIDE = 0.2  # share of boxes that may leave their image before the form is in doubt
+_MIN_BOXES = 10  # so many boxes are needed for this judgement
+_BOX_WORDS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
+
+
+@patch
+def count_box(
+    self: AnnotationReader,
+    box,  # four numbers of a file
+    size,  # (height, width) of its image
+    where: str,  # file, record and field, for the message
+    form: str = "xyxy",  # corners, or "xywh" for a corner and two sides
+) -> None:
+    "Count a box that is kept; one that leaves its image by more than a pixel is listed."
+    self.box_counts["all"] += 1
+    if measure_overhang(box, size, form) > 1:
+        self.box_counts["clipped"] += 1
+        expected = f"a box inside its image of {size[1]} x {size[0]} pixels (width x height)"
+        self._list_problem(CLIPPED, make_input_error(where, box, expected, "it was clipped"))
+
+
+@patch
+def describe_overhang(self: AnnotationReader) -> str:  # empty for a file without doubt
+    "Return a sentence about a file of which many boxes do not lie inside their images."
+    n = self.box_counts["all"]
+    outside = self.box_counts["refused"] + self.box_counts["clipped"]
+    if n < _MIN_BOXES or outside <= _MAX_OUTSIDE * n:
+        return ""
+    other = "xyxy" if self.box_form == "xywh" else "xywh"
+    return (
+        f"{self.sources()[0]}: found {outside} of {n} boxes that do not lie in their image, "
+        f"expected boxes as {_BOX_WORDS[self.box_form]}; are these {_BOX_WORDS[other]} ({other})?"
+    )

@@ -10,11 +10,17 @@ __all__ = ['FORMAT_READERS', 'DEFAULT_TASKS', 'FORMAT_EXPORTERS', 'DrawnScenes',
 import inspect
 import json
 import string
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..common.errors import InputError, describe_value, make_input_error
+from ferretlite.common.errors import (
+    FerretliteWarning,
+    InputError,
+    describe_value,
+    make_input_error,
+)
 from ..common.files import write_json
 from .batches import SceneStream
 from .coco import CocoScenes
@@ -327,6 +333,9 @@ def _read_data(config) -> tuple:  # (path or None, dict)
     if not isinstance(config, (str, Path)):
         raise make_input_error("mixture", config, "a file, a name or a dict")
     if config in PAPER_RECIPES:
+        if Path(config).is_file():
+            text = f"{config} is the mixture of the paper: write ./{config} for the file."
+            warnings.warn(text, FerretliteWarning, stacklevel=3)
         return None, PAPER_RECIPES[config]
     path = Path(config)
     try:
@@ -348,8 +357,8 @@ def _read_data(config) -> tuple:  # (path or None, dict)
 # %% ../../nbs/6_data/recipes.ipynb #adda9250
 def _read_parts(parts: list, style: str, where: str) -> list:
     "Return the parts of a stage; error messages begin with `where`."
-    if not isinstance(parts, (list, tuple)):
-        raise make_input_error(where, parts, "a list of parts")
+    if not isinstance(parts, (list, tuple)) or not parts:
+        raise make_input_error(where, parts, "a list of parts, at least one")
     found = []
     for n, part in enumerate(parts, 1):
         name = part.get("name", part.get("format")) if isinstance(part, dict) else part
@@ -357,11 +366,19 @@ def _read_parts(parts: list, style: str, where: str) -> list:
     return found
 
 
+def _read_stage(parts: list, style: str, name: str, stage) -> list:  # of Part
+    "Return the parts of a stage. Raises InputError for a stage that no preset has."
+    if str(stage) not in _STAGES:
+        raise make_input_error(f"{name}, stage", stage, f"one of {', '.join(_STAGES)}")
+    return _read_parts(parts, style, f"{name}, stage {stage}")
+
+
 def _describe_name(name) -> str:
     "Return the name of a part as an error message shows it."
     return name[:60] if isinstance(name, str) else describe_value(name)
 
 # %% ../../nbs/6_data/recipes.ipynb #3680684c
+_STAGES = ("1", "2", "3")  # as the presets number them
 # fields of a mixture file
 _RECIPE = record_of(
     {
@@ -405,9 +422,7 @@ def read_recipe(
     style = data.get("style") or "ferret"
     if style not in DEFAULT_TASKS:
         raise make_input_error(f"{name}, field style", style, " or ".join(DEFAULT_TASKS))
-    stages = {
-        str(k): _read_parts(v, style, f"{name}, stage {k}") for k, v in data["stages"].items()
-    }
+    stages = {str(k): _read_stage(v, style, name, k) for k, v in data["stages"].items()}
     held = _read_held_out(data.get("held_out") or [], style, name)
     root = Path(root or (path.parent if path else "."))
     return Recipe(name, stages, style, data.get("max_tokens") or 1472, held, root)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..common.errors import InputError, make_input_error
-from ..regions.geometry import Box, check_region
+from ..regions.geometry import Box, check_region, is_below_a_pixel
 
 # %% ../../nbs/6_data/records.ipynb #4ee00dbd
 @dataclass(frozen=True)
@@ -229,6 +229,12 @@ def check_value(
         raise _make_problem_error(next(_find_problems(value, form)), where)
 
 # %% ../../nbs/6_data/records.ipynb #0c877278
+def _list_corners(box, form: str) -> tuple:  # (x1, y1, x2, y2)
+    "Return four numbers of a file as corners."
+    a, b, c, d = box
+    return (a, b, a + c, b + d) if form == "xywh" else (a, b, c, d)
+
+
 def read_box(
     box,  # value of a file
     size: tuple,  # (height, width) of the image
@@ -237,25 +243,29 @@ def read_box(
     "Return a box of a file. Raises an InputError whose text says what was expected."
     if not has_form(box, BOX_FORM):
         raise InputError(BOX_FORM.expected)
-    a, b, c, d = box
-    x1, y1, x2, y2 = (a, b, a + c, b + d) if form == "xywh" else (a, b, c, d)
+    x1, y1, x2, y2 = _list_corners(box, form)
     if not (x2 > x1 and y2 > y1):
         raise InputError("a box whose sides are positive")
-    if _is_in_unit_frame((x1, y1, x2, y2)):
+    if min(x1, y1) >= 0 and max(x2, y2) <= 1:
         raise InputError("a box in pixels (these lie within 0 to 1, as shares of the image do)")
     try:
         found = check_region(Box(x1, y1, x2, y2), size)
     except ValueError:
         h, w = size
         raise InputError(f"a box inside its image of {w} x {h} pixels (width x height)") from None
-    if found.width < 1 and found.height < 1:
-        raise InputError("a box of at least one pixel")
+    if is_below_a_pixel(found):
+        raise InputError("a box of at least one pixel each way")
     return found
 
-
-def _is_in_unit_frame(corners: tuple) -> bool:
-    "Return whether corners lie within 0 to 1 and are not those of the first pixel, 0 0 1 1."
-    return min(corners) >= 0 and max(corners) <= 1 and corners != (0, 0, 1, 1)
+# %% ../../nbs/6_data/records.ipynb #f2b04be9
+def measure_overhang(
+    box: list,  # four numbers of a file
+    size: tuple,  # (height, width) of the image
+    form: str = "xyxy",  # see `read_box`
+) -> float:  # pixels; 0 for a box inside the image
+    "Return by how many pixels a box leaves its image, at the edge where it leaves it most."
+    (h, w), (x1, y1, x2, y2) = size, _list_corners(box, form)
+    return max(-x1, -y1, x2 - w, y2 - h, 0)
 
 # %% ../../nbs/6_data/records.ipynb #0361c60d
 def describe_json_error(

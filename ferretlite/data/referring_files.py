@@ -219,7 +219,7 @@ class RefScenes(AnnotationReader):
 
     Each picture comes once, with all its expressions as phrases."""
 
-    options = ("boxes",)
+    options, box_form = ("boxes",), "xywh"
 
     def __init__(
         self,
@@ -237,6 +237,8 @@ class RefScenes(AnnotationReader):
         if boxes not in ("xywh", "xyxy"):
             raise InputError(f"Unknown form of boxes {boxes!r}: expected xywh or xyxy.")
         self.annotations, self.boxes = annotations, boxes
+        if annotations.endswith(".parquet"):
+            self.box_form = boxes
         super().__init__(folder, images, **options)
 
 # %% ../../nbs/6_data/referring_files.ipynb #33d8df53
@@ -412,6 +414,8 @@ _GENOME_REGION = record_of(
 # %% ../../nbs/6_data/referring_files.ipynb #82425d02
 class GenomeScenes(AnnotationReader):
     "A reader of Visual Genome's region descriptions as phrases; images at `VG_100K…/`."
+
+    box_form = "xywh"
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..common.errors import InputError
+from ..common.errors import InputError, MissingPackageError
 from .statistics import compute_bootstrap_interval, make_metric
 from ..regions.choices import normalise_name
 from ..regions.geometry import Box
@@ -149,7 +149,7 @@ def _import_pycocotools():
     try:
         from pycocotools import coco, cocoeval
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "detection metrics need pycocotools: pip install 'ferretlite[eval]'"
         ) from error
     return coco.COCO, cocoeval.COCOeval

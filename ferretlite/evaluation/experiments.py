@@ -31,7 +31,7 @@ def _hash_settings(settings: dict) -> str:
     try:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"These settings cannot be written down ({error}): expected names, numbers, "
             "lists and dictionaries."
         ) from None
@@ -42,7 +42,7 @@ def _read_run(path: Path, settings: dict):  # -> dict
     "Return the result of an earlier run. Raises ValueError where it had other settings."
     held = json.loads(path.read_text())
     if held["settings"] != json.loads(json.dumps(settings)):
-        raise ValueError(f"{path} holds a run with other settings: expected those of its name.")
+        raise InputError(f"{path} holds a run with other settings: expected those of its name.")
     return held["result"]
 
 
@@ -153,7 +153,7 @@ def _compare_arms(
     )
     n = min(len(a), len(b))
     if n < 2:
-        raise ValueError(
+        raise InputError(
             f"Found {n} pair of runs of {arm!r} and {against!r}: expected at least two seeds."
         )
     differences = np.subtract(a[:n], b[:n])

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..common.errors import InputError, MissingPackageError
 from ..common.tables import format_table
 from ferretlite.vision.conv_kernels import (
     KERNEL_TILES,
@@ -461,12 +462,14 @@ def bench_kernels(
 
     Raises ValueError where there is none."""
     if not torch.cuda.is_available():
-        raise ValueError(
+        raise InputError(
             "bench kernels times kernels on an NVIDIA GPU and found none on this machine: "
             "run it where torch.cuda.is_available() is true."
         )
     if triton is None:
-        raise ImportError("bench kernels needs Triton, which is not installed: pip install triton")
+        raise MissingPackageError(
+            "bench kernels needs Triton, which is not installed: pip install triton"
+        )
     name, began = torch.cuda.get_device_name(), time.perf_counter()
     record = dict(
         device=name,

@@ -29,7 +29,7 @@ def _make_preset_config(preset: str) -> FerretConfig:
     if preset not in STAGES:
         raise make_input_error("preset", preset, f"one of {', '.join(STAGES)}")
     shipped = preset if (WEIGHTS / preset / "config.json").is_file() else "tiny"
-    return FerretConfig.from_pretrained(WEIGHTS / shipped)
+    return FerretConfig.from_pretrained(WEIGHTS / shipped, trust_remote_code=False)
 
 
 def count_weights(

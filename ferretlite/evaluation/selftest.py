@@ -20,8 +20,9 @@ from ..common.errors import make_input_error
 from ..common.files import WEIGHTS
 from ..data.batches import Collator
 from ..model.inference import Ferret, format_grounding_question
+from ..model.loading import load_model
 from ..scenes.world import make_scene
-from ..training.stages import STAGES, load_model, start_model
+from ..training.stages import STAGES, start_model
 from ..training.trainer import make_stage_data, run_stage
 
 # %% ../../nbs/9_scale/selftest.ipynb #13a58b28

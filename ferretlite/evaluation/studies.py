@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..common.errors import InputError
 from ..common.files import WEIGHTS
 from .experiments import Claim
 from .metrics import find_size_class, is_right
@@ -152,7 +153,7 @@ def _train_and_ask(
     give.
     """
     if settings["start"] != (ours := _hash_start_weights(settings["tower"])):
-        raise ValueError(
+        raise InputError(
             f"The study starts from {settings['start']}, and this package's weights and "
             f"stages give {ours}: expected the same. Put the new key into RESOLUTION_SETTINGS "
             "and make all runs again."

@@ -12,10 +12,16 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
+from numbers import Integral
 
 from tqdm.auto import tqdm
 
-from ..common.errors import FerretliteWarning, InputError, make_input_error
+from ferretlite.common.errors import (
+    FerretliteWarning,
+    InputError,
+    MissingPackageError,
+    make_input_error,
+)
 from .detection import DetectionResult
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
@@ -37,6 +43,7 @@ from ferretlite.scenes.world import (
     FILLS,
     KINDS,
     NOVEL_KINDS,
+    SPLITS,
     Scene,
     add_article,
     make_scene,
@@ -233,12 +240,10 @@ _ANSWER_RULES = {
 
 
 def _score_answer(question: Question, answer):  # -> a result of ferretlite.evaluation.metrics
-    "Return what the metrics need of one answer. Raises ValueError for a task without a rule."
+    "Return what the metrics need of one answer. Raises InputError for a task without a rule."
     if question.turn.task not in _ANSWER_RULES:
-        raise ValueError(
-            f"There is no rule for the task {question.turn.task!r}: expected one of "
-            f"{', '.join(_ANSWER_RULES)}."
-        )
+        known = ", ".join(_ANSWER_RULES)
+        raise make_input_error("score, task", question.turn.task, f"one of {known}")
     return _ANSWER_RULES[question.turn.task](question.scene, question.turn.meta, answer)
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #af0b08e7
@@ -321,24 +326,30 @@ def _split_into_portions(items, size: int):  # yields lists
         yield held
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab557f
-def _check_evaluation(suite, n: int, batch: int):
-    "Raise InputError for what cannot be evaluated, ImportError if the extra `eval` is missing."
+def _check_evaluation(suite, numbers: dict, split: str):
+    "Raise InputError for what cannot be evaluated, and MissingPackageError without pycocotools."
     if find_spec("pycocotools") is None:
-        raise ImportError(
-            "Evaluation scores detection with pycocotools, which is not installed: run pip "
-            "install 'ferretlite[eval]'."
+        raise MissingPackageError(
+            "evaluate: found no package pycocotools, expected it for the scores of detection; run "
+            "pip install 'ferretlite[eval]'."
         )
-    if isinstance(suite, str) and suite != "scenes":
+    if suite != "scenes" and not isinstance(suite, (list, tuple)):
         raise make_input_error("suite", suite, "scenes, or a list of Scene")
-    if n < 1:
-        raise make_input_error("n", n, "at least one scene")
-    if batch < 1:
-        raise make_input_error("batch", batch, "at least one question at once")
+    if split not in SPLITS:
+        raise make_input_error("split", split, f"one of {', '.join(SPLITS)}")
+    if suite != "scenes" and (split != "test" or numbers["n"] is not None):
+        raise make_input_error("suite", "a list beside n or split", "the list alone")
+    for name, value in numbers.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and (name != "seed") <= value <= 10**9):
+            least = 0 if name == "seed" else 1
+            raise make_input_error(name, value, f"a whole number from {least} to 1000000000")
 
 
-def _read_suite(suite, n: int, seed: int, split: str, others: tuple) -> tuple:
+def _read_suite(suite, n: int | None, seed: int, split: str, others: tuple) -> tuple:
     "Return the number of scenes and an iterator over (key, Scene)."
     if isinstance(suite, str):
+        n = 1000 if n is None else n
         total = n * len({split, *others})
         return total, _make_suite_scenes(n, seed, split, others=others)
     return len(suite), ((f"{seed} {i}", s) for i, s in enumerate(suite))
@@ -383,7 +394,7 @@ def _merge_groups(results: dict) -> dict:  # name -> metric
 def evaluate(
     ferret: Ferret,  # model
     suite="scenes",  # the only suite yet; or a list of Scene
-    n: int = 1000,  # test scenes; as many counting scenes are added
+    n: int | None = None,  # test scenes, as many counting scenes are added; None: 1000, or the list
     seed: int = 0,  # of scenes and questions
     batch: int = 32,  # questions answered at once
     progress: bool = True,  # a bar with the time left, on stderr
@@ -391,10 +402,11 @@ def evaluate(
 ) -> dict:  # name -> dict(value, n, ci95, chance, constant)
     """Return all metrics over a suite's scenes.
 
-    Raises InputError for an unknown suite or records that pose no question, ImportError at once
-    where the extra `eval` is missing.
-    """
-    _check_evaluation(suite, n, batch)
+    Raises InputError for an unknown suite or records that pose no question, MissingPackageError at
+    once where the extra `eval` is missing."""
+    _check_evaluation(suite, dict(n=n, seed=seed, batch=batch), split)
+    if not hasattr(ferret, "ask"):
+        raise make_input_error("ferret", ferret, "a model that `Ferret.load` returned")
     style = ferret.processor.config.style
     others = ("count", "novel") if style == "griffon" else ("count",)
     total, scenes = _read_suite(suite, n, seed, split, others)

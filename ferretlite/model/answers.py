@@ -94,7 +94,10 @@ def to_dict(self: Answer) -> dict:
 
 # %% ../../nbs/4_model/answers.ipynb #b993e7bb
 class GroundingList(list):
-    "A list of Grounding that knows what was dropped from the answers behind it, and why."
+    """A list of Grounding that knows what was dropped from the answers behind it, and why.
+
+    Slices, copies and sums know it too. `sorted` and comprehensions return plain lists, which do
+    not: sort in place, by `found.sort(key=…)`."""
 
     def __init__(
         self,
@@ -105,6 +108,45 @@ class GroundingList(list):
     ):
         super().__init__(groundings)
         self.warnings, self.finish_reason, self.reason = list(warnings), finish_reason, reason
+
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        return self._with(found) if isinstance(index, slice) else found
+
+    def __add__(self, other):
+        return _join_lists(self, other) if isinstance(other, list) else NotImplemented
+
+    def __radd__(self, other):
+        return _join_lists(other, self) if isinstance(other, list) else NotImplemented
+
+    def __iadd__(self, other):
+        joined = _join_lists(self, list(other) if not isinstance(other, list) else other)
+        self.__init__(joined, joined.warnings, joined.finish_reason, joined.reason)
+        return self
+
+    def __mul__(self, n):
+        return self._with(super().__mul__(n))
+
+    def copy(self) -> "GroundingList":
+        "Return a new list of the same groundings, with warnings and reason."
+        return self._with(self)
+
+    def _with(self, groundings) -> "GroundingList":
+        return GroundingList(groundings, self.warnings, self.finish_reason, self.reason)
+
+
+def _join_lists(first: list, second: list) -> GroundingList:
+    "Return all groundings of two lists, with the warnings of both and the reason of a cut one."
+    known = [part for part in (first, second) if isinstance(part, GroundingList)]
+    cut = [part for part in known if part.finish_reason == "length"]
+    groundings = [*first, *second]
+    told = cut or ([] if groundings else known)
+    return GroundingList(
+        groundings,
+        dict.fromkeys(text for part in known for text in part.warnings),
+        "length" if cut else "stop",
+        told[0].reason if told else "",
+    )
 
 
 def list_groundings(

@@ -93,6 +93,7 @@ class _WordFields:
     image_token_id: int = 4  # placeholder of a visual token
     region_token_id: int = 5  # placeholder of a region's features
     crop_token_id: int | None = None  # placeholder of a picture in a question
+    tokenizer_fingerprint: str | None = None  # of the tokenizer beside the model; None: not known
 
 # %% ../../nbs/4_model/configuration.ipynb #f11054cd
 TRANSFORMERS_FIELDS = {

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig
 
+from ..common.errors import InputError
 from .configuration import FerretConfig
 from .loading import save_model
 from .modeling import FerretForConditionalGeneration
@@ -119,7 +120,7 @@ def _read_checkpoint(checkpoint: Path) -> tuple:  # (its config.json, its weight
     weights = rename_public_weights(read_weights(checkpoint))
     for name in ("global_projector.", "sampler.flatten_projector.", "language_model.model.layers."):
         if not any(k.startswith(name) for k in weights):
-            raise ValueError(
+            raise InputError(
                 f"{checkpoint} holds no weights for {name.rstrip('.')}: expected a Ferret "
                 "checkpoint with its projector and its region sampler."
             )
@@ -152,7 +153,7 @@ def _load_renamed_weights(model, weights: dict, checkpoint: Path):
     lacking = [k for k in found.missing_keys if not k.startswith(("global_tower.", part))]
     for names, says in ((lacking, "lacks"), (found.unexpected_keys, "holds the unknown weight")):
         if names:
-            raise ValueError(
+            raise InputError(
                 f"{checkpoint} {says} {names[0]}: expected a public Ferret checkpoint."
             )
 
@@ -169,7 +170,7 @@ def convert_checkpoint(
     """
     checkpoint, out = Path(checkpoint), Path(out)
     if (out / "config.json").exists():
-        raise ValueError(f"{out} already holds a model: choose another folder.")
+        raise InputError(f"{out} already holds a model: choose another folder.")
     theirs, weights = _read_checkpoint(checkpoint)
     seeing = load_tower(tower or theirs.get("mm_vision_tower"))
     words = load_chat_tokenizer(checkpoint, "vicuna")

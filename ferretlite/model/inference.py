@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ferretlite.common.errors import (
     InputError,
+    describe_value,
     make_input_error,
 )
 from ferretlite.model.answers import (
@@ -25,12 +26,21 @@ from ferretlite.model.answers import (
     emit_warnings,
     list_groundings,
 )
+from .folders import load_all_weights
 from .loading import choose_device, choose_dtype, find_model, hide_progress_bars
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor, load_distinct_images, load_image
 from ..regions.choices import read_count
-from ..regions.geometry import Box, Point, Region, make_region, make_regions
+from ferretlite.regions.geometry import (
+    Box,
+    Point,
+    Region,
+    describe_tiny_region,
+    make_region,
+    make_regions,
+)
 from ..regions.grammar import Grounding, format_region
+from ..regions.names import can_name_object
 from ..scenes.descriptions import RELATION_WORDS
 from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 from ..scenes.world import add_article
@@ -97,7 +107,7 @@ def spread_questions(
 ) -> tuple:  # (images, prompts, lists of regions), equally long
     """Spread one image, one prompt or one region over as many questions as there are.
 
-    Raises ValueError where lengths differ."""
+    Raises InputError where lengths differ."""
     if not _is_list(image) and not _is_list(prompt):
         image = load_image(image)
         return [image], [prompt], [make_regions(regions, (image.height, image.width))]
@@ -129,7 +139,7 @@ def spread_crops(
     n: int,  # questions
     several: bool,  # whether a list of questions was asked
 ) -> list:  # of lists, one a question
-    "Return the crops of each question. Raises ValueError unless there is an entry for each."
+    "Return the crops of each question. Raises InputError unless there is an entry for each."
     if not several:
         return [_list_crops(crops)] * n
     crops = [_list_crops(c) for c in (crops if _is_list(crops) else [crops] * n)]
@@ -159,19 +169,17 @@ class Ferret:
     ) -> "Ferret":
         """Load a model and its processor; only safetensors and text are read.
 
-        Raises ValueError or FileNotFoundError that say what to do."""
+        Raises InputError or FileNotFoundError that say what to do."""
         device = choose_device(device)
         dtype, place = choose_dtype(dtype, device), find_model(name)
         with hide_progress_bars():
             try:
-                model = FerretForConditionalGeneration.from_pretrained(
-                    place, dtype=dtype, use_safetensors=True
-                )
+                model = load_all_weights(FerretForConditionalGeneration, place, dtype)
                 processor = FerretProcessor.from_pretrained(place)
                 return cls(model.to(device), processor)
             except Exception as error:
                 raise InputError(
-                    f"The model {name} cannot be loaded: {' '.join(str(error).split())[:300]}"
+                    f"The model {name} cannot be loaded: {' '.join(str(error).split())[:400]}"
                 ) from error
 
 # %% ../../nbs/4_model/inference.ipynb #3be2f6b0
@@ -245,7 +253,7 @@ def _read(
     written = [t for t in tokens.tolist() if t != _NO_TOKEN]
     ids, finish = cut_at_end_token(written, self.processor.tokenizer.eos_token_id)
     size = image.height, image.width
-    found = self.processor.decode(ids, probabilities[: len(ids)].tolist(), size, phrases)
+    found = self.processor.decode_answer(ids, probabilities[: len(ids)].tolist(), size, phrases)
     groundings, repetitions = drop_repetitions(found.groundings)
     warnings = [*found.warnings, *repetitions]
     if finish == "length":
@@ -260,6 +268,7 @@ def _read(
 
 # %% ../../nbs/4_model/inference.ipynb #77f32060
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # of sampling; 0 is allowed and means no sampling
+MAX_COUNT = 1_000_000  # of tokens in an answer, and of questions at once
 
 
 def _is_number(value, kind) -> bool:
@@ -272,13 +281,13 @@ def _check_limits(
     batch: int,  # at least 1
 ):
     "Raise InputError for limits that no answer can keep."
-    counted = all(_is_number(n, Integral) and n >= 1 for n in (max_new_tokens, batch))
-    if not counted or not _is_number(temperature, Real) or not temperature >= 0:
-        raise InputError(
-            f"ask: found max_new_tokens={max_new_tokens!r}, batch={batch!r}, "
-            f"temperature={temperature!r}, expected at least 1, 1 and 0."
-        )
-    if temperature and not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+    for name, n in (("max_new_tokens", max_new_tokens), ("batch", batch)):
+        if not _is_number(n, Integral) or not 1 <= n <= MAX_COUNT:
+            raise make_input_error(name, n, f"a whole number from 1 to {MAX_COUNT}")
+    allowed = _is_number(temperature, Real) and (
+        temperature == 0 or MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE
+    )
+    if not allowed:
         raise make_input_error(
             "temperature", temperature, f"0, or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
         )
@@ -296,11 +305,12 @@ def ask(
     batch: int = 32,  # questions answered at once
     phrases: list | None = None,  # that were asked for, if known: names of boxes end with one
 ) -> Answer | list:  # a list of Answer when a list was asked
-    """Ask about an image. Raises ValueError or FileNotFoundError in one sentence for a bad image,
+    """Ask about an image. Raises InputError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
     _check_limits(max_new_tokens, temperature, batch)
     _check_prompts(prompt)
     images, prompts, held = spread_questions(image, prompt, regions)
+    emit_warnings(filter(None, (describe_tiny_region(r) for of in held for r in of)))
     shown = spread_crops(crops, len(prompts), _is_list(prompt))
     answers = []
     for i in range(0, len(prompts), batch):
@@ -368,9 +378,9 @@ def _check_names(
     names: list,  # of what to look for
     where: str,  # name of the verb, for the message
 ):
-    "Raise InputError for a name that is no text or an empty one."
+    "Raise InputError for a name that is no text, or names nothing: empty, `?`, `the`."
     for name in names:
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not can_name_object(name):
             raise make_input_error(where, name, "the name of what to look for")
 
 # %% ../../nbs/4_model/inference.ipynb #388ef362
@@ -385,18 +395,18 @@ def ground(
     "Return where the described objects are. Long lists are asked in groups of four."
     if (phrase is None) == (caption is None):
         raise InputError(
-            "`ground` looks for a phrase or for the phrases of a caption: expected exactly one "
-            "of the two."
+            f"ground: found {'neither' if phrase is None else 'both'}, expected exactly one of "
+            "`phrase` and `caption`."
         )
     if caption is not None:
         _check_names([caption], "caption")
         phrases = split_caption(caption)
     else:
         phrases = list(phrase) if _is_list(phrase) else [phrase]
-    if not phrases or not all(isinstance(p, str) and p.strip() for p in phrases):
+    if not phrases or not all(isinstance(p, str) and can_name_object(p) for p in phrases):
         raise InputError(
-            f"There is nothing to look for in {caption if phrase is None else phrase!r}: expected "
-            "at least one phrase."
+            f"ground: found {describe_value(caption if phrase is None else phrase)}, expected at "
+            "least one phrase to look for."
         )
     style = self.processor.config.style
     questions = [
@@ -484,7 +494,8 @@ def detect(
         return self._detect_names(image, names, max_new_tokens)
     if self.processor.config.style == "griffon":
         raise InputError(
-            "A Griffon model detects what it is asked for: expected names, such as ['star', 'cup']."
+            "detect: found no names, expected names, such as ['star', 'cup']; a Griffon model "
+            "detects only what it is asked for."
         )
     answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
     return list_groundings([answer])
@@ -513,7 +524,7 @@ def find(
 ) -> GroundingList:  # groundings without a name
     """Return the boxes of all objects of the kind that is shown.
 
-    Raises ValueError for a model that reads no pictures in questions."""
+    Raises InputError for a model that reads no pictures in questions."""
     if like is None:
         raise make_input_error("like", like, "a picture, or a Box of the image")
     image = load_image(image)
@@ -536,12 +547,12 @@ def count(
     """Return how many objects there are: the number at the end of an answer that points at each
     (`ask` shows where); from a Griffon model the number of its boxes.
 
-    What is doubtful about the answer is emitted as FerretliteWarning. Raises ValueError when the
+    What is doubtful about the answer is emitted as FerretliteWarning. Raises InputError when the
     model answers without a number, or unless exactly one of `name` and `like` is given."""
     if (name is None) == (like is None):
         raise InputError(
-            "`count` counts what has a name or what is like a picture: expected exactly one of "
-            "the two."
+            f"count: found {'neither' if name is None else 'both'}, expected exactly one of `name` "
+            "and `like`."
         )
     if name is not None:
         _check_names([name], "count")
@@ -556,7 +567,5 @@ def count(
     answer = self.ask(image, question, max_new_tokens=max_new_tokens)
     emit_warnings(answer.warnings)
     if (n := read_count(answer.text)) is None:
-        raise ValueError(
-            f"The model answered {answer.text!r} to how many there are: expected a number."
-        )
+        raise make_input_error("count", answer.text, "a number in the answer of the model")
     return n

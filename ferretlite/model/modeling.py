@@ -12,13 +12,14 @@ from functools import cache
 import torch
 from fastcore.basics import patch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import TransformersKwargs
 
 from ..common.errors import InputError, make_input_error
 from .configuration import FerretConfig
+from .pretrained import FerretPreTrainedModel
 from ferretlite.model.tokens import (
     make_additive_mask,
     next_token_loss,
@@ -94,13 +95,8 @@ def _make_bottleneck(
     return nn.Linear(fused, inner) if config.region_features and needed else nn.Identity()
 
 # %% ../../nbs/4_model/model.ipynb #871d43ec
-class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class FerretForConditionalGeneration(FerretPreTrainedModel, GenerationMixin):
     "Ferret-v2: two towers, two projectors, a region sampler and a language model."
-
-    config_class = FerretConfig
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
 
     def __init__(
         self,
@@ -133,24 +129,9 @@ class FerretForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.sampler is not None:
             self.sampler.start_as_pooling()
 
-# %% ../../nbs/4_model/model.ipynb #51e49113
-@patch
-def _init_weights(self: FerretForConditionalGeneration, module):
-    "Draw our parts' weights as PyTorch does: N(0, 0.02) is too large for the wide layer."
-    if hasattr(module, "reset_parameters"):
-        module.reset_parameters()
 
-
-@patch
-def get_input_embeddings(self: FerretForConditionalGeneration) -> nn.Module:
-    "Return the language model's table of token embeddings."
-    return self.language_model.get_input_embeddings()
-
-
-@patch
-def get_output_embeddings(self: FerretForConditionalGeneration) -> nn.Module:
-    "Return the language model's last layer, from hidden states to logits."
-    return self.language_model.get_output_embeddings()
+# so that pipelines and AutoModelForImageTextToText recognise a folder
+AutoModelForImageTextToText.register(FerretConfig, FerretForConditionalGeneration, exist_ok=True)
 
 # %% ../../nbs/4_model/model.ipynb #09b748f6
 @patch
@@ -168,7 +149,7 @@ def fused_width(
     if config.fusion == "concat":
         return sum(widths)
     if widths[0] != widths[1] and config.region_features and config.resolution == "anyres":
-        raise ValueError(
+        raise InputError(
             f"configuration: found towers of widths {widths[0]} and {widths[1]}, expected equal "
             "ones for fusion_of='towers', or fusion='concat'."
         )
@@ -279,18 +260,18 @@ def _check_views(
 ):
     "Raise ValueError unless grids, tiles and sizes of a batch belong together."
     if config.fit == "pad" and sizes is None:
-        raise ValueError(
+        raise InputError(
             "forward: found fit='pad' without image sizes, expected the (height, width) of each "
             "image, which say what is border."
         )
     if grids is None:
-        raise ValueError(
+        raise InputError(
             "forward: found images without grids, expected (rows, columns) of each image, zeros "
             "where there are no tiles."
         )
     wanted = sum(rows * cols for rows, cols in grids.tolist())
     if (n := 0 if tiles is None else len(tiles)) != wanted:
-        raise ValueError(
+        raise InputError(
             f"forward: found {n} tiles for grids of {wanted}, expected a tile for each place."
         )
 
@@ -440,7 +421,7 @@ def _list_model_options(
 ) -> frozenset:  # of names
     "Return the names that the `forward` of a language model understands."
     names = set(inspect.signature(model_class.forward).parameters)
-    return frozenset(names | TransformersKwargs.__optional_keys__ | {"return_dict"})
+    return frozenset(names | TransformersKwargs.__optional_keys__)
 
 
 def _check_options(
@@ -483,10 +464,10 @@ def _with_loss(
     num_items: torch.Tensor | int | None,  # tokens with a loss in all accumulated batches
 ) -> CausalLMOutputWithPast:
     "Return the language model's output with our loss, where there are labels."
-    loss = None if labels is None else next_token_loss(out.logits, labels, num_items)
-    return CausalLMOutputWithPast(
-        loss=loss, logits=out.logits, past_key_values=out.past_key_values, attentions=out.attentions
-    )
+    if labels is not None:
+        labels = labels[:, labels.shape[1] - out.logits.shape[1] :]  # of the logits that were kept
+        out.loss = next_token_loss(out.logits, labels, num_items)
+    return out
 
 # %% ../../nbs/4_model/model.ipynb #c7a46e10
 @patch
@@ -511,10 +492,17 @@ def forward(
     image_of=None,  # [B]: image that each row is about; pixels are then given once per image
     num_items_in_batch=None,  # tokens with a loss in all accumulated batches
     ids=None,  # names of the samples, which `Collator` adds; not read here
+    return_dict=None,  # False: a tuple comes back; None: as the configuration says
     **options,  # further arguments of the language model
-) -> CausalLMOutputWithPast:
+) -> CausalLMOutputWithPast | tuple:
     "Return logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."
     _check_options(self.language_model, options)
+    if self.training:
+        self.check_trainable()
+    if labels is not None and not isinstance(logits_to_keep, int):
+        raise make_input_error("logits_to_keep", logits_to_keep, "a number where there are labels")
+    if input_ids is None and inputs_embeds is None:
+        raise make_input_error("forward", None, "`input_ids` or `inputs_embeds`")
     if inputs_embeds is None:
         if global_pixels is not None and tower_maps is None:
             tower_maps = self.compute_tower_maps(global_pixels, local_pixels)
@@ -522,12 +510,15 @@ def forward(
         inputs_embeds = self.embed_prompt(
             input_ids, tower_maps, grids, regions, image_sizes, crop_pixels, image_of
         )
+    self._check_positions(inputs_embeds.shape[1], attention_mask, past_key_values)
     if turn_ids is not None:
         attention_mask = self._mask_turns(turn_ids, inputs_embeds)
     options.update(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
     options.update(position_ids=position_ids, past_key_values=past_key_values)
-    out = self.language_model(use_cache=use_cache, logits_to_keep=logits_to_keep, **options)
-    return _with_loss(out, labels, num_items_in_batch)
+    options.update(use_cache=use_cache, logits_to_keep=logits_to_keep, return_dict=True)
+    out = _with_loss(self.language_model(**options), labels, num_items_in_batch)
+    wanted = self.config.return_dict if return_dict is None else return_dict
+    return out if wanted else out.to_tuple()
 
 # %% ../../nbs/4_model/model.ipynb #1e79b334
 @patch
@@ -535,6 +526,7 @@ def prepare_inputs_for_generation(
     self: FerretForConditionalGeneration,
     input_ids,  # [B, L]: prompt and tokens so far
     past_key_values=None,  # key-value cache
+    inputs_embeds=None,  # [B, L, D]: embeddings of the prompt, instead of its tokens and pixels
     is_first_iteration=False,  # whether this is the prompt's own step
     use_cache=True,  # whether later steps read a cache
     **kwargs,  # further inputs of `generate`
@@ -543,6 +535,7 @@ def prepare_inputs_for_generation(
     inputs = super(FerretForConditionalGeneration, self).prepare_inputs_for_generation(
         input_ids,
         past_key_values=past_key_values,
+        inputs_embeds=inputs_embeds,
         is_first_iteration=is_first_iteration,
         use_cache=use_cache,
         **kwargs,
@@ -582,10 +575,6 @@ def _expand_inputs_for_generation(
         **kwargs,
     )
     return input_ids, {**kwargs, **{k: v for k, v in packed.items() if v is not None}}
-
-
-# so that a folder is recognised for what it is
-AutoConfig.register(FerretConfig.model_type, FerretConfig, exist_ok=True)
 
 # %% ../../nbs/4_model/model.ipynb #22d1b5c7
 @patch

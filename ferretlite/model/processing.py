@@ -14,11 +14,24 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from transformers import AutoTokenizer, BatchFeature
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
-from ..common.errors import InputError, describe_value
+from ..common.errors import InputError, make_input_error
 from ..common.pictures import load_image
 from .configuration import FerretConfig
+from ferretlite.model.folders import (
+    check_model_files,
+    compute_tokenizer_fingerprint,
+    load_own_tokenizer,
+)
+from ferretlite.model.messages import (
+    check_words,
+    encode_text,
+    finish_text,
+    insert_marks,
+    read_messages,
+    write_messages,
+)
 from ferretlite.model.tokens import (
     CROP_TOKEN,
     IMAGE_TOKEN,
@@ -62,7 +75,7 @@ def score_box(
     return math.sqrt(product(span.name_start, span.name_end) * product(span.start, span.end))
 
 # %% ../../nbs/4_model/processor.ipynb #1a790022
-class FerretProcessor:
+class FerretProcessor(ProcessorMixin):
     """Turns images, regions and words into the tensors of a model, and its tokens into answers.
 
     Raises InputError where tokenizer and configuration number the placeholders differently."""
@@ -72,7 +85,8 @@ class FerretProcessor:
         config: FerretConfig,  # of the model
         tokenizer,  # of the language model, with our placeholders
     ):
-        self.config, self.tokenizer = config, tokenizer
+        super().__init__(tokenizer, chat_template=tokenizer.chat_template)
+        self.config = config
         words = [IMAGE_TOKEN, REGION_TOKEN]
         expected = [config.image_token_id, config.region_token_id]
         if config.crop_tower is not None:
@@ -86,6 +100,14 @@ class FerretProcessor:
             )
         self.image_id, self.region_id = found[:2]
 
+    def to_dict(self) -> dict:
+        "Return what `repr` and `processor_config.json` of transformers show: the class alone."
+        return dict(processor_class=type(self).__name__)
+
+
+# so that AutoProcessor and pipelines recognise a folder
+AutoProcessor.register(FerretConfig, FerretProcessor, exist_ok=True)
+
 # %% ../../nbs/4_model/processor.ipynb #17ad0002
 @patch(cls_method=True)
 def from_pretrained(
@@ -93,9 +115,13 @@ def from_pretrained(
     folder,  # folder or hub id of a model
     **kwargs,  # of transformers' `from_pretrained`, such as `revision`
 ) -> FerretProcessor:
-    "Return the processor whose files lie beside a model's weights."
-    config = FerretConfig.from_pretrained(folder, **kwargs)
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=config.text_config, **kwargs)
+    """Return the processor whose files lie beside a model's weights.
+
+    Raises InputError for files that name code to run, and for the tokenizer of another model."""
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("_from_auto", "trust_remote_code")}
+    check_model_files(folder, weights=False, **kwargs)
+    config = FerretConfig.from_pretrained(folder, trust_remote_code=False, **kwargs)
+    tokenizer = load_own_tokenizer(folder, config.text_config, **kwargs)
     check_chat_template(tokenizer)
     return cls(config, tokenizer)
 
@@ -117,7 +143,8 @@ def save_pretrained(
     self: FerretProcessor,
     folder,  # where the files are written
 ):
-    "Write configuration and tokenizer."
+    "Write configuration and tokenizer; the configuration gets the tokenizer's fingerprint."
+    self.config.tokenizer_fingerprint = compute_tokenizer_fingerprint(self.tokenizer)
     self.config.save_pretrained(folder)
     self.tokenizer.save_pretrained(folder)
 
@@ -175,39 +202,6 @@ def prepare_images(
         image_sizes=sizes,
     )
 
-# %% ../../nbs/4_model/processor.ipynb #13c33464
-def _check_text(prompt):  # raises InputError for what the tokenizer cannot read
-    if not isinstance(prompt, str):
-        raise InputError(f"prompt: found {describe_value(prompt)}, expected text.")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"prompt: found half of a character at position {error.start}, expected text that is "
-            "valid Unicode; remove lone surrogates."
-        ) from None
-
-
-def insert_marks(
-    prompt: str,  # words of the user
-    mark: str,  # "<region>" or "<crop>"
-    n: int,  # how many are meant
-) -> str:
-    """Return a prompt that holds a mark `n` times.
-
-    Where it holds none, they are put before the closing punctuation. Raises InputError where it
-    holds another number."""
-    if n and mark not in prompt:
-        body = prompt.rstrip()
-        end = body[-1:] if body[-1:] in ("?", ".", "!") else ""
-        prompt = f"{body[: len(body) - len(end)]} {', '.join([mark] * n)}{end}"
-    found = prompt.count(mark)
-    if found != n:
-        raise InputError(
-            f"The prompt names {found} {mark.strip('<>')}s and {n} were given: expected as many."
-        )
-    return prompt
-
 # %% ../../nbs/4_model/processor.ipynb #dd3f755d
 @patch
 def fill_prompt(
@@ -222,16 +216,15 @@ def fill_prompt(
     Each `<region>` becomes its coordinates and a placeholder for its features, each `<crop>` a
     placeholder. What has no mark in the prompt is put before the closing punctuation. Raises
     InputError where numbers differ or a region lies outside."""
-    _check_text(prompt)
-    reserved = [word for word in self.tokenizer.all_special_tokens if word in prompt]
-    if reserved:
-        raise InputError(
-            f"The prompt holds {reserved[0]}, which is reserved: write <region> where a region is "
-            "meant."
-        )
-    regions = [check_region(r, size) for r in regions]
+    check_words(self.tokenizer, prompt)
     marked = insert_marks(insert_marks(prompt, "<region>", len(regions)), "<crop>", n_crops)
-    first, *others = marked.replace("<crop>", CROP_TOKEN).split("<region>")
+    return self._fill_marks(marked, regions, size)
+
+
+@patch
+def _fill_marks(self: FerretProcessor, text, regions, size):  # as many marks as regions -> text
+    regions = [check_region(r, size) for r in regions]
+    first, *others = text.replace("<crop>", CROP_TOKEN).split("<region>")
     placeholder = f" {REGION_TOKEN}" if self.config.region_features else ""
     written = [format_region(r, size, self.config.style) + placeholder for r in regions]
     return first + "".join(region + text for region, text in zip(written, others))
@@ -318,19 +311,55 @@ def _check_length(self: FerretProcessor, n, n_visual, where):  # raises InputErr
             f"{limit}, the positions of the language model; shorten the text."
         )
 
+# %% ../../nbs/4_model/processor.ipynb #26t00008
+def _list_texts(text, images, regions, crops):  # -> four lists; `images` may be empty
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, (list, tuple)) or not texts:
+        raise make_input_error("text", text, "a text, or a list of texts")
+    images = [] if images is None else images
+    images = list(images) if isinstance(images, (list, tuple)) else [images]
+    if images and all(isinstance(i, (list, tuple)) for i in images):  # one list a text
+        images = [image for of_text in images for image in of_text]
+    one = isinstance(text, str) and (not regions or not isinstance(regions[0], (list, tuple)))
+    nothing = [None] * len(texts)
+    regions = [regions] if one else list(nothing if regions is None else regions)
+    crops = nothing if crops is None else [crops] if isinstance(text, str) else crops
+    crops = [list(held or []) for held in crops]
+    if len(images) not in (0, len(texts)) or not len(texts) == len(regions) == len(crops):
+        raise InputError(
+            f"text: found {len(texts)} texts, {len(images)} images, {len(regions)} lists of "
+            f"regions and {len(crops)} of crops, expected one of each for a text."
+        )
+    return list(texts), images, regions, crops
+
+# %% ../../nbs/4_model/processor.ipynb #26t00009
+@patch
+def _encode_texts(self: FerretProcessor, text, images, regions, crops):  # -> BatchFeature
+    texts, images, regions, crops = _list_texts(text, images, regions, crops)
+    distinct, image_of = load_distinct_images(images)
+    inputs = self.prepare_images(distinct) if images else {}
+    inputs |= self.prepare_crops([crop for of_text in crops for crop in of_text])
+    rows = []
+    for k, words in enumerate(texts):
+        size, n_visual = None, 0
+        if images:
+            size, grid = inputs["image_sizes"][image_of[k]], inputs["grids"][image_of[k]].tolist()
+            n_visual = self.config.count_visual_tokens(grid, size)
+        elif regions[k]:
+            raise make_input_error("images", None, "the image that the regions lie in")
+        regions[k] = make_regions(regions[k], size) if size else []
+        words = finish_text(self.tokenizer, words, bool(images), len(regions[k]), len(crops[k]))
+        words = self._fill_marks(words, regions[k], size)
+        row = encode_text(self.tokenizer, words, self.image_id, n_visual)
+        self._check_length(len(row), n_visual, f"text {k + 1} of {len(texts)}")
+        rows.append(row)
+    if images:
+        inputs |= dict(regions=regions, image_of=torch.tensor(image_of))
+    return BatchFeature(dict(**_pad_left(rows, self.tokenizer.pad_token_id), **inputs))
+
 # %% ../../nbs/4_model/processor.ipynb #17ad0008
 @patch
-def __call__(
-    self: FerretProcessor,
-    images,  # one, or a list: pictures as `load_image` takes them
-    prompts,  # one, or a list
-    regions=None,  # for each image a list of regions, or None: see `make_regions`
-    crops=None,  # for each image a list of crops, or None: see `prepare_crops`
-) -> BatchFeature:
-    """Return tensors for `model.generate(**batch)`: prompts padded on the left.
-
-    Tiles of all images and crops of all prompts are packed. Raises InputError for what cannot be
-    read, for numbers that differ, and for a prompt longer than the model's positions."""
+def _encode_questions(self: FerretProcessor, images, prompts, regions, crops):  # -> BatchFeature
     images, prompts, regions, crops = _list_questions(images, prompts, regions, crops)
     distinct, image_of = load_distinct_images(images)
     inputs = self.prepare_images(distinct)
@@ -352,6 +381,66 @@ def __call__(
             image_of=torch.tensor(image_of),
         )
     )
+
+# %% ../../nbs/4_model/processor.ipynb #26t0000a
+@patch
+def __call__(
+    self: FerretProcessor,
+    images=None,  # one, or a list: pictures as `load_image` takes them
+    prompts=None,  # a question in words, or a list
+    regions=None,  # for each image a list of regions, or None: see `make_regions`
+    crops=None,  # for each image a list of crops, or None: see `prepare_crops`
+    *,
+    text=None,  # instead of prompts: a text of `apply_chat_template`, or a list
+    return_tensors: str | None = "pt",  # PyTorch tensors are all there is
+    padding: bool | str = True,  # texts of a batch always become equally long
+) -> BatchFeature:
+    """Return tensors for `model.generate(**batch)`: prompts padded on the left.
+
+    Tiles of all images and crops of all prompts are packed. Raises InputError for what cannot be
+    read, for numbers that differ, and for a prompt longer than the model's positions."""
+    if return_tensors not in ("pt", None):
+        raise make_input_error("return_tensors", return_tensors, "'pt', PyTorch tensors")
+    if padding not in (True, "longest"):
+        raise make_input_error("padding", padding, "True, since texts of a batch are padded")
+    if text is None:
+        return self._encode_questions(images, prompts, regions, crops)
+    if prompts is not None:
+        raise make_input_error("text", text, "either `prompts` or `text`")
+    return self._encode_texts(text, images, regions, crops)
+
+# %% ../../nbs/4_model/processor.ipynb #26t0000b
+@patch
+def apply_chat_template(
+    self: FerretProcessor,
+    conversation,  # list of messages, see `read_messages`; or a list of such lists
+    chat_template: str | None = None,  # in Jinja; None: the tokenizer's
+    tokenize: bool = False,  # whether tensors come back; else a text
+    return_dict: bool = False,  # whether all tensors for the model come back; else `input_ids`
+    return_tensors: str | None = "pt",  # PyTorch tensors are all there is
+    processor_kwargs: dict | None = None,  # further arguments of the processor, such as `regions`
+    **kwargs,  # of the tokenizer's `apply_chat_template`, such as `add_generation_prompt`
+):
+    """Return conversations as the model reads them.
+
+    Raises InputError for messages that cannot be read, and for reserved words in them."""
+    several = isinstance(conversation, (list, tuple)) and isinstance(
+        next(iter(conversation), None), (list, tuple)
+    )
+    texts, images, regions = [], [], []
+    for messages in conversation if several else [conversation]:
+        messages, of_images, of_regions = read_messages(messages)
+        for message in messages:
+            check_words(self.tokenizer, message["content"])
+        with_image = bool(of_images)
+        texts.append(write_messages(self.tokenizer, messages, with_image, chat_template, **kwargs))
+        images += [image for image in of_images if image is not None]
+        regions.append(of_regions)
+    if not tokenize:
+        return texts if several else texts[0]
+    options = dict(images=images or None, regions=regions) | (processor_kwargs or {})
+    inputs = self(text=texts, return_tensors=return_tensors, **options)
+    return inputs if return_dict else inputs["input_ids"]
 
 # %% ../../nbs/4_model/processor.ipynb #474f6669
 @patch
@@ -497,7 +586,7 @@ def _join_groundings(spans, marks):  # -> list of Grounding; neighbours of one n
 
 # %% ../../nbs/4_model/processor.ipynb #17ad0014
 @patch
-def decode(
+def decode_answer(
     self: FerretProcessor,
     ids,  # token ids of one answer
     probabilities=None,  # one per id

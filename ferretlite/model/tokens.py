@@ -14,6 +14,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from ..common.errors import InputError
 from ..regions.grammar import Grounding, format_groundings, format_region
 from ..scenes.conversations import make_conversation
 from ..scenes.tasks import TASKS
@@ -318,7 +319,7 @@ def replace_placeholder_vectors(
 
     Raises ValueError where their numbers differ: nothing is dropped silently."""
     if (found := int(places.sum())) != len(vectors):
-        raise ValueError(
+        raise InputError(
             f"The prompt holds {found} {name} placeholders but there are {len(vectors)} {name} "
             "vectors: they must be equal in number."
         )

@@ -16,9 +16,7 @@ from jinja2 import TemplateError
 from jinja2.utils import Namespace
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     CLIPVisionConfig,
     Dinov2Config,
     LlamaConfig,
@@ -26,6 +24,7 @@ from transformers import (
 
 from ..common.errors import InputError
 from .configuration import FerretConfig
+from .folders import check_model_files, load_all_weights, load_own_tokenizer
 from .modeling import FerretForConditionalGeneration
 from .tokens import CROP_TOKEN, IMAGE_TOKEN, REGION_TOKEN, format_user_turn
 from ..vision.encoders import TOWER_CLASSES, list_unread_parameters
@@ -129,7 +128,7 @@ def paper_config(
     `small` has the base towers and a chat model of 0.4 billion weights. Raises ValueError for
     another name."""
     if name not in PAPER_SIZES:
-        raise ValueError(f"Unknown size {name!r}: expected one of {', '.join(PAPER_SIZES)}.")
+        raise InputError(f"Unknown size {name!r}: expected one of {', '.join(PAPER_SIZES)}.")
     if name == "small":
         return _small_config()
     wide = dict(
@@ -288,7 +287,7 @@ def load_chat_tokenizer(
         raise InputError(
             f"Unknown chat family {chat!r}: expected one of {', '.join(CHAT_TEMPLATES)}."
         )
-    tokenizer = AutoTokenizer.from_pretrained(llm)
+    tokenizer = load_own_tokenizer(llm)
     if not {IMAGE_TOKEN, REGION_TOKEN} <= set(tokenizer.all_special_tokens):
         _set_chat_format(tokenizer, chat or find_chat_family(tokenizer))
     wanted = (IMAGE_TOKEN, REGION_TOKEN) + (CROP_TOKEN,) * crops
@@ -313,24 +312,15 @@ def load_tower(
 ) -> nn.Module:
     """Return a vision tower with its weights, read from safetensors.
 
-    Raises ValueError for a kind that we cannot read features from."""
-    kind = AutoConfig.from_pretrained(name).model_type
-    if (kind := VISION_MODEL_TYPES.get(kind, kind)) not in TOWER_CLASSES:
+    Raises InputError for a kind that we cannot read features from, and for missing weights."""
+    own_kind = check_model_files(name).get("model_type")
+    if (kind := VISION_MODEL_TYPES.get(own_kind, own_kind)) not in TOWER_CLASSES:
         raise InputError(
             f"{name} holds a model of type {kind!r}: expected a vision tower among "
             f"{', '.join(TOWER_CLASSES)}."
         )
-    tower, found = TOWER_CLASSES[kind].from_pretrained(
-        name, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
-    # a missing weight would be random without any message
-    lacking = sorted(set(found["missing_keys"]) - set(list_unread_parameters(tower)))
-    if lacking:
-        raise InputError(
-            f"{name} has no weights for {lacking[0]}: expected all {len(tower.state_dict())} of a "
-            f"{kind}."
-        )
-    return tower
+    texts = own_kind in VISION_MODEL_TYPES  # beside the tower for pictures
+    return load_all_weights(TOWER_CLASSES[kind], name, dtype, texts, list_unread_parameters)
 
 # %% ../../nbs/4_model/real_towers.ipynb #bd08810d
 def load_language_model(
@@ -340,7 +330,7 @@ def load_language_model(
 ) -> nn.Module:
     """Return a language model with an embedding for every token of its grown tokenizer; a new one
     begins as the mean of the others."""
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, use_safetensors=True)
+    model = load_all_weights(AutoModelForCausalLM, name, dtype)
     old = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -358,6 +348,7 @@ def _copy_configs(
     for name, part in parts.items():
         config = copy.deepcopy(part.config)
         config._name_or_path = ""
+        config.__dict__.pop("tokenizer_fingerprint", None)  # the tokenizer may grow
         configs["text_config" if name == "language_model" else name] = config
     return configs
 

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ..common.errors import InputError
 from ..common.files import write_json
 from .loop import check_run_folder, load_batches, run_training_loop
 from ..regions.geometry import Box
@@ -158,7 +159,7 @@ def encode_captions(
         words = re.findall(r"\w+", caption.lower())
         unknown = [w for w in words if w not in CAPTION_WORDS]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"The caption {caption!r} holds the unknown word {unknown[0]!r}: expected words "
                 "of CAPTION_WORDS."
             )

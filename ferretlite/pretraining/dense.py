@@ -24,7 +24,13 @@ from ferretlite.pretraining.clip import (
     cut_box,
     normalise_for_tower,
 )
-from .loop import check_run_folder, load_batches, run_training_loop
+from ferretlite.pretraining.loop import (
+    check_run_folder,
+    load_batches,
+    read_state,
+    refuse_shipped_name,
+    run_training_loop,
+)
 from ..regions.geometry import Box
 from ..scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
 from ferretlite.vision.encoders import (
@@ -402,7 +408,7 @@ def load_dense_towers(
 ) -> dict:  # the run's record
     "Load the weights of an earlier run into a model; return the run's record."
     record = json.loads((Path(start) / "run.json").read_text())
-    state = torch.load(Path(start) / "state.pt", weights_only=True, map_location="cpu")
+    state = read_state(Path(start) / "state.pt")
     model.load_state_dict(state["model"], strict=False)  # an earlier run may not have named crops
     return record
 
@@ -422,6 +428,7 @@ def pretrain_towers(
     """Train both towers on every patch, from nothing or from the end of another run; return what
     the read-outs get right on validation scenes."""
     check_run_folder(out)
+    refuse_shipped_name("start", start)
     torch.manual_seed(seed)
     model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed))
     earlier = load_dense_towers(start, model) if start else dict(legs=[], log=[])

@@ -11,10 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from ..common.devices import autocast
 from ..common.files import write_json
+from ferretlite.model.folders import (
+    compute_tokenizer_fingerprint,
+    load_all_weights,
+    load_own_tokenizer,
+)
 from ferretlite.model.tokens import (
     add_crop_token,
     make_corpus,
@@ -23,7 +28,12 @@ from ferretlite.model.tokens import (
     train_tokenizer,
     turn_mask,
 )
-from .loop import check_run_folder, load_batches, run_training_loop
+from ferretlite.pretraining.loop import (
+    check_run_folder,
+    load_batches,
+    refuse_shipped_name,
+    run_training_loop,
+)
 from ferretlite.pretraining.objects import (
     CURRICULA,
     MAX_TEXT_TOKENS,
@@ -80,10 +90,8 @@ def start_language_model(
         json.loads(told.read_text()) if told and told.exists() else None
     )  # a model's record holds those of the models it came from
     if start:
-        tokenizer, model = (
-            AutoTokenizer.from_pretrained(start),
-            LlamaForCausalLM.from_pretrained(start, dtype=torch.float32),
-        )
+        model = load_all_weights(LlamaForCausalLM, start)
+        tokenizer = load_own_tokenizer(start)
     else:
         tokenizer = train_tokenizer(make_corpus())
         model = LlamaForCausalLM(tiny_llama_config(tokenizer))
@@ -101,6 +109,7 @@ def save_language_model(
     before: dict | None = None,  # record of the model that the run began with
 ) -> None:
     "Write a language model, its tokenizer and the record of its run."
+    model.config.tokenizer_fingerprint = compute_tokenizer_fingerprint(tokenizer)
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     write_json(Path(out) / "run.json", record | (dict(before=before) if before else {}), 1)
@@ -122,6 +131,7 @@ def pretrain_lm(
 ) -> list:  # of (step, mean loss since the last report)
     "Train the tiny Llama on scenes described by object vectors; return the loss curve."
     check_run_folder(out)
+    refuse_shipped_name("start", start)
     settings = dict(seed=seed, batch_size=batch_size, style=style, look=look)
     model, tokenizer, before = start_language_model(start, style, seed)
     skip = CURRICULA[style][0][0] if start else 0

@@ -66,35 +66,75 @@ def find_chosen_option(
     return chosen.pop() if len(chosen) == 1 else None
 
 # %% ../../nbs/2_regions_and_text/choices.ipynb #d9b9954f
-_NUMBER_WORDS = {
-    word: n
-    for n, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve".split()
-    )
-} | {"no one": 0}
-_COUNT = re.compile(
-    r"\d+(?:\.\d+)+"  # 3.5: found and left out
-    r"|\b(?:\d{1,9}|" + "|".join(_NUMBER_WORDS) + r")\b"
+_UNITS = "one two three four five six seven eight nine".split()
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_NUMBER_WORDS = {word: n for n, word in enumerate(["zero", *_UNITS, *_TEENS])}
+_NUMBER_WORDS |= {word: 20 + 10 * n for n, word in enumerate(_TENS)}
+_BELOW_HUNDRED = (
+    rf"(?:(?:{'|'.join(_TENS)})(?:[\s-]+(?:{'|'.join(_UNITS)}))?|{'|'.join(_TEENS + _UNITS)})"
 )
+_BELOW_THOUSAND = (
+    rf"(?:(?:{'|'.join(_UNITS)}|a)\s+hundred(?:\s+(?:and\s+)?{_BELOW_HUNDRED})?|{_BELOW_HUNDRED})"
+)
+_IN_WORDS = (
+    rf"(?:(?:{_BELOW_THOUSAND}|a)\s+thousand(?:,?\s+(?:and\s+)?{_BELOW_THOUSAND})?"
+    rf"|{_BELOW_THOUSAND}|zero)"
+)
+_IN_DIGITS = (
+    r"(?:\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+|(?:['’]\d{3})+)"  # 1,000 and 1 000
+    r"|\d{4,9}|\d{1,3}(?! \d{3}(?!\d)))"
+)
+_BEFORE = (
+    r"(?<![\w.⁄−–-])(?<!\d[,:'’])(?<!/)(?<!/ )"  # not -3, 3.5, 3/4, 10:30
+    r"(?<!not )(?<!not even )(?<!n['’]t )(?<!no )(?<!minus )(?<!point )"
+)
+_BEHIND = (
+    r"(?![\w⁄])(?![.,:'’−–-]\d)(?!-\w)(?!\s?[%/])"
+    r"(?!\s+(?:and\s+(?:a|one|three)\s+(?:half|third|quarter)|half|halves|thirds?|quarters?"
+    r"|fourths?|fifths?|point|hundred|thousand|million|billion|dozen)\b)"
+)
+_COUNT = re.compile(rf"{_BEFORE}(?:{_IN_DIGITS}|{_IN_WORDS}){_BEHIND}")
+_LISTED = re.compile(r"(?<![\w.,/⁄:−–-])(?<!\d )(\d{1,9}):(?!\d)")  # 2: of a list
 _ZERO = re.compile(
-    r"\bnone\b|\bnothing\b|(?:\bnot|n['’]t) any\b"
+    r"\bnone\b|\bnothing\b|\bnobody\b"
+    r"|(?:\bnot|n['’]t)\s+(?:any|(?:even\s+)?(?:a\s+single|one))\b"
     r"|\bno (?!(?:idea|way|answer|doubt|problem|clue|information|need|more|less|longer|matter)\b)\w"
 )
+
+# %% ../../nbs/2_regions_and_text/choices.ipynb #51abacd6
+def _read_number(
+    text: str,  # match of `_COUNT`
+) -> int:
+    "Return the value of a number in digits or in words."
+    if text[0].isdecimal():
+        return int(re.sub(r"\D", "", text))
+    total = current = 0
+    for word in re.findall(r"[a-z]+", text):
+        if word == "hundred":
+            current *= 100
+        elif word == "thousand":
+            total, current = total + current * 1000, 0
+        elif word == "a":
+            current = 1
+        elif word != "and":
+            current += _NUMBER_WORDS[word]
+    return total + current
 
 
 def read_count(
     text: str | None,  # the model's answer
 ) -> int | None:
-    """Return the last number in the text outside of boxes, or None without one.
+    """Return the last count in the text outside of boxes, or None without one.
 
-    Numbers are written in digits or as words up to twelve; `no dogs` and `none` are 0. A number
-    with decimals is no count. A list that was cut off gives the last number that it reached."""
-    text = re.sub(r"\[[^\]]*(\]|$)", " ", text or "")
-    listed = re.findall(r"\b(\d{1,9}):", text)
+    A count is a whole number from 0 upwards, in digits or in words; `no dogs` and `not one` are 0.
+    Fractions, decimals, negative and denied numbers are no counts. A list that was cut off gives
+    the last number that it reached."""
+    text = re.sub(r"\[[^\]]*(\]|$)", " ", _unify_letters(text or ""))
+    listed = _LISTED.findall(text)
     if listed and ";" not in text:
         return int(listed[-1])
-    text = _unify_letters(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))  # 1,234
-    found = [word for word in _COUNT.findall(text) if "." not in word]
+    found = [match[0] for match in _COUNT.finditer(text)]
     if found:
-        return _NUMBER_WORDS[found[-1]] if found[-1] in _NUMBER_WORDS else int(found[-1])
-    return 0 if not _COUNT.search(text) and _ZERO.search(text) else None
+        return _read_number(found[-1])
+    return 0 if _ZERO.search(text) and not re.search(r"\d", text) else None

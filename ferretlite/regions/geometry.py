@@ -485,6 +485,30 @@ def check_region(
         )
     return Box(*clipped) if isinstance(region, Box) else region
 
+# %% ../../nbs/2_regions_and_text/geometry.ipynb #ecf90797
+def is_below_a_pixel(
+    box: Box,  # image frame
+) -> bool:
+    "Return whether a side of a box is shorter than one pixel."
+    return min(box.width, box.height) < 1 - 1e-6  # sums of decimals miss 1 by less
+
+
+def describe_tiny_region(
+    region: Region,  # image frame
+) -> str:  # empty for a region that is large enough
+    "Return a sentence about a box below a pixel, or a point in shares of the image."
+    if isinstance(region, Box) and is_below_a_pixel(region):
+        expected = "a box of at least one pixel each way"
+    elif isinstance(region, Point) and 0 < region.x < 1 and 0 < region.y < 1:
+        expected = "a point in pixels"
+    else:
+        return ""
+    return str(
+        make_input_error(
+            "regions", region, expected, "multiply shares by the image's width (x) and height (y)"
+        )
+    )
+
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #83c2ef70
 def encode_region(
     region: Region,  # image frame

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
-from .questions import Conversation
+from .questions import Conversation, change_capitals
 from .tasks import TASKS
+from .world import WIDE_SPLITS
 from .written_tasks import WRITTEN_TASKS
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #52e6b438
@@ -31,6 +32,7 @@ WHOLE_IMAGE_TASKS = (
     "dense_referring",
     "dense_detection",
 )  # about the whole image: asked once in a conversation
+_WORD_TURNS = 3  # questions for the word of a scene of `word`, before any other
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #729eb7e2
 def keep_complete_kinds(
@@ -72,14 +74,18 @@ def make_conversation(
     """Return questions and answers about one scene, drawn by weight, none twice.
 
     The first question is drawn by the square of the length of its answer. Training leaves out the
-    later questions without space, and long answers must not be lost more often. Raises InputError
+    later questions without space, and long answers must not be lost more often. Questions about
+    scenes of `wide` and its like vary in their capitals, and a scene of `word` is asked for its
+    word three times. Raises InputError
     for an unknown task or order."""
     known = _check_tasks(scene, tasks, order)
-    practice = scene.split == "practice"  # its kinds have no names
+    practice = scene.split in ("practice", "wide-practice")  # its kinds have no names
     left = {t: w for t, w in tasks.items() if w > 0 and (not practice or t == "search")}
     turns, misses = [], Counter()
     while left and len(turns) < n_turns:
         task = rng.choices(list(left), list(left.values()))[0]
+        if scene.split == "word" and "word" in left and len(turns) < _WORD_TURNS:
+            task = "word"
         asked = keep_complete_kinds(scene) if task in COMPLETE_TASKS else scene
         options = dict(order=order) if task in ORDERED_TASKS else {}
         turn = known[task](asked, rng, wording, **options)
@@ -89,6 +95,8 @@ def make_conversation(
             misses[task] += 1
         if misses[task] == 5 or (turn and task in WHOLE_IMAGE_TASKS):
             del left[task]
+    if scene.split in WIDE_SPLITS and not isinstance(wording, int):
+        turns = [replace(t, prompt=change_capitals(t.prompt, rng)) for t in turns]
     if turns:
         weights = [(len(t.answer) + 1) ** 2 for t in turns]
         turns.insert(0, turns.pop(rng.choices(range(len(turns)), weights)[0]))

@@ -191,7 +191,7 @@ def ask_search(
     source = source or rng.choice(("same", "other"))
     known = getattr(scene, "names", None)
     known = KINDS if known is None else known
-    if scene.split == "practice":
+    if scene.split in ("practice", "wide-practice"):
         known = PRACTICE_KINDS
     candidates = [o.name for o in objects]  # what there are many of is asked for more often
     absent = [n for n in known if n not in candidates]

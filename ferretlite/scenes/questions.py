@@ -8,6 +8,7 @@ __all__ = ['REGION', 'CROP', 'GROUNDING_SWITCH', 'WORDINGS', 'REGION_FORMS', 'Cr
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #bac2fd18
 import math
+import re
 from dataclasses import dataclass, field
 
 from ..common.errors import InputError
@@ -228,6 +229,26 @@ def write_prompt(
         return texts[0].format(**fields)
     text = rng.choice(texts[1:] or texts).format(**fields)
     return text[0].lower() + text[1:].rstrip(".?") if rng.random() < 0.3 else text
+
+# %% ../../nbs/2_regions_and_text/questions.ipynb #c4a1b202
+_CASE_SHARE = 0.15  # of the questions that are written in other capitals
+
+
+def change_capitals(
+    prompt: str,  # a question
+    rng,  # random.Random
+) -> str:
+    """Return the question in other capitals, as a person may type it, one time in seven.
+
+    It is all capitals, all small letters, or every word with a capital. Marks in brackets and
+    later lines stay."""
+    if rng.random() >= _CASE_SHARE:
+        return prompt
+    change = rng.choice((str.upper, str.upper, str.lower, str.title))
+    line, *more = prompt.split("\n")
+    parts = re.split(r"(<[^>]*>|\[[^\]]*\])", line)  # every second one is a mark
+    parts[::2] = [change(part) for part in parts[::2]]
+    return "\n".join(["".join(parts), *more])
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #e8e25d94
 IRREGULAR_PLURALS = {  # singular -> plural

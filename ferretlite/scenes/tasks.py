@@ -257,13 +257,14 @@ def ask_word(
 ):  # Turn, or None where the scene cannot pose the question
     """Ask `What does the word … say?`
 
-    With one word in the image, one question in three gives no region.
+    With one word in the image, one question in three gives no region; in the split `word`, two.
     meta: text, object, form (None without a region)."""
     words = [i for i, o in enumerate(scene.objects) if o.text]
     if not words:
         return None
     i = rng.choice(words)
-    obj, alone = scene.objects[i], len(words) == 1 and rng.random() < 1 / 3
+    share = 2 / 3 if scene.split == "word" else 1 / 3  # cut-outs are asked about without a region
+    obj, alone = scene.objects[i], len(words) == 1 and rng.random() < share
     regions = [] if alone else [draw_region(obj, scene.size, rng)]
     meta = dict(
         text=obj.text,
@@ -335,7 +336,7 @@ def ask_count(
     if not scene.objects:
         return None
     colored = any(o.color for o in scene.objects)
-    if scene.split == "count":
+    if scene.split in ("count", "wide-count"):
         query = Query(Counter(o.name for o in scene.objects).most_common(1)[0][0])
     elif colored and rng.random() < 0.1:
         query = draw_absent_query(scene, rng)

@@ -10,6 +10,7 @@ __all__ = ['KINDS', 'NOVEL_KINDS', 'PRACTICE_KINDS', 'COLORS', 'FILLS', 'LETTERS
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #6c0de682
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 
@@ -116,13 +117,17 @@ def render_alpha(
     x: float,  # of the centre, image frame
     y: float,  # of the centre, image frame
     size: tuple,  # (height, width) of the image
+    line: float | None = None,  # width of an outline in pixels; None: 4.5 % of the longer side
 ):  # -> (alpha [h', w'] in 0–1, row, column of its top-left pixel)
     """Draw an outline and return the coverage of each pixel in the smallest window that holds it.
 
     matplotlib's Agg renderer draws. Parts outside of the image are cut off; a centre far outside
     gives an empty window."""
     low, high = outline.vertices.min(0), outline.vertices.max(0)
-    line = max(1.0, 0.045 * (high - low).max()) if fill == "outlined" else 0
+    if fill == "filled":
+        line = 0
+    elif line is None:
+        line = max(1.0, 0.045 * (high - low).max())
     left, top = np.floor([x + low[0] - line, y + low[1] - line]).astype(int) - 1
     right, bottom = np.ceil([x + high[0] + line, y + high[1] + line]).astype(int) + 1
     w, h = int(right - left), int(bottom - top)
@@ -148,9 +153,21 @@ def is_held_out(
     One pair in ten is held out, of the kinds that have a name."""
     return kind in KINDS and (3 * list(KINDS).index(kind) + list(COLORS).index(color)) % 10 == 0
 
+# %% ../../nbs/2_regions_and_text/scenes.ipynb #1818e810
+# splits of the next lesson, drawn by scenes/wide.py
+WIDE_SPLITS = (
+    *("wide", "wide-val", "wide-test", "wide-count", "wide-crowd", "wide-practice"),
+    *("dark", "coloured", "line", "blueprint", "screen", "photo", "extreme", "tiny-objects"),
+    "word",
+)
+
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #1818e811
-# names of the kinds of scenes; the table below says what is in each
-SPLITS = ("train", "val", "test", "unseen", "count", "large", "crowd", "novel", "practice")
+# names of the kinds of scenes; the table below says what is in each. The place of a name seeds
+# the generator, so new names go to the end.
+SPLITS = (
+    *("train", "val", "test", "unseen", "count", "large", "crowd", "novel", "practice"),
+    *WIDE_SPLITS,
+)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #1169f56d
 OBJECT_SIDES = {
@@ -171,7 +188,7 @@ def _draw_style(rng, kind=None, color=None, unseen=False):
             color = None
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #4b926410
-def _draw_contents(rng, split):
+def draw_contents(rng, split):
     """Draw the (kind, colour, fill) of each object, and whether it is a counting scene.
 
     Ordinary scenes hold a target with same-kind and same-colour rivals and some others; `count`
@@ -203,7 +220,7 @@ def _draw_contents(rng, split):
     return found, False
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2b483f00
-def _shape_outline(base, side, stretch, tilt):
+def shape_outline(base, side, stretch, tilt):
     """Return an outline, stretched and tilted, whose longer side has exactly the given length.
 
     Its box is centred on (0, 0)."""
@@ -216,7 +233,7 @@ def _shape_outline(base, side, stretch, tilt):
 def _draw_outlines(rng, split, size):
     "Return the contents as (kind, colour, fill, text, outline in pixels), largest first."
     short, found = min(size), []
-    styles, counting = _draw_contents(rng, split)
+    styles, counting = draw_contents(rng, split)
     low, high = OBJECT_SIDES.get(split, (1 / 14, 1 / 5) if counting else (1 / 32, 1 / 3))
     words = 6 if split == "crowd" else int(not counting and rng.random() < 0.35)
     styles += [("word", str(rng.choice(list(COLORS))), "filled") for _ in range(words)]
@@ -230,7 +247,7 @@ def _draw_outlines(rng, split, size):
             if text
             else make_glyph_outline((KINDS | NOVEL_KINDS | PRACTICE_KINDS)[kind])
         )
-        found.append((side, kind, color, fill, text, _shape_outline(base, side, stretch, tilt)))
+        found.append((side, kind, color, fill, text, shape_outline(base, side, stretch, tilt)))
     return [f[1:] for f in sorted(found, key=lambda f: -f[0])]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #f0814a4e
@@ -250,7 +267,7 @@ def _measure_cover(new, drawn):
     return (inside / np.minimum(area(drawn), 3 * area(new)[:, None])).max(1)
 
 
-def _find_free_spot(rng, drawn, outline, size, room, tries=30):
+def find_free_spot(rng, drawn, outline, size, room, tries=30):
     """Return a centre (x, y) where the outline fits the image, or None where no try finds one.
 
     It covers at most the share `room` of each object that lies there already."""
@@ -360,7 +377,7 @@ class Scene:
             _check_text("name that a data set lists", name)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2c42af17
-def _keep_visible_objects(layers, owner):
+def keep_visible_objects(layers, owner):
     """Return (number, object) with the tight box of what later objects leave visible.
 
     Objects that are mostly hidden are dropped."""
@@ -384,6 +401,8 @@ def draw_scene(
     """Return the drawing behind `make_scene`, without masks, which take most of the time.
 
     The owners hold the number of the object that each pixel shows, -1 for the background."""
+    if split in WIDE_SPLITS:
+        return import_module("ferretlite.scenes.wide").draw_wide_scene(seed, size, split)
     h, w = size
     rng = np.random.default_rng([SPLITS.index(split), seed])
     canvas, room = _draw_background(rng, h, w), 0.45 if rng.random() < 0.3 else 0.02
@@ -391,7 +410,7 @@ def draw_scene(
         room = 0.1
     owner, boxes, layers = np.full(size, -1, np.int16), [], []
     for kind, color, fill, text, outline in _draw_outlines(rng, split, size):
-        spot = _find_free_spot(rng, boxes, outline, size, room)
+        spot = find_free_spot(rng, boxes, outline, size, room)
         if spot is None:
             continue
         x, y, box = spot
@@ -405,7 +424,7 @@ def draw_scene(
         layers.append((SceneObject(kind, None, None, color, fill, text), int(shape.sum()), window))
     return (
         Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8)),
-        _keep_visible_objects(layers, owner),
+        keep_visible_objects(layers, owner),
         owner,
     )
 
@@ -455,7 +474,8 @@ def make_scene(
     for i, obj in found:
         obj.mask = Mask(owner == i)
     objects = [obj for _, obj in found]
-    return Scene(image, size, objects, f"{split}-{seed}", write_caption(objects), seed, split)
+    size, caption = owner.shape, write_caption(objects)  # some splits choose their own size
+    return Scene(image, size, objects, f"{split}-{seed}", caption, seed, split)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2d10e54c
 def make_example(
@@ -480,7 +500,7 @@ def make_example(
     # 8 is the number of the split `practice` too; its scenes are pictures of another size
     rng = np.random.default_rng([8, list(glyphs).index(kind), seed])
     canvas, (_, drawn, filled) = _draw_background(rng, side, side), _draw_style(rng, kind)
-    outline = _shape_outline(
+    outline = shape_outline(
         make_glyph_outline(glyphs[kind]),
         side * rng.uniform(0.7, 0.95),
         np.exp(rng.uniform(-0.35, 0.35)),

@@ -8,9 +8,13 @@ __all__ = ['DEFAULT_OPTIONS', 'LengthGroupedDataset', 'count_data_workers', 'rea
            'newest_checkpoint', 'SteadyTrainer']
 
 # %% ../../nbs/7_training/distributed.ipynb #f7a31a73
+import hashlib
 import importlib
+import json
 import os
+import re
 import shutil
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +27,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_by_name
 from safetensors.torch import save_model as save_by_name
 from transformers import Trainer
+
+from ..common.errors import FerretliteWarning, InputError, MissingPackageError
+from ..common.files import write_json
 
 # %% ../../nbs/7_training/distributed.ipynb #74659352
 class LengthGroupedDataset(torch.utils.data.Dataset):
@@ -105,7 +112,7 @@ def join_world() -> tuple:  # (rank, size)
     if expected > 1 and {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= os.environ.keys():
         PartialState(cpu=not torch.cuda.is_available())
     if (found := read_world()[1]) != expected:
-        raise ValueError(
+        raise InputError(
             f"Found {found} process{'es' * (found > 1)} where WORLD_SIZE says {expected}: "
             "expected all of them, started by torchrun or accelerate launch."
         )
@@ -139,6 +146,47 @@ def decide_once(
         raise error
     return found
 
+# %% ../../nbs/7_training/distributed.ipynb #26f20002
+def compare_settings(
+    settings: dict,  # name -> value of this process
+):
+    "Raise InputError in every process unless all were started with the same settings."
+    size = read_world()[1]
+    if size == 1:
+        return
+    told = [None] * size
+    dist.all_gather_object(told, settings)
+    for name in dict.fromkeys(name for one in told for name in one):
+        for rank, one in enumerate(told):
+            if one.get(name) != told[0].get(name):
+                raise InputError(
+                    f"{name}: found {one.get(name)!r} in process {rank}, expected "
+                    f"{told[0].get(name)!r} as in process 0; start all with the same command."
+                )
+
+# %% ../../nbs/7_training/distributed.ipynb #26f2000b
+def check_world(
+    before: int,  # processes with which the run began
+    out: Path,  # folder of the run
+    options,  # RunOptions
+):
+    "Warn where a run goes on with another number of processes; refuse it where it is sharded."
+    rank, now = read_world()
+    if before == now:
+        return
+    if options.fsdp or options.deepspeed:
+        raise InputError(
+            f"{out}: found {now} processes, expected {before}, over which the optimiser's state is "
+            "spread; start as many."
+        )
+    if rank == 0:
+        warnings.warn(
+            f"{out}: the run began with {before} processes and goes on with {now}: its weights "
+            "agree with those of an uninterrupted run up to rounding, not bit for bit.",
+            FerretliteWarning,
+            stacklevel=5,
+        )
+
 # %% ../../nbs/7_training/distributed.ipynb #18a1531f
 @dataclass(frozen=True)
 class RunOptions:
@@ -163,12 +211,12 @@ class RunOptions:
     def __post_init__(self):
         "Raise ValueError for two ways of sharding at once, and where a file is missing."
         if self.fsdp and self.deepspeed:
-            raise ValueError(
+            raise InputError(
                 f"Found fsdp={self.fsdp} and deepspeed={self.deepspeed}: expected one of them."
             )
         for file in filter(None, (self.fsdp, self.deepspeed)):
             if not Path(file).is_file():
-                raise ValueError(
+                raise InputError(
                     f"There is no file {file}: expected a JSON file such as "
                     f"configs/{'fsdp' if self.fsdp else 'zero2'}.json."
                 )
@@ -188,12 +236,12 @@ def require_package(
     name: str,  # as it is imported
     purpose: str,  # beginning of the message, such as "Adapters need"
 ):
-    "Raise ImportError where a package of the extra `train` is missing."
+    "Raise MissingPackageError where a package of the extra `train` is missing."
     try:
         importlib.import_module(name)
     except ImportError:
         package = name.split(".")[0]
-        raise ImportError(
+        raise MissingPackageError(
             f"{purpose} the package {package}: pip install 'ferretlite[train]'."
         ) from None
 
@@ -239,27 +287,108 @@ def merge_adapters(
             module.merge()
             model.language_model.set_submodule(name, module.get_base_layer())
 
+# %% ../../nbs/7_training/distributed.ipynb #26f20004
+def _hash_file(path: Path) -> str:
+    "Return the SHA-256 checksum of a file."
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(
+    folder: Path,  # folder whose files are written to their end
+    files: list | None = None,  # paths inside it; None: all
+):
+    "Write the file COMPLETE: size and checksum of every file of the folder."
+    if files is None:
+        files = [p for p in folder.rglob("*") if p.is_file()]
+    kept = sorted(p for p in files if p.name != "COMPLETE")
+    listed = {p.relative_to(folder).as_posix(): [p.stat().st_size, _hash_file(p)] for p in kept}
+    write_json(folder / "COMPLETE", listed, 1)
+
+
+def find_damage(
+    folder: Path,  # folder that holds the file COMPLETE
+) -> str | None:
+    "Return which file is not as COMPLETE lists it, and how; None where all of them are."
+    try:
+        listed = json.loads((folder / "COMPLETE").read_text(encoding="utf-8"))
+        entries = [(str(name), int(size), str(digest)) for name, (size, digest) in listed.items()]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return f"{folder / 'COMPLETE'}: found no list of files, expected sizes and checksums"
+    for name, size, digest in entries:
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: found no such file, expected {size} bytes"
+        if (found := path.stat().st_size) != size:
+            return f"{path}: found {found} bytes, expected {size}"
+        if (found := _hash_file(path)) != digest:
+            return f"{path}: found the checksum {found[:8]}…, expected {digest[:8]}…"
+    return None
+
 # %% ../../nbs/7_training/distributed.ipynb #df0e559b
+def _list_checkpoints(folder) -> list:  # of paths, oldest first
+    "Return the checkpoints that were written to their end."
+    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
+    found = [p for p in found if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda p: int(p.name.split("-")[1]))
+
+
 def newest_checkpoint(
     folder,  # of checkpoints
-):  # its path as text, or None
-    "Return the newest checkpoint that was written to its end."
-    found = [p for p in Path(folder).glob("checkpoint-*") if (p / "COMPLETE").exists()]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+) -> str | None:  # its path
+    """Return the newest checkpoint whose files are as they were written; damage is warned of.
+
+    Raises InputError where every checkpoint is damaged."""
+    damages = []
+    for place in reversed(_list_checkpoints(folder)):
+        damage = find_damage(place)
+        if damage is None:
+            for told in damages:
+                warnings.warn(f"{told}; going on from {place}.", FerretliteWarning, stacklevel=2)
+            return str(place)
+        damages.append(damage)
+    if damages:
+        raise InputError(
+            f"{damages[0]}, and no other checkpoint is whole; remove {folder} to begin the stage "
+            "again."
+        )
+    return None
 
 
-def _keep_checkpoint(place: Path, name: str, limit: int | None):
-    "Move the checkpoint in `part` to its place, and remove all but the newest `limit` whole ones."
-    (place / "part" / name / "COMPLETE").touch()
+def _keep_checkpoint(place: Path, name: str, limit: int | None, best: str | None = None):
+    "Mark the checkpoint in `part`, move it, and remove all but `best` and the newest `limit`."
+    write_manifest(place / "part" / name)
     shutil.rmtree(place / name, ignore_errors=True)
     os.rename(place / "part" / name, place / name)
     shutil.rmtree(place / "part")
-    whole = sorted(
-        (p for p in place.glob("checkpoint-*") if (p / "COMPLETE").exists()),
-        key=lambda p: int(p.name.split("-")[1]),
-    )
-    for old in whole[:-limit] if limit else []:
-        shutil.rmtree(old)
+    whole = _list_checkpoints(place)
+    newest = whole.index(place / name) + 1
+    for damaged in whole[newest:]:  # which the run went back from
+        shutil.rmtree(damaged)
+    for old in whole[:newest][:-limit] if limit else []:
+        if str(old) != best:
+            shutil.rmtree(old)
+
+# %% ../../nbs/7_training/distributed.ipynb #26f20008
+def check_marked_folder(folder: Path):
+    "Raise InputError for a file that is not as the file COMPLETE of its folder lists it."
+    damage = find_damage(folder) if (folder / "COMPLETE").exists() else None
+    if damage:
+        raise InputError(
+            f"{damage}, as when the stage was done; put the file back, or begin the run again in "
+            "another folder."
+        )
+
+
+def remove_checkpoints(
+    place: Path,  # folder of checkpoints
+) -> int:  # freed bytes
+    "Remove a folder of checkpoints that nothing needs; of many processes the first one does."
+    if read_world()[0] > 0 or not place.is_dir():
+        return 0
+    freed = sum(p.stat().st_size for p in place.rglob("*") if p.is_file())
+    shutil.rmtree(place, ignore_errors=True)
+    return freed
 
 # %% ../../nbs/7_training/distributed.ipynb #54e13423
 class _WholeCheckpoints(Trainer):
@@ -290,10 +419,23 @@ def _load_from_checkpoint(self: _WholeCheckpoints, resume_from_checkpoint, model
     "Read the weights by the names they have in memory, strictly."
     if self.is_sharded():
         return super(_WholeCheckpoints, self)._load_from_checkpoint(resume_from_checkpoint, model)
-    load_by_name(
-        self.model if model is None else model,
-        str(Path(resume_from_checkpoint) / "model.safetensors"),
-    )
+    path = Path(resume_from_checkpoint) / "model.safetensors"
+    try:
+        load_by_name(self.model if model is None else model, str(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: found other weights ({' '.join(str(error).split())[:200]}), expected "
+            f"those of this run; remove {path.parent} to go on from the checkpoint before it."
+        ) from None
+
+# %% ../../nbs/7_training/distributed.ipynb #26t30001
+@patch
+def _name_best_checkpoint(self: _WholeCheckpoints, place: Path, name: str):
+    "Write down where the best checkpoint will lie; transformers noted the folder `part`."
+    best = f"checkpoint-{self.state.best_global_step}"
+    if self.state.best_global_step and (best == name or (place / best).exists()):
+        self.state.best_model_checkpoint = str(place / best)
+        self.state.save_to_json(str(place / "part" / name / "trainer_state.json"))
 
 # %% ../../nbs/7_training/distributed.ipynb #5540b495
 @patch
@@ -308,19 +450,21 @@ def _save_checkpoint(self: _WholeCheckpoints, model, trial):
     try:
         self.writing = True
         super(_WholeCheckpoints, self)._save_checkpoint(model, trial)
+        wait_for_all()
+        if self.args.should_save:
+            self._name_best_checkpoint(place, name)
+            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+            _keep_checkpoint(place, name, limit, best)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(place / "part", ignore_errors=True)
         raise OSError(
             f"{place / name} could not be written "
             f"({' '.join(str(error).split())[:200]}): make room and add --resume, "
             "which goes on from "
-            f"{newest_checkpoint(place) or 'the beginning of the stage'}."
+            f"{(_list_checkpoints(place) or ['the beginning of the stage'])[-1]}."
         ) from error
     finally:
         self.writing = False
-    wait_for_all()
-    if self.args.should_save:
-        _keep_checkpoint(place, name, self.args.save_total_limit)
     wait_for_all()
 
 # %% ../../nbs/7_training/distributed.ipynb #314c712a
@@ -344,7 +488,7 @@ class SteadyTrainer(_WholeCheckpoints):
         torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss):
-            raise ValueError(
+            raise InputError(
                 f"The loss became {loss.item()} at step {self.state.global_step}, in the "
                 f"batch of {', '.join(ids)}: expected a finite number."
             )

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,16 +32,21 @@ from ..data.mixtures import format_skipped, make_mixture, open_part, read_skippe
 from ..data.recipes import read_recipe
 from ..model.loading import list_shipped_models, save_model
 from ..model.processing import FerretProcessor
-from ..pretraining.loop import check_run_folder
+from ..pretraining.loop import check_run_folder, lock_folder, refuse_shipped_name
 
 # %% ../../nbs/7_training/runs.ipynb #37cc9b2a
 from ferretlite.training.distributed import (
     DEFAULT_OPTIONS,
     RunOptions,
+    check_marked_folder,
+    check_world,
+    compare_settings,
     decide_once,
     join_world,
     read_world,
+    remove_checkpoints,
     wait_for_all,
+    write_manifest,
 )
 from ferretlite.training.speed import (
     measure_seconds_per_sample,
@@ -51,13 +56,13 @@ from ferretlite.training.speed import (
 )
 
 # %% ../../nbs/7_training/runs.ipynb #fed4465d
+from ..model.loading import load_model
 from ferretlite.training.stages import (
     FERRET_PARTS,
     GRIFFON_PARTS,
     STAGES,
     Stage,
     copy_projector,
-    load_model,
     make_stage_processor,
     start_model,
 )
@@ -141,11 +146,14 @@ def _is_positive(value) -> bool:  # None counts as positive
 
 def _check_request(asked: _Request):
     "Raise InputError for what no run can be made of."
-    if asked.start.config and asked.start.from_model:
-        raise InputError(
-            "Found config beside from_model: expected one of them, since the folder has a "
-            "configuration of its own."
-        )
+    for name in ("config", "lm", "towers"):
+        if getattr(asked.start, name) and asked.start.from_model:
+            raise InputError(
+                f"{name} beside from_model: found both, expected one of them, since the model to "
+                "start from has its own."
+            )
+    for name in ("lm", "towers"):
+        refuse_shipped_name(name, getattr(asked.start, name))
     known = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS)
     for part in asked.options.slow:
         if part not in known:
@@ -210,6 +218,23 @@ def _open_run(
             "resume it with the same, or choose another folder."
         )
     return run
+
+# %% ../../nbs/7_training/runs.ipynb #26f40002
+def _check_plan(record: Path, run: dict, stages: list):
+    "Raise InputError for a record whose plan does not fit the stages of the run."
+    names, samples = [s.name for s in stages], run["settings"].get("samples")
+    plans = [run.get(name) for name in ("steps", "scenes")]
+    fits = run.get("stages") == names and isinstance(run.get("log"), dict)
+    for plan in plans:
+        fits = fits and isinstance(plan, list) and len(plan) == len(names)
+        fits = fits and all(isinstance(n, int) and n >= 0 for n in plan)
+    fits = fits and isinstance(run.get("done"), list) and run["done"] == names[: len(run["done"])]
+    fits = fits and isinstance(run.get("seconds"), int | float)
+    if not fits or samples is not None and plans[0] != plan_steps(stages, samples):
+        raise InputError(
+            f"{record}: found a plan that does not fit the stages {', '.join(names)}, expected the "
+            "record as training wrote it; put the old file back, or choose another folder."
+        )
 
 # %% ../../nbs/7_training/runs.ipynb #4ad5d07b
 def _plan_run(
@@ -326,29 +351,31 @@ def _remove_run(
 
 # %% ../../nbs/7_training/runs.ipynb #2807250c
 def _fingerprint_data(data) -> dict:  # file -> fingerprint
-    "Return length and hash of a mixture's file and of all its annotation files."
-    recipe, files = read_recipe(data), []
+    "Return length and hash of a mixture's file, of its annotation files, and of picture lists."
+    recipe, files, pictures = read_recipe(data), [], {}
     if isinstance(data, str | Path) and Path(data).is_file():
         files.append(Path(data))
     for part in [p for parts in (*recipe.stages.values(), recipe.held_out) for p in parts]:
         reader = open_part(part, recipe.root)
         files += map(Path, reader.sources() if hasattr(reader, "sources") else [])
+        if hasattr(reader, "fingerprint_pictures"):
+            pictures[f"pictures of {part.name}"] = reader.fingerprint_pictures()
     found = {}
     for path in dict.fromkeys(f for f in files if f.is_file()):
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
         found[str(path)] = f"{path.stat().st_size} bytes, {digest}"
-    return found
+    return found | pictures
 
 
 def _check_fingerprints(out: Path, before: dict, now: dict):
-    "Raise InputError where annotation files differ from those that the run began with."
+    "Raise InputError where annotation files or pictures differ from those of the run's beginning."
     for path in (*before, *now):
         if before.get(path) != now.get(path):
             raise InputError(
                 f"{path}: found {now.get(path, 'nothing')}, expected "
                 f"{before.get(path, 'no such file')}, as when the run in {out} began; put the old "
-                "file back, or start a new run in another folder."
+                "files back, or start a new run in another folder."
             )
 
 # %% ../../nbs/7_training/runs.ipynb #8907e610
@@ -387,6 +414,8 @@ def _save_stage(model, processor, folder: Path, trainer):  # -> (model, processo
     sharded = trainer.is_sharded()
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     _save_once(model, processor, folder, weights=weights)
+    if read_world()[0] == 0:
+        write_manifest(folder, [p for p in folder.iterdir() if p.is_file()])
     return _move_to_device(load_model(folder)) if sharded else (model, processor)
 
 # %% ../../nbs/7_training/runs.ipynb #d2f58340
@@ -405,6 +434,7 @@ def _next_stage(
     folder = asked.out / f"stage-{number + 1}"
     if stage.name in run["done"]:
         bar.update(steps * stage.batch_size)
+        check_marked_folder(folder)
         return _move_to_device(load_model(folder))
     began = time.perf_counter()
     if number == 1:
@@ -454,7 +484,7 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
         file=sys.stderr,
         smoothing=0.05,
     )
-    log = asked.out / "skipped.jsonl"
+    log, freed = asked.out / "skipped.jsonl", 0
     with bar:
         for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
             data = _load_stage_data(
@@ -471,6 +501,9 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
             model, processor = _next_stage(
                 model, processor, run, asked, number, stage, steps, bar, data
             )
+            freed += remove_checkpoints(asked.out / f"stage-{number + 1}" / "checkpoints")
+    if freed and progress:
+        print(f"{freed / 1e6:.1f} MB freed: checkpoints of stages that are done", file=sys.stderr)
     _finish_run(model, processor, asked, run)
 
 # %% ../../nbs/7_training/runs.ipynb #4281b899
@@ -489,14 +522,22 @@ def _start_model(asked: _Request):  # -> (model, processor)
         )
     return _move_to_device((model, processor))
 
+# %% ../../nbs/7_training/runs.ipynb #26f40005
+@contextlib.contextmanager
+def _hold_folder(out: Path):
+    "Lock the folder of a run in the first process; all are refused if it is not free."
+    with contextlib.ExitStack() as stack:
+        decide_once(lambda: stack.enter_context(lock_folder(out)))
+        yield
 
-def _carry_out(asked: _Request, progress: bool):
-    "Check, plan or resume, and train."
-    join_world()
-    numbers, settings = _select_stages(asked.preset, asked.stage), _list_settings(asked)
+
+def _go_on(asked: _Request, numbers: list, settings: dict, progress: bool):
+    "Open or begin the record of a run, and train."
     stages, record = [STAGES[asked.preset][n] for n in numbers], asked.out / "run.json"
-    check_options(stages, asked.options)
     run = decide_once(lambda: _open_run(record, settings, asked.resume))
+    if run:
+        _check_plan(record, run, stages)
+        check_world(run.get("world_size", 1), asked.out, asked.options)
     keep_freed_memory()
     use_deterministic_sums()
     model, processor = _start_model(asked)
@@ -508,6 +549,17 @@ def _carry_out(asked: _Request, progress: bool):
             run = dict(_begin_run(model, processor, stages, settings), data_files=files)
             _save_record(record, run)
         _run_stages(model, processor, asked, run, numbers, progress)
+
+
+def _carry_out(asked: _Request, progress: bool):
+    "Meet the other processes, compare settings, lock the folder, and train."
+    join_world()
+    numbers, settings = _select_stages(asked.preset, asked.stage), _list_settings(asked)
+    call = dict(out=str(asked.out), resume=asked.resume, **asdict(asked.options))
+    compare_settings({**call, **settings})
+    check_options([STAGES[asked.preset][n] for n in numbers], asked.options)
+    with _hold_folder(asked.out):
+        _go_on(asked, numbers, settings, progress)
 
 # %% ../../nbs/7_training/runs.ipynb #2b4beac3
 def train(
@@ -525,7 +577,7 @@ def train(
     # whether torch.compile compiles the language model: faster after a minute; needs a C++
     # compiler
     compile: bool = False,
-    # fields of FerretConfig that differ from the preset's; not with `from_model`, which has its own
+    # fields of FerretConfig that differ from the preset's; from_model excludes config, lm, towers
     config: dict | None = None,
     options: RunOptions = DEFAULT_OPTIONS,  # how it is carried out
     data=None,  # a mixture, see recipes.read_recipe: a JSON file or a preset's name; None: scenes

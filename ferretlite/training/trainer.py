@@ -10,6 +10,7 @@ __all__ = ['make_stage_data', 'make_training_arguments', 'StageTrainer', 'choose
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.distributed as dist
@@ -35,6 +36,7 @@ from ferretlite.training.distributed import (
     SteadyTrainer,
     add_adapters,
     count_data_workers,
+    decide_once,
     merge_adapters,
     newest_checkpoint,
     read_world,
@@ -427,7 +429,7 @@ def run_stage(
     """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
     conversations from files, which are told whole."""
     stage = _apply_options(stage, options, data is not None)
-    checkpoint = newest_checkpoint(out) if resume else None
+    checkpoint = decide_once(lambda: newest_checkpoint(out)) if resume else None
     adapted = _prepare_model(model, processor, stage, seed, number, options, not checkpoint)
     if compile:
         model.language_model.compile(dynamic=True)
@@ -438,6 +440,11 @@ def run_stage(
         bar.update(int(checkpoint.rsplit("-", 1)[1]) * stage.batch_size)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
+    except UnpicklingError:
+        raise InputError(
+            f"{checkpoint}: found a state that is no plain tensors, expected that of this run; "
+            "remove the checkpoint to go on from the one before it."
+        ) from None
     except (OSError, ValueError) as error:
         raise unwrap_worker_error(error) from None
     if adapted:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import ferretlite
+from ..common.errors import InputError, MissingPackageError
 from ferretlite.vision.conv_kernels import (
     FLOAT_TILE,
     KERNEL_DTYPES,
@@ -106,25 +107,27 @@ def resolve_implementation(
 
     Raises ValueError for any other `impl` or value."""
     if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"found impl={impl!r}, expected one of {', '.join(IMPLEMENTATIONS)}")
+        raise InputError(f"found impl={impl!r}, expected one of {', '.join(IMPLEMENTATIONS)}")
     said = os.environ.get("FERRETLITE_TRITON", "") if impl == "auto" else ""
     if said not in ("", "0", "1"):
-        raise ValueError(f"found FERRETLITE_TRITON={said!r} in the environment, expected 0 or 1")
+        raise InputError(f"found FERRETLITE_TRITON={said!r} in the environment, expected 0 or 1")
     return {"": impl, "0": "torch", "1": "triton"}[said]
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #b65e1dbb
 def _check_can_run(x: Tensor):
     "Raise ImportError or ValueError where Triton cannot work on maps like these."
     if triton is None:
-        raise ImportError("impl='triton' needs Triton, which is not installed: pip install triton")
+        raise MissingPackageError(
+            "impl='triton' needs Triton, which is not installed: pip install triton"
+        )
     if not (x.is_cuda or x.is_meta or is_interpreted()):
-        raise ValueError(
+        raise InputError(
             f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a "
             "GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before "
             "ferretlite.vision.conv_kernels is imported)"
         )
     if x.dtype not in KERNEL_DTYPES:
-        raise ValueError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
+        raise InputError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
 
 
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:

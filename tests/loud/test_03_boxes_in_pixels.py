@@ -54,6 +54,8 @@ def readers(folder, box):
     [
         (SHARES, "expected a box in pixels .these lie within 0 to 1"),
         ([0, 0, 1.0, 0.5], "expected a box in pixels"),
+        ([0, 0, 1, 1], "expected a box in pixels"),  # the whole image, not the first pixel
+        ([100, 50, 0.5, 20], "expected a box of at least one pixel"),  # as on the command line
         ([100.2, 50.1, 0.5, 0.5], "expected a box of at least one pixel"),
         ([639.5, 479.5, 20, 20], "expected a box of at least one pixel"),  # what is left inside
     ],
@@ -68,11 +70,7 @@ def test_boxes_that_mean_nothing_in_pixels(tmp_path, name, box, told):
     assert flat == [Box(10, 20, 40, 60)] and lax.left_out == {"box": 1}
 
 
-@pytest.mark.parametrize("box", [[100, 50, 0.5, 20], [100, 50, 20, 0.5], [3.5, 4.5, 1, 1]])
+@pytest.mark.parametrize("box", [[100, 50, 1, 20], [100, 50, 20, 1.5], [0.1, 0.2, 1, 1]])
 def test_thin_boxes_are_boxes(box):
     x, y, w, h = box
     assert read_box(box, (480, 640), "xywh") == Box(x, y, x + w, y + h)
-
-
-def test_the_first_pixel_is_a_box():
-    assert read_box([0, 0, 1, 1], (480, 640)) == Box(0, 0, 1, 1)

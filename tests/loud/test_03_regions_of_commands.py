@@ -19,7 +19,7 @@ def asked(monkeypatch, tmp_path):
             seen[-1] += [c.box.list() for c in crops]
             return Answer("yes", image=image)
 
-    monkeypatch.setattr(Ferret, "load", lambda name: Stub())
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: Stub())
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     return seen

@@ -18,7 +18,7 @@ def names(text, phrases, style="ferret"):
     processor = object.__new__(FerretProcessor)
     processor.tokenizer = Words()
     processor.config = type("Config", (), {"style": style})()
-    found = processor.decode([ord(c) for c in text], None, (100, 100), phrases)
+    found = processor.decode_answer([ord(c) for c in text], None, (100, 100), phrases)
     return [g.name for g in found.groundings]
 
 

@@ -48,6 +48,26 @@ def read_name(words, phrases=None):
         ("the man who is wearing a hat ", "man who is wearing a hat"),
         ("He is wearing a black jacket ", "black jacket"),
         ("They are surrounded by trees ", "trees"),
+        ("cat. ", "cat"),
+        ("I can see a cat. ", "cat"),
+        ("the U.S. ", "U.S."),
+        ("The man wearing a hat is standing ", "man wearing a hat"),
+        ("The dog is sleeping on the left ", "dog"),
+        ("The man is standing next to a dog ", "dog"),
+        ("The man is standing on the left of a tree ", "tree"),
+        ("The cat is black and white ", "cat"),
+        ("The animals are twins ", "animals"),
+        ("The table is full of books ", "table is full of books"),  # the table or the books
+        ("The dog sleeps ", "dog sleeps"),  # no auxiliary verb: no rule is certain
+        ("a man in a hat and a red scarf ", "man in a hat and a red scarf"),
+        ("a man wearing a hat and the dog ", "man wearing a hat and the dog"),
+        ("a cat and a man in a hat and a red scarf ", "man in a hat and a red scarf"),
+        ("a man with hat and a red scarf ", "man with hat and a red scarf"),
+        ("a cat and the dog and a bird ", "bird"),
+        ("the box ", "box"),
+        ("a wooden box: ", "wooden box"),
+        ("The bounding box of the cat is ", "cat"),
+        ("no entry sign: ", "no entry sign"),
     ],
 )
 def test_the_name_is_the_phrase_before_the_box(words, name):
@@ -75,6 +95,42 @@ def test_a_key_of_json_is_no_name_and_gives_a_warning(style):
     assert any("JSON" in warning for warning in warnings)
     spans, warnings = find_groundings(f'{{"bbox": {box}, "mask_box": {box}}}', SIZE, style)
     assert [span.name for span in spans] == ["", ""] and len(warnings) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bbox: ",
+        "box = ",
+        "bbox_2d=",
+        "cat, bbox: ",
+        "**box**: ",
+        "'box': ",
+        "- bounding box 2: ",
+        "The bounding box is ",
+        "Here is the bounding box: ",
+        "Its location: ",
+        "coordinates -> ",
+        "Answer: ",
+        "Yes. ",
+    ],
+)
+def test_a_key_or_a_reply_is_no_name_and_gives_a_warning(words):
+    spans, warnings = find_groundings(f"{words}{BOX}", SIZE)
+    assert [span.name for span in spans] == [""]
+    assert len(warnings) == 1 and "found the words" in warnings[0]
+    boxes = find_groundings(f"dog {BOX}; {words}{BOX}", SIZE)[0]
+    assert [span.name for span in boxes] == ["dog", ""]
+
+
+def test_the_number_of_a_list_is_no_name():
+    for sign in (".", ")", ":"):
+        assert read_name(f"1{sign} ") == ""
+    assert read_name("dice 3. ") == "dice 3"
+
+
+def test_an_asked_box_is_a_name_even_with_a_colon():
+    assert read_name("box: ", ["box"]) == "box"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +165,12 @@ def test_empty_phrases_are_left_out():
         ("a dog at", "dog"),
         ("(1, 2), (3, 4)", "(1 2) (3 4)"),
         ("2: Motorcycle-", "2 Motorcycle"),
+        ("cat.", "cat"),
+        ("bbox:", "bbox"),
+        ("man in a hat and a red scarf", "man in a hat and a red scarf"),
+        ("The man wearing a hat is standing", "man wearing a hat"),
+        ("［a］", "a"),
+        ("plan (1, 2, 3, 4) of a house", "plan of a house"),
     ],
 )
 def test_a_cleaned_name_can_be_written_and_is_clean(name, clean):

@@ -91,18 +91,24 @@ def test_skipped_records_are_replaced_and_written_down(tmp_path):
 def test_annotations_that_were_left_out_while_reading_are_warned_of(tmp_path):
     path = write(tmp_path, GOOD_RECORD, NULL, NULL)
     with pytest.warns(FerretliteWarning) as seen:
-        mixture = make_mixture(path, 1)
+        mixture = make_mixture(path, 1, skip=True)
     assert len(mixture) == 1
     assert str(seen[0].message).startswith("mixture, stage 1, talk: left out 2 × conversations, ")
     assert "talk.json, record 1, field conversations: found nothing" in str(seen[0].message)
+    with pytest.raises(
+        InputError, match=r"Part talk: .*, record 1, field conversations: found .*--skip bad"
+    ):
+        make_mixture(path, 1)
 
 
 def test_a_check_goes_on_after_a_bad_record_and_lists_it(tmp_path, tiny):
     path = write(tmp_path, GOOD_RECORD, CUT, GONE, NULL, ONE_SIDED, GOOD_RECORD)
     found = check_mixture(path, tiny)
-    assert [p.split(":")[0] for p in found["problems"]] == ["Stage 1, talk"] * 2
-    assert "1 of 5 pictures are missing, the first is gone.png" in found["problems"][0]
-    assert "1 of 5 records are broken" in found["problems"][1]
+    assert [p.split(":")[0] for p in found["problems"]] == ["Stage 1, talk"] * 4
+    assert "1 × conversations in 5 records cannot be used: " in found["problems"][0]
+    assert "1 × turns in 5 records cannot be used: talk.json, record 4" in found["problems"][1]
+    assert "1 of 5 pictures are missing, the first is gone.png" in found["problems"][2]
+    assert "1 of 5 records are broken" in found["problems"][3]
     lines = format_check(found).splitlines()
     left_out = [line.strip() for line in lines if line.startswith("    left out")]
     assert len(left_out) == 2

@@ -30,7 +30,9 @@ def test_a_bad_record_is_a_problem(capsys, mixture):
     assert cli.main(["data", "check", mixture]) == 1
     out = capsys.readouterr().out
     problems = [line for line in out.splitlines() if line.startswith("PROBLEM")]
-    assert len(problems) == 1 and "talk" in problems[0] and "Traceback" not in out
+    assert len(problems) == 2 and "Traceback" not in out  # a bad annotation counts as a bad picture
+    assert "record 2, field conversations: found nothing" in problems[0]
+    assert "1 of 2 pictures are missing, the first is gone.png" in problems[1]
 
 
 def test_with_skip_it_is_counted_and_listed_with_an_example(capsys, mixture):

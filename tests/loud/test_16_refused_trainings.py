@@ -27,7 +27,7 @@ def files(folder):
     [
         (dict(options=RunOptions(at_once=5)), "expected a multiple of 5"),
         (dict(options=RunOptions(slow=dict(tower=0.1))), "learning rate for 'tower'"),
-        (dict(samples=0), "samples: found 0, expected a number above 0"),
+        (dict(samples=0), "samples: found 0, expected a whole number from 1"),
         (dict(samples=-3), "samples: found -3"),
         (dict(minutes=float("nan"), samples=None), "minutes: found nan"),
         (dict(samples=None), "Neither samples nor minutes"),
@@ -35,7 +35,7 @@ def files(folder):
         (dict(seed=2**32), "seed: found 4294967296"),
         (dict(preset="giant"), "Unknown preset 'giant'"),
         (dict(stage="4"), "Unknown stage '4'"),
-        (dict(config=dict(merge=2), from_model="tiny"), "Found config beside from_model"),
+        (dict(config=dict(merge=2), from_model="tiny"), "config beside from_model: found both"),
     ],
 )
 def test_a_refused_training_leaves_nothing(wrong, says, tmp_path, begin):

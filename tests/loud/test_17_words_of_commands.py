@@ -72,6 +72,20 @@ def test_a_full_disk_behind_stdout_is_an_error(line):
         ("eval tiny --seed 5000000000", "--seed"),
         ("ask a.png what? --max-new-tokens 1" + "0" * 30, "--max-new-tokens"),
         ("scenes s --n 1" + "0" * 30, "--n"),
+        ("scenes s --n -1", "--n"),
+        ("eval tiny --n -1", "--n"),
+        ("eval tiny --n 0", "--n"),
+        ("eval tiny --batch 1" + "0" * 30, "--batch"),
+        ("data check ferret-v2 --n 0", "--n"),
+        ("experiment resolution --seeds -1", "--seeds"),
+        ("train --out r --minutes nan", "--minutes"),
+        ("train --out r --lora -1", "--lora"),
+        ("pretrain clip --out r --regions nan", "--regions"),
+        ("pretrain lm --out r --muon -1", "--muon"),
+        ("pretrain lm --out r --batch 0", "--batch"),
+        ("bench train --steps 0", "--steps"),
+        ("plan small --utilisation nan", "--utilisation"),
+        ("plan small --text 0", "--text"),
         ("scenes s --n " + "9" * 5000, "--n"),
         ("demo --seed -1", "--seed"),
         ("train --out r --samples 1" + "0" * 30, "--samples"),
@@ -104,7 +118,11 @@ def test_a_refused_number_loads_no_library():
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["ask", "a.png", "what?", "--device", "gpu"], "No such option: --device"),
+        (["ask", "a.png", "what?", "--device", "gpu"], "'--device': found 'gpu', expected cpu"),
+        (["train", "--out", "r", "--device", "cuda:-1"], "'--device': found 'cuda:-1', expected"),
+        (["eval", "tiny", "--split", "nope"], "'--split': found 'nope', expected one of"),
+        (["eval", "tiny", "--suite", "poems"], "'--suite': 'poems' is not one of"),
+        (["scenes", "s", "--split", "nope"], "'--split': found 'nope', expected one of"),
         (["ask", "a.png", ""], "'QUESTION': found ''"),
         (["ask", "a.png", " \t"], "'QUESTION': found"),
         (["ask", "a.png", "what?", "--model", ""], "'--model': found ''"),
@@ -137,7 +155,7 @@ def test_names_with_commands_for_the_terminal_are_shown_harmlessly(capsys, monke
             groundings = [Grounding(name, [Box(1, 2, 30, 20)])]
             return Answer(name, groundings, warnings=[f"{name} was dropped"], image=image)
 
-    monkeypatch.setattr(Ferret, "load", lambda name: Stub())
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: Stub())
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     for flags in ([], ["--json"]):
         assert cli.main(["ask", str(tmp_path / "a.png"), "what?", *flags]) == 0
