@@ -70,7 +70,8 @@ def parts():
     """The pieces of a random model with two-layer towers: (global config, local config, LLM config,
     tokenizer).
     """
-    from ferretlite.model.tokens import make_corpus, tiny_llama_config, train_tokenizer
+    from ferretlite.model.corpus import make_corpus
+    from ferretlite.model.tokens import tiny_llama_config, train_tokenizer
     from ferretlite.vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 
     tokenizer = train_tokenizer(make_corpus(24), 400)

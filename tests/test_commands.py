@@ -15,8 +15,8 @@ import torch
 import typer
 from PIL import Image
 
-from ferretlite.app import cli, model_commands
 from ferretlite.app import asking as asking_module
+from ferretlite.app import cli, model_commands
 from ferretlite.app import options as options_module
 from ferretlite.common.errors import FerretliteWarning, InputError, MissingPackageError
 from ferretlite.common.files import WEIGHTS, write_folder_whole
@@ -157,9 +157,7 @@ def test_a_masks_pixels_are_the_bright_ones(tmp_path):
     "More than half of the brightest: of 200 those above 100."
     path = tmp_path / "m.png"
     Image.fromarray(np.array([[0, 100, 101, 200]], np.uint8)).save(path)
-    assert asking_module.read_mask_file(path).to_mask(1, 4).tolist() == [
-        [False, False, True, True]
-    ]
+    assert asking_module.read_mask_file(path).to_mask(1, 4).tolist() == [[False, False, True, True]]
     Image.new("L", (4, 1)).save(path)
     with pytest.raises(ValueError, match="marks no pixel"):
         asking_module.read_mask_file(path)
@@ -340,7 +338,14 @@ def test_defaults_of_pretrain():
 
 def test_defaults_of_eval_experiment_and_bench():
     assert parsed("eval", "m") == dict(
-        model="m", suite="scenes", n=1000, split="test", seed=0, batch=32, json_file=None, device=None
+        model="m",
+        suite="scenes",
+        n=1000,
+        split="test",
+        seed=0,
+        batch=32,
+        json_file=None,
+        device=None,
     )
     assert parsed("experiment", "resolution") == dict(
         name="resolution", seeds=3, samples=None, out="runs/experiment"
@@ -376,9 +381,7 @@ def test_defaults_of_plan_convert_and_demo():
         as_json=False,
     )
     assert parsed("convert", "a", "b") == dict(checkpoint="a", out="b", tower=None)
-    assert parsed("demo") == dict(
-        out="ferretlite-demo", model="tiny", seed=0, device=None
-    )
+    assert parsed("demo") == dict(out="ferretlite-demo", model="tiny", seed=0, device=None)
 
 
 def test_the_commands_and_the_version(capsys):
@@ -735,6 +738,18 @@ def test_the_doctors_exit_code(capsys, monkeypatch, noted, empty, selftest, rows
         "lines" in said
     ) == (rows is not None)
     assert f"torch uses {torch.get_num_threads()} threads" in said and "tiny-griffon (" in said
+
+
+@pytest.mark.parametrize(
+    "system, refused", [("Linux", False), ("Darwin", False), ("Windows", True)]
+)
+def test_the_doctor_refuses_systems_without_tests_by_name(capsys, monkeypatch, system, refused):
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr(cli, "quick_check", lambda: ("said", "true"))
+    code, _, err = ran(capsys, "doctor")
+    assert code == (2 if refused else 0)
+    assert ("operating system: found 'Windows', expected Linux or macOS" in err) == refused
+    assert ("WSL" in err) == refused
 
 
 # Plans, conversions and the demo

@@ -2,13 +2,18 @@
 the diagonal
 """
 
+import pickle
+
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ferretlite import Ferret, make_scene
 from ferretlite.common.errors import InputError
+from ferretlite.regions import run_lengths
 from ferretlite.regions.geometry import (
     _GOLDEN_RATIO,
     N_BINS,
@@ -409,7 +414,7 @@ def test_a_region_outside_its_image_is_refused():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), "3", b"3", None])
 def test_every_edge_of_a_box_must_be_a_finite_number(field, bad):
     edges = dict(x1=1, y1=2, x2=3, y2=4) | {field: bad}
-    with pytest.raises(InputError, match=f"found {field}="):
+    with pytest.raises(InputError, match=f"{field}: found"):
         Box(**edges)
 
 
@@ -774,3 +779,59 @@ def test_random_points_are_a_random_choice_of_pixels():
 def test_masks_of_other_sizes_are_other_masks():
     a, b = (Mask({"size": size, "counts": [2, 3, 1]}) for size in ([2, 3], [3, 2]))
     assert a.rle["counts"] == b.rle["counts"] and a != b and hash(a) != hash(b)
+
+
+# one decoding of a mask, one reading of an image
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    "The codes that are decoded, in order."
+    seen, real = [], run_lengths._text_to_counts
+    monkeypatch.setattr(
+        run_lengths, "_text_to_counts", lambda text: seen.append(text) or real(text)
+    )
+    return seen
+
+
+def use_everything(mask):
+    return (
+        mask.area,
+        mask.box(),
+        mask.to_mask(3, 4).sum(),
+        sample_points(mask, (3, 4), 5),
+        mask.area,
+    )
+
+
+def test_a_mask_decodes_its_code_once(decodings):
+    code = Mask(np.array([[0, 1, 1, 0], [0, 1, 0, 1], [0, 1, 1, 0]], bool)).rle
+    mask = Mask(code)
+    assert decodings == ["341M000"]
+    assert use_everything(mask)[:3] == (6, Box(1, 0, 4, 3), 6)
+    assert decodings == ["341M000"]
+    use_everything(Mask(mask.to_mask(3, 4)))  # a dense mask: decoded when its runs are needed
+    assert len(decodings) == 2
+
+
+def test_a_mask_is_stored_as_its_code_alone():
+    mask = Mask(np.eye(40, dtype=bool))
+    before = pickle.dumps(mask)
+    use = mask.box()
+    assert pickle.dumps(mask) == before
+    copy = pickle.loads(before)
+    assert copy == mask and copy.box() == use
+
+
+def test_one_question_about_a_mask_reads_the_image_and_the_mask_once(
+    decodings, monkeypatch, tmp_path
+):
+    scene = make_scene(3, split="test")
+    scene.image.save(tmp_path / "scene.png")
+    ferret, code = Ferret.load("tiny"), scene.objects[0].mask.rle
+    decodings.clear()
+    opened, real = [], PIL.Image.open
+    monkeypatch.setattr(PIL.Image, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
+    question = "What is in this region?"
+    ferret.ask(tmp_path / "scene.png", question, regions=[code], max_new_tokens=2)
+    assert decodings == [code["counts"]] and len(opened) == 1

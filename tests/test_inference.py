@@ -239,7 +239,7 @@ def test_malformed_boxes_are_dropped_and_listed():
             ["star", "cup"],
         ),
         (
-            lambda f, i: len(f.ground(i, list("abcde"))),
+            lambda f, i: len(f.ground(i, list("bcdef"))),
             ["a [1, 2, 3, 4]", "e [1, 2, 3, 4]"],
             [
                 "What are the locations of the a, the b, the c, the d?",

@@ -11,20 +11,17 @@ import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
 from ferretlite.model import tokens as tokens_module
+from ferretlite.model.corpus import GRIFFON_TASK_WEIGHTS, TASK_WEIGHTS, format_scene, make_corpus
 from ferretlite.model.tokens import (
     CROP_TOKEN,
-    GRIFFON_TASK_WEIGHTS,
     IMAGE_TOKEN,
     REGION_TOKEN,
-    TASK_WEIGHTS,
     add_crop_token,
     encode_turns,
     encode_user_turn,
     find_written_boxes,
     format_prompt,
-    format_scene,
     format_user_turn,
-    make_corpus,
     next_token_loss,
     pad_rows,
     tiny_llama_config,

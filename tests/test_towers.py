@@ -36,9 +36,10 @@ from transformers import (
 )
 
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
+from ferretlite.model.corpus import make_corpus
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn, make_corpus
+from ferretlite.model.tokens import IMAGE_TOKEN, REGION_TOKEN, encode_user_turn
 from ferretlite.model.towers import (
     HUB_PRESETS,
     PAPER_SIZES,

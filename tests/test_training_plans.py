@@ -253,8 +253,12 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
         seen.append(args[3:])
         return [(1, 2.0)], made
 
+    def save(model, processor, folder, weights):
+        seen.append(folder)
+        folder.mkdir(parents=True)
+
     monkeypatch.setattr(training, "run_stage", run_stage)
-    monkeypatch.setattr(training, "save_model", lambda *args, **kwargs: seen.append(args[2]))
+    monkeypatch.setattr(training, "save_model", save)
     run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
     bar = Bar()
     request = asked(tmp_path, resume=True)

@@ -24,6 +24,7 @@ from ferretlite import FerretForConditionalGeneration, FerretProcessor
 from ferretlite.common.errors import InputError
 from ferretlite.data.batches import Collator
 from ferretlite.model.loading import find_model
+from ferretlite.model.tokens import encode_turns
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.tasks import TASKS
@@ -166,3 +167,324 @@ def test_generation_is_not_cut_at_20_tokens(name):
     assert model.generation_config.max_new_tokens == 512
     special = model.generation_config.bos_token_id, model.generation_config.eos_token_id
     assert special == (1, 2)
+
+
+# Auto classes and pipelines
+
+
+def chat(scene, text="Where is it?", **image):
+    image = image or dict(image=scene.image)
+    parts = [dict(type="image", **image), dict(type="text", text=text)]
+    return [dict(role="user", content=parts)]
+
+
+def test_auto_classes_bring_the_same_model(ferret, folder, batch):
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder),
+    )
+    assert type(model) is FerretForConditionalGeneration and type(processor) is FerretProcessor
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**batch).logits, ferret.model(**batch).logits)
+
+
+def test_an_import_registers_all_and_draws_nothing(folder):
+    """`import ferretlite` is free of torch; any model class brings all auto classes, and neither
+    matplotlib nor the drawn world nor pre-training."""
+    code = (
+        "import sys, ferretlite; assert 'torch' not in sys.modules\n"
+        "from ferretlite import FerretForConditionalGeneration\n"
+        "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
+        f"config = AutoConfig.from_pretrained({folder!r})\n"
+        "print(type(AutoModelForImageTextToText.from_config(config)).__name__)\n"
+        f"print(type(AutoProcessor.from_pretrained({folder!r})).__name__)\n"
+        "from ferretlite import Ferret\n"
+        "heavy = ('matplotlib', 'ferretlite.scenes.world', 'ferretlite.pretraining')\n"
+        "print([m for m in sys.modules if m.startswith(heavy)][:4])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = [FerretForConditionalGeneration.__name__, "FerretProcessor", "[]"]
+    assert run.stdout.split() == wanted, run.stdout + run.stderr
+
+
+def test_a_pipeline_answers_as_the_model_does(ferret, folder, scene):
+    pipe = pipeline("image-text-to-text", model=folder)
+    options = dict(max_new_tokens=8, return_full_text=False)
+    inputs = ferret.processor(scene.image, "Where is it?")
+    out = ferret.model.generate(**inputs, max_new_tokens=8)
+    [wanted] = ferret.processor.batch_decode(
+        out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    [found] = pipe(text=chat(scene), **options)
+    assert found["generated_text"] == wanted
+    [found] = pipe(images=scene.image, text="Where is it?", **options)  # a plain question
+    assert found["generated_text"] == wanted
+
+
+# The processor
+
+
+def test_a_chat_of_parts_is_our_question(ferret, scene, tmp_path):
+    box = scene.objects[0].box
+    ours = ferret.processor(scene.image, QUESTION, [box])
+    region = [dict(type="text", text="What is in "), dict(type="region", region=box)]
+    parts = [dict(type="image", image=scene.image), *region, dict(type="text", text="?")]
+    told = [dict(role="user", content=parts)]
+    theirs = ferret.processor.apply_chat_template(told, tokenize=True, return_dict=True)
+    assert torch.equal(theirs["input_ids"], ours["input_ids"])
+    assert torch.equal(theirs["global_pixels"], ours["global_pixels"])
+    assert theirs["regions"] == ours["regions"]
+    ids = ferret.processor.apply_chat_template(told, tokenize=True)
+    assert torch.equal(ids, ours["input_ids"])
+    scene.image.save(tmp_path / "scene.png")
+    by_path = chat(scene, url=str(tmp_path / "scene.png"))
+    found = ferret.processor.apply_chat_template(by_path, tokenize=True, return_dict=True)
+    assert torch.equal(found["global_pixels"], ours["global_pixels"])
+
+
+def test_a_system_message_is_kept(ferret, scene):
+    told = [dict(role="system", content="Be brief."), *chat(scene)]
+    text = ferret.processor.apply_chat_template(told, add_generation_prompt=True)
+    assert text == "<bos><image>USER: Be brief.\nWhere is it?\nASSISTANT:"
+    template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    template += "{# with a place for 'system' #}"
+    found = ferret.processor.apply_chat_template(told, chat_template=template)
+    assert found == "<bos><image>[system]Be brief.[user]Where is it?"
+
+
+def test_turns_of_a_chat_are_encoded_as_in_training(ferret, scene):
+    said = [("What is it?", "star"), ("Which color?", "red")]
+    told = chat(scene, said[0][0]) + [dict(role="assistant", content=said[0][1])]
+    told += [dict(role="user", content=said[1][0]), dict(role="assistant", content=said[1][1])]
+    found = ferret.processor.apply_chat_template(told, tokenize=True, return_dict=True)
+    size, grid = found["image_sizes"][0], found["grids"][0].tolist()
+    prefix = ferret.processor.encode_prefix(ferret.model.config.count_visual_tokens(grid, size))
+    row = encode_turns(ferret.processor.tokenizer, prefix, said, linked=True)
+    assert found["input_ids"][0].tolist() == row["input_ids"]
+
+
+def test_texts_of_a_batch_with_and_without_an_image(ferret, scene):
+    finished = ferret.processor.apply_chat_template([chat(scene), chat(scene, "How many stars?")])
+    batch = ferret.processor(text=finished, images=[scene.image] * 2, return_tensors="pt")
+    questions = ferret.processor([scene.image] * 2, ["Where is it?", "How many stars?"])
+    assert torch.equal(batch["input_ids"], questions["input_ids"])
+    assert torch.equal(batch["attention_mask"], questions["attention_mask"])
+    blind = ferret.processor(text="Where is it?")
+    assert set(blind) == {"input_ids", "attention_mask"}
+    assert ferret.model.generate(**blind, max_new_tokens=3).shape[0] == 1
+
+
+def test_what_a_text_cannot_hold_is_refused(ferret, scene):
+    processor, image = ferret.processor, scene.image
+    finished = processor.apply_chat_template(chat(scene))
+    refused = {
+        "found 1 texts, 2 images": dict(text=finished, images=[image, image]),
+        "found 1 times <image>, expected 0": dict(text=finished),
+        "found 0 times <image>": dict(text="USER: Where?\nASSISTANT:", images=image),
+        "images: found nothing": dict(text=QUESTION, regions=[Box(1, 1, 9, 9)]),
+        "text: found nothing|prompts: found": dict(),
+        "return_tensors: found 'np'": dict(text=finished, images=image, return_tensors="np"),
+        "padding: found False": dict(text=finished, images=image, padding=False),
+        "reserved": dict(text="What is <region_fea>?", images=image),
+    }
+    for message, arguments in refused.items():
+        with pytest.raises(InputError, match=message):
+            processor(**arguments)
+    messages = {
+        "found 2 images": chat(scene) + chat(scene),
+        "a role among": [dict(role="robot", content="Where?")],
+        "a part with the type": [dict(role="user", content=[dict(type="video")])],
+        "a list of messages": [],
+        "reserved": [dict(role="user", content="USER: hi")],
+        "without a question": [dict(role="system", content="Be brief.")],
+    }
+    for message, told in messages.items():
+        with pytest.raises(InputError, match=message):
+            processor.apply_chat_template(told)
+
+
+def test_a_processor_comes_back_from_its_folder(ferret, tmp_path):
+    ferret.processor.save_pretrained(tmp_path)
+    found = FerretProcessor.from_pretrained(tmp_path)
+    assert found.config.to_dict() == ferret.processor.config.to_dict()
+    assert found.tokenizer.get_vocab() == ferret.processor.tokenizer.get_vocab()
+    assert "FerretProcessor" in repr(found)
+    assert found.batch_decode([[5, 6]]) == [found.decode([5, 6])]
+
+
+# Contracts of the base class
+
+
+def test_resizing_keeps_both_tables_and_the_configuration(ferret, batch, tmp_path):
+    model = copy.deepcopy(ferret.model)
+    with torch.no_grad():
+        before = model(**batch).logits
+        n = before.shape[-1]
+        model.resize_token_embeddings(n + 8)
+        after = model(**batch).logits
+    assert torch.equal(after[..., :n], before) and after.shape[-1] == n + 8
+    assert model.config.text_config.vocab_size == model.config.get_text_config().vocab_size == n + 8
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    model.save_pretrained(tmp_path)
+    again = FerretForConditionalGeneration.from_pretrained(tmp_path)
+    assert again.get_output_embeddings().weight.shape[0] == n + 8
+
+
+def test_outputs_come_in_the_form_that_is_asked_for(ferret, batch):
+    with torch.no_grad():
+        out = ferret.model(**batch, output_hidden_states=True)
+        found = ferret.model(**batch, return_dict=False)
+    assert isinstance(found, tuple) and torch.equal(found[0], out.logits)
+    layers = ferret.model.config.text_config.num_hidden_layers
+    assert len(out.hidden_states) == layers + 1
+    width = ferret.model.config.text_config.hidden_size
+    assert out.hidden_states[-1].shape == (*batch["input_ids"].shape, width)
+
+
+def test_the_loss_of_kept_logits_counts_their_labels(ferret, batch):
+    labels = batch["input_ids"]
+    with torch.no_grad():
+        whole = ferret.model(**batch).logits
+        out = ferret.model(**batch, labels=labels, logits_to_keep=4)
+    expected = torch.nn.functional.cross_entropy(whole[0, -4:-1], labels[0, -3:])
+    torch.testing.assert_close(out.loss, expected)
+    with pytest.raises(InputError, match="logits_to_keep"):
+        ferret.model(**batch, labels=labels, logits_to_keep=torch.tensor([3]))
+
+
+def no_placeholders(ferret):
+    "A random model may write placeholders, which a run without a cache would try to fill."
+    return dict(suppress_tokens=[ferret.processor.image_id, ferret.processor.region_id])
+
+
+@pytest.mark.parametrize("options", [{}, dict(num_beams=2), dict(use_cache=False)])
+def test_generation_from_embeddings_is_that_from_pixels(ferret, batch, options):
+    model, options = ferret.model, options | no_placeholders(ferret)
+    maps = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
+    names = ("input_ids", "grids", "regions", "image_sizes", "image_of")
+    embedded = model.embed_prompt(tower_maps=maps, **{name: batch[name] for name in names})
+    wanted = model.generate(**batch, max_new_tokens=6, **options)
+    found = model.generate(
+        inputs_embeds=embedded,
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=6,
+        **options,
+    )
+    assert found.tolist() == wanted[:, batch["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("options", [{}, dict(num_beams=3)])
+def test_a_cache_changes_no_answer(ferret, batch, options):
+    options = options | no_placeholders(ferret)
+    with_cache, without = (
+        ferret.model.generate(**batch, max_new_tokens=8, use_cache=cached, **options)
+        for cached in (True, False)
+    )
+    assert torch.equal(with_cache, without)
+
+
+# Weights that lie elsewhere, are whole numbers, or have adapters
+
+
+def last_logits(model, batch):
+    with torch.no_grad():
+        return model.eval()(**batch).logits[:, -1].float()
+
+
+PARTS = ("global_tower", "local_tower", "global_projector", "visual_position", "sampler")
+
+
+@pytest.mark.parametrize("place", ["disk", "cpu"])
+def test_parts_that_are_kept_elsewhere(ferret, folder, batch, tmp_path, place):
+    from accelerate import cpu_offload, disk_offload
+
+    elsewhere = copy.deepcopy(ferret.model)
+    if place == "disk":
+        disk_offload(elsewhere, str(tmp_path), execution_device="cpu")
+    else:
+        cpu_offload(elsewhere, execution_device="cpu")
+    assert all(p.device.type == "meta" for p in elsewhere.sampler.parameters())
+    found, wanted = last_logits(elsewhere, batch), last_logits(ferret.model, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_device_map_with_a_part_on_the_disk(ferret, folder, batch, tmp_path):
+    names = [name for name, _ in ferret.model.named_children()]
+    names += [name for name, _ in ferret.model.named_parameters(recurse=False)]
+    places = {name: "disk" if name in PARTS else "cpu" for name in names}
+    model = FerretForConditionalGeneration.from_pretrained(
+        folder, device_map=places, offload_folder=str(tmp_path)
+    )
+    wanted = last_logits(ferret.model, batch)
+    torch.testing.assert_close(last_logits(model, batch), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_whole_numbers_as_weights(ferret, batch):
+    torchao = pytest.importorskip("torchao.quantization")
+    model = copy.deepcopy(ferret.model)
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
+    layer = model.sampler.diff_projector_list[0]
+    assert type(layer.weight) is not torch.nn.Parameter  # the sampler is quantised as well
+    found, wanted = last_logits(model, batch), last_logits(ferret.model, batch)
+    assert torch.nn.functional.cosine_similarity(found, wanted).item() > 0.99
+
+
+LAYERS = (
+    "diff_projector_list.0",
+    "agg_projector_list.0.net.0",
+    "flatten_projector",
+    "dim_projector",
+    "global_projector.0",
+    "local_projector.2",
+    "local_tower.encoder.layer.1.attention.v_proj",
+    "global_tower.encoder.layers.0.mlp.fc1",
+    "language_model.model.layers.0.self_attn.q_proj",
+)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_adapters_change_the_answer_and_learn(ferret, batch, name):
+    from peft import LoraConfig, get_peft_model
+
+    model = copy.deepcopy(ferret.model)
+    config = LoraConfig(r=2, target_modules=rf".*{name.replace('.', '[.]')}")
+    model = get_peft_model(model, config)
+    before = last_logits(model, batch)
+    torch.testing.assert_close(before, last_logits(ferret.model, batch), rtol=1e-3, atol=1e-3)
+    added = [p for n, p in model.named_parameters() if "lora_B" in n]
+    assert len(added) == 1
+    with torch.no_grad():  # not constant: a norm would take a constant away
+        added[0].copy_(torch.linspace(-1, 1, added[0].numel()).view_as(added[0]))
+    assert (last_logits(model, batch) - before).abs().max() > 1e-3
+    model.train()(**batch, labels=batch["input_ids"]).loss.backward()
+    assert added[0].grad.abs().max() > 0
+
+
+def test_all_linear_adapters_are_saved_and_merged(ferret, batch, tmp_path):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    model = get_peft_model(
+        copy.deepcopy(ferret.model), LoraConfig(r=2, target_modules="all-linear")
+    )
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    wanted = last_logits(model, batch)
+    model.save_pretrained(tmp_path / "adapters")
+    again = PeftModel.from_pretrained(copy.deepcopy(ferret.model), tmp_path / "adapters")
+    torch.testing.assert_close(last_logits(again, batch), wanted)
+    merged = again.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    found = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(last_logits(found, batch), wanted, rtol=1e-3, atol=1e-3)
+
+
+# What an import brings
+
+
+@pytest.mark.parametrize("module", ["modeling", "processing", "inference", "tokens"])
+def test_a_star_import_brings_public_names_alone(module):
+    found = {}
+    exec(f"from ferretlite.model.{module} import *", found)
+    private = {"forward", "ask", "decode", "embed_prompt", "__call__", "see", "look"}
+    assert not private & set(found)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferretlite.evaluation.suites import make_questions
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes import papers, wide
 from ferretlite.scenes.conversations import make_conversation
@@ -383,3 +384,14 @@ def test_capitals_vary_about_wide_scenes_only():
         return upper
 
     assert count("wide-test") > 2 and count("test") == 0 and count("wide-test", wording=0) == 0
+
+
+@pytest.mark.parametrize("split", USUAL)
+@pytest.mark.parametrize("style", ["ferret", "griffon"])
+def test_every_split_can_be_evaluated(split, style):
+    asked = [
+        q.turn.task
+        for seed in range(3)
+        for q in make_questions(make_scene(seed, 160, split), f"0 {seed}", style=style)
+    ]
+    assert len(set(asked)) > 3 and "rec" in asked

@@ -16,7 +16,7 @@ from typing import Literal
 import typer
 
 from .. import __version__
-from . import asking, model_commands  # noqa: F401  (register their commands)
+from . import asking, model_commands  # noqa: F401  (both register commands)
 from ferretlite.app.options import (
     DeviceOption,
     SeedOption,
@@ -31,7 +31,6 @@ from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_folder_whole
 
 # %% ../../nbs/tools/command_line.ipynb #67d949c9
-_SPLITS = ("train", "val", "test", "unseen", "count", "large", "crowd", "novel", "practice")
 _FORMATS = "coco lvis objects365 refcoco genome flickr30k griffon grit llava all".split()
 _Format = annotate_option(
     Literal[*_FORMATS],
@@ -76,7 +75,9 @@ def scenes(
     out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
     n: annotate_option(int, "how many", max=10**8) = 1000,
     format: _Format = "coco",
-    split: annotate_option(Literal[*_SPLITS], "which kind of scenes", metavar="NAME") = "train",
+    split: annotate_option(
+        str, "which kind of scenes", metavar="NAME", parser=model_commands.parse_split
+    ) = "train",
     size: annotate_option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
     seed: SeedOption = 0,
 ) -> None:
@@ -238,6 +239,9 @@ def _run_selftest() -> int:  # exit code
     return 0 if all(row[-1] for row in rows) else 1
 
 # %% ../../nbs/tools/command_line.ipynb #18eb6bfe
+_SUPPORTED_SYSTEMS = ("Linux", "Darwin")  # as `platform.system` names them; Darwin is macOS
+
+
 @cli_app.command()
 def doctor(
     selftest: annotate_option(
@@ -252,6 +256,10 @@ def doctor(
     print_result(f"ferretlite {__version__}, python {python} on {system}")
     for name, version in list_versions().items():
         print_result(f"  {name:14}{version or 'not installed'}")
+    if platform.system() not in _SUPPORTED_SYSTEMS:
+        advice = "on Windows use WSL, the Windows Subsystem for Linux"
+        expected = "Linux or macOS, where the tests run"
+        raise make_input_error("operating system", platform.system(), expected, advice)
     if "tiny" not in _report_machine():
         raise InputError(
             "weights: found no model tiny in this installation, expected the one that ships with "

@@ -280,7 +280,7 @@ def _match_boxes(
         found.append(hit is not None)
     return found
 
-# %% ../../nbs/tools/demo.ipynb #9ec75e0c
+
 def _compute_f1(
     hits: int,  # right answers
     answered: int,  # all answers
@@ -357,7 +357,7 @@ def _list_true_groundings(card) -> list:  # of Grounding
         return [Grounding(o.phrase, [o.box]) for o in objects]
     return _list_asked_groundings(card)
 
-# %% ../../nbs/tools/demo.ipynb #e09da4ab
+
 def _draw_card(card) -> list:  # of (picture, caption)
     "Return the question's picture with the model's boxes, and the one with the true boxes."
     truth, said = _list_true_groundings(card), _flatten_groundings(card.answer.groundings)

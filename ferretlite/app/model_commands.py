@@ -320,16 +320,27 @@ def _write_numbers(path, numbers) -> None:
         with name_output(path):
             write_json(path, numbers, 1)
 
+# %% ../../nbs/tools/model_commands.ipynb #07b10041
+def parse_split(
+    text: str,  # word of the command line
+) -> str:
+    "Return the name of a kind of scenes."
+    if text in ("train", "test"):
+        return text
+    from ferretlite.scenes.world import SPLITS
+
+    if text not in SPLITS:
+        known = ", ".join(SPLITS)
+        raise typer.BadParameter(f"found {describe_value(text)}, expected one of {known}.")
+    return text
+
 # %% ../../nbs/tools/model_commands.ipynb #449694de
-_SPLITS = ("test", "unseen", "large", "val", "train", "count", "crowd", "novel", "practice")
-
-
 @cli_app.command("eval")
 def evaluate_model(
     model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL"),
     suite: annotate_option(Literal["scenes"], "what to ask") = "scenes",
     n: annotate_option(int, "how many scenes; as many counting scenes are added") = 1000,
-    split: annotate_option(Literal[*_SPLITS], "which scenes", metavar="NAME") = "test",
+    split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "test",
     seed: SeedOption = 0,
     batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
     device: DeviceOption = None,

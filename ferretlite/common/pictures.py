@@ -166,8 +166,8 @@ def _recognise(head):  # first bytes of a file -> (kind of file, advice)
 def _open_header(file, where):  # path or binary file -> PIL image whose pixels are not read yet
     Image.init()
     try:
-        with warnings.catch_warnings(record=True) as noted:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sizes and EXIF data are judged below, in our words
             picture = Image.open(file, formats=[f for f in PICTURE_FORMATS if f in Image.OPEN])
     except Image.DecompressionBombError:
         raise InputError(
@@ -179,7 +179,6 @@ def _open_header(file, where):  # path or binary file -> PIL image whose pixels 
         raise InputError(f"{where}: found {kind}, expected {_EXPECTED}; {advice}.") from None
     except Exception as error:  # headers break with OSError, SyntaxError, ValueError and more
         raise InputError(_describe_damage(where, error)) from None
-    picture.noted_by_pillow = [str(note.message) for note in noted]  # told by us, see _read_turn
     return picture
 
 
@@ -259,7 +258,7 @@ def _open_file_object(source):  # -> name for messages, PIL image whose pixels a
         )
     return where, _open_header(io.BytesIO(raw), where)
 
-
+# %% ../../nbs/1_start/pictures.ipynb #1bffcfc6
 def _decode_bytes(raw):  # bytes of a picture, or of its base64 text or data URI -> of the picture
     if raw[:1] and not raw[:64].strip().isascii() or b"\0" in raw[:64]:
         return raw
@@ -301,10 +300,12 @@ def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright 
     try:
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
-            value = picture.getexif().get(0x0112)
-        before = getattr(picture, "noted_by_pillow", ())
-        told = len(noted) > 0 or any("EXIF" in text or "Tag" in text for text in before)
-        damaged = value is None and told
+            value, raw = picture.getexif().get(0x0112), picture.info.get("exif")
+            if value is None and isinstance(raw, bytes):  # of a JPEG, Pillow hides what is wrong
+                exif = Image.Exif()
+                exif.load(raw)
+                exif.get(0x0112)
+        damaged = value is None and len(noted) > 0
     except Exception:  # damaged EXIF raises SyntaxError, struct.error, KeyError and more
         value, damaged = None, True
     if damaged:

@@ -76,7 +76,7 @@ _MEDIA_MARK = re.compile(  # what is left then: half a pair, or another medium
     re.IGNORECASE,
 )
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #50d30dac
 def _unify_image_marks(
     turns: list,  # turns in LLaVA's form
     where: str,  # file and record, for messages
@@ -133,7 +133,7 @@ def _list_image_names(
             raise make_input_error(f"{where}, field {field}", name, expected, advice)
     return list(dict.fromkeys(name for _, name in named))
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #b8b6f5c2
 def _read_image_name(
     record: dict,  # record of the file
     turns: list,  # its turns in LLaVA's form, with `<image>` for each image

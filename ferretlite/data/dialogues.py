@@ -461,7 +461,7 @@ def _find_corners(
         return _convert_from_square(numbers, size)
     return [n * side for n, side in zip(numbers, (w, h, w, h))]
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #da3e3592
 def _read_text_box(
     text: str,  # four numbers in brackets
     frame: str,  # key of _BOX_FRAMES

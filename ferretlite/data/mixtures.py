@@ -440,7 +440,7 @@ def read_or_skip(
         self.skipped.add(part.name, reason, sentence)
     return conversation, counts, used
 
-
+# %% ../../nbs/6_data/mixtures.ipynb #1896a7b5
 @patch
 def read_fitted(
     self: Mixture,

@@ -10,6 +10,7 @@ import contextlib
 import io
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +56,15 @@ class DetectionResult:
         ]
 
 
-def _check_score(score):
+def _check_score(score: float | None) -> float:
     if score is None or not math.isfinite(score):
         raise InputError(f"every detected box needs a finite score, found {score!r}")
     return float(score)
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #ff7b5ef4
-def _match_greedily(ious, threshold):  # ious [D, T], surest box first -> [D] 0/1
+def _match_greedily(
+    ious: np.ndarray, threshold: float
+) -> np.ndarray:  # ious [D, T], surest box first -> 0/1 [D]
     free, hits = ious >= threshold, np.zeros(len(ious))
     for row in range(len(ious)):
         if free[row].any():
@@ -71,7 +74,7 @@ def _match_greedily(ious, threshold):  # ious [D, T], surest box first -> [D] 0/
     return hits
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #2d46a46c
-def _compute_double_ious(a, b):  # boxes [N], [M] -> float64 [N, M]
+def _compute_double_ious(a: list, b: list) -> np.ndarray:  # of boxes [N] and [M], float64 [N, M]
     a = np.array([box.list() for box in a])  # [N, 4]
     b = np.array([box.list() for box in b])  # [M, 4]
     sides = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])  # [N, M, 2]
@@ -81,8 +84,8 @@ def _compute_double_ious(a, b):  # boxes [N], [M] -> float64 [N, M]
 
 
 def _match_image(
-    truth, answer
-):  # boxes [T], (box, score) [D] of one name -> scores [D], hits [10, D]
+    truth: list, answer: list
+) -> tuple:  # boxes [T], (box, score) [D] of one name -> scores [D], hits [10, D]
     answer = sorted(answer, key=lambda pair: -pair[1])[:100]
     scores = np.array([score for _, score in answer])
     if not truth or not answer:
@@ -91,7 +94,7 @@ def _match_image(
     return scores, np.stack([_match_greedily(ious, threshold) for threshold in IOU_THRESHOLDS])
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #857bf01d
-def _match_name(name, results):
+def _match_name(name: str, results: list) -> tuple:
     """Return the matches of one name in all images.
 
     They are the image of each box [D] and its hits [10, D], from the surest box down, and the
@@ -109,7 +112,7 @@ def _match_name(name, results):
     return image[order], np.concatenate(hits, axis=1)[:, order], np.array(n_truth)
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #c888b567
-def _list_true_names(results):
+def _list_true_names(results: list) -> list:
     "Return the names that have a true box, sorted."
     names = set()
     for r in results:
@@ -117,11 +120,11 @@ def _list_true_names(results):
     return sorted(names)
 
 
-def _match_all(results):
+def _match_all(results: list) -> list:
     return [_match_name(name, results) for name in _list_true_names(results)]
 
 
-def _compute_weighted_ap(matches, weights, thresholds):
+def _compute_weighted_ap(matches: list, weights: np.ndarray, thresholds) -> float:
     "Return the mean over names and thresholds. The weights [N] are one per image."
     values = []
     for image, hits, n_truth in matches:
@@ -145,7 +148,7 @@ def compute_mean_average_precision(
     )
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #8d8e2bf9
-def _import_pycocotools():
+def _import_pycocotools() -> tuple:
     try:
         from pycocotools import coco, cocoeval
     except ImportError as error:
@@ -155,7 +158,7 @@ def _import_pycocotools():
     return coco.COCO, cocoeval.COCOeval
 
 
-def _list_coco_annotations(results, boxes_of, ids):
+def _list_coco_annotations(results: list, boxes_of: Callable, ids: dict) -> list:
     rows = []
     for number, r in enumerate(results, 1):
         rows += [(number, *item) for item in boxes_of(r) if item[0] in ids]
@@ -202,7 +205,7 @@ def compute_coco_average_precision(
     return float(run.stats[0]), float(run.stats[1])
 
 # %% ../../nbs/2_regions_and_text/detection.ipynb #3aaa5dad
-def _move_box(box, size, new_size):
+def _move_box(box: Box, size: tuple, new_size: tuple) -> Box:
     "Return the same place in an image of another size."
     x, y = new_size[1] / size[1], new_size[0] / size[0]
     return Box(box.x1 * x, box.y1 * y, box.x2 * x, box.y2 * y)

@@ -8,6 +8,7 @@ __all__ = ['format_kernel_table', 'draw_kernel_times', 'bench_kernels']
 # %% ../../nbs/9_scale/kernel_speed.ipynb #13dbb218
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -93,7 +94,7 @@ def _count_shuffle_work(
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #d5d895fc
 def _measure_ms(
-    work,  # function without arguments
+    work: Callable,  # function without arguments
     seconds: float = 0.12,  # to measure for, at least 5 times
 ) -> tuple:  # (ms of the GPU, ms of the CPU)
     """Return median times of the GPU, from first to last kernel, and of the CPU to line them up.
@@ -122,19 +123,21 @@ def _measure_ms(
     return sorted(start.elapsed_time(end) for start, end in marks)[n // 2], sorted(cpu)[2]
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #add3485e
-def _make_training_step(f, tensors, dy):
+def _make_training_step(f: Callable, tensors: list, dy: Tensor) -> Callable:
     "Return a function that runs `f` forward and backward."
     return lambda: torch.autograd.grad(f(*tensors), tensors, dy)
 
 
-def _compute_worst_error(found, true) -> float:  # largest over the tensors of max|a - b| / max|b|
+def _compute_worst_error(
+    found: list, true: list
+) -> float:  # largest over the tensors of max|a - b| / max|b|
     "Return how far results are from their reference."
     return max(((a.float() - b).abs().max() / b.abs().max()).item() for a, b in zip(found, true))
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #17551be5
 def _pick_fastest_tile(
     kernel: str,  # a key of KERNEL_TILES
-    launch,  # function of a tile, which runs the kernel
+    launch: Callable,  # function of a tile, which runs the kernel
     tiles: tuple,  # the tiles to try
 ) -> tuple:  # (best tile, {tile as text: ms})
     "Return the fastest of the tiles that this GPU has registers for."
@@ -143,7 +146,9 @@ def _pick_fastest_tile(
     return min(times, key=times.get), {" ".join(map(str, t)): ms for t, ms in times.items()}
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #c0c06d51
-def _make_example_maps(side: int, batch: int, C: int, dtype) -> Tensor:  # [B, side/14, side/14, C]
+def _make_example_maps(
+    side: int, batch: int, C: int, dtype: torch.dtype
+) -> Tensor:  # [B, side/14, side/14, C]
     "Return random maps behind a class token, as a tower gives them."
     torch.manual_seed(0)
     cells = side // 14
@@ -197,11 +202,11 @@ def _measure_errors(
     }
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #47a0ec64
-def _columns(times):
+def _columns(times: dict) -> dict:
     return dict(ms={n: t[0] for n, t in times.items()}, cpu={n: t[1] for n, t in times.items()})
 
 
-def _benchmark(f):  # the function, with cuDNN trying its ways first
+def _benchmark(f: Callable) -> Callable:  # the function, with cuDNN trying its ways first
     def tuned(*tensors):
         torch.backends.cudnn.benchmark = True
         try:
@@ -212,14 +217,16 @@ def _benchmark(f):  # the function, with cuDNN trying its ways first
     return tuned
 
 
-def _make_runner(f, tensors, dy=None):
+def _make_runner(f: Callable, tensors: list, dy: Tensor | None = None) -> Callable:
     "Return a function that runs `f`; with `dy`, forward and backward."
     if dy is None:
         return lambda: f(*tensors)
     return _make_training_step(f, [t.detach().requires_grad_() for t in tensors], dy)
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #d4b37de0
-def _make_conv_inputs(side: int, batch: int, N: int, C: int, dtype) -> tuple:  # x, w, b, dy
+def _make_conv_inputs(
+    side: int, batch: int, N: int, C: int, dtype: torch.dtype
+) -> tuple:  # x, w, b, dy
     "Return random maps, weights [N, C, 3, 3], bias and gradient of the result."
     x = _make_example_maps(side, batch, C, dtype)
     w = (torch.randn(N, C, 3, 3, device="cuda") / (9 * C) ** 0.5).to(dtype)
@@ -228,7 +235,9 @@ def _make_conv_inputs(side: int, batch: int, N: int, C: int, dtype) -> tuple:  #
     return x, w, b, torch.randn(batch, *cells, N, device="cuda").to(dtype)
 
 
-def _time_ways(ways: dict, training: bool, dy) -> dict:  # name -> (ms of the GPU, ms of the CPU)
+def _time_ways(
+    ways: dict, training: bool, dy: Tensor
+) -> dict:  # name -> (ms of the GPU, ms of the CPU)
     "Return the times of every way: a function and its tensors."
     with torch.set_grad_enabled(training):
         return {
@@ -256,7 +265,7 @@ def _make_row(op, side, batch, N, C, dtype, training, shape, times, errors, work
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #d4b30002
 def _bench_conv(
-    side: int, batch: int, N: int, C: int = 1024, dtype=torch.bfloat16
+    side: int, batch: int, N: int, C: int = 1024, dtype: torch.dtype = torch.bfloat16
 ) -> list:  # of two rows: forward, training
     """Return the measurements of the convolution at one size.
 
@@ -288,7 +297,7 @@ def _bench_conv(
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #37fc15d7
 def _bench_shuffle(
-    side: int, batch: int, C: int = 1024, dtype=torch.bfloat16
+    side: int, batch: int, C: int = 1024, dtype: torch.dtype = torch.bfloat16
 ) -> list:  # of two rows: forward, training
     "Return the measurements of pixel-shuffle and norm at one size, as `_bench_conv`."
     x = _make_example_maps(side, batch, C, dtype)
@@ -349,7 +358,14 @@ def _choose_rows_to_compile(rows: list, every: bool) -> list:
     return sorted(few, key=lambda r: _COMPILED_SIZES.index(size(r)))
 
 
-def _compile_some(record, every, seconds, on_record, on_message, began):
+def _compile_some(
+    record: dict,
+    every: bool,
+    seconds: float,
+    on_record: Callable,
+    on_message: Callable,
+    began: float,
+) -> None:
     """Add torch.compile's times to rows of a record.
 
     To all rows, or to those of _COMPILED_SIZES while the seconds last."""
@@ -436,7 +452,9 @@ def draw_kernel_times(
     return fig
 
 # %% ../../nbs/9_scale/kernel_speed.ipynb #e9880e4f
-def _keep(record, rows, on_record, on_message, began):
+def _keep(
+    record: dict, rows: list, on_record: Callable, on_message: Callable, began: float
+) -> None:
     "Add rows to a record, with what they reach."
     for row in rows:
         row["tflops"] = row["work"]["flop"] / row["ms"]["triton"] / 1e9
@@ -455,8 +473,8 @@ def bench_kernels(
     quick: bool = False,  # one image of each size, one width
     compile_all: bool = False,  # torch.compile at every size (an hour), not at a few
     compile_seconds: float = 70,  # no further compilation begins after so long
-    on_record=lambda record: None,  # function, called with the record after each size
-    on_message=lambda text: None,  # function, called with a line on what is going on
+    on_record: Callable = lambda record: None,  # function, called with the record after each size
+    on_message: Callable = lambda text: None,  # function, called with a line on what is going on
 ) -> dict:  # device, versions, peak and rows, see `_bench_conv`
     """Return a record of every kernel at every size, on this machine's GPU.
 

@@ -73,7 +73,7 @@ class RecResult:
             )
 
 
-def _clip_truth(box, size):
+def _clip_truth(box: Box, size: tuple) -> Box:
     clipped = box.clip(size)
     if clipped.area <= 0:
         raise InputError(
@@ -110,11 +110,11 @@ def find_best_fixed_box(
     return candidates[rates.argmax()], rates.max().item()
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #b7d4aa24
-def _compute_chance(truth, candidates):
+def _compute_chance(truth: Box, candidates: list) -> float:
     return (box_iou([truth], candidates) >= IOU_RIGHT).float().mean().item()
 
 
-def _compute_rec_rate(results):
+def _compute_rec_rate(results: list) -> dict:
     hits = [is_right(r.truth, r.answer) for r in results]
     _, constant = find_best_fixed_box([r.truth for r in results], [r.size for r in results])
     return make_rate_metric(
@@ -156,14 +156,14 @@ class ChoiceResult:
             _check_name(name)
 
 
-def _check_name(name):
+def _check_name(name: str) -> None:
     if not normalise_name(name):
         raise InputError(
             f"a name needs at least one letter or digit to be compared, found {name!r}"
         )
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #91aebf8a
-def _compute_choice_rate(results):
+def _compute_choice_rate(results: list) -> dict:
     hits = [find_chosen_option(r.answer, r.options, r.synonyms) == r.truth for r in results]
     constant = max(np.mean([r.options[place] == r.truth for r in results]) for place in (0, -1))
     return make_rate_metric(hits, [1 / len(r.options) for r in results], constant)
@@ -198,7 +198,7 @@ class WordResult(NameResult):
     "One question for the letters of a word in the image."
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #82f01a67
-def _compute_name_rate(results):
+def _compute_name_rate(results: list) -> dict:
     truths = [normalise_name(r.truth) for r in results]
     hits = [
         r.answer is not None and normalise_name(r.answer) == truth
@@ -250,7 +250,7 @@ class PhraseResult:
             _check_name(grounding.name)
         self.truth = [self._clip_grounding(g) for g in self.truth]
 
-    def _clip_grounding(self, grounding):
+    def _clip_grounding(self, grounding: Grounding) -> Grounding:
         "Return the grounding with what of its boxes lies inside the image."
         clipped = [box.clip(self.size) for box in grounding.boxes]
         boxes = [box for box in clipped if box.area > 0]
@@ -281,7 +281,7 @@ def match_phrases(
 PHRASE_PROTOCOLS = {"merged": "phrase.acc", "any": "phrase.any"}  # protocol -> metric key
 
 
-def _is_phrase_right(truth, answer, protocol):
+def _is_phrase_right(truth: list, answer: list, protocol: str) -> bool:
     if not answer:
         return False
     if protocol == "merged":
@@ -321,7 +321,7 @@ class CountResult:
     answer: int | None  # None when no number could be read
 
 
-def _compute_count_error(result):
+def _compute_count_error(result) -> int:
     if result.answer is None:
         return max(result.truth, 1)
     return abs(result.answer - result.truth)

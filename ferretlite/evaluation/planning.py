@@ -9,9 +9,11 @@ __all__ = ['plan_training', 'format_plan']
 import copy
 import json
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..common.errors import make_input_error
@@ -19,7 +21,7 @@ from ..common.files import WEIGHTS
 from ..model.configuration import FerretConfig
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.towers import PAPER_SIZES, paper_config
-from ..training.stages import STAGES
+from ..training.stages import STAGES, Stage
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #203a6dda
 def _make_preset_config(preset: str) -> FerretConfig:
@@ -77,7 +79,7 @@ def _count_attention_flop(layers: int, tokens: float, width: int) -> float:
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #39cca705
 def _count_shown_tokens(
-    config: FerretConfig, stage, size: tuple = (480, 640)
+    config: FerretConfig, stage: Stage, size: tuple = (480, 640)
 ) -> dict:  # views, tower_tokens, local_tower_tokens, visual_tokens
     "Return how much of an image of this (height, width) a stage shows to each part."
     config = copy.deepcopy(config)
@@ -97,7 +99,7 @@ def _count_shown_tokens(
     )
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #8acdee6c
-def _count_tower_flop(part, weights: int, views: int, tokens: int) -> float:
+def _count_tower_flop(part: PreTrainedConfig, weights: int, views: int, tokens: int) -> float:
     """Return the operations of one tower on some views; embeddings are looked up or small.
 
     A captioned tower's last layer is not computed.
@@ -122,7 +124,7 @@ def _list_towers(config: FerretConfig, shown: dict) -> tuple:  # of (name, confi
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #8acd0002
 def _count_forward_flop(
-    config: FerretConfig, stage, text: int, regions: int = 4, size: tuple = (480, 640)
+    config: FerretConfig, stage: Stage, text: int, regions: int = 4, size: tuple = (480, 640)
 ) -> dict:  # part -> operations
     "Return the forward operations of one sample in each part."
     look, counts = _count_shown_tokens(config, stage, size), count_weights(config)
@@ -207,7 +209,7 @@ def _count_training_flop(
     return found
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #bfe09b8e
-def _shard_model(model, mesh):
+def _shard_model(model: torch.nn.Module, mesh) -> torch.nn.Module:
     """Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers
     and language model by itself, then what is left.
     """
@@ -220,7 +222,7 @@ def _shard_model(model, mesh):
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #30e520d4
 def _count_layer_activations(
-    config,
+    config: PreTrainedConfig,
 ) -> tuple:  # (in bfloat16 under autocast, always in float32), per token
     """Return how many numbers a layer keeps for the backward pass, without attention maps."""
     h = config.hidden_size
@@ -233,7 +235,7 @@ def _count_layer_activations(
 
 
 def _count_activation_bytes(
-    config, tokens: float, again: bool = False, maps: bool = False, half: int = 2
+    config: PreTrainedConfig, tokens: float, again: bool = False, maps: bool = False, half: int = 2
 ) -> float:
     """Return the bytes that all layers keep for the backward pass.
 
@@ -257,7 +259,7 @@ _SHARDING = {
 }  # what is spread over the processes: DDP, ZeRO-2, FSDP and ZeRO-3
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #38bef780
-def _count_learning_weights(config: FerretConfig, stage, lora: int) -> int:
+def _count_learning_weights(config: FerretConfig, stage: Stage, lora: int) -> int:
     "Return how many weights a stage trains; with adapters, theirs in place of the model's."
     counts = count_weights(config)
     learning = sum(
@@ -271,7 +273,7 @@ def _count_learning_weights(config: FerretConfig, stage, lora: int) -> int:
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #38be0002
 def _count_step_activations(
-    config: FerretConfig, stage, at_once: int, text: int, again: bool, size: tuple
+    config: FerretConfig, stage: Stage, at_once: int, text: int, again: bool, size: tuple
 ) -> float:  # bytes
     "Return the activations that the language model and the trained towers keep of some samples."
     look = _count_shown_tokens(config, stage, size)
@@ -285,7 +287,7 @@ def _count_step_activations(
 # %% ../../nbs/9_scale/scaling_up.ipynb #38be0003
 def _plan_memory(
     config: FerretConfig,
-    stage,
+    stage: Stage,
     gpus: int,
     at_once: int,
     text: int,
@@ -317,7 +319,7 @@ def _plan_memory(
     )
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #c55bb75d
-def _count_lora_weights(llm, rank: int) -> int:
+def _count_lora_weights(llm: PreTrainedConfig, rank: int) -> int:
     "Return how many weights adapters of this rank have."
     h, i = llm.hidden_size, llm.intermediate_size
     kv = llm.num_key_value_heads * (getattr(llm, "head_dim", None) or h // llm.num_attention_heads)
@@ -335,7 +337,9 @@ _PEAKS = {
 }  # bfloat16 operations a second, dense, by their data sheets
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #7962561b
-def _choose_at_once(stage, gpus: int, gpu_memory: float, memory) -> int:  # 0: none fits
+def _choose_at_once(
+    stage: Stage, gpus: int, gpu_memory: float, memory: Callable
+) -> int:  # 0: none fits
     """Return the largest power of two of samples that fits into a GPU, up to its share of a batch.
 
     `memory` is a function from samples at once to kinds of bytes.
@@ -347,7 +351,15 @@ def _choose_at_once(stage, gpus: int, gpu_memory: float, memory) -> int:  # 0: n
     return max(fits, default=0)
 
 # %% ../../nbs/9_scale/scaling_up.ipynb #79620002
-def _plan_stage(config, stage, samples: int, gpu_memory: float, speed: float, text, **memory):
+def _plan_stage(
+    config: FerretConfig,
+    stage: Stage,
+    samples: int,
+    gpu_memory: float,
+    speed: float,
+    text: int,
+    **memory,
+) -> dict:
     "Return a stage's row of a plan; `speed` in operations a second, `memory` of `_plan_memory`."
 
     def keep(at_once):

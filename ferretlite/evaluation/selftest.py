@@ -42,7 +42,9 @@ def _force_float32_products():
             s.allow_tf32 = was
 
 
-def _move_batch(value, device, dtype=None):  # the same nest of lists and dicts
+def _move_batch(
+    value, device: str | torch.device, dtype: torch.dtype | None = None
+) -> object:  # the same nest of lists and dicts
     "Return a batch with every tensor on a device and every float in a dtype."
     if torch.is_tensor(value):
         return value.to(device, dtype if value.is_floating_point() else None)
@@ -51,7 +53,7 @@ def _move_batch(value, device, dtype=None):  # the same nest of lists and dicts
     return [_move_batch(v, device, dtype) for v in value] if isinstance(value, list) else value
 
 
-def _measure_distance(here, there) -> float:
+def _measure_distance(here: list, there: list) -> float:
     "Return the distance between two lists of tensors, as a share of the first one's length."
     a, b = (
         torch.cat([t.detach().double().flatten().cpu() for t in side]) for side in (here, there)
@@ -109,7 +111,9 @@ def _collect_part_outputs(model, batch: dict) -> dict:  # name -> list of tensor
     return found
 
 # %% ../../nbs/9_scale/selftest.ipynb #d0381141
-def _compare_devices(preset: str, device, dtype=torch.float32) -> list:  # of (what, how far apart)
+def _compare_devices(
+    preset: str, device: str | torch.device, dtype: torch.dtype = torch.float32
+) -> list:  # of (what, how far apart)
     "Return how a shipped model's steps on a device differ from those on the CPU in float32."
     model, processor = load_model(WEIGHTS / preset)
     stage = replace(STAGES[preset][-1], visits=1, first_share=0, n_turns=6)
@@ -198,7 +202,9 @@ def _run_training_steps(preset: str, number: int, steps: int = 5) -> list:  # of
     return [loss for _, loss in log]
 
 # %% ../../nbs/9_scale/selftest.ipynb #484aeda1
-def _test_preset(preset: str, device, n: int, **other) -> list:  # of (what, found, allowed)
+def _test_preset(
+    preset: str, device: str | torch.device, n: int, **other
+) -> list:  # of (what, found, allowed)
     "Return the rows of `selftest` for one model; `other`: the device's dtype, if not float32."
     rows = [
         (what, far, 1e-3 if "gradients" in what else 1e-4)
@@ -222,7 +228,7 @@ def _test_preset(preset: str, device, n: int, **other) -> list:  # of (what, fou
 
 # %% ../../nbs/9_scale/selftest.ipynb #484a0002
 def selftest(
-    device=None,  # None: the GPU if there is one
+    device: str | torch.device | None = None,  # None: the GPU if there is one
     n: int = 6,  # questions a model
 ) -> list:  # of (what, found, allowed, whether it is well)
     """Return whether this machine's GPU computes what its CPU computes, part by part.
@@ -242,7 +248,7 @@ def selftest(
 # %% ../../nbs/9_scale/selftest.ipynb #a009ecf2
 def format_selftest(
     rows: list,  # of `selftest`
-    device=None,  # as `selftest` was given it
+    device: str | torch.device | None = None,  # as `selftest` was given it
 ) -> str:
     "Return what `selftest` found as a report."
     device = torch.device(device or choose_training_device())

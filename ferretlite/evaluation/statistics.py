@@ -7,6 +7,7 @@ __all__ = ['compute_bootstrap_interval', 'make_metric', 'make_rate_metric']
 
 # %% ../../nbs/2_regions_and_text/statistics.ipynb #3c87e7f3
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def compute_wilson_interval(
 
 # %% ../../nbs/2_regions_and_text/statistics.ipynb #57d55d93
 def compute_bootstrap_interval(
-    statistic,  # function of an array of `n` indices into the sample -> float
+    statistic: Callable,  # function of an array of `n` indices into the sample -> float
     n: int,  # size of the sample
     resamples: int = 1000,  # how many imitations of the sample to draw
     seed: int = 0,  # same seed, same interval

@@ -15,16 +15,18 @@ from pathlib import Path  # noqa: F811
 from ..common.errors import FerretliteWarning, make_input_error  # noqa: F811
 from ..common.files import write_json, write_whole
 from ..data.detection_files import save_scene_image  # noqa: F811
-from ..data.readers import read_json_lines  # noqa: F811
 from ferretlite.exams.core import (  # noqa: F811
     Exam,
     ExamItem,
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_mean_score,
     make_score,
     read_exam_json,
+    read_exam_lines,
+    read_exam_text,
 )
 from .grounding import _REC_EXAMS, _REC_PICTURES
 from .questions import _write_lines  # noqa: F811
@@ -118,18 +120,31 @@ def _write_reg(scenes, folder) -> None:
     [rec] = [exam for exam in _REC_EXAMS if exam.name == "refcocog"]
     rec.example(scenes, folder)
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #b52abd1d
 _REG_TABLE = "Griffon v2, section 5 (REG)"
 _REG = Exam(
-    "reg", "REG (RefCOCOg val)", _read_reg, _grade_caption, _score_captions, _write_reg,
-    ("finetune_refcocog_val.json", "refcocog_val.parquet", "REC_refcocog_umd_val.jsonl"),
-    "as refcocog", "as refcocog",
-    "box of the object as text; CIDEr, METEOR, BLEU and ROUGE by pycocoevalcap (Griffon v2: CIDEr "
-    "and METEOR)",
-    (("Griffon v2", "CIDEr", 72.5, _REG_TABLE), ("Griffon v2", "METEOR", 12.1, _REG_TABLE),
-     ("Kosmos-2", "CIDEr", 60.3, _REG_TABLE), ("Kosmos-2", "METEOR", 12.2, _REG_TABLE)),
-    48, _REC_PICTURES,
-)  # fmt: skip
+    name="reg",
+    title="REG (RefCOCOg val)",
+    read=_read_reg,
+    grade=_grade_caption,
+    score=_score_captions,
+    example=_write_reg,
+    files=("finetune_refcocog_val.json", "refcocog_val.parquet", "REC_refcocog_umd_val.jsonl"),
+    source="as refcocog",
+    licence="as refcocog",
+    protocol=(
+        "box of the object as text; CIDEr, METEOR, BLEU and ROUGE by pycocoevalcap "
+        "(Griffon v2: CIDEr and METEOR)"
+    ),
+    published=(
+        ("Griffon v2", "CIDEr", 72.5, _REG_TABLE),
+        ("Griffon v2", "METEOR", 12.1, _REG_TABLE),
+        ("Kosmos-2", "CIDEr", 60.3, _REG_TABLE),
+        ("Kosmos-2", "METEOR", 12.2, _REG_TABLE),
+    ),
+    max_new_tokens=48,
+    pictures=_REC_PICTURES,
+)
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #2e960c9f
 _PLURALS = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot",
@@ -150,7 +165,7 @@ def _make_singular(word: str) -> str:
 def read_synonyms(path) -> dict:  # tuple of words -> object
     "Return the words of each object from a file with one object and its synonyms a line."
     found = {}
-    for n, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), 1):
+    for n, line in enumerate(read_exam_text(path, "synonyms of objects").splitlines(), 1):
         names = [name.strip() for name in line.split(",") if name.strip()]
         if line.strip() and not names:
             raise make_input_error(f"{path}, line {n}", line, "an object and its synonyms")
@@ -159,7 +174,7 @@ def read_synonyms(path) -> dict:  # tuple of words -> object
             found.setdefault(words, names[0])
     return found
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #0129c0e1
 def list_mentions(text: str, synonyms: dict) -> list:  # of objects
     "Return the objects that a text mentions, in order; longer names go before shorter ones."
     words = [_make_singular(word) for word in tokenise_simply(text).split()]
@@ -211,29 +226,29 @@ def _list_true_objects(folder, synonyms: dict) -> dict:  # image id -> set of ob
     [boxes] = find_exam_files(folder, _HALBENCH_FILES[2:3], "obj-hal")
     [captions] = find_exam_files(folder, _HALBENCH_FILES[3:], "obj-hal")
     data, found = read_exam_json(boxes, "COCO instances"), {}
-    names = {c["id"]: c["name"] for c in get_field(data, "categories", list, str(boxes))}
-    for k, a in enumerate(get_field(data, "annotations", list, str(boxes))):
-        where = f"{boxes}, record {k} of annotations"
+    names = {
+        get_field(c, "id", int, where): get_field(c, "name", str, where)
+        for c, where in list_records(data, "categories", boxes)
+    }
+    for a, where in list_records(data, "annotations", boxes):
         number = get_field(a, "image_id", int, where)
         name = names.get(get_field(a, "category_id", int, where), "")
         words = tuple(_make_singular(word) for word in name.lower().split())
         found.setdefault(number, set()).add(synonyms.get(words, name))
     told = read_exam_json(captions, "COCO captions")
-    for k, a in enumerate(get_field(told, "annotations", list, str(captions))):
-        where = f"{captions}, record {k} of annotations"
+    for a, where in list_records(told, "annotations", captions):
         text, number = get_field(a, "caption", str, where), get_field(a, "image_id", int, where)
         found.setdefault(number, set()).update(list_mentions(text, synonyms))
     return found
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #7fc999ec
 def _read_halbench(folder) -> list:  # of ExamItem
     "Return the questions of Object HalBench with the objects of their pictures."
     [path] = find_exam_files(folder, _HALBENCH_FILES[:1], "obj-hal")
     [listed] = find_exam_files(folder, _HALBENCH_FILES[1:2], "obj-hal")
     synonyms, items = read_synonyms(listed), []
     objects = _list_true_objects(folder, synonyms)
-    for n, line in read_json_lines(path, "questions of Object HalBench"):
-        where = f"{path}, line {n}"
+    for line, where in read_exam_lines(path, "questions of Object HalBench"):
         number, text = (
             get_field(line, "image_id", int, where),
             get_field(line, "question", str, where),
@@ -243,7 +258,9 @@ def _read_halbench(folder) -> list:  # of ExamItem
         meta = dict(objects=objects[number], synonyms=synonyms, base64=line.get("image"))
         image = f"COCO_val2014_{number:012d}.jpg"
         known = sorted(objects[number])
-        items.append(ExamItem(str(n), text, image, texts=[", ".join(known)], meta=meta))
+        items.append(
+            ExamItem(str(len(items) + 1), text, image, texts=[", ".join(known)], meta=meta)
+        )
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #83224f30
@@ -266,20 +283,34 @@ def _write_halbench(scenes, folder) -> None:
     write_json(folder / _HALBENCH_FILES[2], data)
     write_json(folder / _HALBENCH_FILES[3], dict(annotations=captions))
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #dfeb9a81
 _HAL_TABLE = "Ferret-v2, Table 4"
 CAPTION_EXAMS = (
     _REG,
-    Exam("obj-hal", "Object HalBench", _read_halbench, _grade_described, _score_described,
-         _write_halbench, _HALBENCH_FILES,
-         "github.com/RLHF-V/RLAIF-V (questions, synonyms) with COCO val2014 annotations",
-         "questions: see the repository; pictures: Flickr terms of COCO",
-         "CHAIR by words: objects of the answer by the official list of synonyms, truth from boxes "
-         "and captions; lower is better",
-         tuple(
-             (model, key, value, _HAL_TABLE)
-             for model, *values in (("Ferret-v2-13B", 34.7, 16.8), ("Ferret-v2-7B", 23.8, 14.7),
-                                    ("LLaVA-1.5-7B", 46.3, 22.6))
-             for key, value in zip(("per_answer", "per_mention"), values)
-         ), 512, ("val2014", "images", ".")),
-)  # exams of descriptions  # fmt: skip
+    Exam(
+        name="obj-hal",
+        title="Object HalBench",
+        read=_read_halbench,
+        grade=_grade_described,
+        score=_score_described,
+        example=_write_halbench,
+        files=_HALBENCH_FILES,
+        source=("github.com/RLHF-V/RLAIF-V (questions, synonyms) with COCO val2014 annotations"),
+        licence="questions: see the repository; pictures: Flickr terms of COCO",
+        protocol=(
+            "CHAIR by words: objects of the answer by the official list of synonyms, truth "
+            "from boxes and captions; lower is better"
+        ),
+        published=tuple(
+            (model, key, value, _HAL_TABLE)
+            for model, *values in (
+                ("Ferret-v2-13B", 34.7, 16.8),
+                ("Ferret-v2-7B", 23.8, 14.7),
+                ("LLaVA-1.5-7B", 46.3, 22.6),
+            )
+            for key, value in zip(("per_answer", "per_mention"), values)
+        ),
+        max_new_tokens=512,
+        pictures=("val2014", "images", "."),
+    ),
+)  # exams of descriptions

@@ -19,8 +19,10 @@ from ferretlite.exams.core import (  # noqa: F811
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_score,
     read_exam_json,
+    read_exam_text,
     score_groups,
 )
 from .questions import list_example_questions, list_general  # noqa: F811
@@ -75,7 +77,7 @@ def _read_mme_text(path: Path, kind: str, folder: Path) -> list:  # of ExamItem
     )
     name = str((image or place / f"{path.stem}.jpg").relative_to(folder))
     items = []
-    for k, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines()):
+    for k, line in enumerate(read_exam_text(path, "questions of MME").splitlines()):
         question, _, label = line.partition("\t")
         if label.strip().lower() not in ("yes", "no"):
             raise make_input_error(
@@ -85,7 +87,7 @@ def _read_mme_text(path: Path, kind: str, folder: Path) -> list:  # of ExamItem
         items.append(ExamItem(key, question, name, None, kind, texts=texts))
     return items
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #42d09190
 def _read_mme(folder) -> list:  # of ExamItem
     "Return the questions about perception that a folder holds."
     folder = Path(folder)
@@ -124,27 +126,35 @@ def _grade_letter(item, answer) -> float:
 
 
 def _score_letters(items: list, answers: list) -> dict:
-    "Return the accuracy of written letters; a random letter is right in one of four."
+    """Return the accuracy of written letters, and of the likeliest ones where all were measured.
+
+    A random letter is right in one of four."""
     grades = [_grade_letter(item, answer) for item, answer in zip(items, answers)]
     constant = max(sum(i.texts[0] == letter for i in items) for letter in _LETTERS) / len(items)
-    return score_groups(items, grades, "letter", 0.25, constant)
+    scores = score_groups(items, grades, "letter", 0.25, constant)
+    if all(answer.likeliest for answer in answers):
+        grades = [float(a.likeliest == i.texts[0]) for i, a in zip(items, answers)]
+        scores |= score_groups(items, grades, "likelihood", 0.25, constant)
+    return scores
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #b2acc86c
 def _read_seed(folder) -> list:  # of ExamItem
     "Return SEED-Bench's questions about pictures."
     [path] = find_exam_files(folder, ("SEED-Bench.json",), "seed-bench")
     data, items = read_exam_json(path, "questions of SEED-Bench"), []
-    kinds = {number: name for name, number in (data.get("question_type") or {}).items()}
-    for k, q in enumerate(get_field(data, "questions", list, str(path))):
-        where = f"{path}, record {k} of questions"
+    kinds = get_field(data, "question_type", dict, str(path)) if "question_type" in data else {}
+    kinds = {str(number): name for name, number in kinds.items()}
+    for q, where in list_records(data, "questions", path):
         if q.get("data_type", "image") != "image":
             continue
         fields = ("question", "data_id", "answer", *(f"choice_{c}" for c in "abcd"))
         text, image, answer, *options = (get_field(q, f, str, where) for f in fields)
         lines = [text, *(f"{a}. {b}" for a, b in zip(_LETTERS, options))]
         lines.append("Answer with the option's letter from the given choices directly.")
-        key, kind = str(q.get("question_id")), kinds.get(q.get("question_type_id"), "")
-        items.append(ExamItem(key, "\n".join(lines), image, None, kind, texts=[answer]))
+        key, kind = str(q.get("question_id")), str(kinds.get(str(q.get("question_type_id")), ""))
+        item = ExamItem(key, "\n".join(lines), image, None, kind, texts=[answer])
+        item.meta["letters"] = _LETTERS
+        items.append(item)
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #3289693e
@@ -165,37 +175,43 @@ def _write_seed(scenes, folder) -> None:
     data = dict(question_type={"Instance Identity": 1}, questions=questions)
     write_json(folder / "SEED-Bench.json", data)
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #bebe638d
 CHOICE_EXAMS = (
     Exam(
-        "mme",
-        "MME (perception)",
-        _read_mme,
-        _grade_mme,
-        _score_mme,
-        _write_mme,
-        tuple(f"{kind}/*.txt" for kind in _MME_KINDS),
-        "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models",
-        "research use, pictures on request",
-        "yes or no in the first four letters; accuracy and accuracy+ of each kind, sum out of 2000",
-        list_general("perception", 1510.3, 1521.4, (1510.7, 1531.3))
+        name="mme",
+        title="MME (perception)",
+        read=_read_mme,
+        grade=_grade_mme,
+        score=_score_mme,
+        example=_write_mme,
+        files=tuple(f"{kind}/*.txt" for kind in _MME_KINDS),
+        source="github.com/BradyFU/Awesome-Multimodal-Large-Language-Models",
+        licence="research use, pictures on request",
+        protocol=(
+            "yes or no in the first four letters; accuracy and accuracy+ of each kind, sum "
+            "out of 2000"
+        ),
+        published=list_general("perception", 1510.3, 1521.4, (1510.7, 1531.3))
         + (("Griffon v2", "perception", 1581.0, "Griffon v2, Table 6"),),
-        16,
-        (".",),
+        max_new_tokens=16,
+        pictures=(".",),
     ),
     Exam(
-        "seed-bench",
-        "SEED-Bench",
-        _read_seed,
-        _grade_letter,
-        _score_letters,
-        _write_seed,
-        ("SEED-Bench.json",),
-        "github.com/AILab-CVC/SEED-Bench",
-        "CC-BY-NC-4.0",
-        "the written letter; questions about pictures alone (the paper's table does not say which)",
-        list_general("letter", 58.7, 61.7, (58.6, 61.6)),
-        8,
-        ("SEED-Bench-image", "images", "."),
+        name="seed-bench",
+        title="SEED-Bench",
+        read=_read_seed,
+        grade=_grade_letter,
+        score=_score_letters,
+        example=_write_seed,
+        files=("SEED-Bench.json",),
+        source="github.com/AILab-CVC/SEED-Bench",
+        licence="CC-BY-NC-4.0",
+        protocol=(
+            "the written letter; questions about pictures alone (the paper's table does not"
+            " say which)"
+        ),
+        published=list_general("letter", 58.7, 61.7, (58.6, 61.6)),
+        max_new_tokens=8,
+        pictures=("SEED-Bench-image", "images", "."),
     ),
 )  # exams with options

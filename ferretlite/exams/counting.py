@@ -23,6 +23,7 @@ from ferretlite.exams.core import (  # noqa: F811
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_score,
     read_exam_json,
 )
@@ -53,7 +54,7 @@ def _grade_count(item, answer) -> float:
     n = item.meta["n"]
     return max(0.0, 1 - abs(read_answer_count(answer) - n) / max(n, 1))
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #20d1874f
 def _score_counts(items: list, answers: list) -> dict:
     "Return MAE, RMSE and NAE with bootstrap intervals and the constant of the median."
     truth = np.array([item.meta["n"] for item in items], float)
@@ -87,6 +88,8 @@ def _read_fsc(folder) -> list:  # of ExamItem
     data, items = read_exam_json(path, "annotations of FSC-147"), []
     for name in get_field(read_exam_json(splits, "splits of FSC-147"), "test", list, str(splits)):
         where = f"{path}, {name}"
+        if not isinstance(name, str):
+            raise make_input_error(f"{splits}, field test", name, "file names")
         record = get_field(data, name, dict, str(path))
         corners = get_field(record, "box_examples_coordinates", list, where)
         points = get_field(record, "points", list, where)
@@ -96,7 +99,9 @@ def _read_fsc(folder) -> list:  # of ExamItem
             raise make_input_error(where, corners, "example boxes of four corners") from None
         if not boxes:
             raise make_input_error(where, corners, "at least one example box")
-        size = tuple(int(record[k]) for k in "HW") if {"H", "W"} <= set(record) else None
+        known = {"H", "W"} <= set(record)
+        sides = [get_field(record, k, int, where) for k in "HW"] if known else None
+        size = tuple(sides) if known else None
         items.append(_make_count_item(name, name, size, boxes, len(points)))
     return check_items(items, folder)
 
@@ -107,7 +112,7 @@ def _list_count_examples(scenes):  # yields (number, scene, boxes of one kind)
         kind = scene.objects[0].name
         yield number, scene, [o.box for o in scene.objects if o.name == kind]
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #d4a14537
 def _write_fsc(scenes, folder) -> None:
     "Write scenes in the form of FSC-147."
     folder, data = Path(folder), {}
@@ -128,11 +133,10 @@ def _read_fscd(folder) -> list:  # of ExamItem
     "Return the questions of FSCD-LVIS's unseen test split."
     [path] = find_exam_files(folder, _FSCD_FILES[:1], "fscd-lvis")
     data, items = read_exam_json(path, "counts of FSCD-LVIS"), []
-    images = {i.get("id"): i for i in get_field(data, "images", list, str(path))}
-    for k, a in enumerate(get_field(data, "annotations", list, str(path))):
-        where = f"{path}, record {k} of annotations"
+    images = {get_field(i, "id", int, at): i for i, at in list_records(data, "images", path)}
+    for a, where in list_records(data, "annotations", path):
         number = get_field(a, "image_id", int, where)
-        image = images.get(number) or images.get(a.get("id"))
+        image = images.get(number) or images.get(get_field(a, "id", int, where))
         if image is None:
             raise make_input_error(f"{where}, field image_id", number, "the id of an image")
         given = get_field(a, "boxes", list, where)
@@ -166,40 +170,42 @@ _COUNT_RULE = (
     "(Griffon v2)"
 )
 _FSCD_TABLE = "Griffon v2, Table 3"
+
+# %% ../../nbs/8_evaluation/list_exams.ipynb #943df709
 COUNT_EXAMS = (
     Exam(
-        "fsc147",
-        "FSC-147",
-        _read_fsc,
-        _grade_count,
-        _score_counts,
-        _write_fsc,
-        _FSC_FILES,
-        "github.com/cvlab-stonybrook/LearningToCountEverything",
-        "MIT (annotations)",
-        _COUNT_RULE,
-        (),
-        2048,
-        ("images_384_VarV2", "images", "."),
+        name="fsc147",
+        title="FSC-147",
+        read=_read_fsc,
+        grade=_grade_count,
+        score=_score_counts,
+        example=_write_fsc,
+        files=_FSC_FILES,
+        source="github.com/cvlab-stonybrook/LearningToCountEverything",
+        licence="MIT (annotations)",
+        protocol=_COUNT_RULE,
+        published=(),
+        max_new_tokens=2048,
+        pictures=("images_384_VarV2", "images", "."),
     ),
     Exam(
-        "fscd-lvis",
-        "FSCD-LVIS (unseen)",
-        _read_fscd,
-        _grade_count,
-        _score_counts,
-        _write_fscd,
-        _FSCD_FILES[:1],
-        "github.com/VinAIResearch/Counting-DETR",
-        "annotations: see the repository; pictures: Flickr terms of COCO",
-        _COUNT_RULE,
-        (
+        name="fscd-lvis",
+        title="FSCD-LVIS (unseen)",
+        read=_read_fscd,
+        grade=_grade_count,
+        score=_score_counts,
+        example=_write_fscd,
+        files=_FSCD_FILES[:1],
+        source="github.com/VinAIResearch/Counting-DETR",
+        licence="annotations: see the repository; pictures: Flickr terms of COCO",
+        protocol=_COUNT_RULE,
+        published=(
             ("Griffon v2", "MAE", 20.3, _FSCD_TABLE),
             ("Griffon v2", "NAE", 0.5, _FSCD_TABLE),
             ("Counting-DETR", "MAE", 23.5, _FSCD_TABLE),
             ("Counting-DETR", "NAE", 0.6, _FSCD_TABLE),
         ),
-        2048,
-        ("images", "."),
+        max_new_tokens=2048,
+        pictures=("images", "."),
     ),
 )  # exams of counting

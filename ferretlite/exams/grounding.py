@@ -34,8 +34,10 @@ from ferretlite.exams.core import (
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_mean_score,
     read_exam_json,
+    read_exam_text,
     score_groups,
 )
 from ..regions.choices import normalise_name
@@ -93,12 +95,10 @@ def _read_mdetr(path: Path, split: str) -> list:  # of ExamItem
     "Return the questions of a file in MDETR's form. Raises InputError."
     data = read_exam_json(path, "RefCOCO in MDETR's form")
     boxes, items = {}, []
-    for k, a in enumerate(get_field(data, "annotations", list, str(path))):
-        where = f"{path}, record {k} of annotations"
+    for a, where in list_records(data, "annotations", path):
         number = get_field(a, "image_id", (int, str), where)
         boxes.setdefault(number, place_corners(a.get("bbox"), f"{where}, field bbox", "xywh"))
-    for k, image in enumerate(get_field(data, "images", list, str(path))):
-        where = f"{path}, record {k} of images"
+    for image, where in list_records(data, "images", path):
         number = get_field(image, "id", (int, str), where)
         if number not in boxes:
             raise make_input_error(f"{where}, field id", number, "the image_id of an annotation")
@@ -179,7 +179,7 @@ def _compute_rec_chance(items: list):  # -> float or None
         total += sum(compute_iou(item.boxes[0], box) >= 0.5 for box in boxes) / len(boxes)
     return total / len(items)
 
-
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #566eb7f3
 def _score_rec(items: list, answers: list) -> dict:
     "Return the accuracy by Ferret's and by Griffon's rule, of each split, and by size."
     ious = [take_iou(item, answer) for item, answer in zip(items, answers)]
@@ -244,19 +244,19 @@ def _make_rec_exam(name: str) -> Exam:
     published = [_pair_published(m, v, splits, _TABLE) for m, v in rows.items()]
     first = f"finetune_{name}_{splits[0]}.json"
     return Exam(
-        name,
-        dict(refcoco="RefCOCO").get(name, name.replace("refcoco", "RefCOCO")),
-        partial(_read_rec, name=name, splits=splits),
-        _grade_rec,
-        _score_rec,
-        lambda scenes, folder: export_refcoco(scenes, folder, first),
-        _list_rec_files(name, splits),
-        "MDETR's annotations (github.com/ashkamath/mdetr) with COCO train2014",
-        "annotations: Apache-2.0; pictures: Flickr terms of COCO",
-        "first box, IoU >= 0.5 (public Ferret code); acc>0.5 is Griffon's rule",
-        tuple(row for rows in published for row in rows),
-        64,
-        _REC_PICTURES,
+        name=name,
+        title=dict(refcoco="RefCOCO").get(name, name.replace("refcoco", "RefCOCO")),
+        read=partial(_read_rec, name=name, splits=splits),
+        grade=_grade_rec,
+        score=_score_rec,
+        example=lambda scenes, folder: export_refcoco(scenes, folder, first),
+        files=_list_rec_files(name, splits),
+        source="MDETR's annotations (github.com/ashkamath/mdetr) with COCO train2014",
+        licence="annotations: Apache-2.0; pictures: Flickr terms of COCO",
+        protocol="first box, IoU >= 0.5 (public Ferret code); acc>0.5 is Griffon's rule",
+        published=tuple(row for rows in published for row in rows),
+        max_new_tokens=64,
+        pictures=_REC_PICTURES,
     )
 
 
@@ -309,19 +309,24 @@ def _read_grefcoco(folder) -> list:  # of ExamItem
     [refs] = find_exam_files(folder, ("grefs(unc).json",), "grefcoco")
     [path] = find_exam_files(folder, ("instances.json",), "grefcoco")
     data, items = read_exam_json(path, "COCO instances"), []
-    annotations = {a["id"]: a for a in get_field(data, "annotations", list, str(path))}
-    images = {i["id"]: i for i in get_field(data, "images", list, str(path))}
-    for k, ref in enumerate(read_exam_json(refs, "references of gRefCOCO")):
-        where = f"{refs}, record {k}"
+    annotations, images = (
+        {
+            get_field(record, "id", int, where): record
+            for record, where in list_records(data, k, path)
+        }
+        for k in ("annotations", "images")
+    )
+    for ref, where in list_records(read_exam_json(refs, "references of gRefCOCO"), None, refs):
         image = images.get(get_field(ref, "image_id", int, where))
         if get_field(ref, "split", str, where) == "train" or image is None:
             continue
-        numbers = [n for n in get_field(ref, "ann_id", list, where) if n in annotations]
-        boxes = [place_corners(annotations[n]["bbox"], where, "xywh") for n in numbers]
+        listed = get_field(ref, "ann_id", list, where)
+        numbers = [n for n in listed if isinstance(n, int) and n in annotations]
+        boxes = [place_corners(annotations[n].get("bbox"), where, "xywh") for n in numbers]
         for sentence in get_field(ref, "sentences", list, where):
-            key, text = str(sentence.get("sent_id")), get_field(sentence, "sent", str, where)
+            text, key = get_field(sentence, "sent", str, where), str(sentence.get("sent_id"))
             group = _name_target_group(boxes)
-            name, size = image["file_name"], _get_size(image, where)
+            name, size = get_field(image, "file_name", str, where), _get_size(image, where)
             items.append(_make_rec_item(key, group, name, size, text, boxes))
     return check_items(items, folder)
 
@@ -334,8 +339,7 @@ def _read_refcocos(folder) -> list:  # of ExamItem
     items = []
     for path in find_exam_files(folder, _REFCOCOS_FILES, "refcocos")[:1]:
         records = read_exam_json(path, "a list of expressions in the form of refcocos")
-        for k, record in enumerate(records):
-            where = f"{path}, record {k}"
+        for k, (record, where) in enumerate(list_records(records, None, path)):
             image = get_field(record, "image", str, where)
             text, box = get_field(record, "normal_caption", str, where), record.get("solution")
             boxes = [] if box is None else [place_corners(box, f"{where}, field solution")]
@@ -390,23 +394,23 @@ def _write_refcocos(scenes, folder) -> None:
         records.append(dict(size, normal_caption=text, image=name, solution=solution))
     write_json(folder / "refcocos_test.json", records)
 
-
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #500556aa
 _TARGET_RULE = "our rule: one answered box of IoU >= 0.5 for each target and none left over"
 _TARGET_EXAMS = tuple(
     Exam(
-        name,
-        title,
-        read,
-        _grade_targets,
-        _score_targets,
-        write,
-        files,
-        source,
-        terms,
-        _TARGET_RULE,
-        (),
-        256,
-        _REC_PICTURES,
+        name=name,
+        title=title,
+        read=read,
+        grade=_grade_targets,
+        score=_score_targets,
+        example=write,
+        files=files,
+        source=source,
+        licence=terms,
+        protocol=_TARGET_RULE,
+        published=(),
+        max_new_tokens=256,
+        pictures=_REC_PICTURES,
     )
     for name, title, read, write, files, source, terms in (
         (
@@ -522,12 +526,14 @@ def _make_flickr_item(number: str, k: int, split: str, size: tuple, line: str, b
         meta=dict(sentence=sentence, phrases=phrases),
     )
 
-
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #d434d0fd
 def _read_flickr(folder) -> list:  # of ExamItem
     "Return a question for each sentence of the splits that a folder holds."
     folder, items = Path(folder), []
     for path in find_exam_files(folder, _FLICKR_LISTS, "flickr30k"):
-        for number in path.read_text(encoding="utf-8-sig").split():
+        for number in read_exam_text(path, "numbers of pictures").split():
+            if len(number) > 99:
+                raise make_input_error(str(path), number, "numbers of pictures, one a line")
             what = f"{path}: {number!r}"
             texts = resolve_inside(folder / "Sentences", f"{number}.txt", what)
             found = _read_entity_boxes(
@@ -560,19 +566,21 @@ def _write_flickr(scenes, folder) -> None:
 
 
 _FLICKR_EXAM = Exam(
-    "flickr30k",
-    "Flickr30k Entities",
-    _read_flickr,
-    _grade_sentence,
-    _score_flickr,
-    _write_flickr,
-    (*_FLICKR_LISTS, "Sentences/*.txt", "Annotations/*.xml"),
-    "github.com/BryanPlummer/flickr30k_entities, pictures on request from Flickr30k",
-    "research use",
-    "R@k, IoU >= 0.5; MERGED-BOX merges the truth alone (public Ferret code), ANY-BOX takes any "
-    "true box of the phrase",
-    _FLICKR_PUBLISHED,
-    256,
-    ("flickr30k-images", "images", "."),
+    name="flickr30k",
+    title="Flickr30k Entities",
+    read=_read_flickr,
+    grade=_grade_sentence,
+    score=_score_flickr,
+    example=_write_flickr,
+    files=(*_FLICKR_LISTS, "Sentences/*.txt", "Annotations/*.xml"),
+    source=("github.com/BryanPlummer/flickr30k_entities, pictures on request from Flickr30k"),
+    licence="research use",
+    protocol=(
+        "R@k, IoU >= 0.5; MERGED-BOX merges the truth alone (public Ferret code), "
+        "ANY-BOX takes any true box of the phrase"
+    ),
+    published=_FLICKR_PUBLISHED,
+    max_new_tokens=256,
+    pictures=("flickr30k-images", "images", "."),
 )
 GROUNDING_EXAMS = (*_REC_EXAMS, *_TARGET_EXAMS, _FLICKR_EXAM)  # exams of this lesson

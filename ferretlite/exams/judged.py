@@ -14,14 +14,12 @@ import urllib.error
 import urllib.request
 import warnings
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import write_json
 from ..common.pictures import read_picture_size
 from ..data.detection_files import save_scene_image
-from ..data.readers import read_json_lines
 from .captions import tokenise_simply
 from ferretlite.exams.core import (
     Exam,
@@ -33,6 +31,8 @@ from ferretlite.exams.core import (
     make_mean_score,
     make_score,
     read_exam_json,
+    read_exam_lines,
+    read_exam_text,
 )
 from .grounding import count_matches
 from .questions import _write_lines, list_example_questions
@@ -128,10 +128,11 @@ def read_fraction_boxes(text: str, size: tuple) -> list:  # of Box
 
 def _read_texts(path: Path, key: str) -> dict:  # value of a field -> text
     "Return the texts of a file of JSON lines by one of their fields."
-    return {
-        str(line.get(key)): get_field(line, "text", str, f"{path}, line {n}")
-        for n, line in read_json_lines(path, "texts of a benchmark")
-    }
+    found = {}
+    for line, where in read_exam_lines(path, "texts of a benchmark"):
+        text = get_field(line, "text", str, where)
+        found[str(line.get(key))] = text
+    return found
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #002b6de9
 def _get_rule(rules: dict, kind: str, path: Path) -> dict:  # role, prompt
@@ -153,7 +154,7 @@ def _make_bench_item(line: dict, where: str, folder, meta: dict, reference: str)
         item.boxes = read_fraction_boxes(reference, size)
     return item
 
-
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #c46e2491
 def _read_ferret_bench(folder) -> list:  # of ExamItem
     "Return the questions of Ferret-Bench's categories that a folder holds."
     folder, items = Path(folder), []
@@ -165,8 +166,7 @@ def _read_ferret_bench(folder) -> list:  # of ExamItem
         for kind, key in (("answer", "question_id"), ("context", "image")):
             [file] = find_exam_files(path.parent, (f"{kind}.jsonl",), "ferret-bench")
             told[kind] = _read_texts(file, key)
-        for n, line in read_json_lines(path, "questions of Ferret-Bench"):
-            where = f"{path}, line {n}"
+        for line, where in read_exam_lines(path, "questions of Ferret-Bench"):
             number, image = str(line.get("question_id")), get_field(line, "image", str, where)
             if number not in told["answer"]:
                 raise make_input_error(f"{where}, field question_id", number, "an answer to it")
@@ -238,22 +238,36 @@ def _write_ferret_bench(scenes, folder) -> None:
 _BENCH_TABLE = "Ferret-v2, Table 2"
 _BENCH_KEYS = ("refer_desc", "refer_reason", "ground_conv", "average")
 _FERRET_BENCH = Exam(
-    "ferret-bench", "Ferret-Bench", _read_ferret_bench, _grade_offline, _score_pairs,
-    _write_ferret_bench,
-    ("rule.json", *(f"{k}/{f}.jsonl" for k in _BENCH_KINDS for f in ("question", "answer", "context"))),
-    "github.com/apple/ml-ferret, ferret/eval/ferret_gpt4_data, with COCO val2017",
-    "questions: CC-BY-NC-4.0; pictures: Flickr terms of COCO",
-    "a judge rates reference and answer; mean(answer) / mean(reference) of each category (public "
-    "Ferret code, whose judge gpt-4-0314 is gone); +offline scores have no judge",
-    tuple(
+    name="ferret-bench",
+    title="Ferret-Bench",
+    read=_read_ferret_bench,
+    grade=_grade_offline,
+    score=_score_pairs,
+    example=_write_ferret_bench,
+    files=(
+        "rule.json",
+        *(f"{k}/{f}.jsonl" for k in _BENCH_KINDS for f in ("question", "answer", "context")),
+    ),
+    source="github.com/apple/ml-ferret, ferret/eval/ferret_gpt4_data, with COCO val2017",
+    licence="questions: CC-BY-NC-4.0; pictures: Flickr terms of COCO",
+    protocol=(
+        "a judge rates reference and answer; mean(answer) / mean(reference) of each "
+        "category (public Ferret code, whose judge gpt-4-0314 is gone); +offline scores"
+        " have no judge"
+    ),
+    published=tuple(
         (model, key, value, _BENCH_TABLE)
-        for model, *values in (("Ferret-v2-13B", 79.6, 79.4, 65.7, 74.9),
-                               ("Ferret-v2-7B", 79.9, 81.7, 65.2, 75.6),
-                               ("Ferret-13B", 70.6, 68.7, 59.7, 66.3))
+        for model, *values in (
+            ("Ferret-v2-13B", 79.6, 79.4, 65.7, 74.9),
+            ("Ferret-v2-7B", 79.9, 81.7, 65.2, 75.6),
+            ("Ferret-13B", 70.6, 68.7, 59.7, 66.3),
+        )
         for key, value in zip(_BENCH_KEYS, values)
     ),
-    1024, _BENCH_PICTURES, ask_about_pair,
-)  # fmt: skip
+    max_new_tokens=1024,
+    pictures=_BENCH_PICTURES,
+    ask_judge=ask_about_pair,
+)
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #0e023fa5
 _LLAVA_SETS = {  # set -> (questions, answers, context, prefix of rules)
@@ -267,25 +281,27 @@ _LLAVA_SETS = {  # set -> (questions, answers, context, prefix of rules)
 }
 
 
-def _format_context(line: dict) -> str:
-    "Return the text about a picture: one caption, or captions and boxes."
+def _format_context(line: dict, where: str) -> str:
+    "Return the text about a picture: one caption, or captions and boxes. Raises InputError."
     if isinstance(line.get("caption"), str):
         return line["caption"]
-    captions = "\n".join(map(str, line.get("captions") or []))
-    boxes = [f"{o.get('category')}: {o.get('bbox')}" for o in line.get("instances") or []]
+    captions = "\n".join(map(str, get_field(line, "captions", list, where)))
+    listed = [get_field({"object": o}, "object", dict, where) for o in line.get("instances") or ()]
+    boxes = [f"{o.get('category')}: {o.get('bbox')}" for o in listed]
     return captions + "\n\n" + "\n".join(boxes)
 
-
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #200dee73
 def _read_llava_set(folder: Path, name: str, rules: dict, rule_file: Path) -> list:
     "Return the questions of one set."
     questions, answers, contexts, prefix = _LLAVA_SETS[name]
     [told] = find_exam_files(folder, (answers,), "llava-bench")
     [about] = find_exam_files(folder, (contexts,), "llava-bench")
     references = _read_texts(told, "question_id")
-    known = {str(c.get("image")): _format_context(c) for _, c in read_json_lines(about, "contexts")}
+    known = {}
+    for line, where in read_exam_lines(about, "contexts"):
+        known[get_field(line, "image", str, where)] = _format_context(line, where)
     items = []
-    for n, line in read_json_lines(folder / questions, "questions of LLaVA-Bench"):
-        where = f"{folder / questions}, line {n}"
+    for line, where in read_exam_lines(folder / questions, "questions of LLaVA-Bench"):
         image, text, kind = (get_field(line, k, str, where) for k in ("image", "text", "category"))
         number = str(line.get("question_id"))
         if number not in references:
@@ -331,23 +347,37 @@ def _write_llava(scenes, folder) -> None:
     rules = ("llava_bench_conv", "llava_bench_detail", "llava_bench_complex")
     write_json(folder / "rule.json", dict.fromkeys(rules, _OWN_RULE))
 
-
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #c17836cb
 _GENERAL_TABLE = "Ferret-v2, Table 4"
 _LLAVA = Exam(
-    "llava-bench", "LLaVA-Bench (in the wild, COCO)", _read_llava, _grade_offline, _score_llava,
-    _write_llava, ("rule.json", *(f for files in _LLAVA_SETS.values() for f in files[:3])),
-    "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild; github.com/haotian-liu/LLaVA",
-    "questions: see the repositories; COCO pictures: Flickr terms",
-    "a judge rates reference and answer; mean(answer) / mean(reference) of each set; +offline "
-    "scores have no judge",
-    tuple(
+    name="llava-bench",
+    title="LLaVA-Bench (in the wild, COCO)",
+    read=_read_llava,
+    grade=_grade_offline,
+    score=_score_llava,
+    example=_write_llava,
+    files=("rule.json", *(f for files in _LLAVA_SETS.values() for f in files[:3])),
+    source=(
+        "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild; github.com/haotian-liu/LLaVA"
+    ),
+    licence="questions: see the repositories; COCO pictures: Flickr terms",
+    protocol=(
+        "a judge rates reference and answer; mean(answer) / mean(reference) of each "
+        "set; +offline scores have no judge"
+    ),
+    published=tuple(
         (model, key, value, _GENERAL_TABLE)
-        for model, *values in (("Ferret-v2-13B", 69.9, 90.7), ("Ferret-v2-7B", 67.7, 89.1),
-                               ("LLaVA-1.5-7B", 63.4, 82.7))
+        for model, *values in (
+            ("Ferret-v2-13B", 69.9, 90.7),
+            ("Ferret-v2-7B", 67.7, 89.1),
+            ("LLaVA-1.5-7B", 63.4, 82.7),
+        )
         for key, value in zip(("wild", "coco"), values)
     ),
-    1024, ("images", "val2014", "."), ask_about_pair,
-)  # fmt: skip
+    max_new_tokens=1024,
+    pictures=("images", "val2014", "."),
+    ask_judge=ask_about_pair,
+)
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #5fc6ae10
 _OWN_PROMPT = (
@@ -376,7 +406,7 @@ def _read_mmvet(folder) -> list:  # of ExamItem
     [path] = find_exam_files(folder, ("mm-vet.json",), "mm-vet")
     words, items = Path(folder) / "prompt.txt", []
     own = not words.is_file()
-    prompt = _OWN_PROMPT if own else words.read_text(encoding="utf-8-sig")
+    prompt = _OWN_PROMPT if own else read_exam_text(words, "words for a judge")
     data = read_exam_json(path, "questions of MM-Vet")
     if not isinstance(data, dict):
         raise make_input_error(str(path), data, "an object of questions")
@@ -416,18 +446,34 @@ def _write_mmvet(scenes, folder) -> None:
         data[f"v1_{k}"] = row
     write_json(folder / "mm-vet.json", data)
 
-
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #b4c7e485
 _MMVET = Exam(
-    "mm-vet", "MM-Vet", _read_mmvet, _grade_offline, _score_grades, _write_mmvet,
-    ("mm-vet.json", "prompt.txt (optional: the official words for the judge)"),
-    "github.com/yuweihao/MM-Vet", "questions: Apache-2.0; pictures: see the repository",
-    "a judge grades each answer from 0.0 to 1.0; mean of all and of each capability; +own-prompt "
-    "without the official words, +offline without a judge",
-    tuple((model, "total", value, _GENERAL_TABLE) for model, value in (
-        ("Ferret-v2-13B", 35.7), ("Ferret-v2-7B", 34.9), ("LLaVA-1.5-7B", 30.5),
-        ("LLaVA-1.5-13B", 35.4))),
-    512, ("images", "."), ask_for_grade,
-)  # fmt: skip
+    name="mm-vet",
+    title="MM-Vet",
+    read=_read_mmvet,
+    grade=_grade_offline,
+    score=_score_grades,
+    example=_write_mmvet,
+    files=("mm-vet.json", "prompt.txt (optional: the official words for the judge)"),
+    source="github.com/yuweihao/MM-Vet",
+    licence="questions: Apache-2.0; pictures: see the repository",
+    protocol=(
+        "a judge grades each answer from 0.0 to 1.0; mean of all and of each "
+        "capability; +own-prompt without the official words, +offline without a judge"
+    ),
+    published=tuple(
+        (model, "total", value, _GENERAL_TABLE)
+        for model, value in (
+            ("Ferret-v2-13B", 35.7),
+            ("Ferret-v2-7B", 34.9),
+            ("LLaVA-1.5-7B", 30.5),
+            ("LLaVA-1.5-13B", 35.4),
+        )
+    ),
+    max_new_tokens=512,
+    pictures=("images", "."),
+    ask_judge=ask_for_grade,
+)
 JUDGED_EXAMS = (_FERRET_BENCH, _LLAVA, _MMVET)  # exams that a judge grades
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #396c82ef
@@ -452,7 +498,7 @@ def _post_json(address: str, data: dict, seconds: float) -> dict:
         f"judge {address}: found no answer ({reason}), expected JSON; try again later."
     )
 
-
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #4d14fceb
 def make_chat_judge(
     address: str,  # such as http://localhost:8000/v1
     model: str,  # name of the judging model at this address

@@ -30,6 +30,7 @@ from ferretlite.exams.core import (
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_score,
     read_exam_json,
 )
@@ -48,19 +49,22 @@ def _read_truth(path: Path, what: str) -> dict:
     "Return an annotation file of COCO's form whose fields were checked. Raises InputError."
     data = read_exam_json(path, what)
     for kind in ("images", "annotations", "categories"):
-        for k, record in enumerate(get_field(data, kind, list, str(path))):
-            get_field(record, "id", int, f"{path}, record {k} of {kind}")
+        for record, where in list_records(data, kind, path):
+            get_field(record, "id", int, where)
+            if kind == "images":
+                for side in ("height", "width"):
+                    get_field(record, side, (int, float), where)
     for k, category in enumerate(data["categories"]):
         get_field(category, "name", str, f"{path}, record {k} of categories")
     numbers = [{record["id"] for record in data[kind]} for kind in ("images", "categories")]
     for k, a in enumerate(data["annotations"]):
         where = f"{path}, record {k} of annotations"
         for key, known in zip(("image_id", "category_id"), numbers):
-            if a.get(key) not in known:
-                raise make_input_error(f"{where}, field {key}", a.get(key), "a listed id")
+            if get_field(a, key, int, where) not in known:
+                raise make_input_error(f"{where}, field {key}", a[key], "a listed id")
         box = place_corners(a.get("bbox"), f"{where}, field bbox", "xywh")
-        a.setdefault("area", box.area)
-        a.setdefault("iscrowd", 0)
+        a["area"] = get_field({"area": box.area} | a, "area", (int, float), where)
+        a["iscrowd"] = int(a.get("iscrowd") in (1, True))
     return data
 
 
@@ -159,7 +163,7 @@ def read_precision(run, iou=None, area: str = "all", categories=None):  # -> flo
     values = values[values > -1]
     return float(values.mean()) if values.size else None
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #2f9ac065
 def read_recall(run, area: str = "all", place: int = -1):  # -> float or None
     "Return the mean recall of an evaluation at one of its largest numbers of boxes."
     values = run.eval["recall"][..., run.params.areaRngLbl.index(area), place]
@@ -218,25 +222,33 @@ def _write_coco(scenes, folder) -> None:
     data = _list_coco_truth(scenes, folder, "val2017")
     write_json(Path(folder) / _COCO_FILES[0], data)
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #8f2f8b06
 _GRIFFON_TABLE = "Griffon v2, Table 2"
-_COCO_VALUES = dict(zip(("mAP", "AP50", "AP75", "AP.small", "AP.medium", "AP.large"),
-                        (38.5, 54.3, 41.2, 19.4, 43.2, 57.6)))  # fmt: skip
+_COCO_VALUES = dict(
+    zip(
+        ("mAP", "AP50", "AP75", "AP.small", "AP.medium", "AP.large"),
+        (38.5, 54.3, 41.2, 19.4, 43.2, 57.6),
+    )
+)
 _COCO = Exam(
-    "coco",
-    "COCO detection",
-    _read_coco,
-    _grade_list,
-    _score_coco,
-    _write_coco,
-    _COCO_FILES,
-    "cocodataset.org: annotations_trainval2017 and val2017",
-    "annotations: CC-BY-4.0; pictures: Flickr terms",
-    "80 names in one prompt; score of a box sqrt(P_name * P_place); box mAP by pycocotools "
-    "(Griffon v2); segmentation is out of scope",
-    tuple(("Griffon v2", key, value, _GRIFFON_TABLE) for key, value in _COCO_VALUES.items()),
-    2048,
-    ("val2017", "images", "."),
+    name="coco",
+    title="COCO detection",
+    read=_read_coco,
+    grade=_grade_list,
+    score=_score_coco,
+    example=_write_coco,
+    files=_COCO_FILES,
+    source="cocodataset.org: annotations_trainval2017 and val2017",
+    licence="annotations: CC-BY-4.0; pictures: Flickr terms",
+    protocol=(
+        "80 names in one prompt; score of a box sqrt(P_name * P_place); box mAP by "
+        "pycocotools (Griffon v2); segmentation is out of scope"
+    ),
+    published=tuple(
+        ("Griffon v2", key, value, _GRIFFON_TABLE) for key, value in _COCO_VALUES.items()
+    ),
+    max_new_tokens=2048,
+    pictures=("val2017", "images", "."),
 )
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #e5390197
@@ -318,22 +330,24 @@ def _write_lvis(scenes, folder) -> None:
     "Write scenes in the form of LVIS v1."
     export_lvis(scenes, folder).rename(Path(folder) / _LVIS_FILES[0])
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #1a9cad6d
 _LVIS = Exam(
-    "lvis",
-    "LVIS detection",
-    _read_lvis,
-    _grade_list,
-    _score_lvis,
-    _write_lvis,
-    _LVIS_FILES,
-    "lvisdataset.org: lvis_v1_val, pictures of COCO train2017 and val2017",
-    "annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
-    "official federated rule, 300 boxes a picture; the prompt lists the categories that were "
-    "checked in the picture (our choice)",
-    (),
-    2048,
-    (".", "images"),
+    name="lvis",
+    title="LVIS detection",
+    read=_read_lvis,
+    grade=_grade_list,
+    score=_score_lvis,
+    example=_write_lvis,
+    files=_LVIS_FILES,
+    source="lvisdataset.org: lvis_v1_val, pictures of COCO train2017 and val2017",
+    licence="annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
+    protocol=(
+        "official federated rule, 300 boxes a picture; the prompt lists the categories "
+        "that were checked in the picture (our choice)"
+    ),
+    published=(),
+    max_new_tokens=2048,
+    pictures=(".", "images"),
 )
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #a49f4ea4
@@ -359,7 +373,7 @@ _ODINW_FILES = tuple(
     for name, place in _ODINW.items()
 )
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #839208bc
 def _read_odinw_set(path: Path, name: str) -> list:  # of ExamItem
     "Return a question for each picture and each category that it holds."
     data, items = _read_truth(path, f"ODinW's set {name}"), []
@@ -411,20 +425,24 @@ def _write_odinw(scenes, folder) -> None:
         data = _list_coco_truth(scenes, folder, _ODINW[name])
         write_json(folder / file, data)
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #fe01b6d1
 _ODINW13 = Exam(
-    "odinw13",
-    "ODinW-13",
-    _read_odinw,
-    _grade_list,
-    _score_odinw,
-    _write_odinw,
-    _ODINW_FILES,
-    "ODinW of GLIP (huggingface.co/GLIPModel/GLIP), file names of the public Vision-R1 script",
-    "of each set: see its folder",
-    "one category of the picture at a time, every box gets it (public Vision-R1 script, --single "
-    "--pos); mean mAP of 13 sets",
-    (
+    name="odinw13",
+    title="ODinW-13",
+    read=_read_odinw,
+    grade=_grade_list,
+    score=_score_odinw,
+    example=_write_odinw,
+    files=_ODINW_FILES,
+    source=(
+        "ODinW of GLIP (huggingface.co/GLIPModel/GLIP), file names of the public Vision-R1 script"
+    ),
+    licence="of each set: see its folder",
+    protocol=(
+        "one category of the picture at a time, every box gets it (public Vision-R1 "
+        "script, --single --pos); mean mAP of 13 sets"
+    ),
+    published=(
         ("Griffon v2", "mAP", 42.0, "Griffon v2, section 5 (ODinW-13)"),
         ("Ferret-13B", "mAP", 27.1, "Griffon v2, section 5 (ODinW-13)"),
         *(
@@ -432,8 +450,8 @@ _ODINW13 = Exam(
             for n, v in zip(_ODINW, _ODINW_VALUES)
         ),
     ),
-    1024,
-    (".",),
+    max_new_tokens=1024,
+    pictures=(".",),
 )
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #acf92c74

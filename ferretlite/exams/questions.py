@@ -14,16 +14,17 @@ from pathlib import Path
 from ..common.errors import make_input_error
 from ..common.files import write_json, write_whole
 from ..data.detection_files import make_coco_names, save_scene_image
-from ..data.readers import read_json_lines
 from ferretlite.exams.core import (
     Exam,
     ExamItem,
     check_items,
     find_exam_files,
     get_field,
+    list_records,
     make_mean_score,
     make_score,
     read_exam_json,
+    read_exam_lines,
     score_groups,
 )
 from ..scenes.world import KINDS, add_article
@@ -79,8 +80,7 @@ def _read_pope(folder) -> list:  # of ExamItem
     items = []
     for path in find_exam_files(folder, _POPE_FILES, "pope"):
         split = path.stem.split("_")[-1]
-        for n, line in read_json_lines(path, "questions of POPE"):
-            where = f"{path}, line {n}"
+        for line, where in read_exam_lines(path, "questions of POPE"):
             image, text, label = (
                 get_field(line, k, str, where) for k in ("image", "text", "label")
             )
@@ -122,21 +122,23 @@ def list_general(key: str, seven: float, thirteen: float | None = None, llava=()
 
 
 _POPE = Exam(
-    "pope",
-    "POPE",
-    _read_pope,
-    _grade_pope,
-    _score_yes_no,
-    _write_pope,
-    _POPE_FILES,
-    "github.com/RUCAIBox/POPE with COCO val2014",
-    "questions: MIT; pictures: Flickr terms of COCO",
-    "no if the first sentence has no or not, else yes (public Ferret code); the paper's table does "
-    "not say which average it prints",
-    list_general("f1", 87.8, 88.1, (85.9, 85.9))
+    name="pope",
+    title="POPE",
+    read=_read_pope,
+    grade=_grade_pope,
+    score=_score_yes_no,
+    example=_write_pope,
+    files=_POPE_FILES,
+    source="github.com/RUCAIBox/POPE with COCO val2014",
+    licence="questions: MIT; pictures: Flickr terms of COCO",
+    protocol=(
+        "no if the first sentence has no or not, else yes (public Ferret code); the "
+        "paper's table does not say which average it prints"
+    ),
+    published=list_general("f1", 87.8, 88.1, (85.9, 85.9))
     + (("Griffon v2", "f1", 87.5, "Griffon v2, Table 6"),),
-    16,
-    ("val2014", "images", "."),
+    max_new_tokens=16,
+    pictures=("val2014", "images", "."),
 )
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #e874ceaf
@@ -219,15 +221,12 @@ def _read_vqa(folder, questions: str, annotations: str, name: str) -> list:  # o
     [asked] = find_exam_files(folder, (questions,), name)
     [told] = find_exam_files(folder, (annotations,), name)
     truth, items = {}, []
-    for k, a in enumerate(
-        get_field(read_exam_json(told, "answers"), "annotations", list, str(told))
-    ):
-        where = f"{told}, record {k} of annotations"
+    for a, where in list_records(read_exam_json(told, "answers"), "annotations", told):
         texts = [get_field(t, "answer", str, where) for t in get_field(a, "answers", list, where)]
-        truth[a.get("question_id")] = texts, a.get("answer_type") or ""
+        kind = get_field({"answer_type": ""} | a, "answer_type", str, where)
+        truth[get_field(a, "question_id", int, where)] = texts, kind
     data = read_exam_json(asked, "questions of VQA")
-    for k, q in enumerate(get_field(data, "questions", list, str(asked))):
-        where = f"{asked}, record {k} of questions"
+    for q, where in list_records(data, "questions", asked):
         number, picture = (get_field(q, key, int, where) for key in ("question_id", "image_id"))
         if not truth.get(number, ([], ""))[0]:
             raise make_input_error(f"{where}, field question_id", number, f"an entry of {told}")
@@ -270,23 +269,26 @@ def _make_vqa_exam(name: str, title: str, start: str, source: str, licence: str,
     )
     options = dict(questions=files[0], annotations=files[1])
     return Exam(
-        name,
-        title,
-        partial(_read_vqa, name=name, **options),
-        _grade_vqa,
-        _score_vqa,
-        partial(_write_vqa, **options),
-        files,
-        source,
-        licence,
-        "official normalisation and soft accuracy, one person left out at a time; answers are "
-        "always normalised; val split, since the answers of test are not public",
-        published,
-        16,
-        ("val2014", "images", "."),
+        name=name,
+        title=title,
+        read=partial(_read_vqa, name=name, **options),
+        grade=_grade_vqa,
+        score=_score_vqa,
+        example=partial(_write_vqa, **options),
+        files=files,
+        source=source,
+        licence=licence,
+        protocol=(
+            "official normalisation and soft accuracy, one person left out at a time; "
+            "answers are always normalised; val split, since the answers of test are not "
+            "public"
+        ),
+        published=published,
+        max_new_tokens=16,
+        pictures=("val2014", "images", "."),
     )
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #4c724299
 _VQA = _make_vqa_exam(
     "vqav2",
     "VQAv2",
@@ -309,8 +311,7 @@ def _read_textvqa(folder) -> list:  # of ExamItem
     "Return the questions of TextVQA's val split with their ten answers."
     [path] = find_exam_files(folder, ("TextVQA_0.5.1_val.json",), "textvqa")
     items = []
-    for k, q in enumerate(get_field(read_exam_json(path, "TextVQA"), "data", list, str(path))):
-        where = f"{path}, record {k} of data"
+    for q, where in list_records(read_exam_json(path, "TextVQA"), "data", path):
         number, picture = (
             get_field(q, "question_id", int, where),
             get_field(q, "image_id", str, where),
@@ -333,22 +334,24 @@ def _write_textvqa(scenes, folder) -> None:
         data.append(row | dict(answers=[answer] * 10))
     write_json(folder / "TextVQA_0.5.1_val.json", dict(data=data))
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #259f4692
 _TEXTVQA = Exam(
-    "textvqa",
-    "TextVQA",
-    _read_textvqa,
-    _grade_vqa,
-    _score_vqa,
-    _write_textvqa,
-    ("TextVQA_0.5.1_val.json",),
-    "textvqa.org with pictures of OpenImages",
-    "annotations: CC-BY-4.0; pictures: CC-BY-2.0",
-    "official normalisation and soft accuracy, one person left out at a time; no OCR tokens are "
-    "given in the question",
-    list_general("accuracy", 61.7, 62.2, (58.2, 61.3)),
-    16,
-    ("train_images", "images", "."),
+    name="textvqa",
+    title="TextVQA",
+    read=_read_textvqa,
+    grade=_grade_vqa,
+    score=_score_vqa,
+    example=_write_textvqa,
+    files=("TextVQA_0.5.1_val.json",),
+    source="textvqa.org with pictures of OpenImages",
+    licence="annotations: CC-BY-4.0; pictures: CC-BY-2.0",
+    protocol=(
+        "official normalisation and soft accuracy, one person left out at a time; no "
+        "OCR tokens are given in the question"
+    ),
+    published=list_general("accuracy", 61.7, 62.2, (58.2, 61.3)),
+    max_new_tokens=16,
+    pictures=("train_images", "images", "."),
 )
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #104d33b7
@@ -414,21 +417,21 @@ def _write_gqa(scenes, folder) -> None:
         data[f"{k:08d}"] = dict(imageId=f"n{number}", question=question, answer=answer)
     write_json(folder / "testdev_balanced_questions.json", data)
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #259d501d
 _GQA = Exam(
-    "gqa",
-    "GQA",
-    _read_gqa,
-    _grade_word,
-    partial(_score_texts, grade=_grade_word),
-    _write_gqa,
-    ("testdev_balanced_questions.json",),
-    "cs.stanford.edu/people/dorarad/gqa",
-    "annotations: CC-BY-4.0; pictures: terms of Visual Genome",
-    "exact match, without capitals and a final full stop",
-    list_general("accuracy", 64.7, 64.8, (62.0, 63.3)),
-    16,
-    ("images", "."),
+    name="gqa",
+    title="GQA",
+    read=_read_gqa,
+    grade=_grade_word,
+    score=partial(_score_texts, grade=_grade_word),
+    example=_write_gqa,
+    files=("testdev_balanced_questions.json",),
+    source="cs.stanford.edu/people/dorarad/gqa",
+    licence="annotations: CC-BY-4.0; pictures: terms of Visual Genome",
+    protocol="exact match, without capitals and a final full stop",
+    published=list_general("accuracy", 64.7, 64.8, (62.0, 63.3)),
+    max_new_tokens=16,
+    pictures=("images", "."),
 )
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #d43a75a3
@@ -440,8 +443,8 @@ def _read_chartqa(folder) -> list:  # of ExamItem
     items = []
     for path in find_exam_files(folder, _CHART_FILES, "chartqa"):
         group = path.stem.split("_")[-1]
-        for k, q in enumerate(read_exam_json(path, "questions of ChartQA")):
-            where = f"{path}, record {k}"
+        records = read_exam_json(path, "questions of ChartQA")
+        for k, (q, where) in enumerate(list_records(records, None, path)):
             image, text, label = (
                 get_field(q, f, str, where) for f in ("imgname", "query", "label")
             )
@@ -457,21 +460,21 @@ def _write_chartqa(scenes, folder) -> None:
         records.append(dict(imgname=f"{number}.png", query=question, label=answer))
     write_json(folder / "test_human.json", records)
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #d61b6118
 _CHARTQA = Exam(
-    "chartqa",
-    "ChartQA",
-    _read_chartqa,
-    _grade_chart,
-    partial(_score_texts, grade=_grade_chart),
-    _write_chartqa,
-    _CHART_FILES,
-    "github.com/vis-nlp/ChartQA",
-    "annotations: GPL-3.0; pictures: see the repository",
-    "relaxed accuracy: a number is right within 5 %, other answers if equal",
-    (("Griffon v2", "accuracy", 69.8, "Griffon v2, Table 6"),),
-    16,
-    ("png", "images", "."),
+    name="chartqa",
+    title="ChartQA",
+    read=_read_chartqa,
+    grade=_grade_chart,
+    score=partial(_score_texts, grade=_grade_chart),
+    example=_write_chartqa,
+    files=_CHART_FILES,
+    source="github.com/vis-nlp/ChartQA",
+    licence="annotations: GPL-3.0; pictures: see the repository",
+    protocol="relaxed accuracy: a number is right within 5 %, other answers if equal",
+    published=(("Griffon v2", "accuracy", 69.8, "Griffon v2, Table 6"),),
+    max_new_tokens=16,
+    pictures=("png", "images", "."),
 )
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #3c8c7004

@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #7ead35a6
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from ..common.errors import InputError, make_input_error
 from ..data.coco import read_coco_mask
 from ..data.detection_files import save_scene_image
-from ..data.readers import read_json_lines
 from ferretlite.exams.core import (
     Exam,
     ExamItem,
@@ -23,6 +21,7 @@ from ferretlite.exams.core import (
     find_exam_files,
     get_field,
     make_mean_score,
+    read_exam_lines,
 )
 from .questions import _write_lines
 from ..regions.choices import find_chosen_option
@@ -108,7 +107,9 @@ def _make_choice_items(line: dict, k: int, where: str) -> list:  # of ExamItem
     size = tuple(get_field(line, key, int, where) for key in ("height", "width"))
     fields = ("image_path", "name", "neg_class")
     image, name, wrong = (get_field(line, key, str, where) for key in fields)
-    forms = list_name_forms(name, line.get("synonyms") or [])
+    forms = list_name_forms(
+        name, map(str, get_field({"synonyms": []} | line, "synonyms", list, where))
+    )
     other = list_name_forms(wrong, [])[0]
     names = [forms[0], other] if k % 2 == 0 else [other, forms[0]]
     prompt = write_prompt("choose", a=names[0], b=names[1], an_a="", an_b="")
@@ -128,11 +129,11 @@ def _read_roc(folder) -> list:  # of ExamItem
     "Return the questions of a file of referring classification."
     items = []
     for path in find_exam_files(folder, _ROC_FILES, "lvis-roc")[:1]:
-        for k, (n, line) in enumerate(read_json_lines(path, "objects with two names")):
-            items += _make_choice_items(line, k, f"{path}, line {n}")
+        for k, (line, where) in enumerate(read_exam_lines(path, "objects with two names")):
+            items += _make_choice_items(line, k, where)
     return check_items(items, folder)
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #e78380d8
 def _write_roc(scenes, folder) -> None:
     "Write scenes in the form of referring classification: two objects of each scene."
     folder, lines = Path(folder), []
@@ -154,13 +155,22 @@ def _write_roc(scenes, folder) -> None:
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #dee4533f
 _ROC = Exam(
-    "lvis-roc", "LVIS referring classification (ROC)", _read_roc, _grade_choice, _score_choices,
-    _write_roc, _ROC_FILES,
-    "the paper's file is not released; any file of its form (public Ferret code, model_lvis)",
-    "LVIS annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
-    "true name or synonym is a part of the answer after ' no…' is deleted (public Ferret code); "
-    "the keys .sound ask for exactly one option",
-    tuple(
+    name="lvis-roc",
+    title="LVIS referring classification (ROC)",
+    read=_read_roc,
+    grade=_grade_choice,
+    score=_score_choices,
+    example=_write_roc,
+    files=_ROC_FILES,
+    source=(
+        "the paper's file is not released; any file of its form (public Ferret code, model_lvis)"
+    ),
+    licence="LVIS annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
+    protocol=(
+        "true name or synonym is a part of the answer after ' no…' is deleted (public "
+        "Ferret code); the keys .sound ask for exactly one option"
+    ),
+    published=tuple(
         (model, form, value, "Ferret-v2, Table 1")
         for model, values in {
             "Ferret-v2-13B": (75.09, 87.74, 76.35),
@@ -170,8 +180,9 @@ _ROC = Exam(
         }.items()
         for form, value in zip(("point", "box", "free"), values)
     ),
-    32, ("images", "train2017", "val2017", "."),
-)  # fmt: skip
+    max_new_tokens=32,
+    pictures=("images", "train2017", "val2017", "."),
+)
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #3313d945
 WORD_EXAMS = (_ROC,)  # exams of names

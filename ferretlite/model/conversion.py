@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig
+from transformers import LlamaConfig, PreTrainedConfig
 
 from ..common.errors import InputError
 from .configuration import FerretConfig
@@ -24,7 +24,7 @@ from .towers import load_chat_tokenizer, load_tower
 from ..vision.resolution import LLAVA_NEXT_GRIDS
 
 # %% ../../nbs/9_scale/conversion.ipynb #49afdd0a
-def read_weights(folder) -> dict:  # name -> tensor
+def read_weights(folder: str | Path) -> dict:  # name -> tensor
     """Return all weights of a checkpoint, from safetensors or from the tensors of PyTorch files.
 
     Raises FileNotFoundError where there are none.
@@ -73,7 +73,7 @@ def _read_text_config(theirs: dict, vocabulary: int) -> LlamaConfig:
 # %% ../../nbs/9_scale/conversion.ipynb #36f60001
 def make_public_config(
     theirs: dict,  # the checkpoint's config.json
-    tower,  # configuration of its vision tower
+    tower: PreTrainedConfig,  # configuration of its vision tower
     weights: dict,  # by our names
     ids: tuple,  # of the tokens of an image and of a region
     vocabulary: int,  # rows of the language model's embedding
@@ -138,7 +138,9 @@ def _add_vocabulary_rows(weights: dict, words: int) -> int:  # rows that there a
     return rows
 
 # %% ../../nbs/9_scale/conversion.ipynb #58920004
-def _load_renamed_weights(model, weights: dict, checkpoint: Path):
+def _load_renamed_weights(
+    model: FerretForConditionalGeneration, weights: dict, checkpoint: Path
+) -> None:
     "Put a checkpoint's weights into a model. Raises ValueError for one too many or too few."
     part = "sampler."
     read = {k.removeprefix(part): v.float() for k, v in weights.items() if k.startswith(part)}
@@ -159,10 +161,12 @@ def _load_renamed_weights(model, weights: dict, checkpoint: Path):
 
 # %% ../../nbs/9_scale/conversion.ipynb #58920006
 def convert_checkpoint(
-    checkpoint,  # folder of a public Ferret checkpoint
-    out,  # folder to write
-    tower=None,  # folder or hub id of its CLIP tower; None: where its configuration says
-    dtype=None,  # to store; None: as it is
+    checkpoint: str | Path,  # folder of a public Ferret checkpoint
+    out: str | Path,  # folder to write
+    tower: str
+    | Path
+    | None = None,  # folder or hub id of its CLIP tower; None: where its configuration says
+    dtype: torch.dtype | None = None,  # to store; None: as it is
 ) -> Path:
     """Write a public Ferret checkpoint as one of ours, and return its folder.
 

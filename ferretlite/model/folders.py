@@ -9,6 +9,7 @@ __all__ = []
 import hashlib
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -168,6 +169,12 @@ def _describe_misfit(model, report: dict, surplus: bool, unread: list) -> str | 
     others = [k for k in sorted(report["unexpected_keys"]) if not k.endswith("inv_freq")]
     shapes = sorted(report["mismatched_keys"])
     total = len(model.state_dict())
+    adapters = [name for name in others if "lora_" in name]
+    if adapters:
+        return (
+            f"found the adapter {adapters[0]}, expected a whole model; merge the adapters into the "
+            "model (`merge_adapters`) and save it again"
+        )
     if lacking:
         return (
             f"found no weights for {lacking[0]} ({len(lacking)} of {total} tensors are missing), "
@@ -180,10 +187,10 @@ def _describe_misfit(model, report: dict, surplus: bool, unread: list) -> str | 
             "config.json from the same model"
         )
     if others and not surplus:
-        advice = "take weights and config.json from the same model"
-        if any("lora_" in name for name in others):
-            advice = "merge the adapters (`merge_adapters`) and save the model again"
-        return f"found the tensor {others[0]}, expected those of config.json alone; {advice}"
+        return (
+            f"found the tensor {others[0]}, expected those of config.json alone; take weights and "
+            "config.json from the same model"
+        )
     return None
 
 
@@ -195,6 +202,30 @@ def _check_finite(place, model):
                 f"{place}: found numbers in {name} that are not finite, expected finite ones; take "
                 "an earlier checkpoint of the model."
             )
+
+# %% ../../nbs/4_model/model_folders.ipynb #26f00021
+@contextmanager
+def hide_progress_bars():
+    "Hide the progress bars of `transformers` inside a `with` block."
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _hide_reports():
+    "Hide what `transformers` says while it loads weights, inside a `with` block."
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with hide_progress_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 # %% ../../nbs/4_model/model_folders.ipynb #26f00018
 def load_all_weights(
@@ -210,26 +241,23 @@ def load_all_weights(
     Raises InputError with the name of the first tensor that is missing, left over, of another
     shape or not finite."""
     check_model_files(place, **options)
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # the report becomes one sentence
     try:
-        model, report = model_class.from_pretrained(
-            place,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **options,
-        )
+        with _hide_reports():  # the report becomes one sentence
+            model, report = model_class.from_pretrained(
+                place,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # a configuration of a stranger can fail in any way
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{place}: found files that cannot be loaded ({reason}), expected those of a saved "
             "model; copy the folder again."
         ) from error
-    finally:
-        logging.set_verbosity(level)
     misfit = _describe_misfit(model, report, surplus, find_unread(model) if find_unread else [])
     if misfit:
         raise InputError(f"{place}: {misfit}.")

@@ -9,16 +9,18 @@ __all__ = ['list_shipped_models', 'find_model', 'load_model', 'save_model']
 import copy
 import json
 import re
-from contextlib import contextmanager
 from pathlib import Path
 from warnings import warn
 
 import torch
-from transformers.utils import logging
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import WEIGHTS
-from .folders import compute_tokenizer_fingerprint, load_all_weights
+from ferretlite.model.folders import (
+    compute_tokenizer_fingerprint,
+    hide_progress_bars,
+    load_all_weights,
+)
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor
 from .towers import PAPER_SIZES
@@ -145,18 +147,6 @@ def choose_dtype(
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise make_input_error("dtype", dtype, "torch.float32, torch.bfloat16 or torch.float16")
     return dtype
-
-# %% ../../nbs/4_model/loading.ipynb #a16e7938
-@contextmanager
-def hide_progress_bars():
-    "Hide the progress bars of `transformers` inside a `with` block."
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 # %% ../../nbs/4_model/loading.ipynb #26f10002
 def load_model(

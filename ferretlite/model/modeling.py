@@ -469,6 +469,24 @@ def _with_loss(
         out.loss = next_token_loss(out.logits, labels, num_items)
     return out
 
+# %% ../../nbs/4_model/model.ipynb #c7a46e30
+def _check_prompt_inputs(
+    input_ids: torch.Tensor | None,  # [B, L]
+    inputs_embeds: torch.Tensor | None,  # [B, L, D]
+    pixels: tuple,  # pixels and maps, None where there are none
+):
+    "Raise InputError unless there is one form of the prompt, with pixels only beside tokens."
+    if (input_ids is None) == (inputs_embeds is None):
+        found = "neither" if input_ids is None else "both"
+        raise InputError(
+            f"forward: found {found}, expected exactly one of `input_ids` and `inputs_embeds`."
+        )
+    if inputs_embeds is not None and any(part is not None for part in pixels):
+        raise InputError(
+            "forward: found pixels beside `inputs_embeds`, expected `input_ids`, whose "
+            "placeholders the pixels fill."
+        )
+
 # %% ../../nbs/4_model/model.ipynb #c7a46e10
 @patch
 def forward(
@@ -501,8 +519,7 @@ def forward(
         self.check_trainable()
     if labels is not None and not isinstance(logits_to_keep, int):
         raise make_input_error("logits_to_keep", logits_to_keep, "a number where there are labels")
-    if input_ids is None and inputs_embeds is None:
-        raise make_input_error("forward", None, "`input_ids` or `inputs_embeds`")
+    _check_prompt_inputs(input_ids, inputs_embeds, (global_pixels, tower_maps, crop_pixels))
     if inputs_embeds is None:
         if global_pixels is not None and tower_maps is None:
             tower_maps = self.compute_tower_maps(global_pixels, local_pixels)

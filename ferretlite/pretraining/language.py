@@ -15,6 +15,7 @@ from transformers import LlamaForCausalLM
 
 from ..common.devices import autocast
 from ..common.files import write_json
+from ..model.corpus import make_corpus
 from ferretlite.model.folders import (
     compute_tokenizer_fingerprint,
     load_all_weights,
@@ -22,7 +23,6 @@ from ferretlite.model.folders import (
 )
 from ferretlite.model.tokens import (
     add_crop_token,
-    make_corpus,
     next_token_loss,
     tiny_llama_config,
     train_tokenizer,

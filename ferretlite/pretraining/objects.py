@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+from ..model.corpus import GRIFFON_TASK_WEIGHTS, TASK_WEIGHTS
 from ferretlite.model.tokens import (
     CROP_TOKEN,
-    GRIFFON_TASK_WEIGHTS,
     IMAGE_TOKEN,
     REGION_TOKEN,
-    TASK_WEIGHTS,
     encode_turns,
     find_written_boxes,
     format_prompt,

@@ -7,12 +7,15 @@ __all__ = ['draw_answer', 'find_picture_format', 'save_image']
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #563cff23
 import io
+import unicodedata
+import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.errors import InputError
+from ..common.errors import FerretliteWarning, InputError
 from ..common.files import write_whole
 from .geometry import Mask, Point
 
@@ -21,10 +24,10 @@ from .geometry import Mask, Point
 PALETTE = ("#e6194b", "#1a8f3c", "#2a5bd7", "#d9730d", "#8e24aa", "#00838f", "#ad1457", "#6d4c41")
 
 
-def _paint_box(pen, corners, color, label, font):
+def _paint_box(pen, corners, color, label, font, width):
     "Draw a solid rectangle with its label above it, or inside it without room above."
     x1, y1, x2, y2 = corners
-    pen.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=color, width=3)
+    pen.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=color, width=width)
     if not label:
         return
     left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
@@ -34,15 +37,76 @@ def _paint_box(pen, corners, color, label, font):
     pen.text((x + 3, y + 1), label, fill="white", font=font)
 
 
-def _paint_dashes(pen, corners, dash=6):
+def _paint_dashes(pen, corners, width):
     "Draw a rectangle in white and black dashes, for what the user pointed at."
-    x1, y1, x2, y2 = corners
+    (x1, y1, x2, y2), dash = corners, 2 * width
     edges = [((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))]
     for start, end in np.array(edges, float):
         steps = max(1, round(float(np.abs(end - start).max()) / dash))
         for k in range(steps):
             a, b = start + (end - start) * k / steps, start + (end - start) * (k + 1) / steps
-            pen.line([*a, *b], fill="white" if k % 2 else "black", width=3)
+            pen.line([*a, *b], fill="white" if k % 2 else "black", width=width)
+
+# %% ../../nbs/2_regions_and_text/drawing.ipynb #aba2dcd1
+@cache
+def _read_letters(
+    font,  # path of a font file; None for the font of Pillow
+) -> frozenset:  # code points
+    "Return the letters that a font can draw; none for a file that cannot be read."
+    if font is None:
+        font = getattr(ImageFont.load_default(12), "path", None)
+        if not isinstance(font, io.BytesIO):  # a Pillow without FreeType
+            return frozenset(range(32, 127))
+        font = io.BytesIO(font.getvalue())
+    from matplotlib.ft2font import FT2Font  # loaded only for a name that is not ASCII
+
+    try:
+        return frozenset(FT2Font(font).get_charmap())
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+
+
+@cache
+def _list_fonts() -> list:  # of paths
+    "Return the paths of DejaVu Sans and of the fonts of this computer."
+    from matplotlib import font_manager, get_data_path
+
+    shipped = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return [str(shipped), *sorted(font_manager.findSystemFonts())]
+
+
+def _load_font(
+    path,  # path of a font file; None for the font of Pillow
+    size: int,  # height in pixels
+) -> ImageFont.FreeTypeFont | None:  # None for a file that Pillow cannot use
+    "Return a font at a size: a font of coloured pictures, for example, has no sizes."
+    try:
+        return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
+    except OSError:
+        return None
+
+# %% ../../nbs/2_regions_and_text/drawing.ipynb #b3217575
+def _choose_font(
+    label: str,  # name, perhaps with a score
+    size: int,  # height in pixels
+) -> tuple:  # (font of Pillow, label that it can draw)
+    "Return a font that has every letter of a label; codes replace letters that no font has."
+    if label.isascii():
+        return ImageFont.load_default(size), label
+    needed = {ord(sign) for sign in label if unicodedata.category(sign) not in ("Cf", "Cc", "Zs")}
+    for path in [None, *_list_fonts()]:
+        if needed <= _read_letters(path) and (font := _load_font(path, size)):
+            return font, label
+    path = _list_fonts()[0]
+    missing = needed - _read_letters(path)
+    warnings.warn(
+        f"names on a picture: found letters of {label[:40]!r} that no font of this computer has, "
+        "expected a font with them; install one, such as Noto Sans CJK. Their codes are drawn.",
+        FerretliteWarning,
+        stacklevel=4,
+    )
+    signs = (f" U+{ord(sign):04X}" if ord(sign) in missing else sign for sign in label)
+    return _load_font(path, size), "".join(signs).strip()
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #4d7b2402
 def _tint_mask(canvas, mask):
@@ -63,7 +127,8 @@ def draw_answer(
 ) -> Image.Image:  # small images come back enlarged by a whole factor
     """Return a copy of the image with the boxes, names and scores of an answer (solid lines).
 
-    The regions that were asked about are dashed. Coordinates are in the image frame."""
+    The regions that were asked about are dashed. Coordinates are in the image frame. Names may be
+    in any script that a font of this computer has."""
     scale = max(1, round(720 / max(image.size)))
     canvas = image.convert("RGB").resize(
         (image.width * scale, image.height * scale), Image.Resampling.BICUBIC
@@ -71,29 +136,27 @@ def draw_answer(
     for region in regions:
         if isinstance(region, Mask):
             canvas = _tint_mask(canvas, region.to_mask(image.height, image.width))
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(12, min(canvas.size) // 45))
+    pen, letters = ImageDraw.Draw(canvas), max(12, min(canvas.size) // 45)
+    width = max(3, round(max(canvas.size) / 240))
     for region in regions:
-        _paint_region(pen, region, scale)
+        _paint_region(pen, region, scale, width)
     for i, grounding in enumerate(groundings):
         color = colors[i] if colors else PALETTE[i % len(PALETTE)]
         for box, score in zip(grounding.boxes, grounding.scores or [None] * len(grounding.boxes)):
-            _paint_box(
-                pen,
-                [v * scale for v in box.list()],
-                color,
-                grounding.name + ("" if score is None else f" {score:.2f}"),
-                font,
-            )
+            label = grounding.name + ("" if score is None else f" {score:.2f}")
+            font, label = _choose_font(label, letters)
+            _paint_box(pen, [v * scale for v in box.list()], color, label, font, width)
     return canvas
 
 
-def _paint_region(pen, region, scale):
+def _paint_region(pen, region, scale, width):
     "Draw a point as a ring, a box or the box of a mask in dashes."
     x1, y1, x2, y2 = (v * scale for v in region.box().list())
     if not isinstance(region, Point):
-        return _paint_dashes(pen, (x1, y1, x2, y2))
-    for radius, color in ((9, "black"), (7, "white"), (3, "black")):
-        pen.ellipse([x1 - radius, y1 - radius, x1 + radius, y1 + radius], outline=color, width=2)
+        return _paint_dashes(pen, (x1, y1, x2, y2), width)
+    for radius, color in ((3 * width, "black"), (7 * width // 3, "white"), (width, "black")):
+        corners = [x1 - radius, y1 - radius, x1 + radius, y1 + radius]
+        pen.ellipse(corners, outline=color, width=max(2, 2 * width // 3))
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #d61a8f50
 def _stores_colours(kind: str) -> bool:
@@ -115,11 +178,11 @@ def find_picture_format(
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or not _stores_colours(kind):
         raise InputError(
-            f"{path} does not end in a picture format that holds colours: "
-            "expected a name such as answer.png or answer.jpg."
+            f"{path}: found the ending {path.suffix!r}, expected a picture format that holds "
+            "colours, with a name such as answer.png or answer.jpg."
         )
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} into.")
+        raise FileNotFoundError(f"{path}: found no folder {path.parent}, expected an existing one.")
     return kind
 
 

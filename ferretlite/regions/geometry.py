@@ -20,7 +20,7 @@ from ferretlite.regions.run_lengths import (
     check_size,
     encode_rle,
     list_runs,
-    normalise_rle,
+    read_rle,
     to_array,
 )
 
@@ -37,9 +37,9 @@ def _to_finite_float(
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = None
     if number is None:
-        raise InputError(f"found {name}={describe_value(value)}, expected a number of pixels")
+        raise InputError(f"{name}: found {describe_value(value)}, expected a number of pixels.")
     if not math.isfinite(number):
-        raise InputError(f"found {name}={number}, expected a finite number of pixels")
+        raise InputError(f"{name}: found {number}, expected a finite number of pixels.")
     return number
 
 
@@ -60,7 +60,7 @@ def _find_pixel_range(
     Without such a pixel it is the one pixel in the interval's middle."""
     if high < 0 or low > n:
         raise InputError(
-            f"found a region from {low:g} to {high:g}, expected it to touch the image, 0 to {n}"
+            f"region: found {low:g} to {high:g}, expected it to touch the image, 0 to {n}."
         )
     first, after = (min(max(math.ceil(edge - 0.5), 0), n) for edge in (low, high))
     if first < after:
@@ -143,7 +143,7 @@ class Box(_PixelRegion):
             a, b = getattr(self, low), getattr(self, high)
             if a > b:
                 raise InputError(
-                    f"found a box with {low}={a:g} and {high}={b:g}, expected {low} <= {high}"
+                    f"box: found {low}={a:g} and {high}={b:g}, expected {low} <= {high}."
                 )
 
     width = property(lambda self: self.x2 - self.x1)
@@ -200,7 +200,7 @@ def _to_float_tensor(
         x = torch.as_tensor(array if kept else array.astype(np.float32))
     return x if x.dtype == torch.float64 else x.float()
 
-# %% ../../nbs/2_regions_and_text/geometry.ipynb #efaf1812
+
 def _list_divisors(
     xy: torch.Tensor,  # [..., 2] or [..., 4]
     size: tuple[int, int],  # (height, width)
@@ -209,8 +209,8 @@ def _list_divisors(
     h, w = check_size(size)
     if xy.ndim == 0 or xy.shape[-1] not in (2, 4):
         raise InputError(
-            f"found coordinates of shape {tuple(xy.shape)}, "
-            "expected [..., 2] for points or [..., 4] for boxes"
+            f"coordinates: found the shape {tuple(xy.shape)}, "
+            "expected [..., 2] for points or [..., 4] for boxes."
         )
     return xy.new_tensor([w, h] * (xy.shape[-1] // 2))
 
@@ -243,7 +243,7 @@ def to_bins(
     u = _to_float_tensor(u)
     if not u.isfinite().all():
         raise InputError(
-            "found a coordinate that is infinite or not a number, expected finite ones"
+            "coordinates: found one that is infinite or not a number, expected finite numbers."
         )
     rounding = (
         1 + torch.finfo(u.dtype).eps
@@ -280,9 +280,9 @@ def decode_box(
     "Return the box of bins in the image frame. Raises InputError for bins that are no box."
     h, w = check_size(size)
     if len(bins) != 4:
-        raise InputError(f"found {len(bins)} numbers, expected 4 for a box")
+        raise InputError(f"box: found {len(bins)} numbers, expected 4.")
     if not all(0 <= b < N_BINS for b in bins):
-        raise InputError(f"found {list(bins)}, expected bins from 0 to {N_BINS - 1}")
+        raise InputError(f"box: found {list(bins)}, expected bins from 0 to {N_BINS - 1}.")
     return Box(*((b + 0.5) / N_BINS * side for b, side in zip(bins, (w, h, w, h))))
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #6513270e
@@ -296,10 +296,11 @@ def stack_boxes(
         boxes = [b.list() if isinstance(b, Box) else b for b in boxes] or torch.zeros(0, 4)
     boxes = _to_float_tensor(boxes).float()
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"found boxes of shape {tuple(boxes.shape)}, expected [N, 4]")
+        raise InputError(f"boxes: found the shape {tuple(boxes.shape)}, expected [N, 4].")
     if not (boxes[:, :2] <= boxes[:, 2:]).all():
         raise InputError(
-            "found a box that is not x1 <= x2 and y1 <= y2 (is it x, y, width, height?)"
+            "boxes: found edges out of order, expected x1 <= x2 and y1 <= y2; "
+            "is it x, y, width, height?"
         )
     return boxes
 
@@ -324,7 +325,7 @@ def _find_box_of_runs(
 ) -> Box:  # image frame
     "Return the tightest box around `runs`, from the outer edges of the outermost pixels."
     if not len(runs):
-        raise InputError("found a mask without a pixel, expected at least one")
+        raise InputError("mask: found one without a pixel, expected at least one pixel.")
     first, last = runs[:, 0], runs.sum(1) - 1
     one_column = (first // h == last // h).all()  # else some run goes past the foot of a column
     top, bottom = ((first % h).min(), (last % h).max()) if one_column else (0, h - 1)
@@ -340,7 +341,13 @@ class Mask(_PixelRegion):
         self,
         mask,  # bool [h, w] array or tensor; or {"size": [h, w], "counts": list, str or bytes}
     ):
-        self.rle = normalise_rle(mask) if isinstance(mask, dict) else encode_rle(mask)
+        if isinstance(mask, dict):
+            self.rle, self._runs = read_rle(mask)
+        else:
+            self.rle, self._runs = encode_rle(mask), None  # runs are read when they are needed
+
+    def __getstate__(self) -> dict:
+        return {"rle": self.rle, "_runs": None}  # the code alone is stored and sent to processes
 
     size = property(lambda self: tuple(self.rle["size"]))  # (height, width)
     area = property(lambda self: int(self.pixel_runs(*self.size)[:, 1].sum()))  # number of pixels
@@ -367,8 +374,12 @@ def pixel_runs(  # noqa: F811 (a method of another class)
 ) -> np.ndarray:  # [n, 2] start and length, counted down the columns
     "Return the runs of the mask, which must be of an image of `h` by `w`."
     if (h, w) != self.size:
-        raise InputError(f"found a mask of {self.size}, expected one of the image's size {(h, w)}")
-    return list_runs(self.rle)
+        raise InputError(
+            f"region: found a mask of {self.size}, expected one of the image's size {(h, w)}."
+        )
+    if self._runs is None:
+        self._runs = list_runs(self.rle)
+    return self._runs
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #0c3d7329
 Region = Point | Box | Mask  # what a user may point with; all of them in the image frame
@@ -386,7 +397,7 @@ def _is_mask_of_numbers(array, size):
     return set(np.unique(array).tolist()) <= {0, int(array.max(initial=0))} <= {0, 1, 255}
 
 
-def _read_region_array(array, size):  # -> list of regions
+def _read_region_array(array, size) -> list:
     "Return the regions that an array holds."
     if array.dtype.kind == "b" or _is_mask_of_numbers(array, size):
         if array.ndim in (2, 3):
@@ -411,7 +422,7 @@ def _is_number(value):
     return isinstance(value, (Real, np.number)) and not isinstance(value, (bool, np.bool_))
 
 
-def _read_numbers(numbers):  # -> list of one region, or of none
+def _read_numbers(numbers) -> list:  # of one region, or of none
     "Return the region that 2 or 4 numbers write."
     if len(numbers) not in (0, 2, 4):
         raise InputError(f"region: found {len(numbers)} numbers, expected {_REGION_FORMS}.")
@@ -420,7 +431,7 @@ def _read_numbers(numbers):  # -> list of one region, or of none
     return [Point(*numbers) if len(numbers) == 2 else Box(*numbers)]
 
 
-def _read_listed_regions(values, size):  # -> list of regions
+def _read_listed_regions(values, size) -> list:
     "Return the regions of a list or tuple: its numbers, the rows of a mask, or one for each item."
     if all(_is_number(v) for v in values):
         return _read_numbers(values)
@@ -474,14 +485,15 @@ def check_region(
         region = make_region(region, (h, w))
     if isinstance(region, Mask) and region.size != (h, w):
         raise InputError(
-            f"found a mask of {region.size}, expected one of the image's size {(h, w)}"
+            f"region: found a mask of {region.size}, expected one of the image's size {(h, w)}."
         )
     box = region.box()  # raises for a mask without pixels
     x1, y1, x2, y2 = clipped = box.clip((h, w)).list()
     inside = box.list() == clipped or (x1 < x2 and y1 < y2)
     if not inside:
         raise InputError(
-            f"found {region}, which lies outside its image of {w:g} x {h:g} pixels (width x height)"
+            f"region: found {region} outside of its image, "
+            f"expected a place within {w:g} x {h:g} pixels (width x height)."
         )
     return Box(*clipped) if isinstance(region, Box) else region
 

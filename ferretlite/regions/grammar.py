@@ -46,8 +46,8 @@ class Grounding:
             raise make_input_error("name of a grounding", self.name, "text, empty for boxes alone")
         if self.scores is not None and len(self.scores) != len(self.boxes):
             raise InputError(
-                f"found {len(self.scores)} scores for {len(self.boxes)} boxes of {self.name!r}, "
-                "expected one per box"
+                f"scores of {self.name!r}: found {len(self.scores)} scores for "
+                f"{len(self.boxes)} boxes, expected one per box."
             )
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #39e0e030
@@ -59,7 +59,7 @@ def _check_style(
 ):
     "Raise where `style` is not one of ours."
     if style not in STYLES:
-        raise InputError(f"found style {style!r}, expected one of {STYLES}")
+        raise make_input_error("style", style, " or ".join(STYLES))
 
 
 def format_region(
@@ -86,7 +86,7 @@ def _split_numbers(
     "Return what stands between brackets and commas."
     bracket = bracket.translate(_NARROW_SIGNS)
     if bracket.startswith("[") and not bracket.endswith("]"):
-        raise InputError("it is not closed")
+        raise InputError("found a bracket that is not closed, expected ] behind the numbers")
     return re.split(r"\s*,\s*|\s+", re.sub(r"[\[\]()]", " ", bracket).strip())
 
 
@@ -101,7 +101,7 @@ def _read_box(
     form = r"[0-9]{1,9}" if whole else r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+"
     if not all(re.fullmatch(form, number) for number in numbers):
         kind = "whole numbers" if whole else "decimal fractions"
-        raise InputError(f"expected four {kind}")
+        raise InputError(f"found another sign or number, expected four {kind}")
     if whole:
         bins = [int(number) for number in numbers]
         box = decode_box([N_BINS - 1 if b == N_BINS else b for b in bins], size)
@@ -124,6 +124,8 @@ def _find_name(
     current: tuple[int, int],  # place of the last name
 ) -> tuple[tuple[int, int], str]:  # place of the name; why there is none, or an empty string
     "Return where the name of a box stands. The last name goes on where there are no words."
+    if start == stop or text[start:stop].isspace():
+        return current, ""
     place = find_phrase(text, start, stop, phrases)
     if place[0] == place[1]:
         if key := find_key(text, start, stop):
@@ -228,7 +230,7 @@ def find_groundings(
     return spans, warnings
 
 
-def _add_span(spans, match, size, style, name, place):  # -> warnings, none or one
+def _add_span(spans, match, size, style, name, place) -> list:  # of warnings, none or one
     "Add the box of a match to the spans. Return what was dropped or changed."
     at = f"{match[0][:40]!r} at character {match.start()}"
     if form := _UNREAD_FORMS.get(match.lastgroup):
@@ -236,7 +238,7 @@ def _add_span(spans, match, size, style, name, place):  # -> warnings, none or o
     try:
         box, changed = _read_box(match[0], size, style)
     except ValueError as problem:
-        return [f"dropped {at}: {problem}"]
+        return [f"dropped {at}: {str(problem).removeprefix('box: ').rstrip('.')}"]
     spans.append(Span(name, box, *match.span(), *place))
     return [f"changed {at}: {changed}"] if changed else []
 
@@ -274,10 +276,11 @@ def _write_groundings(
 def _check_grounding(grounding):
     "Raise unless the grounding has boxes and a name without brackets and line breaks."
     if not grounding.boxes:
-        raise InputError(f"found no box for {grounding.name!r}, expected at least one")
+        raise InputError(f"grounding {grounding.name!r}: found no box, expected at least one.")
     if set(grounding.name) & set("[]\n\r"):
         raise InputError(
-            f"found the name {grounding.name!r}, expected one without brackets and line breaks"
+            f"grounding: found the name {grounding.name!r}, "
+            "expected one without brackets and line breaks."
         )
 
 
@@ -300,10 +303,11 @@ def format_groundings(
         if back[i : i + 1] != [name]:
             other = f"{back[i][:80]!r}" if i < len(back) else "nothing"
             raise InputError(
-                f"found the name {name[:80]!r}, which would read back as {other}: try clean_name"
+                f"grounding: found the name {name[:80]!r}, "
+                f"expected one that does not read back as {other}; use clean_name."
             )
     if warnings or len(back) > len(pairs):
-        raise InputError(f"found names that hold boxes of their own in {text[:80]!r}")
+        raise InputError(f"groundings: found {text[:80]!r}, expected names without boxes.")
     return text
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #a5a79d7a
@@ -319,10 +323,12 @@ def parse_groundings(
     groundings = _merge_neighbours([(span.name, span.box) for span in spans])
     if strict:
         if warnings:
-            raise InputError(warnings[0])
+            raise InputError(f"text: {warnings[0]}.")
         expected = format_groundings(groundings, size, style)
         if expected != text:
-            raise InputError(f"found {text[:80]!r}, expected the written form {expected[:80]!r}")
+            raise InputError(
+                f"text: found {text[:80]!r}, expected the written form {expected[:80]!r}."
+            )
     return groundings
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #7d6bdc82

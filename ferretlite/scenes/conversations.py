@@ -8,12 +8,13 @@ __all__ = ['keep_complete_kinds', 'make_conversation']
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #1eda70ee
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
 from .questions import Conversation, change_capitals
 from .tasks import TASKS
-from .world import WIDE_SPLITS
+from .world import WIDE_SPLITS, Scene
 from .written_tasks import WRITTEN_TASKS
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #52e6b438
@@ -36,8 +37,8 @@ _WORD_TURNS = 3  # questions for the word of a scene of `word`, before any other
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #729eb7e2
 def keep_complete_kinds(
-    scene,  # Scene; `partial` holds the names of such kinds
-):  # Scene
+    scene: Scene,  # its `partial` holds the names of such kinds
+) -> Scene:
     "Return the scene without objects of kinds that are not listed in full."
     if not getattr(scene, "partial", ()):
         return scene
@@ -49,7 +50,7 @@ def keep_complete_kinds(
     )
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #a1d1ea93
-def _check_tasks(scene, tasks, order):  # -> name -> function
+def _check_tasks(scene: Scene, tasks: dict, order: str) -> dict:  # name -> function
     "Return the functions of all tasks that the scene knows. Raise for what cannot be asked."
     if not all(o.name.strip() for o in scene.objects):
         raise InputError(f"scene {scene.id!r}: found an object without a name, expected one.")
@@ -64,9 +65,9 @@ def _check_tasks(scene, tasks, order):  # -> name -> function
 
 # %% ../../nbs/2_regions_and_text/conversations.ipynb #cc478751
 def make_conversation(
-    scene,  # anything with .image .size .objects .caption .id
+    scene: Scene,  # or anything with .image .size .objects .caption .id
     tasks: dict,  # name -> weight
-    rng,  # random.Random: the only source of randomness
+    rng: Random,  # the only source of randomness
     n_turns: int = 4,  # at most; fewer when the scene cannot pose more
     wording: int | dict | None = None,  # 0: canonical prompts only; see `write_prompt`
     order: str = "left",  # order of the boxes in Griffon's answers, a key of BOX_ORDERS

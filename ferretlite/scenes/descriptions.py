@@ -9,6 +9,10 @@ __all__ = ['RELATION_WORDS', 'find_family', 'Query', 'list_descriptions', 'count
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #45fffed5
 import math
 from dataclasses import dataclass
+from random import Random
+
+from ..regions.geometry import Box
+from .world import Scene, SceneObject
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #d19900f2
 def find_family(
@@ -29,7 +33,7 @@ class Query:
 
     def matches(
         self,
-        obj,  # SceneObject
+        obj: SceneObject,  # to be compared
     ) -> bool:
         "Return whether the object agrees with everything that the query gives."
         if self.name is not None and self.name not in (obj.name, find_family(obj.name)):
@@ -42,7 +46,7 @@ class Query:
     def select(
         self,
         objects: list,  # of SceneObject
-        size=None,  # not used; a Relation needs it
+        size: tuple | None = None,  # not used; a Relation needs it
     ) -> list:  # of indices
         "Return the indices of the objects that match."
         return [i for i, o in enumerate(objects) if self.matches(o)]
@@ -59,7 +63,7 @@ class Query:
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #bea5800a
 def list_descriptions(
-    obj,  # a SceneObject
+    obj: SceneObject,  # to be described
 ) -> list:  # of Query, fewest attributes first
     "Return every way to describe an object by its kind (or family) and some of its attributes."
     if obj.text:
@@ -84,9 +88,9 @@ def count_rivals(
 
 
 def draw_attribute_query(
-    scene,  # has .objects
-    rng,  # random.Random
-):  # (Query, index of its object), or None
+    scene: Scene,  # or an object with .objects
+    rng: Random,  # random generator
+) -> tuple | None:  # (Query, index of its object)
     """Draw a description that matches exactly one object.
 
     Objects with a same-kind and a same-colour rival are preferred."""
@@ -143,7 +147,7 @@ class Relation:
     def select(
         self,
         objects: list,  # of SceneObject
-        size,  # (height, width) of the image
+        size: tuple,  # (height, width) of the image
     ) -> list:  # of indices
         """Return the indices of the objects for which the relation holds by its margin.
 
@@ -162,13 +166,13 @@ class Relation:
         return _select_leader(found, [-d for d in distances], NEARER_MARGIN * min(size))
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #11219c88
-def _measure_distance(a, b):  # boxes -> pixels
+def _measure_distance(a: Box, b: Box) -> float:  # in pixels
     "Return the distance between the centres of two boxes."
     a, b = a.center(), b.center()
     return math.dist((a.x, a.y), (b.x, b.y))
 
 
-def _select_leader(found, scores, margin):
+def _select_leader(found: list, scores: list, margin: float) -> list:
     "Return the one index whose score leads by the margin, as a list; an empty list otherwise."
     order = sorted(zip(scores, found), reverse=True)
     if len(order) == 1 or (order and order[0][0] - order[1][0] >= margin):
@@ -176,7 +180,9 @@ def _select_leader(found, scores, margin):
     return []
 
 
-def _select_beyond(relation, objects, found, anchor, short):
+def _select_beyond(
+    relation: str, objects: list, found: list, anchor: SceneObject, short: float
+) -> list:
     """Return the indices of the objects whose centre lies past the anchor's edge in a direction.
 
     The list is empty when one object's centre lies between the anchor's centre and its edge."""
@@ -192,10 +198,10 @@ def _select_beyond(relation, objects, found, anchor, short):
 
 # %% ../../nbs/2_regions_and_text/descriptions.ipynb #bdd0ac39
 def draw_relation_query(
-    scene,  # has .objects and .size
-    rng,  # random.Random
+    scene: Scene,  # or an object with .objects and .size
+    rng: Random,  # random generator
     tries: int = 12,  # draws of each relation
-):  # (Relation, index of its object), or None
+) -> tuple | None:  # (Relation, index of its object)
     """Draw a description through a relation that holds for exactly one of several candidates.
 
     Returns None when `tries` draws of each relation gave none."""
@@ -210,7 +216,7 @@ def draw_relation_query(
                 return found, chosen[0]
 
 
-def _draw_relation(objects, relation, rng):  # -> Relation or None
+def _draw_relation(objects: list, relation: str, rng: Random) -> Relation | None:
     "Draw a query with two candidates or more beside the anchor, and a unique anchor if needed."
     query = rng.choice(list_descriptions(rng.choice(objects)))
     anchor = None if relation == "largest" else rng.choice(list_descriptions(rng.choice(objects)))

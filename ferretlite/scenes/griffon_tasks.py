@@ -6,13 +6,16 @@
 __all__ = ['GRIFFON_TASKS', 'check_order', 'format_answer_boxes', 'ask_search', 'ask_like']
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #61a431b4
+from collections.abc import Callable
 from functools import lru_cache
+from random import Random
 
 from ..common.errors import InputError
 from ..regions.geometry import box_iou
 from ..regions.grammar import Grounding, format_groundings, format_region
 from ferretlite.scenes.descriptions import (
     Query,
+    Relation,
     draw_attribute_query,
     draw_relation_query,
     list_descriptions,
@@ -23,6 +26,7 @@ from ferretlite.scenes.world import (
     KINDS,
     NOVEL_KINDS,
     PRACTICE_KINDS,
+    Scene,
     add_article,
     make_example,
     make_scene,
@@ -40,7 +44,7 @@ def check_order(
 
 def format_answer_boxes(
     found: list,  # of (name, Box); the name is "" where boxes alone are asked for
-    size,  # (height, width)
+    size: tuple,  # (height, width)
     order: str = "left",  # a key of BOX_ORDERS
 ) -> tuple:  # (text in Griffon's form, `None` for nothing; list of Grounding, one a box)
     "Return boxes in order, each with its name, as text and as groundings."
@@ -52,7 +56,7 @@ def format_answer_boxes(
 MAX_QUESTION_NAMES = 80  # in one question; as many as COCO has
 
 
-def _draw_asked_names(scene, present, absent, rng):
+def _draw_asked_names(scene: Scene, present: list, absent: list, rng: Random) -> list:
     """Return shuffled names for one question: some that are present and some that are not.
 
     Half of the questions about a data set with a vocabulary ask for all of it, as the papers do."""
@@ -68,11 +72,11 @@ def _draw_asked_names(scene, present, absent, rng):
 
 
 def ask_find_set(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `Detect all objects of these kinds: …` for present and absent kinds, shuffled.
 
     meta: groundings, names."""
@@ -90,7 +94,7 @@ def ask_find_set(
     return Turn("find_set", prompt, answer, meta=dict(groundings=groundings, names=names))
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #741b5fb1
-def _draw_find_query(scene, rng):  # -> Query, Relation or None
+def _draw_find_query(scene: Scene, rng: Random) -> Query | Relation | None:
     "Return a description of one object, of several, or (one in four) of none."
     chance = rng.random()
     if chance < 0.25:
@@ -103,11 +107,11 @@ def _draw_find_query(scene, rng):  # -> Query, Relation or None
 
 
 def ask_find(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `Where is …? Give every box.` for a description of one object, of several or of none.
 
     One question in four describes nothing that is there. meta: groundings, query."""
@@ -125,11 +129,11 @@ def ask_find(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #a7a17e65
 def ask_find_phrases(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask for two to four phrases, each with every box it fits. Phrases share no object.
 
     meta: groundings."""
@@ -150,10 +154,10 @@ def ask_find_phrases(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #33c1f03f
 def ask_tell(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask what a box holds that is written as text.
 
     A box that shares more than half of its union with another one is not asked about. meta: phrase,
@@ -175,13 +179,13 @@ def ask_tell(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #0b747a8a
 def ask_search(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-    examples=None,  # function (name, rng) -> Crop or None, from another image; None: drawn
-    source=None,  # "same" or "other" image; None: one by chance
-):  # -> Turn or None
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+    examples: Callable | None = None,  # (name, rng) -> Crop or None; None: drawn anew
+    source: str | None = None,  # "same" or "other" image; None: one by chance
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `Find all objects like <crop>.` The answer has boxes alone, or `None`.
 
     meta: groundings, n, source (same, other), kind."""
@@ -202,12 +206,14 @@ def ask_search(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #1350797c
 @lru_cache(1)
-def _redraw_picture(seed, size, split):
+def _redraw_picture(seed: int, size: tuple, split: str):
     "Return the picture of a scene that came without it. The last one is kept."
     return make_scene(seed, size, split).image
 
 
-def _draw_crop(scene, kind, source, rng, examples):  # -> Crop or None
+def _draw_crop(
+    scene: Scene, kind: str, source: str, rng: Random, examples: Callable | None
+) -> Crop | None:
     "Return a picture of an object of the kind, from the scene itself or from elsewhere."
     if scene.image is None and scene.seed is None:
         return Crop(None)  # a scene that is told, not seen
@@ -224,14 +230,14 @@ def _draw_crop(scene, kind, source, rng, examples):  # -> Crop or None
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #53e4040b
 def ask_like(
-    scene,  # Scene, or an object with its attributes
+    scene: Scene,  # or an object with its attributes
     kind: str,  # name of the objects to find
     source: str,  # "same" or "other" image, of the example
-    rng,  # random.Random
-    wording=0,  # see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-    examples=None,  # as in `ask_search`
-):  # Turn, or None without an example
+    rng: Random,  # random generator
+    wording: int | None = 0,  # see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+    examples: Callable | None = None,  # as in `ask_search`
+) -> Turn | None:  # None without an example
     "Ask for all objects of one kind, by an example from the same or from another image."
     crop = _draw_crop(scene, kind, source, rng, examples)
     if crop is None:

@@ -10,9 +10,10 @@ __all__ = ['REGION', 'CROP', 'GROUNDING_SWITCH', 'WORDINGS', 'REGION_FORMS', 'Cr
 import math
 import re
 from dataclasses import dataclass, field
+from random import Random
 
 from ..common.errors import InputError
-from ..regions.geometry import Box, Point, from_unit, sample_points
+from ..regions.geometry import Box, Mask, Point, from_unit, sample_points
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #c8788794
 REGION, CROP = "<region>", "<crop>"  # stand in a prompt for one region, one picture
@@ -211,7 +212,7 @@ WORDINGS |= GRIFFON_WORDINGS
 # %% ../../nbs/2_regions_and_text/questions.ipynb #e78d24c3
 def write_prompt(
     task: str,  # a key of WORDINGS
-    rng=None,  # random.Random; without it the canonical wording
+    rng: Random | None = None,  # random generator; without it the canonical wording
     # index of the wording; None draws one; a dict holds other wordings for some tasks
     wording: int | dict | None = None,
     **fields,  # what the wording's braces stand for
@@ -236,7 +237,7 @@ _CASE_SHARE = 0.15  # of the questions that are written in other capitals
 
 def change_capitals(
     prompt: str,  # a question
-    rng,  # random.Random
+    rng: Random,  # random generator
 ) -> str:
     """Return the question in other capitals, as a person may type it, one time in seven.
 
@@ -291,8 +292,8 @@ REGION_FORMS = ("point", "box", "mask")  # forms in which a region is pointed at
 # %% ../../nbs/2_regions_and_text/questions.ipynb #36f675cc
 def draw_inner_point(
     obj,  # has .box and .mask (a Mask or None)
-    size,  # (height, width) of the image
-    rng,  # random.Random
+    size: tuple,  # (height, width) of the image
+    rng: Random,  # random generator
 ) -> Point:  # image frame
     """Return a point on the object.
 
@@ -308,10 +309,10 @@ def draw_inner_point(
 # %% ../../nbs/2_regions_and_text/questions.ipynb #52c0f7be
 def draw_region(
     obj,  # object with .box and .mask (a Mask or None)
-    size,  # (height, width) of the image
-    rng,  # random.Random
+    size: tuple,  # (height, width) of the image
+    rng: Random,  # random generator
     form: str | None = None,  # one of REGION_FORMS; None draws one
-):  # Point, Box or Mask, image frame
+) -> Point | Box | Mask:  # image frame
     "Return the object as a region. Without a mask its box stands for the mask."
     form = form or rng.choice(REGION_FORMS)
     if form == "point":
@@ -320,7 +321,7 @@ def draw_region(
 
 
 def name_region_form(
-    region,  # Point, Box or Mask
+    region: Point | Box | Mask,  # of a question
 ) -> str:  # one of REGION_FORMS
     "Return the name of the region's form."
     return type(region).__name__.lower()

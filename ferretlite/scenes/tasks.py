@@ -7,6 +7,7 @@ __all__ = ['BOX_ORDERS', 'TASKS', 'ask_rec', 'ask_phrase', 'ask_dense_detection'
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #d43ca08c
 from collections import Counter
+from random import Random
 
 from ..regions.geometry import encode_box
 from ..regions.grammar import Grounding, format_groundings
@@ -27,14 +28,22 @@ from ferretlite.scenes.questions import (
     name_region_form,
     write_prompt,
 )
-from .world import COLORS, KINDS, add_article, sort_in_raster_order, write_caption
+from ferretlite.scenes.world import (
+    COLORS,
+    KINDS,
+    Scene,
+    SceneObject,
+    add_article,
+    sort_in_raster_order,
+    write_caption,
+)
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #89390e1c
 def ask_rec(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `Where is the red umbrella?` A third of the questions use a relation.
 
     meta: box, object, query, relation, rivals (kind, color)."""
@@ -61,7 +70,7 @@ def ask_rec(
     )
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #594923fa
-def _draw_phrase_groundings(scene, rng, wanted):
+def _draw_phrase_groundings(scene: Scene, rng: Random, wanted: int) -> list:
     "Return up to `wanted` groundings that share no object; phrases of several are in the plural."
     used, groundings = set(), []
     for obj in rng.sample(scene.objects, len(scene.objects)):
@@ -77,10 +86,10 @@ def _draw_phrase_groundings(scene, rng, wanted):
 
 
 def ask_phrase(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask for two to four phrases, or for all objects of one, with every box of each.
 
     The phrases share no object. meta: groundings (in the order asked)."""
@@ -103,7 +112,7 @@ MAX_DENSE_OBJECTS = 12  # objects in a dense answer
 
 def list_raster_scan(
     objects: list,  # of SceneObject
-    size,  # (height, width)
+    size: tuple,  # (height, width)
     most: int | None = MAX_DENSE_OBJECTS,  # number of objects; None: all
 ) -> list:
     """Return the indices of the `most` largest objects in raster order of their bins.
@@ -118,16 +127,16 @@ def list_raster_scan(
     return sorted(largest, key=corner)
 
 
-def _number_parts(parts) -> str:
+def _number_parts(parts: list) -> str:
     "Return the parts with numbers: `1: first, 2: second`."
     return ", ".join(f"{n}: {part}" for n, part in enumerate(parts, 1))
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #f1d2a728
 def ask_dense_detection(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask for everything in raster order (paper section 3.4).
 
     meta: groundings, objects (indices), both in that order."""
@@ -147,10 +156,10 @@ def ask_dense_detection(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #1f7f02a0
 def ask_dense_referring(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask for the names of many regions, in random order (paper section 3.4).
 
     meta: names, objects (indices), forms."""
@@ -170,10 +179,10 @@ def ask_dense_referring(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #5a0e3a53
 def ask_name(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "`What is in this region?` meta: phrase, object, box, form."
     if not scene.objects:
         return None
@@ -189,7 +198,7 @@ def ask_name(
     )
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #14365d42
-def _list_other_names(scene, obj):
+def _list_other_names(scene: Scene, obj: SceneObject) -> list:
     "Return the names that the object could have had, its own left out."
     if obj.color:  # an object of our world
         names = list(KINDS)
@@ -198,7 +207,9 @@ def _list_other_names(scene, obj):
     return [n for n in names if n != obj.name]
 
 
-def _draw_wrong_name(scene, obj, rng):  # -> (right, wrong, how they differ) or None
+def _draw_wrong_name(
+    scene: Scene, obj: SceneObject, rng: Random
+) -> tuple | None:  # (right, wrong, how they differ)
     """Return two descriptions, the right one and a wrong one, and how they differ.
 
     Without attributes the wrong name is another one of the data set or of the image."""
@@ -220,10 +231,10 @@ def _draw_wrong_name(scene, obj, rng):  # -> (right, wrong, how they differ) or 
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #05a0644f
 def ask_choose(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `Is the object … of the image a A or a B?`
 
     meta: answer, options (as ordered), form, differs (kind, color, other), object, box."""
@@ -251,10 +262,10 @@ def ask_choose(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #f75f0b55
 def ask_word(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `What does the word … say?`
 
     With one word in the image, one question in three gives no region; in the split `word`, two.
@@ -278,7 +289,7 @@ def ask_word(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #6e1d7506
 def group_queries_by_count(
-    scene,  # Scene, or an object with its attributes
+    scene: Scene,  # or an object with its attributes
 ) -> dict:  # number -> list of Query
     "Return every question `how many …` that names something in the scene, by its answer."
     queries = {Query(): None}  # a dictionary keeps the order and drops repetitions
@@ -296,9 +307,9 @@ def group_queries_by_count(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #24dc68bf
 def draw_absent_query(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-):  # Query, or None
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+) -> Query | None:
     """Return a description that nothing in the scene matches.
 
     It is an absent kind, or a present kind in an absent colour. Where a data set lists the
@@ -325,10 +336,10 @@ BOX_ORDERS = {  # name -> sort key of a box: from left to right, or as one reads
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #63e5a515
 def ask_count(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask `How many stars are there?`
 
     The answer points at each object, from left to right, before it says the number. meta: n, query,
@@ -357,10 +368,10 @@ def ask_count(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #0ed90475
 def ask_caption(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask for the caption of the image, else for one made of its objects. meta: caption."
     caption = scene.caption or (scene.objects and write_caption(scene.objects))
     if not caption:
@@ -371,7 +382,7 @@ def ask_caption(
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #d39160f8
 def write_grounded_caption(
     objects: list,  # of SceneObject, in the order of the sentence
-    size,  # (height, width)
+    size: tuple,  # (height, width)
 ) -> str:
     "Return what `write_caption` does, with the box of each object right after its name."
     names = [
@@ -383,10 +394,10 @@ def write_grounded_caption(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #2f7c1d40
 def ask_grounded_caption(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     """Ask for a caption with boxes: the caption prompt with the paper's switch on a new line.
 
     Each object of the answer is followed by its box. meta: groundings."""

@@ -119,7 +119,7 @@ def _draw_styles(rng, contents, colors):
     found += [("word", str(rng.choice(colors)), "filled") for _ in range(words)]
     return found, counting
 
-
+# %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #1a332962
 def _draw_outlines(rng, contents, size, colors):
     "Return (kind, colour, fill, text, outline, width of the line) of each object, largest first."
     found, glyphs = [], KINDS | NOVEL_KINDS | PRACTICE_KINDS
@@ -139,9 +139,11 @@ def _draw_outlines(rng, contents, size, colors):
         line = max(1.25, side * np.exp(rng.uniform(np.log(0.03), np.log(0.075))))
         outline = shape_outline(base, side, stretch, tilt)
         found.append((side, kind, color, fill, text, outline, line))
-    return [
-        f[1:] for f in sorted(found, key=lambda f: (f[1] != "word" or contents != "word", -f[0]))
-    ]
+    if contents == "word":  # the word finds its place first
+        found.sort(key=lambda f: (f[1] != "word", -f[0]))
+    else:
+        found.sort(key=lambda f: -f[0])
+    return [f[1:] for f in found]
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #cb940e01
 def _paint_plainly(rng, part, alpha, paint):

@@ -8,6 +8,7 @@ __all__ = ['KINDS', 'NOVEL_KINDS', 'PRACTICE_KINDS', 'COLORS', 'FILLS', 'LETTERS
            'export_coco']
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #6c0de682
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -118,7 +119,7 @@ def render_alpha(
     y: float,  # of the centre, image frame
     size: tuple,  # (height, width) of the image
     line: float | None = None,  # width of an outline in pixels; None: 4.5 % of the longer side
-):  # -> (alpha [h', w'] in 0–1, row, column of its top-left pixel)
+) -> tuple:  # (alpha [h', w'] in 0–1, row, column of its top-left pixel)
     """Draw an outline and return the coverage of each pixel in the smallest window that holds it.
 
     matplotlib's Agg renderer draws. Parts outside of the image are cut off; a centre far outside
@@ -178,7 +179,12 @@ OBJECT_SIDES = {
 }  # split -> longer sides of objects, in shorter sides of the image; 1/32 to 1/3 elsewhere
 
 
-def _draw_style(rng, kind=None, color=None, unseen=False):
+def _draw_style(
+    rng: np.random.Generator,
+    kind: str | None = None,
+    color: str | None = None,
+    unseen: bool = False,
+) -> tuple:
     "Draw (kind, colour, fill); what is given stays; the pair is held out exactly if `unseen`."
     while True:
         k, c = kind or str(rng.choice(list(KINDS))), color or str(rng.choice(list(COLORS)))
@@ -188,7 +194,7 @@ def _draw_style(rng, kind=None, color=None, unseen=False):
             color = None
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #4b926410
-def draw_contents(rng, split):
+def draw_contents(rng: np.random.Generator, split: str) -> tuple:
     """Draw the (kind, colour, fill) of each object, and whether it is a counting scene.
 
     Ordinary scenes hold a target with same-kind and same-colour rivals and some others; `count`
@@ -220,7 +226,7 @@ def draw_contents(rng, split):
     return found, False
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2b483f00
-def shape_outline(base, side, stretch, tilt):
+def shape_outline(base: Outline, side: float, stretch: float, tilt: float) -> Outline:
     """Return an outline, stretched and tilted, whose longer side has exactly the given length.
 
     Its box is centred on (0, 0)."""
@@ -230,7 +236,7 @@ def shape_outline(base, side, stretch, tilt):
     return Outline(points * (side / (points.max(0) - points.min(0)).max()), base.codes)
 
 
-def _draw_outlines(rng, split, size):
+def _draw_outlines(rng: np.random.Generator, split: str, size: tuple) -> list:
     "Return the contents as (kind, colour, fill, text, outline in pixels), largest first."
     short, found = min(size), []
     styles, counting = draw_contents(rng, split)
@@ -251,7 +257,7 @@ def _draw_outlines(rng, split, size):
     return [f[1:] for f in sorted(found, key=lambda f: -f[0])]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #f0814a4e
-def _measure_cover(new, drawn):
+def _measure_cover(new: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Return for each new box [n, 4] the largest share that it takes of a box drawn already.
 
     The share is of three times the new box where that is smaller."""
@@ -267,7 +273,14 @@ def _measure_cover(new, drawn):
     return (inside / np.minimum(area(drawn), 3 * area(new)[:, None])).max(1)
 
 
-def find_free_spot(rng, drawn, outline, size, room, tries=30):
+def find_free_spot(
+    rng: np.random.Generator,
+    drawn: np.ndarray,
+    outline: Outline,
+    size: tuple,
+    room: float,
+    tries: int = 30,
+) -> tuple | None:
     """Return a centre (x, y) where the outline fits the image, or None where no try finds one.
 
     It covers at most the share `room` of each object that lies there already."""
@@ -282,7 +295,7 @@ def find_free_spot(rng, drawn, outline, size, room, tries=30):
         return *spots[free[0]], boxes[free[0]]
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #e85539a9
-def _draw_background(rng, h, w):
+def _draw_background(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
     """Return a light background [h, w, 3] in 0–255 with a little noise.
 
     It is flat, a gradient, stripes or blotches."""
@@ -305,8 +318,8 @@ def _draw_background(rng, h, w):
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #805948d4
 def _check_text(
     where: str,  # name of the field, for the error
-    text,  # value of it
-):
+    text: str,  # value of it
+) -> None:
     "Raise an InputError unless the value is text with at least one sign that is printed."
     if not isinstance(text, str) or not text.strip():
         raise make_input_error(where, text, "text that is not empty")
@@ -377,7 +390,7 @@ class Scene:
             _check_text("name that a data set lists", name)
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #2c42af17
-def keep_visible_objects(layers, owner):
+def keep_visible_objects(layers: list, owner: np.ndarray) -> list:
     """Return (number, object) with the tight box of what later objects leave visible.
 
     Objects that are mostly hidden are dropped."""
@@ -397,7 +410,7 @@ def draw_scene(
     seed: int,  # of the random generator, together with the split
     size: tuple,  # (height, width) in pixels
     split: str,  # one of SPLITS
-):  # (PIL image, list of (number, SceneObject without mask), owners int16 [h, w])
+) -> tuple:  # (PIL image, list of (number, SceneObject without mask), owners int16 [h, w])
     """Return the drawing behind `make_scene`, without masks, which take most of the time.
 
     The owners hold the number of the object that each pixel shows, -1 for the background."""
@@ -457,7 +470,7 @@ def write_caption(
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #dd9f187b
 def make_scene(
     seed: int,  # same seed, size and split: same scene
-    size=384,  # side in pixels, or (height, width)
+    size: int | tuple = 384,  # side in pixels, or (height, width)
     split: str = "train",  # one of SPLITS
 ) -> Scene:
     """Return a scene of glyphs with exact boxes and masks (image frame).
@@ -466,7 +479,9 @@ def make_scene(
     with a same-kind and a same-colour rival (one in a hundred lacks one for want of space, and
     one training scene in seven counts instead). Targets of `unseen` are colour and kind pairs
     that no other split shows. `count` draws a flat 1–10 objects of one kind; `crowd` packs some
-    seventy objects, for training vision towers. Raises InputError for an unknown split."""
+    seventy objects, for training vision towers. The other splits are those of the lesson Wide
+    scenes; pictures of `extreme` and `word` have sizes of their own. Raises InputError for an
+    unknown split."""
     if split not in SPLITS:
         raise InputError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
     size = (int(size), int(size)) if isinstance(size, Real) else tuple(size)
@@ -512,7 +527,7 @@ def make_example(
     return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #0158b56e
-def _coco_annotation(obj, number, image_id, category_id):
+def _coco_annotation(obj: SceneObject, number: int, image_id: int, category_id: int) -> dict:
     "Return an object as a COCO annotation with our attributes as extra keys."
     box = obj.box
     return dict(
@@ -530,8 +545,8 @@ def _coco_annotation(obj, number, image_id, category_id):
 
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #c0981daf
 def export_coco(
-    scenes,  # Scene objects, or an iterable of them
-    folder,  # written to: images/*.png and annotations.json
+    scenes: Iterable,  # Scene objects, or an iterable of them
+    folder: str | Path,  # written to: images/*.png and annotations.json
 ) -> Path:  # of the annotations
     """Write scenes as COCO instances and return the path of the annotations.
 

@@ -6,6 +6,8 @@
 __all__ = ['WRITTEN_TASKS', 'ask_written_caption', 'ask_written_find']
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #6f3ee1cf
+from random import Random
+
 from ..regions.grammar import Grounding, clean_name, format_groundings, format_region
 from .griffon_tasks import format_answer_boxes
 from ferretlite.scenes.questions import (
@@ -15,14 +17,15 @@ from ferretlite.scenes.questions import (
     name_region_form,
     write_prompt,
 )
+from .world import Scene
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #8a340222
 def make_readable_grounding(
     text: str,  # the phrase as written
     boxes: list,  # of Box, image frame
-    size,  # (height, width)
+    size: tuple,  # (height, width)
     style: str = "ferret",  # or "griffon"
-):  # Grounding, or None
+) -> Grounding | None:
     """Return a phrase with its boxes as an answer can carry it.
 
     The text is cleaned. The result is None when the answer would not read back."""
@@ -35,8 +38,8 @@ def make_readable_grounding(
 
 
 def draw_phrases(
-    scene,  # has .phrases and .size
-    rng,  # random.Random
+    scene: Scene,  # or an object with .phrases and .size
+    rng: Random,  # random generator
     single: bool = False,  # True: phrases with one box only
     style: str = "ferret",  # or "griffon"
 ) -> list:  # of (Phrase, Grounding)
@@ -52,10 +55,10 @@ def draw_phrases(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #fb72725b
 def ask_written_rec(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_rec` does, for a phrase with one box."
     drawn = draw_phrases(scene, rng, single=True)
     if not drawn:
@@ -67,10 +70,10 @@ def ask_written_rec(
 
 
 def ask_written_name(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_name` does: a region in, the words of a person out."
     drawn = draw_phrases(scene, rng, single=True)
     if not drawn:
@@ -82,10 +85,10 @@ def ask_written_name(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #88b42563
 def ask_written_phrase(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_phrase` does, for one to four phrases with all their boxes."
     drawn = draw_phrases(scene, rng)[: rng.choice((1, 2, 2, 3, 4))]
     if not drawn:
@@ -101,10 +104,10 @@ def ask_written_phrase(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #9212dfb5
 def ask_written_caption(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask for the caption with the boxes of each phrase behind its words. meta: groundings."
     marked = sorted((p for p in scene.phrases if p.boxes and p.span), key=lambda p: p.span)
     if not scene.caption or not marked:
@@ -125,11 +128,11 @@ def ask_written_caption(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #25bc7c19
 def ask_written_find(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_find` does: every box of a phrase, `None` for an absent one."
     candidates = [(p, g.name) for p, g in draw_phrases(scene, rng, style="griffon")]
     candidates += [(p, "") for p in scene.phrases if not p.boxes]  # known to be absent
@@ -146,11 +149,11 @@ def ask_written_find(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #6f739f3a
 def ask_written_find_phrases(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-    order="left",  # order of the boxes, a key of BOX_ORDERS
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+    order: str = "left",  # order of the boxes, a key of BOX_ORDERS
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_find_phrases` does, for two to four phrases with all their boxes."
     drawn = draw_phrases(scene, rng, style="griffon")[: rng.randint(2, 4)]
     if len(drawn) < 2:
@@ -170,10 +173,10 @@ def ask_written_find_phrases(
 
 # %% ../../nbs/2_regions_and_text/written_tasks.ipynb #099950d8
 def ask_written_tell(
-    scene,  # Scene, or an object with its attributes
-    rng,  # random.Random
-    wording=None,  # 0: the canonical prompt; see `write_prompt`
-):  # Turn, or None where the scene cannot pose the question
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
     "Ask as `ask_tell` does: a box written as text in, the words of a person out."
     drawn = draw_phrases(scene, rng, single=True, style="griffon")
     if not drawn:

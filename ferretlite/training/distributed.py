@@ -24,7 +24,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from fastcore.basics import chunked, patch
 from safetensors import SafetensorError
-from safetensors.torch import load_model as load_by_name
+from safetensors.torch import load_file
 from safetensors.torch import save_model as save_by_name
 from transformers import Trainer
 
@@ -421,8 +421,8 @@ def _load_from_checkpoint(self: _WholeCheckpoints, resume_from_checkpoint, model
         return super(_WholeCheckpoints, self)._load_from_checkpoint(resume_from_checkpoint, model)
     path = Path(resume_from_checkpoint) / "model.safetensors"
     try:
-        load_by_name(self.model if model is None else model, str(path))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        (self.model if model is None else model).load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{path}: found other weights ({' '.join(str(error).split())[:200]}), expected "
             f"those of this run; remove {path.parent} to go on from the checkpoint before it."

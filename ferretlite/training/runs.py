@@ -9,7 +9,6 @@ __all__ = ['train']
 import contextlib
 import hashlib
 import json
-import math
 import platform
 import shutil
 import sys
@@ -140,29 +139,50 @@ def _check_out(out) -> Path:
     return check_run_folder(out)
 
 
-def _is_positive(value) -> bool:  # None counts as positive
-    return value is None or (isinstance(value, int | float) and math.isfinite(value) and value > 0)
+_MAX_SAMPLES = 10**9  # and the longest training in minutes
 
 
-def _check_request(asked: _Request):
-    "Raise InputError for what no run can be made of."
+def _check_budget(samples, minutes):
+    "Raise InputError for a length that no run can have."
+    if samples is not None and minutes is not None:
+        raise InputError("samples beside minutes: found both, expected one of them.")
+    whole = isinstance(samples, int) and not isinstance(samples, bool)
+    if samples is not None and not (whole and 1 <= samples <= _MAX_SAMPLES):
+        raise make_input_error("samples", samples, f"a whole number from 1 to {_MAX_SAMPLES}")
+    real = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+    if minutes is not None and not (real and 0 < minutes <= _MAX_SAMPLES):
+        raise make_input_error("minutes", minutes, f"a number above 0, at most {_MAX_SAMPLES}")
+
+# %% ../../nbs/7_training/runs.ipynb #7f77cc81
+def _check_start(start: _Start):
+    "Raise InputError for parts that cannot begin a model, or that nothing would read."
     for name in ("config", "lm", "towers"):
-        if getattr(asked.start, name) and asked.start.from_model:
+        if getattr(start, name) and start.from_model:
             raise InputError(
                 f"{name} beside from_model: found both, expected one of them, since the model to "
                 "start from has its own."
             )
+    for name in ("from_model", "lm", "towers"):
+        if not isinstance(getattr(start, name), str | Path | None):
+            raise make_input_error(name, getattr(start, name), "the name of a folder")
     for name in ("lm", "towers"):
-        refuse_shipped_name(name, getattr(asked.start, name))
+        refuse_shipped_name(name, getattr(start, name))
+    if not isinstance(start.config, dict | None):
+        raise make_input_error("config", start.config, "a dict of fields")
+
+
+def _check_request(asked: _Request):
+    "Raise InputError for what no run can be made of."
+    _check_start(asked.start)
+    if not isinstance(asked.options, RunOptions):
+        raise make_input_error("options", asked.options, "a RunOptions")
     known = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS)
     for part in asked.options.slow:
         if part not in known:
             raise InputError(
                 f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
             )
-    for name in ("samples", "minutes"):
-        if not _is_positive(getattr(asked, name)):
-            raise make_input_error(name, getattr(asked, name), "a number above 0")
+    _check_budget(asked.samples, asked.minutes)
     if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
         raise make_input_error("seed", asked.start.seed, "a whole number from 0 to 4294967295")
     if asked.skip not in (None, "bad"):

@@ -110,7 +110,7 @@ def _measure_step(trainer, optimizer, batch: dict, meter: PartTimer):
     named, pictured = _cut_graph(vectors), _cut_graph(shown)
     with meter("language model"):
         with autocast():
-            embeddings = _fill_embeddings(model, batch["input_ids"], (told, named, pictured))
+            embeddings = _fill_embeddings(model, batch.pop("input_ids"), (told, named, pictured))
             loss = trainer.compute_loss(model, {**batch, "inputs_embeds": embeddings})
         loss.backward()
     with meter("sampler"):

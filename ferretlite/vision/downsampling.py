@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..common.errors import InputError
+from .encoders import may_read_weights
 from .fusion import Projector, compute_cell_centers, join_patches
 
 # %% ../../nbs/3_vision/downsampling.ipynb #9c1a062b
@@ -87,7 +88,8 @@ def forward(
     place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
 ) -> Tensor:  # [B, h', w', out_dim]
     "Return a map with a fourth of the cells, at the language model's width."
-    if self.fits_kernel and may_use_kernels(self.impl, maps):
+    plain = self.fits_kernel and may_read_weights(self.conv)
+    if plain and may_use_kernels(self.impl, maps):
         from ferretlite.vision.kernel_operators import conv_gelu
 
         fused = place is None and isinstance(self.act, nn.GELU)
@@ -130,7 +132,7 @@ def forward(  # noqa: F811 (a method of another class)
     place: Tensor | None = None,  # [B or 1, h', w', hidden], added before the activation
 ) -> Tensor:  # [B, h', w', out_dim]
     "Return a map in which k x k cells are one, at the language model's width."
-    if may_use_kernels(self.impl, maps):
+    if may_read_weights(self.norm) and may_use_kernels(self.impl, maps):
         from ferretlite.vision.kernel_operators import shuffle_norm
 
         norm = self.norm

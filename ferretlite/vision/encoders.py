@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 import torch
+from accelerate.utils import align_module_device
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -155,6 +156,26 @@ def interpolate_positions(
     )
     return stretched[0].permute(1, 2, 0).to(positions.dtype)
 
+# %% ../../nbs/3_vision/encoders.ipynb #26t20001
+def _read_tokens(
+    parts: nn.Module,  # embeddings of a tower
+    kind: str,  # model type of the tower
+    device,  # of the pixels
+) -> tuple:  # (class token [C] in a list, registers [C], positions [class token? + side * side, C])
+    "Return the learned tokens of a tower, and its positions or None."
+    caption_trained = kind in CAPTION_TRAINED_TYPES
+    with align_module_device(parts):  # here, even if they are kept on a disk
+        first = []
+        if kind != "siglip_vision_model":
+            first = [parts.class_embedding if caption_trained else parts.cls_token[0, 0]]
+        registers = list(getattr(parts, "register_tokens", []))
+        if kind == "dinov3_vit":  # which tells its layers the places instead
+            return first, registers, None
+        if not caption_trained:
+            return first, registers, parts.position_embeddings[0]
+    table = parts.position_embedding  # called, not read, so that its weights may lie anywhere
+    return first, registers, table(torch.arange(table.num_embeddings, device=device))
+
 # %% ../../nbs/3_vision/encoders.ipynb #3404ec43
 def embed_patches(
     tower: nn.Module,  # of `build_tower`
@@ -170,16 +191,8 @@ def embed_patches(
     else:
         convolution = parts.patch_embeddings.projection
     patches = convolution(pixels.to(convolution.weight.dtype)).movedim(1, -1)  # [N, h, w, C]
-    if kind == "siglip_vision_model":
-        first = []
-    else:
-        first = [parts.class_embedding if kind in CAPTION_TRAINED_TYPES else parts.cls_token[0, 0]]
-    registers = list(getattr(parts, "register_tokens", []))
-    if kind != "dinov3_vit":  # which tells its layers the places instead
-        if kind in CAPTION_TRAINED_TYPES:
-            places = parts.position_embedding.weight  # [class token? + side * side, C]
-        else:
-            places = parts.position_embeddings[0]
+    first, registers, places = _read_tokens(parts, kind, pixels.device)
+    if places is not None:
         first, places = [token + places[0] for token in first], places[len(first) :]
         side = math.isqrt(len(places))
         patches = patches + interpolate_positions(
@@ -232,3 +245,33 @@ def list_unread_parameters(
     return [
         n for n, _ in tower.named_parameters() if n.startswith((last, "post_layernorm", "head."))
     ]
+
+# %% ../../nbs/3_vision/encoders.ipynb #26t20004
+def may_read_weights(
+    *layers: nn.Module,  # with a weight
+) -> bool:
+    "Return whether layers are PyTorch's own, with plain weights that lie where they are used."
+    return all(
+        type(layer).__module__.startswith("torch.nn.modules.")
+        and type(layer.weight) is nn.Parameter
+        and not hasattr(layer, "_hf_hook")  # Accelerate's, which moves weights
+        for layer in layers
+    )
+
+
+def read_linear_map(
+    layer: nn.Module,  # linear, or a convolution of width 1; with a bias
+) -> tuple:  # (matrix [out, in], bias [out])
+    "Return the matrix and the bias of a layer, as its calls apply them."
+    if may_read_weights(layer):
+        return layer.weight.flatten(1), layer.bias
+    is_convolution = hasattr(layer, "in_channels") or "Conv" in type(layer).__name__
+    width, bias = getattr(layer, "in_features", None) or layer.in_channels, layer.bias
+    device = bias.device if bias.device.type != "meta" else layer._hf_hook.execution_device
+    units = torch.zeros(width + 1, width, dtype=bias.dtype, device=device)
+    units[1:].fill_diagonal_(2.0**12)
+    if is_convolution:
+        answers = layer(units.T[None])[0].T
+    else:
+        answers = layer(units)
+    return ((answers[1:] - answers[0]) / 2**12).T, answers[0]

@@ -122,7 +122,7 @@ def compute_fourier_features(
     return torch.cat([xy, angles.sin(), angles.cos()], -1)
 
 # %% ../../nbs/3_vision/fusion.ipynb #ed6872cd
-class VisualPosition(nn.Linear):
+class VisualPosition(nn.Module):
     """A learned linear code of each cell's place, added inside the projectors.
 
     The same place gets the same code in every map."""
@@ -132,8 +132,11 @@ class VisualPosition(nn.Linear):
         dim: int,  # width of a projector's hidden layer
         octaves: int = 6,  # see `compute_fourier_features`
     ):
+        super().__init__()
         self.octaves = octaves
-        super().__init__(4 * octaves + 2, dim)
+        self.weight = nn.Parameter(torch.empty(dim, 4 * octaves + 2))
+        self.bias = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
 
     def reset_parameters(self):
         "Start with small weights, so that the towers' features dominate at first."
@@ -148,4 +151,4 @@ class VisualPosition(nn.Linear):
         features = compute_fourier_features(
             compute_cell_centers(size, self.weight.device), self.octaves
         )
-        return super().forward(features.to(self.weight.dtype))
+        return F.linear(features.to(self.weight.dtype), self.weight, self.bias)

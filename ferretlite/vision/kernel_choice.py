@@ -43,14 +43,14 @@ def format_record_name(
 
 @cache
 def read_record(
-    path,  # file of a record
+    path: str | Path,  # file of a record
 ) -> dict | None:
     "Return the record that `bench kernels` wrote, or None where there is no such file."
     return json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else None
 
 
 @cache
-def _device_record(index):
+def _device_record(index: int) -> Path:
     return KERNEL_RECORDS / format_record_name(torch.cuda.get_device_name(index))
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #526501bb
@@ -87,7 +87,7 @@ def find_nearest_row(
 # %% ../../nbs/9_scale/kernel_choice.ipynb #dd843f87
 @cache
 def find_measurement(
-    path,  # a record's file, or None
+    path: str | Path | None,  # a record's file, or None
     op: str,  # "conv" or "shuffle"
     dtype: torch.dtype,  # of the maps
     training: bool,  # whether gradients are wanted

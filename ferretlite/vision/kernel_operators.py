@@ -224,7 +224,7 @@ conv_gelu_op.register_autograd(_conv_backward, setup_context=_keep_conv)
 MAX_PROGRAM_NUMBERS = 4096  # numbers in one program: more do not fit into its registers
 
 
-def _block(C, k):  # (cells, channels) that one program holds, as powers of two
+def _block(C: int, k: int) -> tuple:  # (cells, channels) that one program holds, as powers of two
     return 1 << (k * k - 1).bit_length(), 1 << (C - 1).bit_length()
 
 
@@ -356,7 +356,7 @@ def conv_gelu_torch(
     return F.gelu(y) if gelu else y
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #480aa24a
-def _rivals(packed):  # columns of the record that compete
+def _rivals(packed: bool) -> tuple:  # columns of the record that compete
     if not packed:
         return "triton_nchw", "eager_nchw"
     return "triton", "eager_benchmark" if torch.backends.cudnn.benchmark else "eager_channels_last"
@@ -372,7 +372,7 @@ def _wants_gradients(maps, weight, bias) -> bool:
     )
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #480a0001
-def check_conv(maps, weight, bias):
+def check_conv(maps: Tensor, weight: Tensor, bias: Tensor) -> None:
     "Raise ValueError where three tensors do not make a convolution of maps."
     if (
         maps.ndim != 4
@@ -442,7 +442,7 @@ def shuffle_norm_torch(
     return F.layer_norm(joined, joined.shape[-1:], weight, bias, eps)
 
 # %% ../../nbs/9_scale/kernel_operators.ipynb #9a47e0e5
-def _check_shuffle(maps, weight, bias, k: int):
+def _check_shuffle(maps: Tensor, weight: Tensor, bias: Tensor, k: int) -> None:
     "Raise ValueError where three tensors do not make a pixel-shuffle and norm of maps."
     C = maps.shape[-1]
     if maps.ndim != 4 or weight.shape != (k * k * C,) or bias.shape != weight.shape:

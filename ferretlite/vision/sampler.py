@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..common.errors import InputError
 from ..regions.geometry import Box, Mask, Point, sample_points
+from .encoders import may_read_weights, read_linear_map
 
 # %% ../../nbs/3_vision/sampler.ipynb #5391b775
 def find_cell_corners(
@@ -210,12 +211,10 @@ def fold_linear_layers(
     mixer: nn.Conv1d,  # A: [2(C+2)] -> [C], applied to (projected difference, centre)
 ) -> tuple[Tensor, Tensor, Tensor]:  # P [C, C+2], R [C, C+2], c [C], float32
     "Return two linear maps in a row as one: `A(D(z - a), a) = P z + R a + c`."
-    D, b_D, A, b_A = (
-        _widen_dtype(t)
-        for t in (difference.weight, difference.bias, mixer.weight[..., 0], mixer.bias)
-    )
-    A1, A2 = A.chunk(2, dim=1)
-    with _disable_autocast(D.device):
+    with _disable_autocast(difference.bias.device):
+        D, b_D = map(_widen_dtype, read_linear_map(difference))
+        A, b_A = map(_widen_dtype, read_linear_map(mixer))
+        A1, A2 = A.chunk(2, dim=1)
         P, c = A1 @ D, A1 @ b_D + b_A
     return P, A2 - P, c
 
@@ -290,6 +289,8 @@ class Aggregator(nn.Module):
 
     def forward(self, rows):  # [..., C], already mixed by the folded weights
         rows, norm = self.net[1](rows), self.norm
+        if not may_read_weights(norm):
+            return norm(rows.to(norm.bias.dtype))
         return F.layer_norm(
             rows,
             norm.normalized_shape,

@@ -39,13 +39,13 @@ def test_ground_and_detect_say_what_they_asked_for(monkeypatch):
     from ferretlite import Ferret, make_scene
 
     ferret, told = Ferret.load("tiny"), []
-    real = FerretProcessor.decode
+    real = FerretProcessor.decode_answer
 
     def note(self, ids, probabilities=None, size=(1000, 1000), phrases=None):
         told.append(phrases)
         return real(self, ids, probabilities, size, phrases)
 
-    monkeypatch.setattr(FerretProcessor, "decode", note)
+    monkeypatch.setattr(FerretProcessor, "decode_answer", note)
     ferret.ground(make_scene(3, split="test").image, "the red star", max_new_tokens=2)
     ferret.ask(make_scene(3, split="test").image, "Where is the red star?", max_new_tokens=2)
     assert told == [["red star"], None]

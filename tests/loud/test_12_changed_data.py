@@ -1,6 +1,7 @@
 """Item 12: a name means one model, and a resumed run finds the data with which it began."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from ferretlite.app import cli
 from ferretlite.common.errors import InputError
+from ferretlite.data.dialogues import LlavaDialogues
 from ferretlite.pretraining import clip, dense, dino, language
 from ferretlite.pretraining.loop import run_training_loop
 from ferretlite.scenes.world import make_scene
@@ -99,7 +101,8 @@ def test_annotations_that_changed_meanwhile_are_refused(tmp_path, mixture, short
     out, data = tmp_path / "run", mixture("A star.")
     kill(monkeypatch, out, data, short)
     before = json.loads((out / "run.json").read_text())["data_files"]
-    assert {name.rsplit("/", 1)[1] for name in before} == {"mixture.json", "talks.json"}
+    names = {name.rsplit("/", 1)[-1] for name in before}
+    assert names == {"mixture.json", "talks.json", "pictures of talks"}
     mixture("A cup.")  # as long as before
     changed = r"talks.json: found \d+ bytes, .*, expected \d+ bytes, .* as when the run in"
     with pytest.raises(InputError, match=changed):
@@ -108,6 +111,37 @@ def test_annotations_that_changed_meanwhile_are_refused(tmp_path, mixture, short
     mixture("A star.")
     train(out=out, data=data, resume=True, **short)
     assert (out / "model.safetensors").is_file()
+
+
+def test_pictures_that_changed_meanwhile_are_refused(tmp_path, mixture, short, monkeypatch):
+    out, data = tmp_path / "run", mixture("A star.")
+    kill(monkeypatch, out, data, short)
+    picture = tmp_path / "images" / "2.png"
+    held, state = picture.read_bytes(), picture.stat()
+    make_scene(7, 96).image.save(picture)
+    says = r"pictures of talks: found 4 files, .*newest 2.png, .*, expected 4 files, .* as when the"
+    with pytest.raises(InputError, match=says):
+        train(out=out, data=data, resume=True, **short)
+    picture.unlink()
+    with pytest.raises(InputError, match="pictures of talks: found 4 files"):
+        train(out=out, data=data, resume=True, **short)
+    picture.write_bytes(held)
+    os.utime(picture, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert train(out=out, data=data, resume=True, **short) == out
+
+
+def test_the_fingerprint_of_pictures_opens_none(tmp_path, mixture, monkeypatch):
+    data = mixture("A star.")
+    reader = LlavaDialogues(tmp_path, "talks.json")
+    before = reader.fingerprint_pictures()
+    assert before.startswith("4 files, ") and data.exists()
+    for i in range(4):
+        (tmp_path / "images" / f"{i}.png").chmod(0)
+    assert reader.fingerprint_pictures() == before
+    os.utime(tmp_path / "images" / "1.png", ns=(1, 1))
+    assert reader.fingerprint_pictures() != before
+    some = LlavaDialogues(tmp_path, "talks.json", exclude=["1.png"])
+    assert some.fingerprint_pictures().startswith("3 files, ")
 
 
 def test_a_mixture_that_changed_meanwhile_is_refused(tmp_path, mixture, short, monkeypatch):
