@@ -68,7 +68,7 @@ def damage(path: Path, rng):
 def test_a_damaged_file_is_one_sentence(name, folders, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda program: None)
     rng = random.Random(name)
-    for k in range(25):
+    for k in range(8):
         place = tmp_path / str(k)
         shutil.copytree(folders[name], place, ignore=shutil.ignore_patterns("*.jpg", "*.png"))
         files = [p for p in place.rglob("*") if p.suffix in (".json", ".jsonl")]
@@ -89,7 +89,7 @@ def test_broken_text_is_one_sentence(name, folders, tmp_path):
         if path.suffix not in (".json", ".jsonl", ".txt", ".xml"):
             continue
         before = path.read_bytes()
-        for broken in (b"\xff\xfe{", b"{", b"[1, 2", b"", b"[]", b"{}", b'"x"', b"[" * 5000):
+        for broken in (b"\xff\xfe{", b"[1, 2", b"", b'"x"', b"[" * 5000):
             path.write_bytes(broken)
             try:
                 read_exam(name, tmp_path / "x")

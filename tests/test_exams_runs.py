@@ -63,10 +63,10 @@ def test_the_tiny_model_takes_every_exam(name, folders, tiny, monkeypatch):
         pytest.importorskip("pycocoevalcap")
         monkeypatch.setattr("shutil.which", lambda program: None)
     exam, items = read_exam(name, folders[name])
-    short = dataclasses.replace(exam, max_new_tokens=8)
-    answers = run_exam(tiny, short, items[:2], folders[name], progress=False)
-    assert set(answers) == {item.id for item in items[:2]}
-    assert score_exam(exam, items[:2], answers)
+    short = dataclasses.replace(exam, max_new_tokens=4)
+    answers = run_exam(tiny, short, items[:1], folders[name], progress=False)
+    assert set(answers) == {items[0].id}
+    assert score_exam(exam, items[:1], answers)
 
 
 def test_the_likeliest_letter_is_that_of_the_next_token(folders, tiny):

@@ -242,8 +242,8 @@ def test_malformed_boxes_are_dropped_and_listed():
             lambda f, i: len(f.ground(i, list("bcdef"))),
             ["a [1, 2, 3, 4]", "e [1, 2, 3, 4]"],
             [
-                "What are the locations of the a, the b, the c, the d?",
-                "What is the location of the e in the image?",
+                "What are the locations of the b, the c, the d, the e?",
+                "What is the location of the f in the image?",
             ],
             2,
         ),

@@ -178,6 +178,10 @@ def whole_run(rank, folder, begin):
         training.train(out=folder / "run", samples=24, **begin)
     except ValueError as error:
         (folder / f"said-{rank}").write_text(f"{len(written)} {error}")
+    try:  # the second process was started with another seed
+        training.train(out=folder / "other", samples=24, seed=rank, **begin)
+    except ValueError as error:
+        (folder / f"seed-{rank}").write_text(str(error))
 
 
 def test_a_run_of_two_processes_is_written_by_the_first(begin, finished, tmp_path):
@@ -194,6 +198,10 @@ def test_a_run_of_two_processes_is_written_by_the_first(begin, finished, tmp_pat
     assert (
         told == told_too and "already holds a run" in told and int(first) > 9 and int(second) == 0
     )
+    for rank in (0, 1):
+        said = (tmp_path / f"seed-{rank}").read_text()
+        assert "seed: found 1 in process 1, expected 0 as in process 0" in said
+    assert not (tmp_path / "other").exists()
     a, b = weights(tmp_path / "run"), weights(finished)
     assert (
         a.keys() == b.keys()

@@ -91,7 +91,7 @@ def test_prompts_that_cannot_be_meant_are_refused(random_model):
         processor(image, "<region> or <region>?", [Point(1, 1)])
     with pytest.raises(ValueError, match="names 1 regions and 0 were given"):
         processor(image, "<region>?")
-    with pytest.raises(ValueError, match="outside its image"):
+    with pytest.raises(ValueError, match="outside of its image"):
         processor(image, "What?", [Box(30, 30, 40, 40)])
     with pytest.raises(ValueError, match="found a mask of"):
         processor(image, "What?", [Mask(np.ones((20, 10), bool))])

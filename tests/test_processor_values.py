@@ -42,11 +42,12 @@ def defaults(function):
 
 
 def test_defaults_are_the_documented_ones():
-    assert defaults(FerretProcessor.__call__) == dict(regions=None, crops=None)
+    nothing = dict.fromkeys(("images", "prompts", "regions", "crops", "text"))
+    assert defaults(FerretProcessor.__call__) == nothing | dict(return_tensors="pt", padding=True)
     assert defaults(FerretProcessor.fill_prompt) == dict(n_crops=0)
     training = dict(multiple=32, max_text_tokens=None, mark_boxes=False)
     assert defaults(FerretProcessor.encode_conversations) == training
-    assert defaults(FerretProcessor.decode) == dict(
+    assert defaults(FerretProcessor.decode_answer) == dict(
         probabilities=None, size=(1000, 1000), phrases=None
     )
     assert defaults(FerretProcessor.for_model) == dict(chat=None)

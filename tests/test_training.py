@@ -386,18 +386,8 @@ def test_a_run_leaves_a_model_a_record_and_a_picture(finished):
     )
 
 
-def kill_and_resume(out, monkeypatch, at, **options):
-    "A run that dies in the middle of a step, at = (stage, step), and is resumed."
-    revive = die_at(monkeypatch, *at)
-    with pytest.raises(Killed):
-        train(out=out, **options)
-    revive()
-    torch.manual_seed(99)  # what happened in between does not matter
-    train(out=out, resume=True, **options)
-
-
 def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(begin, finished, tmp_path):
-    "With two threads, three kills in one run; tests/test_checkpoints.py has many more."
+    "Three kills in one run; tests/test_checkpoints.py has many more."
     out = tmp_path / "run"
     for stage, step in (("I", 0), ("II", 3), ("III", 1)):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -405,11 +395,18 @@ def test_a_killed_and_resumed_run_ends_bit_for_bit_as_one_that_was_not(begin, fi
             train(out=out, samples=24, resume=True, **begin)
         torch.manual_seed(99)  # what happened in between does not matter
     train(out=out, samples=24, resume=True, **begin)
-    assert same(load_model(out)[0].state_dict(), load_model(finished)[0].state_dict())
-    assert (
-        json.loads((out / "run.json").read_text())["log"]
-        == json.loads((finished / "run.json").read_text())["log"]
-    )
+    assert same_runs(out, finished)
+
+
+def test_two_threads_end_bit_for_bit_too(finished, tmp_path, monkeypatch, two_threads):
+    options = dict(stage="2", samples=8, from_model=finished, progress=False)
+    train(out=tmp_path / "whole", **options)
+    revive = die_at(monkeypatch, "II", 3)
+    with pytest.raises(Killed):
+        train(out=tmp_path / "killed", **options)
+    revive()
+    train(out=tmp_path / "killed", resume=True, **options)
+    assert same_runs(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_checkpoint_without_its_mark_is_passed_over(tmp_path):

@@ -178,6 +178,19 @@ def _print_answer(answer, as_json: bool) -> None:
     for text in answer.warnings:
         warnings.warn(text, FerretliteWarning, stacklevel=2)
 
+# %% ../../nbs/tools/asking.ipynb #26t50023
+_Save = annotate_option(str, "write the picture with the answer drawn on it", writes="file")
+_Stream = annotate_option(bool, "show the words on stderr while they are written")
+
+
+def _make_streamer(ferret, wanted: bool):
+    "Return a printer of words as they are written, or None."
+    if not wanted:
+        return None
+    from transformers import TextStreamer
+
+    return TextStreamer(ferret.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
 # %% ../../nbs/tools/asking.ipynb #2f2856c8
 @cli_app.command(cls=_InTypedOrder)
 def ask(
@@ -188,9 +201,7 @@ def ask(
     point: _Point = None,
     mask: _Mask = None,
     crop: _Crop = None,
-    save: annotate_option(
-        str, "write the picture with the answer drawn on it", writes="file"
-    ) = None,
+    save: _Save = None,
     as_json: annotate_option(
         bool, "print the answer as JSON, and nothing else, on stdout", "--json"
     ) = False,
@@ -198,6 +209,7 @@ def ask(
     max_new_tokens: annotate_option(
         int, "an answer longer than this is cut, and says so", max=1_000_000
     ) = 256,
+    stream: _Stream = False,
     device: DeviceOption = None,
 ) -> None:
     "Ask about one image."
@@ -211,10 +223,10 @@ def ask(
         ordered = _order_regions(context.meta["flags"], typed)
         regions = read_regions(ordered, (picture.height, picture.width))
         crops = read_crops(crop or [], picture)
-        if save:
-            find_picture_format(save)  # said now, and not after the answer
+        find_picture_format(save or "a.png")  # said now, and not after the answer
         ferret = Ferret.load(model, device)
-        answer = ferret.ask(picture, question, regions, crops, max_new_tokens=max_new_tokens)
+        options = dict(max_new_tokens=max_new_tokens, streamer=_make_streamer(ferret, stream))
+        answer = ferret.ask(picture, question, regions, crops, **options)
     _print_answer(answer, as_json)
     if save:
         with name_output(save):

@@ -145,7 +145,8 @@ def _hide_gpus(device: str | None) -> None:
 
 
 def _check_device(device: str | None) -> None:
-    "Raise InputError where a GPU was named and torch finds none."
+    "Choose the GPU that was named, before torch looks. Raises InputError where torch finds none."
+    _hide_gpus(device)
     import torch
 
     if device and device.startswith("cuda") and not torch.cuda.is_available():
@@ -177,22 +178,20 @@ def train(
     device: DeviceOption = None,
 ) -> None:
     "Train a model through its three stages."
-    _hide_gpus(device)
     with redirect_output():
+        _check_device(device)
         from ferretlite.model.loading import find_model
         from ferretlite.training import distributed, runs
 
-        start = find_model(from_model) if from_model else None
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
-        how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard, *files)
-        options = distributed.RunOptions(*how)
-        _check_device(device)
-        budget = (samples, minutes, resume, start, seed)
+        how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard)
+        options = distributed.RunOptions(*how, *files)
+        budget = (samples, minutes, resume, from_model and find_model(from_model), seed)
         more = dict(lm=lm, compile=compile, options=options, data=data, skip=skip)
         folder = runs.train(preset, stage, out, *budget, **more)
-        name, first = format_model_name(folder), distributed.read_world()[0] == 0
-    if first:
-        print_result(f"{folder} now loads as a model: ferretlite eval {name} --n 200")
+        told = f"{folder} now loads as a model: ferretlite eval {format_model_name(folder)} --n 200"
+    if distributed.read_world()[0] == 0:
+        print_result(told)
 
 # %% ../../nbs/tools/model_commands.ipynb #b01bf955
 _pretrain = typer.Typer(help="Teach the tiny towers or the tiny language model from nothing.")
@@ -205,7 +204,6 @@ def _run_pretraining(context, module: str, function: str) -> None:
     "Call a function of `ferretlite.pretraining` with the options that were given."
     given = {k: v for k, v in context.params.items() if v or k in _ALWAYS_PASSED}
     out, device = given.pop("out"), given.pop("device", None)
-    _hide_gpus(device)
     with redirect_output():
         _check_device(device)
         home = importlib.import_module(f"ferretlite.pretraining.{module}")

@@ -485,9 +485,7 @@ def bench_kernels(
             "run it where torch.cuda.is_available() is true."
         )
     if triton is None:
-        raise MissingPackageError(
-            "bench kernels needs Triton, which is not installed: pip install triton"
-        )
+        raise MissingPackageError("bench kernels needs Triton: pip install triton")
     name, began = torch.cuda.get_device_name(), time.perf_counter()
     record = dict(
         device=name,

@@ -38,6 +38,8 @@ from ..regions.choices import read_count
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
 from ..scenes.questions import Turn, write_prompt
 from ..scenes.tasks import TASKS
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #750633c5
 from ferretlite.scenes.world import (
     COLORS,
     FILLS,

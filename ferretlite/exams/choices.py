@@ -142,7 +142,8 @@ def _read_seed(folder) -> list:  # of ExamItem
     "Return SEED-Bench's questions about pictures."
     [path] = find_exam_files(folder, ("SEED-Bench.json",), "seed-bench")
     data, items = read_exam_json(path, "questions of SEED-Bench"), []
-    kinds = get_field(data, "question_type", dict, str(path)) if "question_type" in data else {}
+    get_field(data, "questions", list, str(path))
+    kinds = get_field({"question_type": {}} | data, "question_type", dict, str(path))
     kinds = {str(number): name for name, number in kinds.items()}
     for q, where in list_records(data, "questions", path):
         if q.get("data_type", "image") != "image":

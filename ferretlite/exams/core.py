@@ -335,7 +335,9 @@ def get_field(
     if not isinstance(record, dict):
         raise make_input_error(where, record, "an object")
     value = record.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool) and kind is not bool:
+    wrong = isinstance(value, bool) and kind is not bool
+    wrong = wrong or isinstance(value, float) and not math.isfinite(value)
+    if wrong or not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = {str: "text", int: "a whole number", float: "a number", list: "a list"}
         expected = " or ".join(names.get(k, k.__name__) for k in kinds)

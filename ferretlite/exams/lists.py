@@ -45,6 +45,17 @@ _GRIFFON_ASK = (
 )
 
 
+def _check_image(image: dict, where: str) -> None:
+    "Raise InputError for an image whose fields have other types."
+    for side in ("height", "width"):
+        get_field(image, side, (int, float), where)
+    for key in {"file_name", "coco_url"} & set(image):
+        get_field(image, key, str, where)
+    for key in {"neg_category_ids", "not_exhaustive_category_ids"} & set(image):
+        if not all(isinstance(k, int) for k in get_field(image, key, list, where)):
+            raise make_input_error(f"{where}, field {key}", image[key], "numbers of categories")
+
+
 def _read_truth(path: Path, what: str) -> dict:
     "Return an annotation file of COCO's form whose fields were checked. Raises InputError."
     data = read_exam_json(path, what)
@@ -52,8 +63,7 @@ def _read_truth(path: Path, what: str) -> dict:
         for record, where in list_records(data, kind, path):
             get_field(record, "id", int, where)
             if kind == "images":
-                for side in ("height", "width"):
-                    get_field(record, side, (int, float), where)
+                _check_image(record, where)
     for k, category in enumerate(data["categories"]):
         get_field(category, "name", str, f"{path}, record {k} of categories")
     numbers = [{record["id"] for record in data[kind]} for kind in ("images", "categories")]

@@ -185,7 +185,7 @@ def compute_vqa_accuracy(text: str, answers: list) -> float:
     total = 0.0
     for k in range(len(given)):
         total += min(1.0, sum(a == said for a in given[:k] + given[k + 1 :]) / 3)
-    return total / len(given)
+    return total / len(given) if given else 0.0
 
 
 def _grade_vqa(item, answer) -> float:

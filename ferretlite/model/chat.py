@@ -10,7 +10,7 @@ import torch
 from fastcore.basics import patch
 from transformers import DynamicCache
 
-from ..common.errors import InputError
+from ..common.errors import make_input_error
 from ..common.pictures import load_image
 from .answers import Answer
 from .inference import Ferret, gather_probabilities
@@ -78,6 +78,14 @@ def _read_tokens(self: Chat, ids: list, regions: list):
         inputs_embeds=embeddings, past_key_values=self.cache, use_cache=True, logits_to_keep=1
     )
 
+
+def _check_question(prompt: str, max_new_tokens: int):
+    "Raise InputError for a question without words, and for an answer without tokens."
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise make_input_error("prompt", prompt, "a question in words")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise make_input_error("max_new_tokens", max_new_tokens, "1 at least")
+
 # %% ../../nbs/4_model/chat.ipynb #26t5000c
 @patch
 @torch.no_grad()
@@ -91,6 +99,7 @@ def ask(
     """Return the answer to the next question of a conversation.
 
     Raises InputError for a bad question or region, and for a conversation that is too long."""
+    _check_question(prompt, max_new_tokens)
     model, tokenizer = self.ferret.model, self.ferret.processor.tokenizer
     regions = make_regions(regions, self.size)
     ids, known = self.ids + self._encode(prompt, regions), self.cache.get_seq_length()

@@ -221,6 +221,7 @@ def _generate(
     crops: list,  # for each question a list of crops
     max_new_tokens: int,  # longest answer
     temperature: float,  # 0: always the likeliest token
+    **options,  # of `generate`, such as a streamer
 ) -> tuple:  # (tokens [B, L], probabilities [B, L])
     "Return the tokens that the model wrote for one batch, and their probabilities."
     tokenizer = self.processor.tokenizer
@@ -236,6 +237,7 @@ def _generate(
     out = self.model.generate(
         **batch,
         **_choose_decoding(temperature),
+        **options,
         max_new_tokens=max_new_tokens,
         output_logits=True,
         return_dict_in_generate=True,
@@ -301,6 +303,18 @@ def _check_limits(
             "temperature", temperature, f"0, or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
         )
 
+# %% ../../nbs/4_model/inference.ipynb #26t50022
+def _list_stream_options(
+    streamer,  # of transformers, or None
+    n: int,  # questions
+) -> dict:  # of `generate`
+    "Return what `generate` needs to know of a streamer, which takes one question at a time."
+    if streamer is None:
+        return {}
+    if n > 1:
+        raise InputError(f"streamer: found {n} questions, expected one; ask them one by one.")
+    return dict(streamer=streamer)
+
 # %% ../../nbs/4_model/inference.ipynb #5acad6cc
 @patch
 def ask(
@@ -313,6 +327,7 @@ def ask(
     temperature: float = 0,  # 0: always the likeliest token
     batch: int = 32,  # questions answered at once
     phrases: list | None = None,  # that were asked for, if known: names of boxes end with one
+    streamer=None,  # of transformers, such as TextStreamer: gets each token once it is written
 ) -> Answer | list:  # a list of Answer when a list was asked
     """Ask about an image. Raises InputError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
@@ -324,7 +339,7 @@ def ask(
     images, prompts, held = spread_questions(image, prompt, regions)
     emit_warnings(filter(None, (describe_tiny_region(r) for of in held for r in of)))
     shown = spread_crops(crops, len(prompts), _is_list(prompt))
-    answers = []
+    options, answers = _list_stream_options(streamer, len(prompts)), []
     for i in range(0, len(prompts), batch):
         tokens, probabilities = self._generate(
             images[i : i + batch],
@@ -333,6 +348,7 @@ def ask(
             shown[i : i + batch],
             max_new_tokens,
             temperature,
+            **options,
         )
         for k, (row, chances) in enumerate(zip(tokens, probabilities), start=i):
             question = images[k], prompts[k], held[k]

@@ -82,6 +82,7 @@ def _small_config() -> FerretConfig:
             num_hidden_layers=32,
             num_attention_heads=15,
             num_key_value_heads=5,
+            max_position_embeddings=8192,
             tie_word_embeddings=True,
         ),
         image_token_id=49152,
@@ -136,7 +137,11 @@ def paper_config(
     )
     shared = dict(
         global_tower=_clip_large(336),
-        text_config=LlamaConfig(vocab_size=32003, **(wide if "13b" in name else {})),
+        text_config=LlamaConfig(
+            vocab_size=32003,
+            max_position_embeddings=4096,  # as in Vicuna 1.5 and Llama 2
+            **(wide if "13b" in name else {}),
+        ),
         image_token_id=32000,
         region_token_id=32001,
         sampler_dim=1024,

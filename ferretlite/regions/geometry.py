@@ -187,6 +187,23 @@ def pixel_runs(  # noqa: F811 (a method of another class)
     starts = np.arange(left, right) * h + top
     return np.stack([starts, np.full_like(starts, below - top)], axis=1)
 
+# %% ../../nbs/2_regions_and_text/geometry.ipynb #c105e002
+def choose_window(
+    box: Box,  # of an object
+    size: tuple,  # (height, width) of the picture
+    reach: float,  # side of the window in longer sides of the box
+    shift: tuple = (0, 0),  # of the centre, in sides of the window (right, down)
+    least: int = 16,  # pixels that the window has at least
+) -> tuple:  # whole pixels x1, y1, x2, y2
+    "Return a square window around a box, moved inside the picture; at most its shorter side."
+    h, w = size
+    side = int(min(max(round(max(box.width, box.height) * reach), least), h, w))
+    middle = box.center()
+    left = int(round(middle.x + shift[0] * side - side / 2))
+    top = int(round(middle.y + shift[1] * side - side / 2))
+    left, top = min(max(left, 0), w - side), min(max(top, 0), h - side)
+    return left, top, left + side, top + side
+
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #d9b93340
 def _to_float_tensor(
     x,  # tensor, array or nested list of numbers

@@ -18,7 +18,7 @@ from matplotlib.textpath import TextPath
 from PIL import Image  # noqa: F811
 
 from ferretlite.common.errors import make_input_error
-from ferretlite.regions.geometry import Box, Mask
+from ferretlite.regions.geometry import Box, Mask, choose_window
 from ferretlite.scenes.world import (
     COLORS,  # noqa: F811
     KINDS,
@@ -267,23 +267,6 @@ def cut_window(
     return picture, kept, owners.astype(np.int16)
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #622570b1
-def choose_window(
-    box: Box,  # of an object
-    size: tuple,  # (height, width) of the picture
-    reach: float,  # side of the window in longer sides of the box
-    shift: tuple = (0, 0),  # of the centre, in sides of the window (right, down)
-    least: int = 16,  # pixels that the window has at least
-) -> tuple:  # whole pixels x1, y1, x2, y2
-    "Return a square window around a box, moved inside the picture; at most its shorter side."
-    h, w = size
-    side = int(min(max(round(max(box.width, box.height) * reach), least), h, w))
-    middle = box.center()
-    left = int(round(middle.x + shift[0] * side - side / 2))
-    top = int(round(middle.y + shift[1] * side - side / 2))
-    left, top = min(max(left, 0), w - side), min(max(top, 0), h - side)
-    return left, top, left + side, top + side
-
-
 _WORD_SIDE = 192  # of the pictures of `word`: one view of the tiny model
 
 

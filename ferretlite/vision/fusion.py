@@ -133,7 +133,7 @@ class VisualPosition(nn.Module):
         octaves: int = 6,  # see `compute_fourier_features`
     ):
         super().__init__()
-        self.octaves = octaves
+        self.octaves, self.out_features = octaves, dim
         self.weight = nn.Parameter(torch.empty(dim, 4 * octaves + 2))
         self.bias = nn.Parameter(torch.empty(dim))
         self.reset_parameters()

@@ -123,3 +123,12 @@ def tiny():
     from ferretlite.model.processing import FerretProcessor
 
     return FerretProcessor.from_pretrained(Path(WEIGHTS) / "tiny")
+
+
+@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
+def test_base64_text_may_come_as_bytes(wrap):
+    held = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(held, "PNG")
+    for text in (base64.b64encode(held.getvalue()), base64.encodebytes(held.getvalue())):
+        assert load_image(wrap(text)).size == (40, 30)
+        assert load_image(wrap(b"data:image/png;base64," + text)).size == (40, 30)
