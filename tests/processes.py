@@ -103,8 +103,8 @@ def run(out, begin, fail=None):
     small_stages()
     keep = runs._keep_checkpoint
 
-    def then_fail(place, name, limit):
-        keep(place, name, limit)
+    def then_fail(place, name, *rest):
+        keep(place, name, *rest)
         if fail and place.parent.name == f"stage-{fail[0]}":
             if fail[1] == "full":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
@@ -133,15 +133,3 @@ def kill_after(seconds, out, begin) -> bool:  # was it still running?
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     return alive
-
-
-def hash_batch(dataset, collate) -> str:
-    "A hash of the batch that is made of a data set's first two items."
-    import hashlib
-    import io
-
-    import torch
-
-    held = io.BytesIO()
-    torch.save(collate([dataset[i] for i in range(2)]), held)
-    return hashlib.sha256(held.getvalue()).hexdigest()

@@ -340,12 +340,29 @@ def test_defaults_of_eval_experiment_and_bench():
     assert parsed("eval", "m") == dict(
         model="m",
         suite="scenes",
-        n=1000,
+        data=None,
+        n=None,
         split="test",
         seed=0,
         batch=32,
-        json_file=None,
         device=None,
+        save=None,
+        judge=None,
+        judge_model=None,
+        out=None,
+        json_file=None,
+        listed=False,
+    )
+    assert parsed("score", "pope", "--data", "d") == dict(
+        name="pope",
+        data="d",
+        answers=None,
+        questions=None,
+        form="ferret",
+        judge=None,
+        judge_model=None,
+        out=None,
+        json_file=None,
     )
     assert parsed("experiment", "resolution") == dict(
         name="resolution", seeds=3, samples=None, out="runs/experiment"
@@ -385,7 +402,7 @@ def test_defaults_of_plan_convert_and_demo():
 
 
 def test_the_commands_and_the_version(capsys):
-    names = "demo ask train eval scenes data doctor plan convert pretrain experiment bench"
+    names = "demo ask train eval score scenes data doctor plan convert pretrain experiment bench"
     assert set(typer.main.get_command(cli.cli_app).commands) == set(names.split())
     assert ran(capsys, "--version")[:2] == (0, f"ferretlite {cli.__version__}\n")
     code, _, err = ran(capsys, "plan", "small", "--gpu", "h200")

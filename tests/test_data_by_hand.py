@@ -5,6 +5,7 @@ import os
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,6 +26,7 @@ from ferretlite.data.readers import (
 from ferretlite.regions.geometry import Box
 from ferretlite.scenes.conversations import make_conversation
 from ferretlite.scenes.questions import Conversation
+from ferretlite.scenes.wide import enlarge_object
 from ferretlite.scenes.world import Scene, SceneObject, make_scene
 
 SCENES = [
@@ -67,6 +69,7 @@ def test_sizes_of_a_stream():
     assert len(SceneStream.sizes) == 12  # half of the scenes are square
     stream = SceneStream(3)
     assert (stream.seed, stream.split, stream.size, stream.others) == (0, "train", None, {})
+    assert stream.close == 0
 
 
 def test_the_ith_scene_of_a_stream_depends_on_its_seed_alone():
@@ -90,6 +93,40 @@ def test_shares_of_other_splits():
     } == {"count", "novel"}
     with pytest.raises(ValueError, match="add up to at most 1"):
         SceneStream(9, others=dict(count=0.75, novel=0.251))
+
+
+def test_a_share_of_the_scenes_are_enlarged_windows():
+    """Which ones depends on the number alone, and the others are the same scenes as without.
+
+    A picture of a word is a window already."""
+    plain = SceneStream(60, 5, "wide", (48, 72))
+    stream = SceneStream(60, 5, "wide", (48, 72), close=0.25)
+    close = [i for i in range(60) if stream[i].seed is None]
+    assert 6 <= len(close) <= 25
+    for i in range(12):
+        if i not in close:
+            assert stream[i].image.tobytes() == plain[i].image.tobytes()
+    window = enlarge_object(plain[close[0]], np.random.default_rng([5 + close[0], 7]), 72)
+    scene = stream[close[0]]
+    assert scene.image.tobytes() == window.image.tobytes() and scene.objects == window.objects
+    assert scene.id == f"wide-{5 + close[0]}" and scene.image.size == (72, 72)
+    words = SceneStream(3, 5, "word", close=1.0)
+    assert all(words[i].seed == 5 + i and words[i].size == (192, 192) for i in range(3))
+    for share in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="close: found .*, expected a share from 0 to 1"):
+            SceneStream(9, close=share)
+
+
+def test_enlarged_windows_come_round_with_or_without_their_pictures():
+    "A question that shows a part of the picture needs the picture; a seed could not draw it."
+    stream = SceneStream(2, 5, "wide", 48, close=1.0)
+    assert [Revisited(stream, 4)[i].image is None for i in range(4)] == [False] * 4
+    rounds = Revisited(stream, 4)
+    assert [rounds[i].image is None for i in range(4)] == [False, False, True, True]
+    rounds = Revisited(stream, 4, redraw=True)
+    assert [rounds[i].image is None for i in range(4)] == [False] * 4
+    rounds = Revisited(SceneStream(2, 5, "wide", 48), 4, redraw=True)  # a seed draws it again
+    assert [rounds[i].image is None for i in range(4)] == [False, False, True, True]
 
 
 def test_scenes_come_round_in_sets():

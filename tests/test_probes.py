@@ -1,12 +1,14 @@
 "Dense teaching and linear probes: targets, losses and scores worked out by hand."
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from ferretlite.common.errors import InputError
 from ferretlite.pretraining import dense as probes
 from ferretlite.pretraining.clip import KIND_NAMES, linear_probe
 from ferretlite.pretraining.dense import (
@@ -18,8 +20,10 @@ from ferretlite.pretraining.dense import (
     collate_views,
     dense_loss,
     find_letters,
+    load_dense_towers,
     make_dense_targets,
     measure_coverage,
+    measure_word,
     pretrain_towers,
     save_towers,
     score_towers,
@@ -83,11 +87,43 @@ def test_the_questions_and_their_numbers_of_answers():
     assert HEAD_SIZES == dict(kind=41, color=8, fill=2, extent=4, left=27, right=27)
 
 
-def test_letters_stand_in_equal_cells_of_a_words_box():
+def test_letters_stand_between_their_ends():
     "`CAT` from 10 to 16: two columns a letter; outside there is no letter (26)."
-    box = np.array([10.0, 3.0, 16.0, 5.0])
     places = np.array([9.9, 10.0, 11.9, 12.1, 14.0, 15.9, 16.0, 17.0])
-    assert find_letters("CAT", places, box).tolist() == [26, 2, 2, 0, 19, 19, 26, 26]
+    ends = np.array([10.0, 12.0, 14.0, 16.0])
+    assert find_letters("CAT", places, ends).tolist() == [26, 2, 2, 0, 19, 19, 26, 26]
+    ends = np.array([10.0, 14.0, 15.0, 16.0])  # letters are not equally wide
+    assert find_letters("CAT", places, ends).tolist() == [26, 2, 2, 2, 0, 19, 26, 26]
+
+
+def test_letters_follow_a_word_that_is_tilted():
+    """`IM` from (0, 4) to (3, 0), five long: I is one long, M four. A patch is four pixels.
+
+    The middle of the word, (1.5, 2), is 2.5 along it, which is M; (0.3, 3.6) is 0.5 along, I."""
+    word = SceneObject("word", Box(0, 0, 3, 4), text="IM", letters=((0, 4), (0.6, 3.2), (3, 0)))
+    box, scale = np.array([0, 0, 0.75, 1]), np.array([0.25, 0.25])
+    start, direction, ends = measure_word(word, box, scale)
+    assert start.tolist() == [0, 1] and direction == pytest.approx([0.6, -0.8])
+    assert ends == pytest.approx([0, 0.25, 1.25])
+    places = (np.array([[1.5, 2], [0.3, 3.6], [-1, 4]]) * scale - start) @ direction
+    letters = [LETTERS.index("M"), LETTERS.index("I"), 26]
+    assert find_letters("IM", places, ends).tolist() == letters
+
+
+def test_a_word_that_a_window_cuts_keeps_the_places_of_its_letters():
+    """A window from x = 40 on shows the last two letters of MAT, which lies from 10 to 70.
+
+    Its box is cut at 40; equal parts of that box would begin with M again."""
+    letters = ((10, 16), (40, 16), (56, 16), (70, 16))
+    word = SceneObject("word", Box(10, 8, 70, 24), None, "red", "filled", "MAT", letters)
+    pixels, covered = np.zeros((96, 96, 3), np.uint8), np.ones((96, 96), np.float32)
+    views = DenseViews(1, view=32, patch=8, side=96)
+    _, truth = views._window(pixels, covered, [(0, word)], 1, 40, 0)
+    a, t = LETTERS.index("A"), LETTERS.index("T")
+    assert truth["left"][0, 1].tolist() == [a, a, t, t]  # at x = 42, 50, 58 and 66
+    _, truth = views._window(pixels, covered, [(0, word)], 2, 0, 0)  # shown at half its size
+    m = LETTERS.index("M")
+    assert truth["left"][0, 0, 1:].tolist() == [m, m, a]  # at x = 20, 36 and 52 of 96; M ends at 40
 
 
 def thing(name, box, color="red", fill="filled", text=None):
@@ -181,7 +217,11 @@ def test_views_of_a_scene_and_their_truth():
         whole = np.asarray(image.resize((192, 192), resample=3))
         assert np.array_equal(pixels[0], whole)
         objects = [
-            SceneObject(o.name, Box(*(v / 2 for v in o.box.list())), None, o.color, o.fill, o.text)
+            replace(
+                o,
+                box=Box(*(v / 2 for v in o.box.list())),
+                letters=o.letters and [(x / 2, y / 2) for x, y in o.letters],
+            )
             for _, o in found
         ]
         expected = make_dense_targets(objects, (192, 192), (1, 1), 12)
@@ -270,6 +310,43 @@ def test_the_truth_of_a_window_is_that_of_its_place():
             assert far < 1e-3 and (o.name, o.color) == (name, color)
             checked += 1
     assert checked > 100
+
+
+def test_the_second_edition_deals_ten_items_of_the_wide_world():
+    """Item 3 is an enlarged window of a wide scene, item 6 a word that fills one view, item 8 a
+    crowd of the first edition, the others wide scenes as drawn."""
+    data = DenseViews(10, seed=90, view=64, side=128, split="wide")
+    items = [data[i] for i in range(10)]
+    assert [len(item["local"][0]) for item in items] == [3] * 10
+    data = DenseViews(10, seed=90, split="wide")
+    pixels, truth = data[6]["local"]
+    image, found, _ = draw_scene(96, (384, 384), "word")
+    assert pixels.shape == (1, 192, 192, 3) and np.array_equal(pixels[0], np.asarray(image))
+    assert np.array_equal(data[6]["global"][0][0], pixels[0])
+    word = next(o.text for _, o in found if o.text)
+    shown = {LETTERS[k] for k in np.unique(truth["left"][truth["left"] >= 0]) if k < 26}
+    assert shown <= set(word) and len(shown) >= len(set(word)) - 1
+    for i, split in ((0, "wide-crowd"), (1, "wide"), (8, "crowd")):
+        image = draw_scene(90 + i, (384, 384), split)[0]
+        whole = np.asarray(image.resize((192, 192), resample=3))
+        assert np.array_equal(data[i]["global"][0][0], whole)
+    wide = draw_scene(93, (384, 384), "wide")[0]
+    assert not np.array_equal(
+        data[3]["global"][0][0], np.asarray(wide.resize((192, 192), resample=3))
+    )
+
+
+def test_a_scene_without_objects_is_passed_over(monkeypatch):
+    drawn = []
+
+    def draw(seed, size, split):
+        drawn.append(seed)
+        image, found, owner = draw_scene(seed, size, split)
+        return (image, [], owner) if seed == 51 else (image, found, owner)
+
+    monkeypatch.setattr(probes, "draw_scene", draw)
+    item = DenseViews(2, 50, view=64, side=128)[1]
+    assert drawn == [51, 61] and (item["global"][1]["kind"] >= 0).any()
 
 
 def test_views_are_collated_side_by_side():
@@ -426,8 +503,8 @@ def test_scores_are_asked_of_scenes_that_training_does_not_show(monkeypatch, tow
     made = []
 
     class Views:
-        def __init__(self, n, seed, windows):
-            made.append((n, seed, windows))
+        def __init__(self, n, seed, windows, split):
+            made.append((n, seed, windows, split))
 
         def __getitem__(self, i):
             return i
@@ -438,18 +515,25 @@ def test_scores_are_asked_of_scenes_that_training_does_not_show(monkeypatch, tow
         towers, "compute_losses", lambda batch: dict(a=(1.0, dict(kind=len(batch)))), raising=False
     )
     towers.train()
-    assert score_towers(towers) == dict(a=dict(kind=256)) and made == [(256, 10**6, 1)]
+    assert score_towers(towers) == dict(a=dict(kind=256)) and made == [(256, 10**6, 1, None)]
+    score_towers(towers, 96, "dark")
+    assert made[1] == (96, 10**6, 1, "dark")
     assert not towers.training
 
 
 def test_towers_are_written_in_half_precision_with_their_record(monkeypatch, towers, tmp_path):
     from safetensors.torch import load_file
 
-    monkeypatch.setattr(probes, "score_towers", lambda model: dict(local=dict(kind=0.5)))
+    def score(model, n=256, split=None):
+        return dict(local=dict(kind=0.1 if split == "dark" else 0.5))
+
+    monkeypatch.setattr(probes, "score_towers", score)
     before = towers["local"].state_dict()["layernorm.weight"].clone()
     assert save_towers(towers, tmp_path, dict(legs=[1])) == dict(local=dict(kind=0.5))
     record = json.loads((tmp_path / "run.json").read_text())
-    assert record == dict(legs=[1], scores=dict(local=dict(kind=0.5)))
+    assert (record["legs"], record["scores"]) == ([1], dict(local=dict(kind=0.5)))
+    kinds = {split: found["local"]["kind"] for split, found in record["scores_by_split"].items()}
+    assert kinds == {"val": 0.5, "wide-val": 0.5, "dark": 0.1, "coloured": 0.5, "word": 0.5}
     for side in ("global", "local"):
         stored = load_file(tmp_path / side / "model.safetensors")
         assert {v.dtype for v in stored.values()} == {torch.float16}
@@ -462,7 +546,7 @@ def loops(monkeypatch):
     "Each training of towers, noted instead of done."
     seen = []
     monkeypatch.setattr(probes, "DenseTowers", lambda: DenseTowers(32, 64, 16))
-    monkeypatch.setattr(probes, "score_towers", lambda model: {})
+    monkeypatch.setattr(probes, "score_towers", lambda model, n=256, split=None: {})
 
     def loop(model, loss_of, batches, out, steps, minutes, lr, resume, settings):
         loader = batches(3)
@@ -481,6 +565,7 @@ def loops(monkeypatch):
                 resume=resume,
                 first=loader.dataset.indices[0],
                 seed=loader.dataset.dataset.seed,
+                split=loader.dataset.dataset.split,
                 size=loader.batch_size,
                 loss=float(loss_of(None)),
                 free={n.split(".")[0] for n, p in model.named_parameters() if p.requires_grad},
@@ -500,11 +585,12 @@ def test_towers_are_taught_from_scenes_that_belong_to_the_seed(loops, tmp_path):
     (made,) = loops
     assert (made["steps"], made["minutes"], made["lr"], made["resume"]) == (4, None, 2e-3, False)
     assert (made["first"], made["seed"], made["size"]) == (15, 30_000_000, 5)
+    assert made["split"] == "wide"
     assert made["loss"] == 5.5  # the mean over sides: "global" has six letters, "local" five
     assert made["free"] == {"global", "local", "global_head", "local_head", "crop_head"}
     run = json.loads((tmp_path / "a" / "run.json").read_text())
     assert run["legs"] == [
-        dict(sides=["global", "local"], seed=2, steps=4, scenes=5, lr=2e-3)
+        dict(sides=["global", "local"], seed=2, steps=4, scenes=5, lr=2e-3, split="wide")
     ] and run["log"] == [[2, 4.0], [4, 3.0]]
 
 
@@ -525,3 +611,20 @@ def test_a_second_leg_goes_on_from_the_first(loops, tmp_path):
     other = torch.load(tmp_path / "c" / "state.pt")["model"]
     assert not all(torch.equal(one[k], other[k]) for k in one)
     assert (loops[2]["steps"], loops[2]["minutes"], loops[2]["resume"]) == (None, 3.0, True)
+
+
+def test_towers_without_a_state_are_loaded_and_their_heads_begin_anew(loops, towers, tmp_path):
+    "Shipped towers carry no `state.pt`: weights are those of the folders, the record goes on."
+    save_towers(towers, tmp_path / "old", dict(legs=[dict(seed=0, steps=9)], log=[[9, 2.0]]))
+    (tmp_path / "new").mkdir()
+    options = dict(samples=10, seed=1, split=None)
+    pretrain_towers(tmp_path / "new", start=tmp_path / "old", **options)
+    state = torch.load(tmp_path / "new" / "state.pt")["model"]
+    old = towers.state_dict()
+    moved = {k for k in old if not torch.allclose(old[k], state[k], atol=1e-3)}
+    assert moved and all("head" in k for k in moved)
+    run = json.loads((tmp_path / "new" / "run.json").read_text())
+    assert [leg["steps"] for leg in run["legs"]] == [9, 4] and run["log"][0] == [9, 2.0]
+    assert loops[0]["split"] is None
+    with pytest.raises(InputError, match="start: found .*, expected the folder of a run, with its run.json"):
+        load_dense_towers(tmp_path / "nowhere", towers)

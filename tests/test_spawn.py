@@ -67,6 +67,7 @@ def test_pretraining_sends_nothing_local_to_its_workers(
         raise Sent
 
     monkeypatch.setattr(dino, "SelfDistiller", partial(dino.SelfDistiller, 32, 16))
+    monkeypatch.setattr(dino, "score_distillation", lambda model: {})
     monkeypatch.setattr(dense, "DenseTowers", partial(dense.DenseTowers, 32))
     monkeypatch.setattr(loop.torch.utils.data, "DataLoader", send)
     with pytest.raises(Sent):

@@ -25,7 +25,19 @@ from ferretlite.scenes.papers import (
 from ferretlite.scenes.questions import change_capitals
 from ferretlite.scenes.tasks import TASKS
 from ferretlite.scenes.wide import choose_window, cut_window, draw_wide_scene, enlarge_object
-from ferretlite.scenes.world import COLORS, SPLITS, WIDE_SPLITS, Scene, is_held_out, make_scene
+from ferretlite.scenes.world import (
+    COLORS,
+    SPLITS,
+    WIDE_SPLITS,
+    Scene,
+    SceneObject,
+    draw_scene,
+    is_held_out,
+    locate_letters,
+    make_scene,
+    render_alpha,
+    shape_outline,
+)
 
 STYLES = ("wide", "dark", "coloured", "line", "blueprint", "screen", "photo")
 HELD_OUT = ("line", "blueprint", "screen", "photo")
@@ -395,3 +407,48 @@ def test_every_split_can_be_evaluated(split, style):
         for q in make_questions(make_scene(seed, 160, split), f"0 {seed}", style=style)
     ]
     assert len(set(asked)) > 3 and "rec" in asked
+
+
+# -- letters of words
+
+
+@pytest.mark.parametrize("typeface", wide._TYPEFACES)
+def test_letters_are_divided_where_no_ink_is(typeface):
+    """HIMO is drawn upright, 300 pixels long; at the end of each letter a column without ink, or
+    the column with least, lies within two pixels. Slanted letters overlap, so ink stays small."""
+    base = wide.make_word_outline("HIMO", typeface)
+    outline = shape_outline(base, 300, 1.0, 0.0)
+    alpha, _, left = render_alpha(outline, "filled", 160, 60, (120, 320))
+    points = locate_letters("HIMO", typeface, base, outline, (160, 60))
+    ink = alpha.sum(0)
+    assert points[0][0] == pytest.approx(left + np.flatnonzero(ink)[0], abs=3)
+    assert points[-1][0] == pytest.approx(left + np.flatnonzero(ink)[-1] + 1, abs=3)
+    for x, y in points[1:-1]:
+        near = ink[int(x) - left - 2 : int(x) - left + 3].min()
+        assert near <= (0.35 if "Obl" in typeface or "Ita" in typeface else 0) * ink.max()
+        assert y == pytest.approx(60, abs=0.5)
+
+
+def test_the_ends_of_letters_move_with_the_window():
+    """A window of 40 pixels is enlarged to 160: x = 40 becomes (40 − 30) · 4 = 40, y = 25 becomes
+    (25 − 15) · 4 = 40. A point outside of the window stays outside."""
+    owner = np.full((80, 100), -1, np.int16)
+    owner[20:30, 40:60] = 0
+    word = SceneObject("word", None, text="A", letters=((20.0, 25.0), (60.0, 25.0)))
+    image = Image.new("RGB", (100, 80))
+    _, found, _ = cut_window(image, [(0, word)], owner, (30, 15, 70, 55), 160)
+    assert found[0][1].letters == ((-40.0, 40.0), (120.0, 40.0))
+
+
+@pytest.mark.parametrize("split", ["train", "crowd", "wide", "word"])
+def test_words_of_scenes_know_their_letters_and_other_objects_none(split):
+    seen = 0
+    for seed in range(12):
+        for _, obj in draw_scene(seed, (200, 200), split)[1]:
+            assert (obj.letters is None) == (obj.text is None)
+            if obj.text:
+                seen += 1
+                (x, _), *_, (last, _) = obj.letters
+                assert len(obj.letters) == len(obj.text) + 1
+                assert obj.box.x1 - 1 <= x + obj.box.width / 2 and last > x
+    assert seen

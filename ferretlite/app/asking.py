@@ -180,7 +180,7 @@ def _print_answer(answer, as_json: bool) -> None:
 
 # %% ../../nbs/tools/asking.ipynb #26t50023
 _Save = annotate_option(str, "write the picture with the answer drawn on it", writes="file")
-_Stream = annotate_option(bool, "show the words on stderr while they are written")
+_Stream = annotate_option(bool, "show the words on stderr while they are written", "--stream")
 
 
 def _make_streamer(ferret, wanted: bool):

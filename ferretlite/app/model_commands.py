@@ -16,13 +16,22 @@ from typing import Literal
 
 import typer
 
+from ferretlite.app.exam_commands import (
+    DataFolder,
+    JudgeAddress,
+    JudgeModel,
+    ReportFolder,
+    evaluate_exam,
+    list_exams,
+    make_judge,
+    write_numbers,
+)
 from ferretlite.app.options import (
     DeviceOption,
     SeedOption,
     annotate_argument,
     annotate_option,
     cli_app,
-    name_output,
     print_result,
     redirect_output,
 )
@@ -309,15 +318,6 @@ def convert(
         f"x1,y1,x2,y2 --model {format_model_name(folder)}"
     )
 
-# %% ../../nbs/tools/model_commands.ipynb #07b10015
-def _write_numbers(path, numbers) -> None:
-    "Write what was measured as JSON, where a file was asked for."
-    from ferretlite.common.files import write_json
-
-    if path:
-        with name_output(path):
-            write_json(path, numbers, 1)
-
 # %% ../../nbs/tools/model_commands.ipynb #07b10041
 def parse_split(
     text: str,  # word of the command line
@@ -332,27 +332,65 @@ def parse_split(
         raise typer.BadParameter(f"found {describe_value(text)}, expected one of {known}.")
     return text
 
-# %% ../../nbs/tools/model_commands.ipynb #449694de
-@cli_app.command("eval")
-def evaluate_model(
-    model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL"),
-    suite: annotate_option(Literal["scenes"], "what to ask") = "scenes",
-    n: annotate_option(int, "how many scenes; as many counting scenes are added") = 1000,
-    split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "test",
-    seed: SeedOption = 0,
-    batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
-    device: DeviceOption = None,
-    json_file: _JsonFile = None,
-) -> None:
-    "Score a model: every metric with interval, chance and best constant answer."
+# %% ../../nbs/tools/model_commands.ipynb #449694d0
+def _refuse_options(suite: str, **given) -> None:
+    "Raise InputError for options that have no meaning for what is asked."
+    found = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if found:
+        use = "an exam" if suite == "scenes" else "scenes"
+        raise InputError(f"--suite {suite}: found {', '.join(found)}, expected it with {use} only.")
+
+
+def _evaluate_scenes(model: str, n: int, split: str, seed, batch, device, json_file) -> None:
+    "Score a model on drawn scenes."
     with redirect_output():
         from ferretlite.evaluation.scores import format_metrics_table
         from ferretlite.evaluation.suites import evaluate
         from ferretlite.model.inference import Ferret
 
-        metrics = evaluate(Ferret.load(model, device), suite, n, seed, batch, split=split)
+        metrics = evaluate(Ferret.load(model, device), "scenes", n, seed, batch, split=split)
     print_result(format_metrics_table(metrics))
-    _write_numbers(json_file, metrics)
+    write_numbers(json_file, metrics)
+
+# %% ../../nbs/tools/model_commands.ipynb #449694de
+@cli_app.command("eval")
+def evaluate_model(
+    model: annotate_argument(str, "a shipped name, a folder or a hub id", "MODEL") = None,
+    suite: annotate_option(
+        str, "what to ask: scenes, or an exam of --list", metavar="NAME"
+    ) = "scenes",
+    data: DataFolder = None,
+    n: annotate_option(
+        int,
+        "how many scenes (default 1000; as many counting scenes are added), or about how many "
+        "questions of an exam (default all)",
+    ) = None,
+    split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "test",
+    seed: SeedOption = 0,
+    batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
+    device: DeviceOption = None,
+    save: annotate_option(
+        str, "append answers to an exam to this file; one that exists is continued", writes="file"
+    ) = None,
+    judge: JudgeAddress = None,
+    judge_model: JudgeModel = None,
+    out: ReportFolder = None,
+    json_file: _JsonFile = None,
+    listed: annotate_option(
+        bool, "say which exams there are, and what they need", "--list"
+    ) = False,
+) -> None:
+    "Score a model: every metric with interval, chance and best constant answer."
+    if listed:
+        return list_exams()
+    if model is None:
+        raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
+    if suite == "scenes":
+        _refuse_options(suite, data=data, save=save, judge=judge, judge_model=judge_model, out=out)
+        return _evaluate_scenes(model, n or 1000, split, seed, batch, device, json_file)
+    _refuse_options(suite, split=split != "test", seed=seed)
+    asked = make_judge(judge, judge_model)
+    evaluate_exam(model, suite, data, n, batch, device, save, out, asked, json_file)
 
 # %% ../../nbs/tools/model_commands.ipynb #95e75c81
 _STUDIES = "resolution: fixed, direct and tiles at equal samples, towers frozen and learning"
@@ -405,7 +443,7 @@ def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> N
         home = importlib.import_module(f"ferretlite.{module}")
         numbers = getattr(home, measure)(**options)
     print_result(getattr(home, lines)(numbers))
-    _write_numbers(json_file, numbers)
+    write_numbers(json_file, numbers)
 
 # %% ../../nbs/tools/model_commands.ipynb #07b10020
 @_bench.command("train")
@@ -440,7 +478,7 @@ def _measure_kernels(quick: bool, everything: bool, json_file) -> dict:
     from ferretlite.evaluation.kernel_speed import bench_kernels, draw_kernel_times
 
     def save(numbers):
-        _write_numbers(json_file, numbers)
+        write_numbers(json_file, numbers)
 
     found = bench_kernels(quick, everything, on_record=save, on_message=print)
     if json_file:

@@ -10,16 +10,18 @@ import random
 import re
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ..common.errors import InputError, make_input_error
 from ..model.processing import FerretProcessor
 from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import check_order
+from ..scenes.wide import enlarge_object
 from ..scenes.world import SPLITS, make_scene
 
 # %% ../../nbs/6_data/batches.ipynb #d3a90c15
-def _check_shares(split: str, others: dict):
+def _check_shares(split: str, others: dict, close: float):
     "Raise an InputError for an unknown split, and for shares that are more than the whole."
     for name in (split, *others):
         if name not in SPLITS:
@@ -30,6 +32,8 @@ def _check_shares(split: str, others: dict):
             f"Found others={others} beside split={split!r}: "
             "expected shares of other splits that add up to at most 1."
         )
+    if not 0 <= close <= 1:
+        raise make_input_error("close", close, "a share from 0 to 1")
 
 # %% ../../nbs/6_data/batches.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
@@ -51,10 +55,11 @@ class SceneStream(torch.utils.data.Dataset):
         split: str = "train",  # a key of world.SPLITS
         size=None,  # side, (height, width), or None: drawn from `sizes`
         others: dict | None = None,  # split -> share of scenes of that split
+        close: float = 0.0,  # share of scenes that are enlarged windows; none of split `word`
     ):
         self.n, self.seed, self.split, self.size = n, seed, split, size
-        self.others = others or {}
-        _check_shares(split, self.others)
+        self.others, self.close = others or {}, close
+        _check_shares(split, self.others, close)
 
     def __len__(self):
         return self.n
@@ -66,13 +71,17 @@ class SceneStream(torch.utils.data.Dataset):
         size = self.size or rng.choice(self.sizes)
         shares = {**self.others, self.split: 1 - sum(self.others.values())}
         split = rng.choices(list(shares), list(shares.values()))[0]
-        return make_scene(self.seed + i, size, split)
+        scene = make_scene(self.seed + i, size, split)
+        if split == "word" or random.Random(f"close-{self.seed + i}").random() >= self.close:
+            return scene
+        side = min(max(scene.size), 384)
+        return enlarge_object(scene, np.random.default_rng([self.seed + i, 7]), side)
 
 # %% ../../nbs/6_data/batches.ipynb #a7905f05
 class Revisited(torch.utils.data.Dataset):
     """Scenes that are visited several times, one set of scenes after another.
 
-    From the second visit in one process on, a scene comes without its image."""
+    From the second visit in one process on, a scene comes without its image, see `redraw`."""
 
     def __init__(
         self,
@@ -80,9 +89,12 @@ class Revisited(torch.utils.data.Dataset):
         n: int,  # number of visits in all
         at_once: int | None = None,  # scenes in a set; None: all
         rounds: int = 1,  # visits to each set; the last set is visited until the end
+        # whether an enlarged window, which has no seed, brings its picture at every visit: for
+        # questions that show a part of it
+        redraw: bool = False,
     ):
         self.scenes, self.n, self.rounds = scenes, n, rounds
-        self.at_once = at_once or len(scenes)
+        self.at_once, self.redraw = at_once or len(scenes), redraw
         self.first = 0  # number of the first scene in the current set
         self.seen = {}  # number -> Scene without its image
 
@@ -98,7 +110,8 @@ class Revisited(torch.utils.data.Dataset):
         if number in self.seen:
             return self.seen[number]
         scene = self.scenes[number]
-        self.seen[number] = replace(scene, image=None)
+        if scene.seed is not None or not self.redraw:
+            self.seen[number] = replace(scene, image=None)
         return scene
 
 # %% ../../nbs/6_data/batches.ipynb #c2a95be3

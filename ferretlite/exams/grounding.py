@@ -459,9 +459,24 @@ def _list_phrase_boxes(phrase: str, answer) -> list:  # of Box
 _RANKS = {"r@1": 1, "r@5": 5, "r@10": 10, "r@all": None}  # how many answered boxes count
 
 
-def _grade_phrase(phrase: dict, answer) -> dict:  # (rule, rank) -> bool
-    "Return which rules a phrase of a sentence fulfils."
-    found = _list_phrase_boxes(phrase["text"], answer)
+def _share_boxes(item, answer) -> list:  # of (phrase, its answered boxes)
+    """Return the boxes of each phrase of a sentence.
+
+    Of several equal phrases each takes its part of the boxes, if they can be divided."""
+    texts, seen, shared = [_normalise_phrase(p["text"]) for p in item.meta["phrases"]], {}, []
+    for phrase, text in zip(item.meta["phrases"], texts):
+        found = _list_phrase_boxes(text, answer)
+        n, k = texts.count(text), seen.setdefault(text, 0)
+        if len(found) % n == 0:
+            part = len(found) // n
+            found = found[k * part : (k + 1) * part]
+        seen[text] += 1
+        shared.append((phrase, found))
+    return shared
+
+
+def _grade_phrase(phrase: dict, found: list) -> dict:  # (rule, rank) -> bool
+    "Return which rules the answered boxes of a phrase fulfil."
     truths = dict(any=phrase["boxes"], merged=[merge_boxes(phrase["boxes"])])
     grades = {}
     for rule, truth in truths.items():
@@ -472,16 +487,16 @@ def _grade_phrase(phrase: dict, answer) -> dict:  # (rule, rank) -> bool
 
 def _grade_sentence(item, answer) -> float:
     "Return the share of a sentence's phrases that are right by MERGED-BOX at rank 1."
-    hits = [_grade_phrase(p, answer)["merged", "r@1"] for p in item.meta["phrases"]]
+    hits = [_grade_phrase(*pair)["merged", "r@1"] for pair in _share_boxes(item, answer)]
     return sum(hits) / len(hits)
 
-
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #78e3e8e4
 def _score_flickr(items: list, answers: list) -> dict:
     "Return the recall of phrases by both rules, at four ranks, of each split and of each type."
     graded = [
-        (item.group, phrase["types"], _grade_phrase(phrase, answer))
+        (item.group, phrase["types"], _grade_phrase(phrase, found))
         for item, answer in zip(items, answers)
-        for phrase in item.meta["phrases"]
+        for phrase, found in _share_boxes(item, answer)
     ]
     scores = {}
     for rule in ("any", "merged"):

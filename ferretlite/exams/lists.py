@@ -134,7 +134,8 @@ def list_results(items: list, answers: list) -> list:  # of dict
                 place = dict(image_id=item.meta["image_id"], category_id=number)
                 rows.append(place | dict(bbox=convert_to_xywh(box), score=float(score)))
     if lost:
-        text = f"{lost} boxes have a name that is no category, and are left out."
+        total = sum(len(answer.boxes) for answer in answers)
+        text = f"{lost} of {total} boxes have a name that is no category, and are left out."
         warnings.warn(text, FerretliteWarning, stacklevel=2)
     return rows
 

@@ -25,7 +25,8 @@ from ..regions.choices import normalise_name
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #251c53d7
 def _is_box_right(item: ExamItem, box, name: str) -> bool:
     "Return whether a box overlaps a true one of its name by at least one half."
-    named = normalise_name(name)
+    single = len(set(item.phrases or ())) == 1  # the only thing that was asked for
+    named = "" if single else normalise_name(name)
     for k, true in enumerate(item.boxes):
         known = normalise_name(item.names[k]) if k < len(item.names) else ""
         if compute_iou(true, box) >= 0.5 and (not named or not known or named == known):
@@ -96,7 +97,8 @@ def _choose_cards(exam: Exam, items: list, answers: dict, folder, seed: int) -> 
     lined = [(item, answers.get(item.id) or ExamAnswer(item.id)) for item in items]
     graded = [(exam.grade(item, answer), item, answer) for item, answer in lined]
     order = sorted(range(len(graded)), key=lambda k: (graded[k][0], k))
-    worst, rest = order[:_SHOWN], order[_SHOWN:]
+    worst = [k for k in order[:_SHOWN] if graded[k][0] < 1]
+    rest = order[len(worst) :]
     some = random.Random(seed).sample(rest, min(_SHOWN, len(rest)))
     chosen = [(k, "worst") for k in worst] + [(k, "random") for k in some]
     cards = []

@@ -54,6 +54,8 @@ class Answer:
     image: Image.Image | None = field(default=None, repr=False)  # upright, RGB
     regions: list = field(default_factory=list, repr=False)  # what was asked about
     prompt: str = field(default="", repr=False)  # the question
+    # whole pixels x1, y1, x2, y2: the part that was looked at again, in whose frame raw_text is
+    window: tuple | None = field(default=None, repr=False)
 
     @property
     def size(self) -> tuple:  # (height, width)
@@ -80,7 +82,10 @@ def save(
 
 @patch
 def to_dict(self: Answer) -> dict:
-    "Return everything but the pixels, ready for JSON; keys are named as the attributes."
+    """Return everything but the pixels, ready for JSON; keys are named as the attributes.
+
+    The key `window` is there where a second look was taken."""
+    seen = {} if self.window is None else dict(window=list(self.window))
     return dict(
         text=self.text,
         groundings=[_plain(g) for g in self.groundings],
@@ -90,6 +95,7 @@ def to_dict(self: Answer) -> dict:
         regions=[region_to_dict(r) for r in self.regions],
         size=list(self.size),
         prompt=self.prompt,
+        **seen,
     )
 
 # %% ../../nbs/4_model/answers.ipynb #b993e7bb

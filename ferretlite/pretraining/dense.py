@@ -7,6 +7,7 @@ __all__ = ['pretrain_towers']
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #41272600
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 
+from ..common.errors import make_input_error
 from ..common.files import write_json
+from ..model.folders import load_all_weights
 from ferretlite.pretraining.clip import (
     KIND_NAMES,
     assign_patches,
@@ -31,11 +34,13 @@ from ferretlite.pretraining.loop import (
     refuse_shipped_name,
     run_training_loop,
 )
-from ..regions.geometry import Box
+from ..regions.geometry import Box, choose_window
+from ..scenes.wide import cut_window
 from ..scenes.world import COLORS, FILLS, LETTERS, SceneObject, draw_scene
 from ferretlite.vision.encoders import (
     build_tower,
     compute_tower_map,
+    list_unread_parameters,
     make_tiny_clip_config,
     make_tiny_dino_config,
 )
@@ -53,17 +58,26 @@ HEAD_SIZES = {  # question -> number of outputs of its linear read-out
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #b2d9e1a0
 def find_letters(
     word: str,  # capitals
-    x: np.ndarray,  # places along it
-    box: np.ndarray,  # its edges, measured as the places are
-) -> (
-    np.ndarray
-):  # int, as many: numbers of LETTERS; the number behind the last one is "no letter here"
-    "Return the letter of a word at each place, if all letters are equally wide."
-    place = (x - box[0]) / (box[2] - box[0]) * len(word)
-    letters = np.array([LETTERS.index(c) for c in word])[
-        np.clip(place.astype(int), 0, len(word) - 1)
-    ]
-    return np.where((place >= 0) & (place < len(word)), letters, len(LETTERS))
+    places: np.ndarray,  # along the word
+    ends: np.ndarray,  # start of the first letter, then the end of each; measured as the places are
+) -> np.ndarray:  # int, as many: numbers of LETTERS; the number behind the last one: no letter here
+    "Return the letter of a word at each place."
+    which = np.searchsorted(ends, places, side="right") - 1
+    letters = np.array([*(LETTERS.index(c) for c in word), len(LETTERS)])
+    return np.where(which < 0, len(LETTERS), letters[which])
+
+
+def measure_word(
+    word: SceneObject,  # with a text
+    box: np.ndarray,  # its box in patches
+    scale: np.ndarray,  # patches per pixel, along x and y
+) -> tuple:  # (start [2], direction [2], ends of the letters [n + 1] along it), in patches
+    "Return the line of a word and the ends of its letters; equal ones where none are noted."
+    if word.letters is None:
+        return box[:2], np.array([1.0, 0.0]), np.linspace(0, box[2] - box[0], len(word.text) + 1)
+    points = np.array(word.letters) * scale
+    direction = (points[-1] - points[0]) / np.linalg.norm(points[-1] - points[0])
+    return points[0], direction, (points - points[0]) @ direction
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #ea6b598b
 def own_patches(
@@ -110,11 +124,13 @@ def label_patches(
     for n, values in labels.items():
         out[n][y, x] = np.array(values)[who]
     out["extent"][y, x] = label_edges(boxes, y, x, who, cells)
-    for n, shift in (("left", 0.25), ("right", 0.75)):
-        for i, o in enumerate(objects):
-            if o.text:
-                mine = who == i
-                out[n][y[mine], x[mine]] = find_letters(o.text, x[mine] + shift, boxes[i])
+    scale = np.array([grid[1] / size[1], grid[0] / size[0]])
+    for i, o in enumerate(objects):
+        if o.text:
+            mine, (start, direction, ends) = who == i, measure_word(o, boxes[i], scale)
+            for n, shift in (("left", 0.25), ("right", 0.75)):
+                places = np.stack([x[mine] + shift, y[mine] + 0.5], 1)
+                out[n][y[mine], x[mine]] = find_letters(o.text, (places - start) @ direction, ends)
     return out
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #b5638936
@@ -151,6 +167,13 @@ def measure_coverage(
     )
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #c279bd9c
+_WIDE_MIXTURE = (  # what item i of the second edition shows; "enlarged": a window of a `wide` scene
+    *("wide-crowd", "wide", "wide-crowd", "enlarged", "wide-crowd"),
+    *("wide", "word", "wide-crowd", "crowd", "enlarged"),
+)
+_REACHES = (1.5, 8)  # sides of an enlarged window, in longer sides of its object
+
+
 class DenseViews(torch.utils.data.Dataset):
     """Views of scenes as the two towers get them, each with the ground truth of every patch; item i
     is the same everywhere.
@@ -165,7 +188,9 @@ class DenseViews(torch.utils.data.Dataset):
         view: int = 192,  # side of a view in pixels
         patch: int = 16,  # side of a patch
         windows: int = 3,  # local views per scene
-        split: str | None = None,  # None: crowded scenes, and every third an ordinary one
+        # of all scenes; "wide": the second edition's mixture; None: that of the first, crowded
+        # scenes, and every third an ordinary one
+        split: str | None = None,
         side: int = 384,  # of a scene in pixels: a multiple of `view`
     ):
         self.n, self.seed, self.windows, self.split = n, seed, windows, split
@@ -176,48 +201,66 @@ class DenseViews(torch.utils.data.Dataset):
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #180adb73
 @patch
+def _draw(self: DenseViews, i):
+    "Draw the scene of item i: (image, list of (number, SceneObject), owners)."
+    kind, seed = self.split or ("crowd" if i % 3 else "train"), self.seed + i
+    if self.split == "wide":
+        kind = _WIDE_MIXTURE[i % len(_WIDE_MIXTURE)]
+    size = (self.side, self.side)
+    if kind != "enlarged":
+        return draw_scene(seed, size, kind)
+    image, found, owner = draw_scene(seed, size, "wide")
+    if not found:
+        return image, found, owner
+    rng = np.random.default_rng(seed)
+    box = found[rng.integers(len(found))][1].box
+    reach = np.exp(rng.uniform(*np.log(_REACHES)))
+    window = choose_window(box, size, reach, rng.uniform(-0.08, 0.08, 2), 24)
+    return cut_window(image, found, owner, window, self.side)
+
+# %% ../../nbs/5_pretraining/two_eyes.ipynb #180adb74
+@patch
 def __getitem__(
     self: DenseViews,
     i,
     # -> "global", "local" -> (pixels uint8 [k, view, view, 3], name -> truth per patch); k is 1
     # and `windows`; "crop" -> (pixels [1, …], name -> truth [1])
 ):
-    image, found, owner = draw_scene(
-        self.seed + i, (self.side, self.side), self.split or ("crowd" if i % 3 else "train")
-    )
-    covered, k = (owner >= 0).astype(np.float32), self.side // self.view
+    image, found, owner = self._draw(i)
+    while not found:
+        i += len(_WIDE_MIXTURE)
+        image, found, owner = self._draw(i)
+    side, view = image.width, self.view
+    covered, k = (owner >= 0).astype(np.float32), side // view
     corners = np.random.default_rng(self.seed + i).integers(
-        0, self.side - self.view + 1, (self.windows, 2)
+        0, side - view + 1, (self.windows if k > 1 else 1, 2)
     )
-    windows = [
-        self._window(np.asarray(image), covered, found, 1, left, top) for left, top in corners
-    ]
-    shrunk = np.asarray(image.resize((self.view, self.view), Image.Resampling.BICUBIC))
-    whole = self._window(
-        shrunk, covered.reshape(self.view, k, self.view, k).mean((1, 3)), found, k, 0, 0
-    )
-
-    def stack(views):
-        return (
-            np.stack([p for p, _ in views]),
-            {n: np.concatenate([t[n] for _, t in views]) for n in views[0][1]},
-        )
-
+    windows = [self._window(np.asarray(image), covered, found, 1, x, y) for x, y in corners]
+    shrunk = np.asarray(image.resize((view, view), Image.Resampling.BICUBIC))
+    blocks = covered.reshape(view, k, view, k).mean((1, 3))
     return {
-        "global": stack([whole]),
-        "local": stack(windows),
+        "global": _stack_views([self._window(shrunk, blocks, found, k, 0, 0)]),
+        "local": _stack_views(windows),
         "crop": self._crop(image, found[(self.seed + i) % len(found)][1]),
     }
+
+
+def _stack_views(views: list) -> tuple:  # (pixels, name -> truth)
+    "Return views of `_window` as one."
+    pixels = np.stack([p for p, _ in views])
+    return pixels, {n: np.concatenate([t[n] for _, t in views]) for n in views[0][1]}
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #b2d9e1a3
 @patch
 def _window(self: DenseViews, pixels, covered, found, shrunk, left, top):
     "Return one view's pixels and the ground truth of its patches."
     view, at = self.view, np.s_[top : top + self.view, left : left + self.view]
-    boxes = [
-        (o, cut_box(Box(*(v / shrunk for v in o.box.list())), left, top, view)) for _, o in found
-    ]
-    moved = [SceneObject(o.name, cut, None, o.color, o.fill, o.text) for o, cut in boxes if cut]
+    moved = []
+    for _, o in found:
+        cut = cut_box(Box(*(v / shrunk for v in o.box.list())), left, top, view)
+        if cut:
+            letters = o.letters and [(x / shrunk - left, y / shrunk - top) for x, y in o.letters]
+            moved.append(replace(o, box=cut, letters=letters))
     truth = make_dense_targets(moved, (view, view), (1, 1), view // self.patch)
     return pixels[at], {**truth, "shape": measure_coverage(covered[at], self.patch)}
 
@@ -231,7 +274,7 @@ def _crop(self: DenseViews, image, target):
         Image.Resampling.BICUBIC,
         box=tuple(
             np.clip(
-                [middle.x - half, middle.y - half, middle.x + half, middle.y + half], 0, self.side
+                [middle.x - half, middle.y - half, middle.x + half, middle.y + half], 0, image.width
             )
         ),
     )
@@ -376,14 +419,18 @@ def compute_crop_loss(
     return sum(F.cross_entropy(told[n], truth[n]) for n in told), right
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #5f1066da
+SCORED_SPLITS = ("val", "wide-val", "dark", "coloured", "word")  # each is scored by itself
+
+
 @torch.no_grad()
 def score_towers(
     model: DenseTowers,  # set to eval()
     n: int = 256,  # scenes, one view of each tower
+    split: str | None = None,  # see DenseViews
 ) -> dict:  # side -> question -> share of patches right
     """Measure what the read-outs get right on `n` validation views (`extent`: mean error of an
     edge, in views)."""
-    data = DenseViews(n, 10**6, windows=1)
+    data = DenseViews(n, 10**6, windows=1, split=split)
     found = model.eval().compute_losses(collate_sides([data[i] for i in range(n)]))
     return {side: right for side, (_, right) in found.items()}
 
@@ -395,10 +442,11 @@ def save_towers(
 ) -> dict:  # the scores
     "Write both towers in half precision, and a record of the run with validation scores."
     scores = score_towers(model)
+    splits = {split: score_towers(model, 96, split) for split in SCORED_SPLITS}
     for side in ("global", "local"):
         model[side].half().save_pretrained(Path(out) / side)
         model[side].float()
-    write_json(Path(out) / "run.json", dict(record, scores=scores), 1)
+    write_json(Path(out) / "run.json", dict(record, scores=scores, scores_by_split=splits), 1)
     return scores
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #d7413a33
@@ -406,10 +454,22 @@ def load_dense_towers(
     start,  # folder of a finished run
     model: DenseTowers,  # gets the run's weights
 ) -> dict:  # the run's record
-    "Load the weights of an earlier run into a model; return the run's record."
-    record = json.loads((Path(start) / "run.json").read_text())
-    state = read_state(Path(start) / "state.pt")
-    model.load_state_dict(state["model"], strict=False)  # an earlier run may not have named crops
+    """Load the weights of an earlier run into a model; return the run's record.
+
+    Without a `state.pt` the towers are loaded and the read-outs stay as they are. Raises
+    InputError for a folder that is no run."""
+    told = Path(start) / "run.json"
+    if not told.exists():
+        raise make_input_error("start", str(start), "the folder of a run, with its run.json")
+    record = json.loads(told.read_text())
+    if (Path(start) / "state.pt").exists():
+        state = read_state(Path(start) / "state.pt")
+        model.load_state_dict(state["model"], strict=False)  # an earlier run may lack crops
+        return record
+    for side in ("global", "local"):
+        kind = type(model[side])
+        found = load_all_weights(kind, Path(start) / side, find_unread=list_unread_parameters)
+        model[side].load_state_dict(found.state_dict())
     return record
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #10748fcc
@@ -422,15 +482,16 @@ def pretrain_towers(
     batch_size: int = 5,  # scenes a step
     lr: float = 2e-3,  # peak learning rate
     sides: tuple = ("global", "local"),  # the towers that learn
-    # folder of a finished run to go on from, with another seed and a schedule of its own
+    # folder of a finished run, or of shipped towers, to go on from, with another seed and schedule
     start=None,
+    split: str | None = "wide",  # of the scenes, see DenseViews; None: as the first edition
 ) -> dict:  # side -> question -> share of patches right
     """Train both towers on every patch, from nothing or from the end of another run; return what
     the read-outs get right on validation scenes."""
     check_run_folder(out)
     refuse_shipped_name("start", start)
     torch.manual_seed(seed)
-    model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed))
+    model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed), split=split)
     earlier = load_dense_towers(start, model) if start else dict(legs=[], log=[])
     for side in {"global", "local"} - set(sides):
         model[side].requires_grad_(False)
@@ -444,9 +505,9 @@ def pretrain_towers(
         minutes,
         lr,
         resume=resume,
-        settings=dict(seed=seed, batch_size=batch_size, sides=list(sides)),
+        settings=dict(seed=seed, batch_size=batch_size, sides=list(sides), split=split),
     )
     steps, done = log[-1][0] if log else 0, sum(leg["steps"] for leg in earlier["legs"])
-    leg = dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr)
+    leg = dict(sides=sides, seed=seed, steps=steps, scenes=batch_size, lr=lr, split=split)
     log = earlier["log"] + [(done + s, loss) for s, loss in log]
     return save_towers(model, out, dict(legs=[*earlier["legs"], leg], log=log))

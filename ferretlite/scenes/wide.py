@@ -33,6 +33,7 @@ from ferretlite.scenes.world import (
     find_free_spot,
     is_held_out,
     keep_visible_objects,
+    locate_letters,
     make_glyph_outline,
     render_alpha,  # noqa: F811
     shape_outline,
@@ -121,7 +122,9 @@ def _draw_styles(rng, contents, colors):
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #1a332962
 def _draw_outlines(rng, contents, size, colors):
-    "Return (kind, colour, fill, text, outline, width of the line) of each object, largest first."
+    """Return (kind, colour, fill, text, outline, width of the line, typeface) of each object.
+
+    The largest is the first; in `word` the word is."""
     found, glyphs = [], KINDS | NOVEL_KINDS | PRACTICE_KINDS
     styles, counting = _draw_styles(rng, contents, colors)
     usual = (1 / 14, 1 / 5) if counting else (1 / 32, 1 / 3)
@@ -130,6 +133,7 @@ def _draw_outlines(rng, contents, size, colors):
         text = "".join(rng.choice(list(LETTERS), rng.integers(3, 5))) if kind == "word" else None
         bottom = max(low, 1 / 7) if text else low
         side = min(size) * np.exp(rng.uniform(np.log(bottom), np.log(max(high, bottom))))
+        face = None
         if text:
             face = _TYPEFACES[0 if rng.random() < 0.3 else rng.integers(1, len(_TYPEFACES))]
             base = make_word_outline(text, face)
@@ -138,7 +142,7 @@ def _draw_outlines(rng, contents, size, colors):
         stretch, tilt = np.exp(rng.uniform(-0.35, 0.35)), np.deg2rad(rng.uniform(-15, 15))
         line = max(1.25, side * np.exp(rng.uniform(np.log(0.03), np.log(0.075))))
         outline = shape_outline(base, side, stretch, tilt)
-        found.append((side, kind, color, fill, text, outline, line))
+        found.append((side, kind, color, fill, text, outline, line, face))
     if contents == "word":  # the word finds its place first
         found.sort(key=lambda f: (f[1] != "word", -f[0]))
     else:
@@ -170,7 +174,7 @@ _BRUSHES = {"line": _paint_hatched, "photo": _paint_textured}  # style -> brush;
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #d0c90f7d
 def _find_visible_spot(rng, canvas, boxes, item, room):
     "Return (box, window, coverage, ink) of a spot where the object can be seen, or None."
-    _, color, fill, _, outline, line = item
+    _, color, fill, _, outline, line, _ = item
     size = canvas.shape[:2]
     for _ in range(3):
         spot = find_free_spot(rng, boxes, outline, size, room)
@@ -198,8 +202,13 @@ def _place_objects(rng, canvas, items, room, brush):
         shape = alpha > 0.25
         owner[window][shape] = len(boxes)
         boxes.append(box)
-        kind, color, fill, text, *_ = item
-        layers.append((SceneObject(kind, None, None, color, fill, text), int(shape.sum()), window))
+        kind, color, fill, text, outline, _, face = item
+        letters = None
+        if text:
+            center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            letters = locate_letters(text, face, make_word_outline(text, face), outline, center)
+        obj = SceneObject(kind, None, None, color, fill, text, letters)
+        layers.append((obj, int(shape.sum()), window))
     return layers, owner
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #44b3a6b2
@@ -259,7 +268,9 @@ def cut_window(
         ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
         sx, sy = size[0] / (x2 - x1), size[1] / (y2 - y1)
         edges = (xs[0] * sx, ys[0] * sy, (xs[-1] + 1) * sx, (ys[-1] + 1) * sy)
-        kept.append((i, replace(obj, box=Box(*(float(v) for v in edges)), mask=None)))
+        letters = obj.letters and tuple(((x - x1) * sx, (y - y1) * sy) for x, y in obj.letters)
+        box = Box(*(float(v) for v in edges))
+        kept.append((i, replace(obj, box=box, mask=None, letters=letters)))
     picture = image.crop(window).resize(size, Image.Resampling.BICUBIC)
     owners = np.asarray(
         Image.fromarray(part.astype(np.int32)).resize(size, Image.Resampling.NEAREST)

@@ -256,6 +256,37 @@ def _draw_outlines(rng: np.random.Generator, split: str, size: tuple) -> list:
         found.append((side, kind, color, fill, text, shape_outline(base, side, stretch, tilt)))
     return [f[1:] for f in sorted(found, key=lambda f: -f[0])]
 
+# %% ../../nbs/2_regions_and_text/scenes.ipynb #1e77e502
+@lru_cache(maxsize=512)
+def _count_vertices(letter: str, typeface: str) -> int:
+    "Return the number of vertices of a letter's outline."
+    file = Path(matplotlib.get_data_path()) / "fonts/ttf" / f"{typeface}.ttf"
+    return len(TextPath((0, 0), letter, size=100, prop=FontProperties(fname=str(file))).vertices)
+
+
+def locate_letters(
+    text: str,  # letters of a word
+    typeface: str,  # name of a font file of matplotlib, without its ending
+    base: Outline,  # outline of the word, upright
+    outline: Outline,  # the same, stretched and tilted
+    center: tuple,  # (x, y) of the outline in the image frame
+) -> tuple:  # of (x, y), one more than letters, from the start of the word to its end
+    "Return where the letters of a word begin and end on its middle line, in the image frame."
+    last = np.cumsum([_count_vertices(c, typeface) for c in text])
+    drawn = base.codes != Outline.CLOSEPOLY
+    letters = [
+        x[known] for x, known in zip(np.split(base.vertices[:, 0], last), np.split(drawn, last))
+    ][:-1]
+    starts, stops = [x.min() for x in letters], [x.max() for x in letters]
+    between = [(a + b) / 2 for a, b in zip(stops, starts[1:])]
+    ends = np.array([starts[0], *between, stops[-1]])
+    middle = base.vertices[drawn, 1]
+    line = np.stack([ends, np.full(len(ends), (middle.min() + middle.max()) / 2)], 1)
+    known = np.column_stack([base.vertices, np.ones(len(base.vertices))])
+    motion = np.linalg.lstsq(known, outline.vertices, rcond=None)[0]  # of stretch and tilt
+    points = np.column_stack([line, np.ones(len(line))]) @ motion + center
+    return tuple((float(x), float(y)) for x, y in points)
+
 # %% ../../nbs/2_regions_and_text/scenes.ipynb #f0814a4e
 def _measure_cover(new: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Return for each new box [n, 4] the largest share that it takes of a box drawn already.
@@ -337,6 +368,8 @@ class SceneObject:
     color: str | None = None  # a key of COLORS
     fill: str | None = None  # "filled" or "outlined"
     text: str | None = None  # the letters of a word
+    # where its letters begin and end on its middle line: (x, y), one more than letters
+    letters: tuple | None = None
 
     def __post_init__(self):
         if not isinstance(self.name, str):
@@ -434,7 +467,13 @@ def draw_scene(
         shape = alpha > 0.25
         owner[window][shape] = len(boxes)
         boxes.append(box)
-        layers.append((SceneObject(kind, None, None, color, fill, text), int(shape.sum()), window))
+        letters = None
+        if text:
+            letters = locate_letters(
+                text, "DejaVuSans-Bold", make_glyph_outline(text, True), outline, (x, y)
+            )
+        obj = SceneObject(kind, None, None, color, fill, text, letters)
+        layers.append((obj, int(shape.sum()), window))
     return (
         Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8)),
         keep_visible_objects(layers, owner),
