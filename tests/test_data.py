@@ -126,7 +126,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path_factory
             lambda d: d["categories"].__setitem__(1, "cat"),
             "record 1 of categories: found 'cat', expected a record",
         ),
-        (lambda d: d["annotations"][0].update(image_id=99), "annotation 1 belongs to image 99"),
+        (lambda d: d["annotations"][0].update(image_id=99), "annotation 1, field image_id: found 99, expected an image"),
         (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 has category 99"),
     ],
 )
@@ -172,7 +172,7 @@ def test_what_is_no_annotation_file_gets_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="found broken JSON"):
         CocoScenes(tmp_path)
     (tmp_path / "annotations.json").write_text("[]")
-    with pytest.raises(ValueError, match="has no 'images'"):
+    with pytest.raises(ValueError, match="found no list 'images'"):
         CocoScenes(tmp_path)
 
 

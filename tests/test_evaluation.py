@@ -89,7 +89,9 @@ class Recorder:
 
 
 def test_constants():
-    assert _ASKED_TASKS == ("rec", "name", "choose", "phrase", "word", "dense_detection")
+    assert _ASKED_TASKS == (
+        *("rec", "name", "choose", "phrase", "word", "dense_detection", "absent"),
+    )
     assert (
         evaluation._N_NAMES == (40 * 2 + 1) * 8
     )  # kinds, filled or outlined, and words; in eight colours
@@ -97,6 +99,7 @@ def test_constants():
     assert evaluation._SCENES_PER_PORTION == 128
     assert _ANSWER_TOKEN_LIMITS == {
         "rec": 64,
+        "absent": 256,
         "name": 32,
         "choose": 32,
         "word": 24,
@@ -111,7 +114,7 @@ def test_constants():
         "grounded_caption": 448,
         "dense_detection": 448,
     }
-    asked = {"rec", "name", "choose", "phrase", "word", "count", "dense_detection"}
+    asked = {"rec", "name", "choose", "phrase", "word", "count", "dense_detection", "absent"}
     assert set(_ANSWER_RULES) == asked | {"find_set", "find", "find_phrases", "tell", "search"}
 
 
@@ -121,7 +124,7 @@ def test_defaults():
         return {name: p.default for name, p in found if p.default is not p.empty}
 
     expected = dict(suite="scenes", n=None, seed=0, batch=32, progress=True, split="test")
-    assert defaults(evaluate) == expected
+    assert defaults(evaluate) == expected | dict(closer=True)
     assert defaults(_make_suite_scenes) == dict(seed=0, split="test", size=384, others=("count",))
     assert defaults(answer_questions) == dict(batch=32, on_progress=None)
     assert defaults(make_questions) == dict(tasks=None, style="ferret")
@@ -139,6 +142,7 @@ def test_a_scene_is_asked_one_question_of_each_task_in_the_canonical_words():
         "choose",
         "phrase",
         "dense_detection",
+        "absent",
     ]  # it holds no word
     prompts = [q.turn.prompt for q in found]
     assert prompts[0].startswith("What is the location of the ") and prompts[0].endswith(
@@ -461,7 +465,7 @@ def test_a_silent_model_is_asked_everything(monkeypatch):
     monkeypatch.setattr(evaluation, "_SCENES_PER_PORTION", 3)
     Bar.made.clear()
     ferret = Recorder()
-    found = evaluate(ferret, n=5, seed=2, batch=4, progress=False)
+    found = evaluate(ferret, n=5, seed=2, batch=4, progress=False, closer=False)
     assert {
         key: m["n"]
         for key, m in found.items()
@@ -499,7 +503,7 @@ def test_a_list_of_scenes_is_a_suite(monkeypatch):
     Bar.made.clear()
     places = [make_scene(i, 96, split) for i, split in enumerate(("test", "count", "large"))]
     ferret = Recorder()
-    found = evaluate(ferret, places, seed=4)
+    found = evaluate(ferret, places, seed=4, closer=False)
     assert found["rec.acc@0.5"]["n"] == 2 and found["count.mae"]["n"] == 1
     expected = [q.turn.prompt for i, s in enumerate(places) for q in make_questions(s, f"4 {i}")]
     assert Counter(p for c in ferret.calls for p in c.prompts) == Counter(expected)
@@ -518,13 +522,13 @@ def test_other_splits_and_a_griffons_suite(monkeypatch):
     monkeypatch.setattr(evaluation, "make_scene", draw)
     monkeypatch.setattr(evaluation, "tqdm", Bar)
     Bar.made.clear()
-    evaluate(Recorder(), n=1, split="large", progress=False)
+    evaluate(Recorder(), n=1, split="large", progress=False, closer=False)
     assert drawn == [(0, "large"), (0, "count")]
     drawn.clear()
-    found = evaluate(Recorder("griffon"), n=2, progress=False)
+    found = evaluate(Recorder("griffon"), n=2, progress=False, closer=False)
     assert drawn == [(seed, split) for split in ("test", "count", "novel") for seed in (0, 1)]
     drawn.clear()
-    evaluate(Recorder("griffon"), n=1, split="novel", progress=False)
+    evaluate(Recorder("griffon"), n=1, split="novel", progress=False, closer=False)
     assert drawn == [(0, "novel"), (0, "count")]
     assert [b.options["total"] for b in Bar.made] == [2, 6, 2]
     groups = {

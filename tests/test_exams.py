@@ -157,6 +157,48 @@ def test_the_forms_of_qwen_differ_by_their_frame_alone():
     assert bins.list() == [64, 96, 192, 192] and resized.list() == [50, 100, 150, 200]
 
 
+@pytest.mark.parametrize(
+    "form,text",
+    [
+        ("ferret", "cat [100, 200, 300, 400]"),
+        ("griffon", "cat-[0.100,0.200,0.300,0.400]"),
+        ("fractions", "cat [0.100, 0.200, 0.300, 0.400]"),
+        ("qwen", '{"bbox_2d": [64, 96, 192, 192], "label": "cat"}'),
+        ("qwen-1000", '{"bbox_2d": [100, 200, 300, 400], "label": "cat"}'),
+        ("loc", "<loc0205><loc0102><loc0409><loc0307> cat"),
+        ("ref-box", "<ref>cat</ref><box><100><200><300><400></box>"),
+    ],
+)
+def test_every_form_writes_one_place(form, text):
+    [(name, box)] = read_answer_boxes(text, SIZE, form)
+    assert name == "cat"
+    close(box.list(), [64, 96, 192, 192], eps=0.7 if form in ("ferret", "loc") else 1e-6)
+
+
+def test_the_grade_of_one_answer_is_that_of_the_first_box():
+    exam, truth = EXAMS["refcoco"], Box(0, 0, 10, 10)
+    item = ExamItem("1", "", "1.jpg", (20, 20), boxes=[truth])
+    for boxes, grade in (([Box(0, 0, 10, 5)], 1), ([Box(0, 0, 9, 5)], 0), ([], 0),
+                         ([truth, Box(15, 15, 19, 19)], 1), ([Box(15, 15, 19, 19), truth], 0)):  # fmt: skip
+        answer = ExamAnswer("1", boxes=boxes, names=[""] * len(boxes), scores=[1.0] * len(boxes))
+        assert exam.grade(item, answer) == grade
+        assert score_exam(exam, [item], {"1": answer})["refcoco.acc@0.5"]["value"] == grade
+
+
+def test_a_surplus_or_a_missing_box_is_not_exact():
+    exam, truth = EXAMS["grefcoco"], [Box(0, 0, 10, 10), Box(20, 20, 30, 30)]
+    item = ExamItem("1", "", boxes=truth, group="several")
+    cases = (
+        (truth, 1),
+        (truth[::-1], 1),
+        (truth[:1], 0),
+        ([*truth, Box(50, 50, 60, 60)], 0),
+        ([], 0),
+    )
+    for boxes, grade in cases:
+        assert exam.grade(item, ExamAnswer("1", boxes=boxes)) == grade
+
+
 def test_fifty_answers_of_another_model_are_scored_in_its_form(tmp_path):
     """The share of right ones was counted when the file was made: 30 of 50."""
     items, lines = [], []

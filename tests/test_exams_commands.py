@@ -66,7 +66,9 @@ def test_every_exam_is_scored_from_the_command_line(name, folders, capsys, tmp_p
     ("eval tiny --suite pope --data nowhere", "found no folder"),
     ("eval tiny --suite pope --data . --split val", "found --split"),
     ("eval tiny --save a.jsonl", "found --save"),
-    ("eval tiny --data . --out x", "found --data, --out"),
+    ("eval tiny --out x", "found --out"),
+        ("eval tiny --data nothing.json", "nothing.json"),
+        ("eval tiny --data nothing.json --split val", "found --split"),
     ("eval tiny --suite pope --data . --judge http://localhost/v1", "found one of them"),
 ])  # fmt: skip
 def test_a_wrong_word_of_eval_is_told_before_a_model_is_loaded(words, found, capsys, monkeypatch):

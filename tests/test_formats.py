@@ -462,7 +462,7 @@ def test_placeholders_may_repeat_and_come_in_any_order(tmp_path):
 )
 def test_a_box_that_cannot_be_used_ends_the_dialogue(tmp_path, human, boxes, says):
     reader = grit_record(tmp_path, human, "A star.", boxes)
-    with pytest.raises(ValueError, match=f"g.json, record 7, turn 0: .*{says}"):
+    with pytest.raises(ValueError, match=f"g.json, record with id 7, turn 0: .*{says}"):
         reader[0]
     reader.strict = False
     assert reader[0].turns == [] and reader.left_out["turn"] == 1

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from ferretlite.common.errors import InputError
 from ferretlite.evaluation import detection
 from ferretlite.evaluation.detection import (
     DetectionResult,
@@ -587,7 +588,7 @@ def test_nothing_gives_nothing():
 
 
 def test_strange_records_are_named():
-    with pytest.raises(TypeError, match="found dict"):
+    with pytest.raises(InputError, match="results, record 0: found dict, expected one of"):
         score_results([{"box": A}])
 
 

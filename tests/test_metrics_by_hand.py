@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from ferretlite.common.errors import InputError
 from ferretlite.evaluation import detection, metrics
 from ferretlite.evaluation.detection import (
     DetectionResult,
@@ -753,7 +754,7 @@ def test_score_gives_each_kind_to_its_metric_in_a_fixed_order():
     assert list(found) == list(expected)
     assert found["name.acc"]["chance"] == 0.2 and found["word.acc"]["chance"] == 0.25
     for bad in ({"box": A}, None):
-        with pytest.raises(TypeError, match="found"):
+        with pytest.raises(InputError, match="results, record 1: found"):
             score_results([CountResult(1, 1), bad])
 
 

@@ -87,9 +87,9 @@ def test_prompts_that_cannot_be_meant_are_refused(random_model):
     for word in (IMAGE_TOKEN, REGION_TOKEN):
         with pytest.raises(ValueError, match="reserved"):
             processor(image, f"What is {word}?")
-    with pytest.raises(ValueError, match="names 2 regions and 1 were given"):
+    with pytest.raises(ValueError, match="prompt: found <region> 2 times for 1 regions"):
         processor(image, "<region> or <region>?", [Point(1, 1)])
-    with pytest.raises(ValueError, match="names 1 regions and 0 were given"):
+    with pytest.raises(ValueError, match="prompt: found <region> 1 times for 0 regions"):
         processor(image, "<region>?")
     with pytest.raises(ValueError, match="outside of its image"):
         processor(image, "What?", [Box(30, 30, 40, 40)])

@@ -5,6 +5,7 @@
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ferretlite.regions.geometry import Box, Mask, Point
-from ferretlite.regions.grammar import Grounding
+from ferretlite.regions.grammar import Grounding, parse_groundings
 from ferretlite.scenes import conversations, griffon_tasks, tasks
 from ferretlite.scenes import descriptions as descriptions_module
 from ferretlite.scenes import questions as turns_module
@@ -42,8 +43,12 @@ from ferretlite.scenes.questions import (
     write_prompt,
 )
 from ferretlite.scenes.tasks import (
+    ABSENCE_TASKS,
     BOX_ORDERS,
     TASKS,
+    ask_absent,
+    ask_absent_phrase,
+    draw_hard_absence,
     group_queries_by_count,
     list_raster_scan,
     write_grounded_caption,
@@ -55,6 +60,7 @@ from ferretlite.scenes.world import (
     Phrase,
     Scene,
     SceneObject,
+    is_held_out,
     make_example,
     make_scene,
 )
@@ -1267,3 +1273,83 @@ def test_questions_are_what_they_always_were(request):
     assert list(found) == list(wanted)
     for key in wanted:
         assert found[key] == wanted[key], key
+
+
+# What is not there
+
+
+def make_toy_objects():
+    "A filled red star, an outlined blue cup, and a word that nobody asks for by kind."
+    return [
+        SceneObject("star", Box(0, 0, 20, 20), None, "red", "filled"),
+        SceneObject("cup", Box(40, 40, 60, 60), None, "blue", "outlined"),
+        SceneObject("word", Box(70, 70, 90, 90), None, "green", "filled", "CAT"),
+    ]
+
+
+def test_absent_descriptions_are_close_to_what_is_there_and_never_match():
+    scene = Scene(None, (100, 100), make_toy_objects())
+    kept = Counter()
+    for seed in range(600):
+        query = draw_hard_absence(scene, random.Random(seed))
+        assert not query.select(scene.objects)
+        assert query.color is None or not is_held_out(query.name, query.color)
+        pairs = {("red", "star"), ("blue", "cup")}
+        kept["color of a real object, other kind"] += query.color in (
+            "red",
+            "blue",
+        ) and query.name not in ("star", "cup")
+        kept["kind of a real object, other color"] += query.name in ("star", "cup") and (
+            query.color is not None and (query.color, query.name) not in pairs
+        )
+        kept["kind alone"] += query.color is None
+        kept["other fill"] += (query.color, query.name) in pairs
+    shares = {k: v / 600 for k, v in kept.items()}
+    assert 0.35 < shares["color of a real object, other kind"] < 0.6
+    assert 0.25 < shares["kind of a real object, other color"] < 0.5
+    assert 0.04 < shares["kind alone"] < 0.17 and 0.01 < shares["other fill"] < 0.15
+
+
+def test_half_of_the_questions_ask_for_what_is_there_in_the_same_forms():
+    scene = Scene(None, (100, 100), make_toy_objects())
+    turns = [ask_absent(scene, random.Random(s)) for s in range(600)]
+    there = [t for t in turns if t.meta["present"]]
+    gone = [t for t in turns if not t.meta["present"]]
+    assert 250 < len(there) < 350
+    assert all(t.answer == f"no {t.meta['query']}" and not t.meta["groundings"] for t in gone)
+    for t in there:
+        (found,) = parse_groundings(t.answer, scene.size)
+        assert found.boxes and t.meta["groundings"][0].boxes
+    for word in ("filled", "outlined"):  # a word of the question tells little
+        share = [np.mean([word in t.meta["query"] for t in part]) for part in (there, gone)]
+        assert abs(share[0] - share[1]) < 0.2
+    plain = [np.mean([" " not in t.meta["query"] for t in part]) for part in (there, gone)]
+    assert abs(plain[0] - plain[1]) < 0.08
+
+
+def test_one_absent_phrase_stands_in_a_list_in_its_place():
+    scene = Scene(None, (100, 100), make_toy_objects())
+    for seed in range(60):
+        turn = ask_absent_phrase(scene, random.Random(seed), 0)
+        asked = turn.prompt.removeprefix("What are the locations of the ").rstrip("?")
+        asked = asked.split(", the ")
+        said = [part.strip() for part in re.split(r"\]?, (?=[a-z])", turn.answer)]
+        assert len(said) == len(asked)
+        for name, part in zip(asked, said):
+            assert part == f"no {name}" if name == turn.meta["query"] else part.startswith(name)
+        found = parse_groundings(turn.answer, scene.size)
+        assert [g.name for g in found] == [g.name for g in turn.meta["groundings"]]
+
+
+def test_scenes_without_colours_pose_no_question_about_absence():
+    scene = Scene(None, (100, 100), [SceneObject("dog", Box(0, 0, 20, 20))])
+    assert ask_absent(scene, random.Random(0)) is ask_absent_phrase(scene, random.Random(0)) is None
+    assert make_conversation(scene, dict(absent=1.0), random.Random(0)).turns == []
+
+
+def test_the_shipped_models_mixtures_do_not_know_absence():
+    assert list(ABSENCE_TASKS) == ["absent", "absent_phrase"]
+    assert not set(ABSENCE_TASKS) & {*TASKS, *GRIFFON_TASKS}
+    scene = Scene(None, (100, 100), make_toy_objects())
+    asked = make_conversation(scene, dict.fromkeys(ABSENCE_TASKS, 1.0), random.Random(0), 6)
+    assert {t.task for t in asked.turns} == set(ABSENCE_TASKS)

@@ -171,7 +171,8 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
 
 def test_every_preset_has_its_own_stages():
     paper = {"small", "ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336"}
-    assert set(STAGES) == paper | {"griffon-v2-13b", "tiny", "tiny-griffon", "tiny-unfrozen"}
+    tiny = {"tiny", "tiny-griffon", "tiny-unfrozen", "tiny-wide", "tiny-griffon-wide"}
+    assert set(STAGES) == paper | {"griffon-v2-13b"} | tiny
     assert all(STAGES[name] == _FERRET_FULL_SIZE_STAGES for name in paper)
     assert STAGES["griffon-v2-13b"] == _GRIFFON_FULL_SIZE_STAGES
     assert STAGES["tiny"] == TINY_STAGES
@@ -184,6 +185,50 @@ def test_every_preset_has_its_own_stages():
         dict(global_tower=0.1, local_tower=0.1),
     )
     assert (last.first_share, last.attention_weight, last.lr) == (0.05, 0.3, 1e-3)
+
+
+def test_the_second_edition_differs_in_pictures_and_questions_alone():
+    """Enlarged windows are 10 to 20 % in stages II and III, words 15 to 20 % of stage III; with
+    three questions each, 120,000 samples ask more than 30,000 times what a word says."""
+    wide = STAGES["tiny-wide"]
+    for new, old in zip(wide, TINY_STAGES):
+        assert (new.name, new.trains, new.lr, new.align) == (
+            old.name,
+            old.trains,
+            old.lr,
+            old.align,
+        )
+        assert new.split == "wide" and sum(new.others.values()) < 0.6
+        assert new.first == old.first and new.first_share == old.first_share
+    assert [s.close for s in wide] == [0, 0.15, 0.15]
+    last = wide[2]
+    samples = 120_000 * last.share / sum(s.share for s in wide)
+    assert 0.15 <= last.others["word"] <= 0.2 and samples * last.others["word"] * 3 > 30_000
+    assert {*last.tasks} - {*TINY_STAGES[2].tasks} == {"absent", "absent_phrase"}
+    assert last.others["wide-count"] + last.others["count"] > 0.2
+    for new, old in zip(STAGES["tiny-griffon-wide"], STAGES["tiny-griffon"]):
+        assert (new.name, new.trains, new.tasks, new.lr) == (
+            old.name,
+            old.trains,
+            old.tasks,
+            old.lr,
+        )
+        assert new.split == "wide" and "word" not in new.others
+    for name in ("tiny", "tiny-griffon", "tiny-unfrozen"):  # records hold the text of these
+        assert all((s.split, s.close) == ("train", 0.0) for s in STAGES[name])
+        assert "close" not in repr(STAGES[name]) and "split" not in repr(STAGES[name])
+
+
+@pytest.mark.parametrize(
+    "preset, style", [("tiny-wide", "ferret"), ("tiny-griffon-wide", "griffon")]
+)
+def test_a_model_of_the_second_edition_has_the_first_ones_shape(preset, style):
+    new, _ = start_model(preset=preset)
+    old, _ = start_model(preset=preset.removesuffix("-wide"))
+    assert new.config.style == style
+    assert {n: p.shape for n, p in new.named_parameters()} == {
+        n: p.shape for n, p in old.named_parameters()
+    }
 
 
 def test_a_stages_first_part_ends_with_its_share():
@@ -577,14 +622,24 @@ def test_by_default_alignment_takes_three_hundred_scenes_and_a_thousand_steps(
 ):
     asked = []
 
-    def stop(model, processor, sides, n, seed):
-        asked.append((sides, n, seed))
+    def stop(model, processor, sides, n, seed, split):
+        asked.append((sides, n, seed, split))
         raise InterruptedError
 
     monkeypatch.setattr("ferretlite.training.alignment._collect_patches", stop)
     with pytest.raises(InterruptedError):
         align_projectors(placeless, None, ("global_projector", "local_projector"))
-    assert asked == [(("global", "local"), 300, 0)]
+    assert asked == [(("global", "local"), 300, 0, "train")]
+
+
+def test_alignment_on_the_wide_world_draws_crowds_on_any_paper(random_model):
+    _, processor = random_model
+    from ferretlite.scenes.world import make_scene
+
+    data = PatchScenes(processor, 3, seed=20, split="wide")
+    for i, split in enumerate(("wide", "wide-crowd", "wide-crowd")):
+        boxes, names, _ = data[i]
+        assert names == [o.phrase for o in make_scene(20 + i, 384, split).objects]
 
 
 def test_a_projector_that_joins_cells_learns_which_view_shows_what(griffon_model, monkeypatch):

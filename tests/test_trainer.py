@@ -79,6 +79,15 @@ def test_pictures_that_come_back_fill_the_samples():
     assert len(make_stage_data(PLAIN, 13, 0, 1).scenes) == 13
 
 
+def test_a_stages_pictures_are_of_its_split_and_some_are_enlarged():
+    stage = replace(PLAIN, split="wide", others=dict(count=0.5), close=0.5)
+    scenes = make_stage_data(stage, 6, 0, 1).scenes
+    assert (scenes.split, scenes.others, scenes.close) == ("wide", dict(count=0.5), 0.5)
+    for tasks, redraw in ((dict(rec=1.0), False), (dict(search=1.0), True)):
+        scenes = make_stage_data(replace(stage, visits=2, tasks=tasks), 6, 0, 1).scenes
+        assert (scenes.redraw, scenes.scenes.close, scenes.scenes.split) == (redraw, 0.5, "wide")
+
+
 @pytest.mark.parametrize(
     "samples, sets, kept",
     [
@@ -405,7 +414,7 @@ def test_a_stage_aligns_its_projectors_first(random_model, noted, tmp_path):
     bar = Bar()
     stage = replace(PLAIN, align=("global_projector",), scenes=40)
     log, _ = run_stage(model, processor, stage, tmp_path, 9, 3, 2, bar, True)
-    assert noted["align_projectors"] == (("global_projector",), 40, 30_000, 120)
+    assert noted["align_projectors"] == (("global_projector",), 40, 30_000, 120, "train")
     assert noted["_make_stage_trainer"][1:5] == (tmp_path, 9, 3, 2)
     assert noted["resumed"] is None and bar.n == 0
     assert log == [(1, 2.5), (2, 1.5)]

@@ -74,7 +74,7 @@ def parse_crop(text: str) -> tuple:  # as parse_box, or ("file", name)
     return parse_box(text)
 
 # %% ../../nbs/tools/asking.ipynb #c41ab773
-def read_mask_file(path):  # -> geometry.Mask
+def read_mask_file(path) -> object:  # a geometry.Mask
     "Return a region from a picture: its opaque pixels, or its bright ones if all are opaque."
     import numpy as np
 
@@ -93,21 +93,31 @@ def read_mask_file(path):  # -> geometry.Mask
     return Mask(marked)
 
 # %% ../../nbs/tools/asking.ipynb #012cec5d
-def read_regions(given, size) -> list:  # of Point, Box or Mask
+def read_regions(given, size, option="--region") -> list:  # of Point, Box or Mask
     """Return typed regions as regions of an image of this (height, width).
 
-    Raises InputError for a region that lies outside, or for a box that is smaller than a pixel."""
-    from ferretlite.regions.geometry import Box, Point, check_region, is_below_a_pixel
+    Raises InputError for a region that lies outside, or for a box that is smaller than a pixel.
+    Warns of a box that leaves its image."""
+    return [_read_region(kind, value, size, option) for kind, value in given]
 
-    make = dict(box=lambda v: Box(*v), point=lambda v: Point(*v), mask=read_mask_file)
-    regions = [check_region(make[kind](value), size) for kind, value in given]
-    for (kind, value), region in zip(given, regions, strict=True):
-        if kind == "box" and is_below_a_pixel(region):
-            raise InputError(
-                f"--region: found {','.join(f'{v:g}' for v in value)}, less than one pixel of the "
-                "image, expected corners x1,y1,x2,y2 in pixels."
-            )
-    return regions
+
+def _read_region(kind, value, size, option) -> object:  # a Point, Box or Mask
+    from ferretlite.regions import geometry
+
+    make = dict(box=geometry.Box, point=geometry.Point)
+    try:
+        typed = read_mask_file(value) if kind == "mask" else make[kind](*value)
+        region = geometry.check_region(typed, size)
+    except InputError as error:
+        raise error if kind == "mask" else InputError(f"{option}: {error}") from None
+    if kind == "box" and geometry.is_below_a_pixel(region):
+        raise InputError(
+            f"{option}: found {','.join(f'{v:g}' for v in value)}, less than one pixel of the "
+            "image, expected corners x1,y1,x2,y2 in pixels."
+        )
+    if doubt := geometry.describe_doubtful_region(typed, size):
+        warnings.warn(f"{option}: {doubt}", FerretliteWarning, stacklevel=2)
+    return region
 
 
 def read_crops(given, image) -> list:  # of turns.Crop
@@ -117,7 +127,7 @@ def read_crops(given, image) -> list:  # of turns.Crop
 
     size = (image.height, image.width)
     return [
-        Crop(image, *read_regions([(kind, value)], size))
+        Crop(image, *read_regions([(kind, value)], size, "--crop"))
         if kind == "box"
         else Crop(load_image(value))
         for kind, value in given
@@ -183,13 +193,36 @@ _Save = annotate_option(str, "write the picture with the answer drawn on it", wr
 _Stream = annotate_option(bool, "show the words on stderr while they are written", "--stream")
 
 
-def _make_streamer(ferret, wanted: bool):
+def _make_streamer(ferret, wanted: bool) -> object | None:
     "Return a printer of words as they are written, or None."
     if not wanted:
         return None
     from transformers import TextStreamer
 
     return TextStreamer(ferret.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+# %% ../../nbs/tools/asking.ipynb #c105e011
+_LookAgain = annotate_option(
+    bool,
+    "ask again about an enlarged window around a small object; --fast: look once",
+    "--look-again/--fast",
+)
+_Slices = annotate_option(
+    int,
+    "ask also about N x N enlarged windows, for questions whose answer lists objects",
+    metavar="N",
+    min=1,
+    max=8,
+)
+
+
+def _look_at_slices(ferret, answer, slices: int, max_new_tokens: int) -> object:  # an Answer
+    "Return the answer with the boxes of windows. Raises InputError for a question with regions."
+    from ferretlite.model.closer import ask_in_slices
+
+    if answer.regions:
+        raise InputError("--slices: found a region too, expected a question about the whole image.")
+    return ask_in_slices(ferret, [answer], slices, max_new_tokens=max_new_tokens)[0]
 
 # %% ../../nbs/tools/asking.ipynb #2f2856c8
 @cli_app.command(cls=_InTypedOrder)
@@ -210,6 +243,8 @@ def ask(
         int, "an answer longer than this is cut, and says so", max=1_000_000
     ) = 256,
     stream: _Stream = False,
+    look_again: _LookAgain = True,
+    slices: _Slices = 1,
     device: DeviceOption = None,
 ) -> None:
     "Ask about one image."
@@ -226,7 +261,10 @@ def ask(
         find_picture_format(save or "a.png")  # said now, and not after the answer
         ferret = Ferret.load(model, device)
         options = dict(max_new_tokens=max_new_tokens, streamer=_make_streamer(ferret, stream))
+        options["look_again"] = look_again and slices == 1 and not stream
         answer = ferret.ask(picture, question, regions, crops, **options)
+        if slices > 1:
+            answer = _look_at_slices(ferret, answer, slices, max_new_tokens)
     _print_answer(answer, as_json)
     if save:
         with name_output(save):

@@ -38,7 +38,7 @@ _Format = annotate_option(
 )
 
 
-def parse_size(text: str):  # -> side, or (height, width)
+def parse_size(text: str) -> int | tuple:  # side, or (height, width)
     "Return a side or (height, width): `384`, or `288x384` for height x width."
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(s.isascii() and s.isdigit() for s in sides):
@@ -103,7 +103,7 @@ def preset(name: annotate_argument(str, "ferret-v2 or griffon-v2", "NAME")) -> N
     print_result(PAPER_RECIPES[name])
 
 # %% ../../nbs/tools/command_line.ipynb #07c10004
-def _read_stage_mixture(config, root, stage):  # -> recipes.Recipe
+def _read_stage_mixture(config, root, stage) -> object:  # a recipes.Recipe
     "Return the mixture to be checked, with all its stages or with the one that was named."
     from dataclasses import replace
 

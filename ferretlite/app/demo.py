@@ -35,7 +35,7 @@ from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou
 from ..regions.grammar import Grounding
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like
-from ..scenes.questions import Crop
+from ..scenes.questions import Crop, Turn
 from ..scenes.tasks import TASKS
 from ..scenes.world import KINDS, NOVEL_KINDS, export_coco, make_scene
 from ..vision.coreferring import cut_crop
@@ -76,7 +76,7 @@ class Card:
     note: str = ""  # how right
 
 # %% ../../nbs/tools/demo.ipynb #d02e591e
-def _draw_scribble(mask, size):  # -> geometry.Mask
+def _draw_scribble(mask, size) -> Mask:
     "Return a zigzag inside a mask as a mask; the mask itself where it is too thin."
     h, w = size
     x1, y1, x2, y2 = mask.box().list()
@@ -98,7 +98,7 @@ def _write_scribble(
     return Path(path)
 
 # %% ../../nbs/tools/demo.ipynb #a3d055ca
-def _make_demo_turn(scene, task: str, form, key):  # -> Turn or None
+def _make_demo_turn(scene, task: str, form, key) -> Turn | None:
     "Return a question of a task whose region has the given form."
     rng = random.Random(f"{key} {task} {form}")
     for _ in range(60):
@@ -111,7 +111,7 @@ def _write_and_read_scenes(
     folder,  # folder to write into
     numbers,  # split -> seeds
     size: int,  # side of the images
-):  # -> coco.CocoScenes
+) -> CocoScenes:
     "Write scenes to a folder and return the reader of that folder."
     export_coco(
         [make_scene(seed, size, split) for split, seeds in numbers.items() for seed in seeds],
@@ -125,7 +125,7 @@ def _take_first_scene(
     split: str,  # split that the scene has to have
     used: set,  # numbers of used scenes; the new one is added
     pose,  # function scene -> Turn or None
-):  # -> (number of the scene, turn), or (None, None)
+) -> tuple:  # (number of the scene, turn), or (None, None)
     "Return the first unused scene of a split that can pose the question, and mark it as used."
     for i, scene in enumerate(scenes):
         if scene.split == split and i not in used and (turn := pose(scene)):
@@ -178,7 +178,7 @@ _GRIFFON_CARDS = (
 )  # title, split, source or task
 
 
-def _make_find_turn(scene, there: bool, rng):  # -> Turn or None
+def _make_find_turn(scene, there: bool, rng) -> Turn | None:
     "Return a search for several names that are there, or for one name that is not."
     for _ in range(60):
         turn = GRIFFON_TASKS["find_set" if there else "find"](scene, rng, 0)
@@ -186,7 +186,7 @@ def _make_find_turn(scene, there: bool, rng):  # -> Turn or None
             return turn
 
 # %% ../../nbs/tools/demo.ipynb #59f81f2e
-def _make_example_turn(scene, source: str, folder, rng):  # -> Turn or None
+def _make_example_turn(scene, source: str, folder, rng) -> Turn | None:
     "Return a search by an example from the `same` image, or from an `other` one, a file."
     kinds = Counter(
         o.name
@@ -203,7 +203,7 @@ def _make_example_turn(scene, source: str, folder, rng):  # -> Turn or None
     return turn
 
 
-def _make_griffon_turn(scene, what: str, folder, key):  # -> Turn or None
+def _make_griffon_turn(scene, what: str, folder, key) -> Turn | None:
     "Return a question for a Griffon model; an example from elsewhere is written to `folder`."
     rng = random.Random(f"{key} {scene.id} {what}")
     if what in ("same", "other"):
@@ -298,7 +298,7 @@ def _list_asked_groundings(card) -> list:  # of Grounding
     return meta.get("groundings", [])
 
 
-def _count_hits(card):  # -> (hits, how many were answered, how many are true)
+def _count_hits(card) -> tuple:  # (hits, how many were answered, how many are true)
     "Count the objects that the answer found, that it names, and that are there."
     if card.turn.task == "caption":
         said, true = (Counter(split_caption(t)) for t in (card.answer.text, card.turn.answer))

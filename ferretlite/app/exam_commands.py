@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/tools/exam_commands.ipynb #fd169f12
+from collections.abc import Callable
 from typing import Literal
 
 import typer
@@ -47,7 +48,7 @@ def write_numbers(path, numbers) -> None:
             write_json(path, numbers, 1)
 
 
-def make_judge(address: str | None, model: str | None):  # -> function, or None
+def make_judge(address: str | None, model: str | None) -> Callable | None:
     "Return the judge that was asked for. Raises InputError for one without the other."
     if bool(address) != bool(model):
         raise InputError("--judge and --judge-model: found one of them, expected both or none.")
@@ -102,6 +103,30 @@ def evaluate_exam(
         taken = take_exam(Ferret.load(model, device), suite, data, n, judge, **options)
     show_exam(taken, data, model, json_file, out)
 
+
+def evaluate_own(model: str, data, n, batch: int, device, save, out, json_file) -> None:
+    "Score a model on the data that a mixture file holds out."
+    with redirect_output():
+        from ferretlite.data.recipes import read_recipe
+        from ferretlite.exams.runs import take_own_exam
+        from ferretlite.model.inference import Ferret
+
+        read_recipe(data)  # said before a model is loaded
+        options = dict(save=save, batch=batch, label=model)
+        taken = take_own_exam(Ferret.load(model, device), data, n, **options)
+    show_exam(taken, data, model, json_file, out)
+
+# %% ../../nbs/tools/exam_commands.ipynb #5c07e001
+def _write_questions(name: str, data, path) -> None:
+    "Write the questions of an exam for other programs."
+    with redirect_output():
+        from ferretlite.exams.runs import read_exam, write_exam_questions
+
+        _, items = read_exam(name, data)
+        with name_output(path):
+            write_exam_questions(path, items)
+    print_result(f"{path} holds {len(items)} questions.")
+
 # %% ../../nbs/tools/exam_commands.ipynb #30b7ce96
 @cli_app.command()
 def score(
@@ -129,17 +154,10 @@ def score(
     "Score answers of any model to an exam; no model is loaded."
     if bool(answers) == bool(questions):
         raise typer.BadParameter("--answers or --questions: give one of them.")
-    with redirect_output():
-        from ferretlite.exams.runs import read_exam, score_file, write_exam_questions
-
-        asked = make_judge(judge, judge_model)
-        if questions:
-            _, items = read_exam(name, data)
-            with name_output(questions):
-                write_exam_questions(questions, items)
-        else:
-            taken = score_file(name, data, answers, form, asked)
     if questions:
-        print_result(f"{questions} holds {len(items)} questions.")
-    else:
-        show_exam(taken, data, answers, json_file, out)
+        return _write_questions(name, data, questions)
+    with redirect_output():
+        from ferretlite.exams.runs import score_file
+
+        taken = score_file(name, data, answers, form, make_judge(judge, judge_model))
+    show_exam(taken, data, answers, json_file, out)

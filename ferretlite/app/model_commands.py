@@ -17,11 +17,11 @@ from typing import Literal
 import typer
 
 from ferretlite.app.exam_commands import (
-    DataFolder,
     JudgeAddress,
     JudgeModel,
     ReportFolder,
     evaluate_exam,
+    evaluate_own,
     list_exams,
     make_judge,
     write_numbers,
@@ -293,6 +293,7 @@ def lm(
         float, "rate of the matrices in its layers (0.02)", metavar="RATE"
     ) = None,
     compile: _Compile = False,
+    wide: annotate_option(bool, "lessons of the second edition: letters in order") = False,
 ) -> None:
     "Teach the language model (learning rate 0.002)."
     _run_pretraining(context, "language", "pretrain_lm")
@@ -341,16 +342,20 @@ def _refuse_options(suite: str, **given) -> None:
         raise InputError(f"--suite {suite}: found {', '.join(found)}, expected it with {use} only.")
 
 
-def _evaluate_scenes(model: str, n: int, split: str, seed, batch, device, json_file) -> None:
+def _evaluate_scenes(model: str, n: int, split: str, seed, batch, fast, device, json_file) -> None:
     "Score a model on drawn scenes."
     with redirect_output():
         from ferretlite.evaluation.scores import format_metrics_table
         from ferretlite.evaluation.suites import evaluate
         from ferretlite.model.inference import Ferret
 
-        metrics = evaluate(Ferret.load(model, device), "scenes", n, seed, batch, split=split)
+        options = dict(split=split, closer=not fast)
+        metrics = evaluate(Ferret.load(model, device), "scenes", n, seed, batch, **options)
     print_result(format_metrics_table(metrics))
     write_numbers(json_file, metrics)
+
+
+_Fast = annotate_option(bool, "one look at each scene: no second looks and no slices", "--fast")
 
 # %% ../../nbs/tools/model_commands.ipynb #449694de
 @cli_app.command("eval")
@@ -359,7 +364,9 @@ def evaluate_model(
     suite: annotate_option(
         str, "what to ask: scenes, or an exam of --list", metavar="NAME"
     ) = "scenes",
-    data: DataFolder = None,
+    data: annotate_option(
+        str, "the folder of an exam's files; without an exam, a mixture file of your own data"
+    ) = None,
     n: annotate_option(
         int,
         "how many scenes (default 1000; as many counting scenes are added), or about how many "
@@ -368,6 +375,7 @@ def evaluate_model(
     split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "test",
     seed: SeedOption = 0,
     batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
+    fast: _Fast = False,
     device: DeviceOption = None,
     save: annotate_option(
         str, "append answers to an exam to this file; one that exists is continued", writes="file"
@@ -385,10 +393,13 @@ def evaluate_model(
         return list_exams()
     if model is None:
         raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
+    if suite == "scenes" and data:
+        _refuse_options("own data", split=split != "test", seed=seed, judge=judge)
+        return evaluate_own(model, data, n, batch, device, save, out, json_file)
     if suite == "scenes":
-        _refuse_options(suite, data=data, save=save, judge=judge, judge_model=judge_model, out=out)
-        return _evaluate_scenes(model, n or 1000, split, seed, batch, device, json_file)
-    _refuse_options(suite, split=split != "test", seed=seed)
+        _refuse_options(suite, save=save, judge=judge, judge_model=judge_model, out=out)
+        return _evaluate_scenes(model, n or 1000, split, seed, batch, fast, device, json_file)
+    _refuse_options(suite, split=split != "test", seed=seed, fast=fast)
     asked = make_judge(judge, judge_model)
     evaluate_exam(model, suite, data, n, batch, device, save, out, asked, json_file)
 

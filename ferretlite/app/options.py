@@ -104,6 +104,8 @@ def _format_usage_error(error) -> str:
         message = f"{error.param.get_error_hint()}: {_format_value_error(cause)}"
     else:
         message = " ".join(error.format_message().split()).removeprefix("Invalid value for ")
+    if re.match("-[^-]", getattr(error, "option_name", "")):
+        message = f"{message.rstrip('.')}: write ./-NAME for a file whose name begins with -"
     context = getattr(error, "ctx", None)
     page = context.command_path if context else "ferretlite"
     return f"{message.rstrip('.')} (see `{page} --help`)."
@@ -306,7 +308,7 @@ def annotate_option(
     *flags,  # names such as "--json"; none: from the name of the parameter
     writes: str = "",  # "file" or "folder" where the option names an output
     **settings,  # further settings of typer.Option, such as min, max, metavar and parser
-):  # annotation of a parameter
+) -> object:  # annotation of a parameter
     "Return the annotation of an option of a command."
     settings = _complete_settings(kind, settings, writes)
     return Annotated[kind, typer.Option(*flags, help=help, **settings)]
@@ -318,7 +320,7 @@ def annotate_argument(
     metavar: str | None = None,  # name in capital letters; None: the values of a Literal
     writes: str = "",  # "folder" where the argument names an output
     **settings,  # further settings of typer.Argument
-):  # annotation of a parameter
+) -> object:  # annotation of a parameter
     "Return the annotation of an argument of a command."
     settings = _complete_settings(kind, settings, writes)
     return Annotated[kind, typer.Argument(help=help, **{**settings, "metavar": metavar})]

@@ -9,6 +9,7 @@ __all__ = ['choose_training_device', 'autocast', 'keep_freed_memory', 'use_deter
 import ctypes
 import os
 import sys
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -20,7 +21,7 @@ def choose_training_device() -> torch.device:
     return torch.device("cpu")
 
 # %% ../../nbs/1_start/devices.ipynb #5ad415c8
-def autocast():  # -> context manager
+def autocast() -> AbstractContextManager:
     """Return a context in which matrix products are bf16, where the machine computes bf16 fast.
 
     That is on GPUs and on CPUs with AVX-512. Elsewhere the context changes nothing."""

@@ -26,7 +26,8 @@ MAX_14_BIT = 16383  # brightest value of 14 bits; 16-bit numbers up to here have
 PIXEL_RULE = "uint8, bool, floats in 0–1 or uint16 of the full range 0–65535"  # for messages
 
 
-def _scale_floats(array, where):  # -> uint8
+def _scale_floats(array, where) -> np.ndarray:  # of uint8
+    "Return floats in 0–1 as 8-bit numbers. Raises InputError for other floats."
     if not np.isfinite(array).all():
         raise InputError(
             f"{where}: found numbers that are not finite (NaN or infinity), expected {PIXEL_RULE}; "
@@ -46,7 +47,8 @@ def _scale_floats(array, where):  # -> uint8
     return (np.clip(array, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 # %% ../../nbs/1_start/pictures.ipynb #4bba0fd7
-def _scale_integers(array, where):  # -> uint8
+def _scale_integers(array, where) -> np.ndarray:  # of uint8
+    "Return 16-bit numbers as 8-bit numbers. Raises InputError for other integers."
     kind, low, high = array.dtype, array.min(), array.max()
     if kind.kind == "u" and kind.itemsize == 2:
         if 0 < high <= MAX_14_BIT:
@@ -67,7 +69,8 @@ def _scale_integers(array, where):  # -> uint8
     )
 
 # %% ../../nbs/1_start/pictures.ipynb #3046e08c
-def _array_to_bytes(array, where):  # -> uint8 [H, W] or [H, W, C]
+def _array_to_bytes(array, where) -> np.ndarray:  # uint8 [H, W] or [H, W, C]
+    "Return an array by the rule for pixels. Raises InputError for other shapes and ranges."
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)) or not array.size:
@@ -91,7 +94,8 @@ def _array_to_bytes(array, where):  # -> uint8 [H, W] or [H, W, C]
     raise InputError(f"{where}: found an array of {array.dtype.name}, expected {PIXEL_RULE}.")
 
 # %% ../../nbs/1_start/pictures.ipynb #2327094f
-def _to_array(source, where):  # array, tensor or nested list -> array of numbers
+def _to_array(source, where) -> np.ndarray:  # of numbers
+    "Return an array, a tensor or a nested list as an array. Raises InputError for the rest."
     array = source
     try:
         if hasattr(source, "detach"):  # a tensor of PyTorch
@@ -131,7 +135,8 @@ class _MissingPicture(InputError, FileNotFoundError):
     "There is no file under the name of a picture."
 
 
-def _check_file(path):  # raises InputError unless it is a file that can be read
+def _check_file(path) -> None:
+    "Raise InputError unless a path names a regular file."
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise InputError(f"{path} is a folder: expected the path of an image file.")
@@ -152,7 +157,8 @@ _KNOWN_BEGINNINGS = (  # first bytes, kind of file, advice
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
-def _recognise(head):  # first bytes of a file -> (kind of file, advice)
+def _recognise(head) -> tuple:  # (kind of file, advice)
+    "Return what the first bytes of a file say about its kind, and what to do."
     if not head:
         return "an empty file", "copy or download the picture again"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
@@ -163,7 +169,8 @@ def _recognise(head):  # first bytes of a file -> (kind of file, advice)
     return "no picture of a known format", "save it as PNG or JPEG"
 
 # %% ../../nbs/1_start/pictures.ipynb #96ecbe36
-def _open_header(file, where):  # path or binary file -> PIL image whose pixels are not read yet
+def _open_header(file, where) -> Image.Image:  # its pixels are not read yet
+    "Open a path or a binary file. Raises InputError for what is no picture of a known format."
     Image.init()
     try:
         with warnings.catch_warnings():
@@ -182,7 +189,8 @@ def _open_header(file, where):  # path or binary file -> PIL image whose pixels 
     return picture
 
 
-def _read_head(file):  # -> the first bytes
+def _read_head(file) -> bytes:
+    "Return the first bytes of a path or of a binary file."
     if isinstance(file, str):
         with open(file, "rb") as opened:
             return opened.read(64)
@@ -195,7 +203,8 @@ def _describe_damage(where, error):
     return f"{where}: found a damaged picture ({reason}), expected {_EXPECTED}; copy it again."
 
 # %% ../../nbs/1_start/pictures.ipynb #bb6ccc25
-def _decode_text(text):  # base64 or a data URI -> bytes, or None where the text is a path
+def _decode_text(text) -> bytes | None:  # None: the text is a path
+    "Return the bytes in base64 text or in a data URI. Raises InputError for a broken URI."
     head, comma, body = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
     if head and not comma:
         raise InputError(
@@ -217,7 +226,8 @@ def _decode_text(text):  # base64 or a data URI -> bytes, or None where the text
         ) from None
 
 # %% ../../nbs/1_start/pictures.ipynb #40749f92
-def _open_path(text):  # -> name for messages, PIL image whose pixels are not read yet
+def _open_path(text) -> tuple:  # (name for messages, PIL image whose pixels are not read yet)
+    "Open a path, base64 text or a data URI."
     text = os.fsdecode(text)
     if text[:5].lower() == "data:":
         return "the image", _open_header(io.BytesIO(_decode_text(text)), "the image")
@@ -240,7 +250,8 @@ def _open_path(text):  # -> name for messages, PIL image whose pixels are not re
     )
 
 # %% ../../nbs/1_start/pictures.ipynb #837995b1
-def _open_file_object(source):  # -> name for messages, PIL image whose pixels are not read yet
+def _open_file_object(source) -> tuple:  # (name for messages, PIL image without its pixels)
+    "Open a binary file from its beginning."
     name = getattr(source, "name", None)
     where = os.path.abspath(name) if isinstance(name, str) else "the image"
     try:
@@ -259,7 +270,8 @@ def _open_file_object(source):  # -> name for messages, PIL image whose pixels a
     return where, _open_header(io.BytesIO(raw), where)
 
 # %% ../../nbs/1_start/pictures.ipynb #1bffcfc6
-def _decode_bytes(raw):  # bytes of a picture, or of its base64 text or data URI -> of the picture
+def _decode_bytes(raw) -> bytes:  # of a picture
+    "Return bytes, decoded where they hold base64 text or a data URI."
     if raw[:1] and not raw[:64].strip().isascii() or b"\0" in raw[:64]:
         return raw
     try:
@@ -269,7 +281,8 @@ def _decode_bytes(raw):  # bytes of a picture, or of its base64 text or data URI
     return raw if decoded is None else decoded
 
 
-def _open_source(source):  # -> name for messages, PIL image whose pixels may not be read yet
+def _open_source(source) -> tuple:  # (name for messages, PIL image, perhaps without its pixels)
+    "Open a picture in any form."
     if isinstance(source, Image.Image):
         return "the image", source
     if isinstance(source, (str, os.PathLike)):
@@ -294,7 +307,8 @@ _TURNS = {  # value of the EXIF tag "orientation" -> what makes the picture upri
 }
 
 
-def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright picture
+def _read_turn(picture, where) -> Image.Transpose | None:  # None: the picture is upright
+    "Return what makes a picture upright, as its EXIF data say. Warns where they are damaged."
     if picture.format == "TIFF":
         return None  # Pillow turns these itself
     try:
@@ -317,7 +331,8 @@ def _read_turn(picture, where):  # -> a value of _TURNS, or None for an upright 
     return _TURNS.get(value) if isinstance(value, int) else None
 
 # %% ../../nbs/1_start/pictures.ipynb #3443500f
-def _read_pixels(picture, where):  # reads the pixels of a PIL image in place
+def _read_pixels(picture, where) -> None:
+    "Read the pixels of a PIL image in place. Raises InputError for damage and for wrong sizes."
     unread = isinstance(picture, ImageFile.StubImageFile)
     unread = unread or isinstance(picture, ImageFile.ImageFile) and len(picture.tile) > 0
     if unread and picture.format not in PICTURE_FORMATS:
@@ -341,19 +356,22 @@ def _read_pixels(picture, where):  # reads the pixels of a PIL image in place
         )
 
 
-def _has_deep_colours(picture):  # -> does Pillow cut 16 bits a colour to 8 when it reads the pixels
+def _has_deep_colours(picture) -> bool:
+    "Return whether Pillow cuts 16 bits a colour to 8 when it reads the pixels."
     held = [str(part) for part in getattr(picture, "tile", ())]
     return (
         picture.format != "PPM" and any(";16" in part for part in held) and picture.mode[0] in "RL"
     )
 
 
-def _find_brightest(picture):  # -> largest number in all channels but alpha
+def _find_brightest(picture) -> int:
+    "Return the largest number in all channels but alpha."
     colours = [b for b in picture.split() if b.mode == "L"][: 3 if picture.mode[0] == "R" else 1]
     return max(band.getextrema()[1] for band in colours)
 
 # %% ../../nbs/1_start/pictures.ipynb #53a0f55e
-def _open_upright(source, upright):  # -> name for messages, PIL image in its own mode
+def _open_upright(source, upright) -> tuple:  # (name for messages, PIL image in its own mode)
+    "Open a picture, read its pixels, and turn it upright where that is wanted."
     where, picture = _open_source(source)
     _read_pixels(picture, where)
     turn = _read_turn(picture, where) if upright else None
@@ -393,7 +411,8 @@ def read_picture_size(
     return (width, height) if swapped else (height, width)
 
 # %% ../../nbs/1_start/pictures.ipynb #13d671c7
-def _to_eight_bits(picture, where):  # the pixel rule for PIL modes of more than 8 bits
+def _to_eight_bits(picture, where) -> Image.Image:
+    "Return a picture by the rule for pixels, where its mode has more than 8 bits."
     if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PPM"):
         array = np.asarray(picture).astype(np.uint16)
         if picture.format == "PPM":  # scaled by its header: any maximum is certain

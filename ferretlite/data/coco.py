@@ -100,6 +100,8 @@ def read_coco_mask(
     try:
         if isinstance(found, dict):
             return check_region(Mask(found), size)
+        if found and all(0 <= float(number) <= 1 for polygon in found for number in polygon):
+            raise ValueError("these lie within 0 to 1, as shares of the image do")
         drawn = _fill_polygons(found, size)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"COCO RLE or polygons of its image's size ({error})") from None
@@ -326,9 +328,8 @@ def _add_to_categories(self: _CocoFile, record: dict, where: str):
     name = clean_name(self.reader.read_category_name(record)) or str(number)  # as answers hold it
     known = self.names.setdefault(number, name)
     if known != name:
-        raise make_input_error(
-            f"{where}, field id", number, f"one name for each number (it is {known!r} before)"
-        )
+        expected = f"{known!r}, the name of category {number} in a record before"
+        raise make_input_error(f"{where}, field name", name, expected)
 
 
 @patch
@@ -355,15 +356,12 @@ def check_listed(
     "Check that all lists are there, and that each annotation's image is listed."
     for key in ("images", "annotations", "categories"):
         if key not in seen:
-            raise InputError(
-                f"{self.path} has no {key!r}: expected images, annotations and categories."
-            )
+            found, expected = f"no list {key!r}", "images, annotations and categories"
+            raise InputError(f"{self.path}: found {found}, expected {expected}.")
     for number in [n for n in self.held if n not in self.images]:
         for text in () if number in self.refused else self.held[number]:
-            error = InputError(
-                f"{self.path}: annotation {json.loads(text)['id']} belongs to image {number}, "
-                "which is not listed."
-            )
+            where = f"{self.path}, annotation {json.loads(text)['id']}, field image_id"
+            error = make_input_error(where, number, "an image of the file's list")
             self.reader.skip("image_id", error)
 
 
@@ -378,10 +376,8 @@ def list_annotations(
         if a["category_id"] in self.names:
             kept.append(a)
             continue
-        error = InputError(
-            f"{self.path}: annotation {a['id']} has category {a['category_id']}, "
-            "which is not listed."
-        )
+        where = f"{self.path}, annotation {a['id']}, field category_id"
+        error = make_input_error(where, a["category_id"], "a category of the file's list")
         self.reader.skip("category_id", error)
         lost.add(None)
     return kept, sorted(lost, key=str)

@@ -75,6 +75,7 @@ _MEDIA_MARK = re.compile(  # what is left then: half a pair, or another medium
     r"(?:[ _-]?(?:pad|placeholder|token|here|start|end|bos|eos|patch|sep))?[ _-]?\d{0,4}\|?>",
     re.IGNORECASE,
 )
+_PLACE_MARK = re.compile(r"<\|?(?:bbox|ref-object|cor-bbox)\|?>")  # its box stands in another field
 
 # %% ../../nbs/6_data/dialogues.ipynb #50d30dac
 def _unify_image_marks(
@@ -101,6 +102,9 @@ def _unify_image_marks(
         text = turn["value"]
         if "<" in text or "[IMG]" in text:
             text = _IMAGE_MARK.sub(write_mark, text)
+        if place := _PLACE_MARK.search(text):
+            expected, advice = "no mark of a place", "write each box as numbers into the text"
+            raise make_input_error(f"{where}, text", place[0], expected, advice)
         for match in _MEDIA_MARK.finditer(text):
             if match[0] != "<image>":
                 raise make_input_error(f"{where}, text", match[0], "an image, or text alone")
@@ -146,7 +150,7 @@ def _read_image_name(
             raise make_input_error(f"{where}, field {key}", record[key], "an image, or text alone")
     names = _list_image_names(record, images, where)
     if len(names) > 1:
-        raise make_input_error(f"{where}, image", f"{len(names)} images", "one image or none")
+        raise InputError(f"{where}: found {len(names)} images, expected one image or none.")
     marks = sum(turn["value"].count("<image>") for turn in turns)
     if marks > len(names):
         found = f"{marks} <image> in its text for {len(names)} images"

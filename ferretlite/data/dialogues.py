@@ -156,7 +156,7 @@ def _list_records(self: Dialogues):  # -> iterator of (place for messages, recor
         return
     for n, (key, record) in enumerate(walk_json(path, what)):
         if key is not None:
-            raise make_input_error(str(path), f"an object with {key!r}", what)
+            raise InputError(f"{path}: found an object with the key {key!r}, expected {what}.")
         yield f"{path}, record {n}", record
 
 
@@ -192,6 +192,14 @@ def _normalise(self: Dialogues, record: dict, where: str) -> dict:
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0a0a
 @patch
+def _name_record(self: Dialogues, record: dict) -> str:
+    "Return file and record for messages: by its id or, without one, by its number."
+    if record.get("id") is not None:
+        return f"{self.annotations}, record with id {describe_value(record['id'])}"
+    return f"{self.annotations}, record {record.get('number', '')}".rstrip()
+
+
+@patch
 def list_rounds(
     self: Dialogues,
     record: dict,  # record in the form of `_normalise`
@@ -201,7 +209,7 @@ def list_rounds(
     pairs = _pair_turns([(turn["from"], turn["value"]) for turn in turns])
     if pairs is not None:
         return pairs
-    where = f"{self.annotations}, record {describe_value(record.get('id'))}"
+    where = self._name_record(record)
     for k, turn in enumerate(turns):
         if not turn["value"].strip():
             raise make_input_error(f"{where}, turn {k}", turn["value"], "a text")
@@ -249,7 +257,7 @@ def _check_no_boxes(text: str, size: tuple):
 @patch
 def _name_turn(self: Dialogues, record: dict, k: int) -> str:
     "Return file, record and turn, for messages."
-    return f"{self.annotations}, record {describe_value(record.get('id'))}, turn {k}"
+    return f"{self._name_record(record)}, turn {k}"
 
 
 @patch
@@ -263,7 +271,7 @@ def converse(
     style: str = "ferret",  # written form of the boxes
 ):  # -> Conversation
     "Return the i-th conversation; `rng` draws the form of its regions."
-    record, name = self.record(i), self.picture(i)
+    record, name = {"number": i, **self.record(i)}, self.picture(i)
     image = _BLANK_IMAGE
     if name:
         image = open_annotated_image(self.path(i), self.read_size(record))
@@ -276,9 +284,12 @@ def converse(
     for k, texts in enumerate(rounds):
         prompt, answer = map(_strip_turn_marks, texts)
         try:
+            if not prompt or not answer:
+                text = texts[0] if not prompt else texts[1]
+                raise InputError(f"found {describe_value(text)}, expected words beside the marks")
             turn = self.make_turn(record, k, prompt, answer, size, rng, style)
         except ValueError as error:
-            where = self._name_turn({"id": i, **record}, k)
+            where = self._name_turn(record, k)
             self.skip("turn", InputError(f"{where}: {str(error).rstrip('.')}."))
             break
         if turn:

@@ -16,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment
 from PIL import Image, ImageDraw
 
-from ..common.errors import InputError
+from ..common.errors import InputError, MissingPackageError
 from ..common.files import write_json, write_whole
 from ..common.tables import format_table
 from ferretlite.data.mixtures import (
@@ -44,7 +44,7 @@ def _find_missing_files(
         try:
             if reader.picture(i) and not reader.path(i).exists():
                 gone.append(reader.picture(i))
-        except ValueError as error:
+        except InputError as error:
             gone.append(str(error))
     return len(gone), len(range(0, len(reader), step)), gone[0] if gone else None
 
@@ -132,7 +132,7 @@ def _check_part(
         except FileNotFoundError as error:
             _note(found, "missing", str(error))
             continue
-        except (OSError, ValueError) as error:
+        except (OSError, InputError) as error:
             _note(found, "broken", str(error))
             continue
         happened = Counter({kind: c for (_, kind), c in counts.items()})
@@ -175,7 +175,7 @@ def _list_obstacles(
         found.append(f"{n} × {reason} in {row['looked']} records cannot be used: {example}")
     if row["gone"] and not skip:
         missing = f"{row['gone']} of {row['looked_for']} pictures are missing"
-        found.append(f"{missing}, the first is {first}.")
+        found.append(f"{missing}, the first is {str(first).rstrip('.')}.")
     if skip and row["missing"] + row["broken"] == row["looked"] > 0:
         example = row["first"].get("broken") or row["first"]["missing"]
         found.append(f"{row['looked']} of {row['looked']} records cannot be read: {example}")
@@ -197,7 +197,7 @@ def _open_parts(parts: list, root, excluded: dict) -> tuple:  # (list of (Part, 
     for part in parts:
         try:
             opened.append((part, open_part(part, root, excluded[part.format])))
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, InputError, MissingPackageError) as error:
             troubles.append(f"{part.name}: {error}")
     empty = [(p, r) for p, r in opened if not len(r)]
     troubles += [f"{p.name}: it has no records{describe_left_out(r)}." for p, r in empty]
@@ -226,7 +226,7 @@ def check_mixture(
         )
     try:
         out = list_exclusions(recipe)
-    except (OSError, ValueError) as error:
+    except (OSError, InputError) as error:
         problems.append(f"Held-out data cannot be read, so nothing can be kept out: {error}")
         out = {f: () for f in FORMAT_READERS}
     found["held_out"] = len({n for n in out["coco"] if isinstance(n, int)})

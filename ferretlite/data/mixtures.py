@@ -232,7 +232,7 @@ def _read_conversation(
         raise FileNotFoundError(f"{_name_record(part, reader, record)}: {error}") from None
     except OSError as error:
         raise OSError(f"{_name_record(part, reader, record)}: {error}") from None
-    except ValueError as error:
+    except InputError as error:  # any other ValueError is a bug, and stays one
         raise InputError(f"{_name_record(part, reader, record)}: {error}") from None
     conversation.id = f"{part.name}/{conversation.id}"
     return conversation
@@ -428,7 +428,7 @@ def read_or_skip(
     part = self.parts[p][0]
     try:
         conversation, counts, used, faults = self.read_fitted(p, record, rng)
-    except (OSError, ValueError) as error:
+    except (OSError, InputError) as error:
         if not self.skip:
             raise type(error)(_add_advice(error)) from None
         reason = "missing picture" if isinstance(error, FileNotFoundError) else "broken record"

@@ -26,7 +26,7 @@ from ..common.files import write_json
 def _hash_settings(settings: dict) -> str:
     """Return a name for settings: twelve hexadecimal digits that do not depend on their order.
 
-    Raises ValueError for what JSON cannot hold.
+    Raises InputError for what JSON cannot hold.
     """
     try:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
@@ -38,8 +38,8 @@ def _hash_settings(settings: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #c3a5c867
-def _read_run(path: Path, settings: dict):  # -> dict
-    "Return the result of an earlier run. Raises ValueError where it had other settings."
+def _read_run(path: Path, settings: dict) -> dict:
+    "Return the result of an earlier run. Raises InputError where it had other settings."
     held = json.loads(path.read_text())
     if held["settings"] != json.loads(json.dumps(settings)):
         raise InputError(f"{path} holds a run with other settings: expected those of its name.")
@@ -145,7 +145,7 @@ def _compare_arms(
     """Return the mean difference of two arms over seeds, with Student's interval, and the smallest
     true difference that four such studies in five would find.
 
-    Raises ValueError below two seeds.
+    Raises InputError below two seeds.
     """
     a, b = (
         [run[metric] - (run[beyond] if beyond else 0) for run in found[name]]

@@ -6,6 +6,7 @@
 __all__ = ['score_results', 'format_metrics_table']
 
 # %% ../../nbs/2_regions_and_text/scores.ipynb #c781ec0b
+from ..common.errors import InputError
 from ..common.tables import format_table
 from .detection import DetectionResult, compute_detection_metrics
 from ferretlite.evaluation.metrics import (
@@ -43,12 +44,12 @@ def score_results(
 ) -> dict:
     """Return all metrics that the records allow, in one flat dict ready for JSON.
 
-    Raises TypeError for a record of another kind."""
-    for r in results:
+    Raises InputError for a record of another kind."""
+    for k, r in enumerate(results):
         if type(r) not in SCORERS:
-            raise TypeError(
-                f"a result is one of {', '.join(kind.__name__ for kind in SCORERS)}, "
-                f"found {type(r).__name__}"
+            raise InputError(
+                f"results, record {k}: found {type(r).__name__}, expected one of "
+                f"{', '.join(kind.__name__ for kind in SCORERS)}."
             )
     metrics = {}
     for kind, scorer in SCORERS.items():

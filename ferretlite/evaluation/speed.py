@@ -130,7 +130,7 @@ class PlainSampler(SpatialAwareSampler):
     For reading and for comparing.
     """
 
-    def aggregate_stage(self, stage, points, features):  # as SpatialAwareSampler.aggregate_stage
+    def aggregate_stage(self, stage, points, features) -> tuple:  # as SpatialAwareSampler's
         "Keep S well-spread points; let each gather what its neighbours know."
         if isinstance(features, MapFeatures):
             features = features.interpolate()
@@ -147,7 +147,7 @@ class PlainSampler(SpatialAwareSampler):
         return gather_points(points, kept), rows.amax(2) if self.pool == "max" else rows.mean(2)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #28d92bfa
-def _time_sampler(sampler, m, boxes, backward, runs=2):  # -> seconds, bytes, vectors
+def _time_sampler(sampler, m, boxes, backward, runs=2) -> tuple:  # (seconds, bytes, vectors)
     m, times, memory = m.clone().requires_grad_(backward), [], PeakMemory()
     for counting in (memory, *[nullcontext()] * runs):
         sampler.zero_grad()

@@ -94,7 +94,7 @@ _TOKEN_CLAIMS = tuple(  # the second part
 )
 
 # %% ../../nbs/8_evaluation/resolution_study.ipynb #9effce48
-def _blur_image(image, blur: int):  # -> PIL image, 384 x 384
+def _blur_image(image, blur: int) -> Image.Image:  # 384 x 384
     "Shrink a picture so many times and enlarge it again: as large as before, with less to see."
     small = image.resize((384 // blur,) * 2, Image.Resampling.BILINEAR)
     return small.resize((384, 384), Image.Resampling.BILINEAR)

@@ -10,6 +10,7 @@ import random
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral
@@ -20,6 +21,7 @@ from ferretlite.common.errors import (
     FerretliteWarning,
     InputError,
     MissingPackageError,
+    describe_value,
     make_input_error,
 )
 from .detection import DetectionResult
@@ -33,11 +35,13 @@ from ferretlite.evaluation.metrics import (
     WordResult,
 )
 from .scores import score_results
+from ..model.closer import ask_again, ask_in_slices, read_words
 from ..model.inference import Ferret
 from ..regions.choices import read_count
+from ..regions.geometry import Box
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
 from ..scenes.questions import Turn, write_prompt
-from ..scenes.tasks import TASKS
+from ..scenes.tasks import ABSENCE_TASKS, TASKS
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #750633c5
 from ferretlite.scenes.world import (
@@ -59,6 +63,7 @@ _ASKED_TASKS = (
     "phrase",
     "word",
     "dense_detection",
+    "absent",
 )  # of every scene; count has its own scenes
 
 
@@ -81,11 +86,12 @@ def make_questions(
     if style == "griffon":
         return _make_griffon_questions(scene, key)
     tasks = tasks or (("count",) if scene.split == "count" else _ASKED_TASKS)
-    turns = [TASKS[task](scene, random.Random(f"{key} {task}"), 0) for task in tasks]
+    known = TASKS | ABSENCE_TASKS
+    turns = [known[task](scene, random.Random(f"{key} {task}"), 0) for task in tasks]
     return [Question(scene, turn) for turn in turns if turn]
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #31308708
-def _make_griffon_rec(scene, rng):  # -> Turn or None
+def _make_griffon_rec(scene, rng) -> Turn | None:
     "Return Ferret's referring question in Griffon's words."
     turn = TASKS["rec"](scene, rng, 0)
     if turn is None:
@@ -152,7 +158,7 @@ def _read_kind(phrase: str) -> str:
 
 def take_first_box(
     answer,  # Answer of a model
-):  # -> Box or None
+) -> Box | None:
     "Return the box that an answer commits itself to."
     return next((box for g in answer.groundings for box in g.boxes), None)
 
@@ -190,6 +196,10 @@ def _count(scene, meta, answer):
     return CountResult(meta["n"], read_count(answer.text))
 
 
+def _absent(scene, meta, answer):
+    return PresenceResult(meta["present"], bool(answer.groundings))
+
+
 def _detection(scene, meta, answer):
     found = [
         (_read_kind(g.name), b, s)
@@ -208,13 +218,15 @@ def _find_set(scene, meta, answer):
     )
 
 
-def _find(scene, meta, answer):  # counted, or told whether it is there at all
+def _find(scene, meta, answer) -> CountResult | PresenceResult:
+    "Return a count, or whether the answer says that a thing is there at all."
     if "n" in meta:
         return CountResult(meta["n"], sum(len(g.boxes) for g in answer.groundings))
     return PresenceResult(bool(meta["groundings"]), bool(answer.groundings))
 
 
-def _search(scene, meta, answer):  # counted, or on scenes of what has no name judged box by box
+def _search(scene, meta, answer) -> CountResult | DetectionResult:
+    "Return a count; on scenes of what has no name, boxes to be judged one by one."
     found = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)]
     if scene.split == "count":
         return CountResult(meta["n"], len(found))
@@ -238,10 +250,11 @@ _ANSWER_RULES = {
     "word": _word,
     "count": _count,
     "dense_detection": _detection,
+    "absent": _absent,
 }
 
 
-def _score_answer(question: Question, answer):  # -> a result of ferretlite.evaluation.metrics
+def _score_answer(question: Question, answer) -> object:  # a class of ferretlite.evaluation.metrics
     "Return what the metrics need of one answer. Raises InputError for a task without a rule."
     if question.turn.task not in _ANSWER_RULES:
         known = ", ".join(_ANSWER_RULES)
@@ -251,6 +264,7 @@ def _score_answer(question: Question, answer):  # -> a result of ferretlite.eval
 # %% ../../nbs/8_evaluation/evaluation.ipynb #af0b08e7
 _ANSWER_TOKEN_LIMITS = {
     "rec": 64,
+    "absent": 256,
     "name": 32,
     "choose": 32,
     "word": 24,
@@ -306,7 +320,7 @@ _SCENES_PER_PORTION = 128  # scenes held in memory at once
 
 def _make_suite_scenes(
     n: int, seed: int = 0, split: str = "test", size=384, others=("count",)
-):  # yields (key, Scene)
+) -> Iterator:  # of (key, Scene)
     """Yield `n` scenes of a split, then `n` of each other split (for counting).
 
     No two seeds share a scene.
@@ -316,7 +330,7 @@ def _make_suite_scenes(
             yield f"{seed} {kind} {i}", make_scene(seed * 1_000_000 + i, size, kind)
 
 
-def _split_into_portions(items, size: int):  # yields lists
+def _split_into_portions(items, size: int) -> Iterator:  # of lists
     "Yield an iterable in lists of at most `size`."
     held = []
     for item in items:
@@ -343,9 +357,9 @@ def _check_evaluation(suite, numbers: dict, split: str):
         raise make_input_error("suite", "a list beside n or split", "the list alone")
     for name, value in numbers.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if value is not None and not (whole and (name != "seed") <= value <= 10**9):
-            least = 0 if name == "seed" else 1
-            raise make_input_error(name, value, f"a whole number from {least} to 1000000000")
+        least, most = (0, 2**32 - 1) if name == "seed" else (1, 10**9)
+        if value is not None and not (whole and least <= value <= most):
+            raise make_input_error(name, value, f"a whole number from {least} to {most}")
 
 
 def _read_suite(suite, n: int | None, seed: int, split: str, others: tuple) -> tuple:
@@ -356,6 +370,30 @@ def _read_suite(suite, n: int | None, seed: int, split: str, others: tuple) -> t
         return total, _make_suite_scenes(n, seed, split, others=others)
     return len(suite), ((f"{seed} {i}", s) for i, s in enumerate(suite))
 
+# %% ../../nbs/8_evaluation/evaluation.ipynb #c105e021
+_FIRST_LOOKS = dict(word="one_look")  # task -> end of the keys of its first look
+
+
+def _look_closer(ferret, questions: list, answers: list, batch: int) -> list:
+    "Return (look, Question, Answer) of the tasks for which a closer look is defined."
+    places = {task: [] for task in ("rec", "word", "dense_detection")}
+    for i, question in enumerate(questions):
+        places.setdefault(question.turn.task, []).append(i)
+    found, rec, word, lists = [], places["rec"], places["word"], places["dense_detection"]
+    first = [answers[i] for i in rec]
+    limits = dict(max_new_tokens=_ANSWER_TOKEN_LIMITS["rec"], batch=batch)
+    again = ask_again(ferret, first, [questions[i].turn.crops for i in rec], **limits)
+    found += [("look_again", questions[i], a) for i, a in zip(rec, again)]
+    if word:
+        asked = [questions[i] for i in word]
+        regions = [next(iter(q.turn.regions), None) for q in asked]
+        limits = dict(max_new_tokens=_ANSWER_TOKEN_LIMITS["word"], batch=batch)
+        said = read_words(ferret, [q.scene.image for q in asked], regions, **limits)
+        found += [("", q, a) for q, a in zip(asked, said)]
+    limits = dict(max_new_tokens=_ANSWER_TOKEN_LIMITS["dense_detection"], batch=batch)
+    listed = ask_in_slices(ferret, [answers[i] for i in lists], 2, **limits)
+    return found + [("slices", questions[i], a) for i, a in zip(lists, listed)]
+
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0002
 def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one for each scene
     "Yield questions about (key, Scene) pairs. Raises InputError for a record that is no scene."
@@ -363,7 +401,7 @@ def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one 
         lacking = [name for name in ("objects", "size", "split") if not hasattr(scene, name)]
         if lacking:
             raise InputError(
-                f"suite, record {str(key).split()[-1]}: found a {type(scene).__name__}, "
+                f"suite, record {str(key).split()[-1]}: found {describe_value(scene)}, "
                 "expected a Scene with an image and its objects."
             )
     return [make_questions(scene, key, style=style) for key, scene in portion]
@@ -385,11 +423,14 @@ def _check_asked(total: int, silent: int, style: str):
 
 
 def _merge_groups(results: dict) -> dict:  # name -> metric
-    "Return scores of each group of results; a group's name replaces the first part of its keys."
+    """Return scores of each (group, look) of results.
+
+    A group's name replaces the first part of its keys; a look stands behind them."""
     merged = {}
-    for group, held in results.items():
+    for (group, look), held in results.items():
         for key, metric in score_results(held).items():
-            merged[f"{group}.{key.split('.')[1]}" if group else key] = metric
+            name = f"{group}.{key.split('.')[1]}" if group else key
+            merged[f"{name}.{look}" if look else name] = metric
     return merged
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0004
@@ -401,8 +442,10 @@ def evaluate(
     batch: int = 32,  # questions answered at once
     progress: bool = True,  # a bar with the time left, on stderr
     split: str = "test",  # see world.SPLITS
+    closer: bool = True,  # also look closer: words are read, REC asked again, lists made in slices
 ) -> dict:  # name -> dict(value, n, ci95, chance, constant)
-    """Return all metrics over a suite's scenes.
+    """Return all metrics over a suite's scenes; one look each, but for `word.acc` and the keys that
+    end with `look_again` or `slices`.
 
     Raises InputError for an unknown suite or records that pose no question, MissingPackageError at
     once where the extra `eval` is missing."""
@@ -426,7 +469,10 @@ def evaluate(
                 bar.update(share * len(scenes))
 
             answers = answer_questions(ferret, questions, batch, on_progress=advance)
-            for q, a in zip(questions, answers):
-                results.setdefault(q.group, []).append(_score_answer(q, a))
+            looks = [(_FIRST_LOOKS.get(q.turn.task, ""), q, a) for q, a in zip(questions, answers)]
+            if closer:
+                looks += _look_closer(ferret, questions, answers, batch)
+            for look, q, a in looks:
+                results.setdefault((q.group, look), []).append(_score_answer(q, a))
     _check_asked(total, silent, style)
     return _merge_groups(results)

@@ -55,7 +55,7 @@ def _check_image(image: dict, where: str) -> None:
         if not all(isinstance(k, int) for k in get_field(image, key, list, where)):
             raise make_input_error(f"{where}, field {key}", image[key], "numbers of categories")
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #1b6c8f9e
 def _read_truth(path: Path, what: str) -> dict:
     "Return an annotation file of COCO's form whose fields were checked. Raises InputError."
     data = read_exam_json(path, what)

@@ -76,7 +76,7 @@ def save(
 ) -> Path:
     """Write `show()` to a file, whole or not at all.
 
-    Raises ValueError for an ending that names no picture format."""
+    Raises InputError for an ending that names no picture format."""
     return save_image(self.show(), path)
 
 
@@ -133,12 +133,14 @@ class GroundingList(list):
     def __mul__(self, n):
         return self._with(super().__mul__(n))
 
-    def copy(self) -> "GroundingList":
-        "Return a new list of the same groundings, with warnings and reason."
-        return self._with(self)
-
     def _with(self, groundings) -> "GroundingList":
         return GroundingList(groundings, self.warnings, self.finish_reason, self.reason)
+
+# %% ../../nbs/4_model/answers.ipynb #b993e7bc
+@patch
+def copy(self: GroundingList) -> GroundingList:
+    "Return a new list of the same groundings, with warnings and reason."
+    return self._with(self)
 
 
 def _join_lists(first: list, second: list) -> GroundingList:
@@ -154,7 +156,7 @@ def _join_lists(first: list, second: list) -> GroundingList:
         told[0].reason if told else "",
     )
 
-
+# %% ../../nbs/4_model/answers.ipynb #b993e7bd
 def list_groundings(
     answers: list,  # of Answer
     groundings: list | None = None,  # of Grounding; None: those of the answers

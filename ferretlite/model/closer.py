@@ -7,7 +7,6 @@ __all__ = []
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000004
 import math
-import re
 from dataclasses import dataclass, replace
 from numbers import Integral
 
@@ -256,18 +255,13 @@ def _list_subjects(answer: Answer) -> list:
     return boxes if len(boxes) == 1 else []
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000044
-RELATIONS = re.compile(r"\b(?:left of|right of|above|below|nearest to|largest)\b")
-
-
 def ground_again(
     ferret: Ferret,
     image,  # as for `ask`
     found: GroundingList,  # of the first look
     max_new_tokens: int,  # of each answer
 ) -> GroundingList:  # the same names; boxes of small objects come from a closer look
-    """Return groundings whose single boxes were looked at again, each in a window of its own.
-
-    A phrase with a relation keeps its box: the other object may lie outside of the window."""
+    "Return groundings whose single boxes were looked at again, each in a window of its own."
     image = load_image(image)
     size, style = (image.height, image.width), ferret.processor.config.style
     windows = [_find_phrase_window(ferret, g, size) for g in found]
@@ -288,8 +282,8 @@ def ground_again(
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000045
 def _find_phrase_window(ferret: Ferret, grounding: Grounding, size: tuple) -> Window | None:
-    "Return the window around a grounding's one box; None for several boxes or for a relation."
-    if len(grounding.boxes) != 1 or not grounding.name or RELATIONS.search(grounding.name):
+    "Return the window around a grounding's one box; None for several boxes."
+    if len(grounding.boxes) != 1 or not grounding.name:
         return None
     return find_closer_window(ferret, grounding.boxes, size)
 
@@ -422,11 +416,13 @@ def ask_in_slices(
 ) -> list:  # of Answer, a grounding for each box, the surest first
     "Ask each question again about overlapping windows, and merge the boxes; see `merge_slices`."
     check_slices(slices)
+    if not answers:
+        return []
     side = measure_views(ferret.processor.config)[1]
     held = [list_slices(a.size, slices, side) for a in answers]
     pictures = [w.cut(a.image) for a, windows in zip(answers, held) for w in windows]
     prompts = [a.prompt for a in answers for _ in range(slices**2)]
-    found = ferret.ask(pictures, prompts, **limits) if answers else []
+    found = ferret.ask(pictures, prompts, **limits)
     merged = []
     for k, (first, windows) in enumerate(zip(answers, held)):
         parts = found[k * slices**2 : (k + 1) * slices**2]

@@ -34,21 +34,23 @@ def _find_file(
     place,  # folder or hub id
     name: str,  # of the file
     options: dict,  # of transformers' `from_pretrained`
+    needed: bool = False,  # whether a hub id without the file is an error
 ) -> Path | None:
     "Return where a file of a model lies on this disk, or None where there is no such file."
     if Path(place).is_dir():
         return path if (path := Path(place) / name).is_file() else None
     known = {k: v for k, v in options.items() if k in _HUB_OPTIONS}
     try:
-        found = cached_file(str(place), name, _raise_exceptions_for_missing_entries=False, **known)
+        found = cached_file(str(place), name, _raise_exceptions_for_missing_entries=needed, **known)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
         raise InputError(
-            f"{place}: found no files ({reason}), expected a folder or a hub id; check its name."
+            f"{place}: found no such folder, and on the hub no {name} ({reason}), expected a "
+            "folder or a hub id; check the name and the network."
         ) from error
     return found and Path(found)
 
-
+# %% ../../nbs/4_model/model_folders.ipynb #26f00030
 def _read_json(path: Path | None) -> dict:
     "Return the object in a JSON file, or an empty one where there is no file."
     if path is None:
@@ -151,7 +153,8 @@ def check_model_files(
     safetensors of the folder."""
     if not Path(place).is_dir() and not _HUB_ID.fullmatch(str(place)):
         raise InputError(f"{place}: found no such folder, expected the folder of a saved model.")
-    tables = {name: _find_file(place, name, options) for name in _JSON_FILES}
+    # config.json is the first: without it, the network is not asked for the others
+    tables = {n: _find_file(place, n, options, n == "config.json") for n in _JSON_FILES}
     read = {name: _read_json(path) for name, path in tables.items()}
     for name, table in read.items():
         _check_fields(tables[name], table)

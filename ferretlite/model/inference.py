@@ -16,7 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ferretlite.common.errors import (
     InputError,
-    describe_value,
     make_input_error,
 )
 from ferretlite.model.answers import (
@@ -35,7 +34,7 @@ from ferretlite.regions.geometry import (
     Box,
     Point,
     Region,
-    describe_tiny_region,
+    describe_doubtful_region,
     make_region,
     make_regions,
 )
@@ -186,9 +185,8 @@ class Ferret:
                 processor = FerretProcessor.from_pretrained(place)
                 return cls(model.to(device), processor)
             except Exception as error:
-                raise InputError(
-                    f"The model {name} cannot be loaded: {' '.join(str(error).split())[:400]}"
-                ) from error
+                reason = " ".join(str(error).split()).removeprefix(f"{name}: ")[:400]
+                raise InputError(f"The model {name} cannot be loaded: {reason}") from error
 
 # %% ../../nbs/4_model/inference.ipynb #3be2f6b0
 def _choose_decoding(
@@ -337,7 +335,9 @@ def ask(
         raise make_input_error("phrases", phrases, "a list of names")
     _check_names(phrases or [], "phrases")
     images, prompts, held = spread_questions(image, prompt, regions)
-    emit_warnings(filter(None, (describe_tiny_region(r) for of in held for r in of)))
+    for picture, places in zip(images, held):
+        size = (picture.height, picture.width)
+        emit_warnings(filter(None, (describe_doubtful_region(place, size) for place in places)))
     shown = spread_crops(crops, len(prompts), _is_list(prompt))
     options, answers = _list_stream_options(streamer, len(prompts)), []
     for i in range(0, len(prompts), batch):
@@ -417,11 +417,10 @@ def ground(
         phrases = split_caption(caption)
     else:
         phrases = list(phrase) if _is_list(phrase) else [phrase]
-    if not phrases or not all(isinstance(p, str) and can_name_object(p) for p in phrases):
-        raise InputError(
-            f"ground: found {describe_value(caption if phrase is None else phrase)}, expected at "
-            "least one phrase to look for."
-        )
+    bad = [p for p in phrases if not isinstance(p, str) or not can_name_object(p)]
+    if bad or not phrases:
+        found = bad[0] if bad and caption is None else caption if phrase is None else phrase
+        raise make_input_error("ground", found, "the name of what to look for, in each phrase")
     style = self.processor.config.style
     questions = [
         format_grounding_question(group, style) for group in chunked(phrases, PHRASES_PER_QUESTION)

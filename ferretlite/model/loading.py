@@ -136,7 +136,7 @@ def _can_compute(
     except (RuntimeError, NotImplementedError, AssertionError, ImportError):
         return False
 
-
+# %% ../../nbs/4_model/loading.ipynb #26f10020
 def choose_dtype(
     dtype,  # torch.dtype; None: by the device
     device: torch.device,  # where the model will be

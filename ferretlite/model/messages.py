@@ -52,7 +52,8 @@ def insert_marks(
     found = prompt.count(mark)
     if found != n:
         raise InputError(
-            f"The prompt names {found} {mark.strip('<>')}s and {n} were given: expected as many."
+            f"prompt: found {mark} {found} times for {n} {mark.strip('<>')}s, expected it once for "
+            "each."
         )
     return prompt
 

@@ -22,7 +22,6 @@ from .configuration import FerretConfig
 from .pretrained import FerretPreTrainedModel
 from ferretlite.model.tokens import (
     make_additive_mask,
-    next_token_loss,
     replace_placeholder_vectors,
     turn_mask,
 )
@@ -405,14 +404,30 @@ def embed_prompt(
 @patch
 def _mask_turns(
     self: FerretForConditionalGeneration,
-    turn_ids: torch.Tensor,  # [B, L]
+    turn_ids: torch.Tensor | None,  # [B, L]
     embeddings: torch.Tensor,  # [B, L, D]
-) -> torch.Tensor:  # [B, 1, L, L]
+    attention_mask: torch.Tensor | None = None,  # [B, L], where there are no turns
+) -> torch.Tensor | None:  # [B, 1, L, L]
     "Return the mask of separate turns in the form that the attention wants."
+    if turn_ids is None:
+        return attention_mask
     allowed = turn_mask(turn_ids)
     if self.language_model.config._attn_implementation == "eager":  # wants numbers to add
         return make_additive_mask(allowed, embeddings)
     return allowed
+
+
+@patch
+def _choose_maps(
+    self: FerretForConditionalGeneration,
+    tower_maps: tuple | None,  # result of `compute_tower_maps`, where it is known
+    global_pixels: torch.Tensor | None,  # [B, 3, H, W]
+    local_pixels: torch.Tensor | None,  # [T, 3, h, w]
+) -> tuple | None:
+    "Return the maps that are known, or those of the pixels, or None where there are neither."
+    if tower_maps is not None or global_pixels is None:
+        return tower_maps
+    return self.compute_tower_maps(global_pixels, local_pixels)
 
 # %% ../../nbs/4_model/model.ipynb #47dd1f34
 @cache
@@ -456,18 +471,6 @@ def _check_pixels(
                 f"forward: found {n} {kind} placeholders without pixels, expected `global_pixels` "
                 "or `tower_maps` (for crops `crop_pixels`); pass all that the processor returned."
             )
-
-# %% ../../nbs/4_model/model.ipynb #93a356ae
-def _with_loss(
-    out: CausalLMOutputWithPast,  # of the language model
-    labels: torch.Tensor | None,  # [B, L], -100 where there is no loss
-    num_items: torch.Tensor | int | None,  # tokens with a loss in all accumulated batches
-) -> CausalLMOutputWithPast:
-    "Return the language model's output with our loss, where there are labels."
-    if labels is not None:
-        labels = labels[:, labels.shape[1] - out.logits.shape[1] :]  # of the logits that were kept
-        out.loss = next_token_loss(out.logits, labels, num_items)
-    return out
 
 # %% ../../nbs/4_model/model.ipynb #c7a46e30
 def _check_prompt_inputs(
@@ -515,27 +518,18 @@ def forward(
 ) -> CausalLMOutputWithPast | tuple:
     "Return logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."
     _check_options(self.language_model, options)
-    if self.training:
-        self.check_trainable()
-    if labels is not None and not isinstance(logits_to_keep, int):
-        raise make_input_error("logits_to_keep", logits_to_keep, "a number where there are labels")
+    self._check_training(labels, logits_to_keep)
     _check_prompt_inputs(input_ids, inputs_embeds, (global_pixels, tower_maps, crop_pixels))
     if inputs_embeds is None:
-        if global_pixels is not None and tower_maps is None:
-            tower_maps = self.compute_tower_maps(global_pixels, local_pixels)
+        tower_maps = self._choose_maps(tower_maps, global_pixels, local_pixels)
         self._check_pixels(input_ids, tower_maps, crop_pixels, past_key_values)
-        inputs_embeds = self.embed_prompt(
-            input_ids, tower_maps, grids, regions, image_sizes, crop_pixels, image_of
-        )
+        seen = tower_maps, grids, regions, image_sizes, crop_pixels, image_of
+        inputs_embeds = self.embed_prompt(input_ids, *seen)
     self._check_positions(inputs_embeds.shape[1], attention_mask, past_key_values)
-    if turn_ids is not None:
-        attention_mask = self._mask_turns(turn_ids, inputs_embeds)
-    options.update(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
-    options.update(position_ids=position_ids, past_key_values=past_key_values)
-    options.update(use_cache=use_cache, logits_to_keep=logits_to_keep, return_dict=True)
-    out = _with_loss(self.language_model(**options), labels, num_items_in_batch)
-    wanted = self.config.return_dict if return_dict is None else return_dict
-    return out if wanted else out.to_tuple()
+    options["attention_mask"] = self._mask_turns(turn_ids, inputs_embeds, attention_mask)
+    options |= dict(position_ids=position_ids, past_key_values=past_key_values, use_cache=use_cache)
+    options |= dict(inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, return_dict=True)
+    return self._finish(self.language_model(**options), labels, num_items_in_batch, return_dict)
 
 # %% ../../nbs/4_model/model.ipynb #1e79b334
 @patch

@@ -13,8 +13,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ..common.errors import InputError
+from ..common.errors import InputError, make_input_error
 from .configuration import FerretConfig
+from .tokens import next_token_loss
 
 # %% ../../nbs/4_model/pretrained.ipynb #26t10006
 MAX_NEW_TOKENS = 512  # of an answer, unless `generate` is told another number
@@ -188,3 +189,32 @@ def _check_positions(
             f"forward: found {length} tokens, expected at most {limit}, the number of positions of "
             "the language model; shorten the text."
         )
+
+# %% ../../nbs/4_model/pretrained.ipynb #26t1001c
+@patch
+def _check_training(
+    self: FerretPreTrainedModel,
+    labels: torch.Tensor | None,  # [B, L], -100 where there is no loss
+    logits_to_keep,  # number of last positions with logits
+):
+    "Raise InputError for weights that cannot learn, and for labels of an unknown place."
+    if self.training:
+        self.check_trainable()
+    if labels is not None and not isinstance(logits_to_keep, int):
+        raise make_input_error("logits_to_keep", logits_to_keep, "a number where there are labels")
+
+
+@patch
+def _finish(
+    self: FerretPreTrainedModel,
+    out,  # of the language model
+    labels: torch.Tensor | None,  # [B, L], -100 where there is no loss
+    num_items: torch.Tensor | int | None,  # tokens with a loss in all accumulated batches
+    return_dict: bool | None,  # False: a tuple comes back; None: as the configuration says
+):  # CausalLMOutputWithPast, or a tuple
+    "Return the language model's output with our loss, where there are labels."
+    if labels is not None:
+        labels = labels[:, labels.shape[1] - out.logits.shape[1] :]  # of the logits that were kept
+        out.loss = next_token_loss(out.logits, labels, num_items)
+    wanted = self.config.return_dict if return_dict is None else return_dict
+    return out if wanted else out.to_tuple()

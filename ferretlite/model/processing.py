@@ -32,6 +32,8 @@ from ferretlite.model.messages import (
     read_messages,
     write_messages,
 )
+
+# %% ../../nbs/4_model/processor.ipynb #26t0000e
 from ferretlite.model.tokens import (
     CROP_TOKEN,
     IMAGE_TOKEN,

@@ -396,7 +396,7 @@ def pretrain_clip(
     regions: float = 0.0,  # weight of naming objects by the mean of their patches
 ) -> dict:  # of score_captions
     "Teach a CLIP-style tower by captions, from nothing."
-    check_run_folder(out)
+    check_run_folder(out, samples, minutes, batch_size)
     torch.manual_seed(seed)
     pair, data = CaptionPair(), IconicViews(10**7, 10**7 * (1 + seed))
     before = compute_similarity(pair)

@@ -488,7 +488,7 @@ def pretrain_towers(
 ) -> dict:  # side -> question -> share of patches right
     """Train both towers on every patch, from nothing or from the end of another run; return what
     the read-outs get right on validation scenes."""
-    check_run_folder(out)
+    check_run_folder(out, samples, minutes, batch_size)
     refuse_shipped_name("start", start)
     torch.manual_seed(seed)
     model, data = DenseTowers(), DenseViews(10**7, 10**7 * (1 + seed), split=split)

@@ -266,7 +266,7 @@ def pretrain_dino(
     muon: float = 0.02,  # of the matrices inside the layers
 ) -> dict:  # of score_distillation
     "Teach a DINOv2-style tower by itself, from nothing."
-    check_run_folder(out)
+    check_run_folder(out, samples, minutes, batch_size)
     torch.manual_seed(seed)
     model, data = SelfDistiller(), MultiCropViews(10**7, 10**7 * (1 + seed))
     untaught = score_distillation(model)

@@ -128,15 +128,18 @@ def pretrain_lm(
     compile: bool = False,  # by torch.compile: faster after a minute's wait; needs a C++ compiler
     style: str = "ferret",  # or "griffon": its questions, its view, its written form, and crops
     start=None,  # folder of a language model to go on from, with whole scenes at once
+    wide: bool = False,  # lessons of the second edition, see ObjectScenes
 ) -> list:  # of (step, mean loss since the last report)
     "Train the tiny Llama on scenes described by object vectors; return the loss curve."
-    check_run_folder(out)
+    check_run_folder(out, samples, minutes, batch_size)
     refuse_shipped_name("start", start)
     settings = dict(seed=seed, batch_size=batch_size, style=style, look=look)
+    settings |= dict(wide=True) if wide else {}
     model, tokenizer, before = start_language_model(start, style, seed)
     skip = CURRICULA[style][0][0] if start else 0
-    data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip)
+    data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip, wide=wide)
     collate = partial(collate_objects, tokenizer=tokenizer, most=MAX_TEXT_TOKENS, style=style)
+    how = dict(weight_decay=0.01, muon=muon, resume=resume, settings=settings)
     if compile:
         model.compile(dynamic=True)
     log = run_training_loop(
@@ -147,10 +150,7 @@ def pretrain_lm(
         samples and max(1, samples // batch_size),
         minutes,
         lr,
-        weight_decay=0.01,
-        muon=muon,
-        resume=resume,
-        settings=settings,
+        **how,
     )
     record = dict(steps=log[-1][0] if log else 0, lr=lr, muon=muon, compile=compile, log=log)
     save_language_model(model, tokenizer, out, settings | record, before)

@@ -27,7 +27,7 @@ from ferretlite.common.devices import (
     keep_freed_memory,
     use_deterministic_sums,
 )
-from ..common.errors import InputError
+from ..common.errors import InputError, make_input_error
 from ..common.files import WEIGHTS, write_whole
 
 # %% ../../nbs/5_pretraining/loop.ipynb #a83820cc
@@ -56,10 +56,32 @@ def refuse_shipped_name(
         )
 
 
+_MOST = 10**9  # samples of a run, and its minutes
+
+
+def _check_length(samples, minutes, batch_size):
+    "Raise InputError for a length that no run can have."
+    if samples is not None and minutes is not None:
+        raise InputError("samples beside minutes: found both, expected one of them.")
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and 1 <= value <= _MOST):
+            raise make_input_error(name, value, f"a whole number from 1 to {_MOST}")
+    real = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+    if minutes is not None and not (real and 0 < minutes <= _MOST):
+        raise make_input_error("minutes", minutes, f"a number above 0, at most {_MOST}")
+
+# %% ../../nbs/5_pretraining/loop.ipynb #26f30030
 def check_run_folder(
     out,  # folder of a run, as the user gave it
+    samples=None,  # length of the run, or
+    minutes=None,  # about how long
+    batch_size=None,  # samples a step
 ) -> Path:
-    "Return the folder as a path. Raises InputError for an empty name and for a file."
+    """Return the folder as a path.
+
+    Raises InputError for an empty name, for a file, and for a length that no run can have."""
+    _check_length(samples, minutes, batch_size)
     if not str(out).strip():
         raise InputError(f"out: found {str(out)!r}, expected the name of a folder.")
     refuse_shipped_name("out", out)
@@ -81,7 +103,7 @@ def _remove_empty_folders(folder: Path, there: list):
             break
         path.rmdir()
 
-
+# %% ../../nbs/5_pretraining/loop.ipynb #26f30020
 @contextmanager
 def lock_folder(
     out: Path,  # folder of a run; it is made where it is missing

@@ -30,13 +30,14 @@ from .clip import assign_patches
 from ..regions.geometry import Box
 from ..regions.grammar import format_region
 from ..scenes.conversations import make_conversation
-from ..scenes.world import KINDS, Scene, make_scene
+from ..scenes.world import KINDS, LETTERS, Scene, make_scene
 
 # %% ../../nbs/5_pretraining/objects.ipynb #a09f76b5
 OCTAVES = 6  # frequencies of the waves of an edge, each twice the one before
 
 # %% ../../nbs/5_pretraining/objects.ipynb #953f48f1
 EDGE_WIDTH = 4 * (2 * OCTAVES + 1)  # length of the code of an object's four edges
+LETTER_SLOTS = 4  # letters of the longest word
 
 # %% ../../nbs/5_pretraining/objects.ipynb #f3cca890
 def encode_edges(
@@ -59,9 +60,13 @@ def make_object_vectors(
     edges: torch.Tensor,  # [n, 4]
     blur: torch.Tensor,  # [n, 4]
     table: torch.Tensor,  # [V, D]: the language model's embeddings
+    # [n, 4]: the token of each letter of a word, -1: none; letters share what the words leave of 1
+    letters: torch.Tensor | None = None,
 ) -> torch.Tensor:  # [n, D]
     """Return one vector per object: the mean of its words' embeddings, amplified, plus its edges
-    along fixed directions (rows of a cosine transform)."""
+    along fixed directions (rows of a cosine transform).
+
+    The embedding of the k-th letter is moved by k fifths of its length: letters have an order."""
     width, row = table.shape[1], torch.arange(1, EDGE_WIDTH + 1, device=table.device)[:, None]
     directions = (
         torch.cos(
@@ -73,12 +78,20 @@ def make_object_vectors(
         )
         * (2 / width) ** 0.5
     )  # [EDGE_WIDTH, D], orthonormal
-    return 6 * words @ table + 1.5 * encode_edges(edges, blur) @ directions
+    said = words @ table
+    if letters is not None:
+        known = (letters >= 0)[..., None]  # [n, 4, 1]
+        share = (1 - words.sum(1))[:, None, None] / known.sum(1, keepdim=True).clamp(min=1)
+        spelled = (table[letters.clamp(min=0)] * (known * share)).unbind(1)
+        step = width // (LETTER_SLOTS + 1)
+        said = said + sum(e.roll((k + 1) * step, -1) for k, e in enumerate(spelled))
+    return 6 * said + 1.5 * encode_edges(edges, blur) @ directions
 
 # %% ../../nbs/5_pretraining/objects.ipynb #c770ea81
 VIEW_LAYOUTS = {  # style -> (tiles, tokens of a tile) along the side of each view
     "ferret": ((1, 6), (2, 6)),
     "griffon": ((1, 12),),
+    "word": ((1, 6), (1, 6)),  # a picture of one view, as Ferret sees an enlarged word
 }
 
 
@@ -123,12 +136,14 @@ def choose_visual_tokens(
     boxes: np.ndarray,  # [n, 4], unit frame
     rng: np.random.Generator,  # source of the random choices
     style: str = "ferret",  # see `locate_patches`
+    whole: tuple = (),  # objects of which every token is kept
 ) -> tuple:  # (rank [m], object [m], cut [m, 4]) in order of rank; object -1: nothing there
     "Draw a few of a scene's visual tokens, at least one for each object, and some empty ones."
     rank, who, cut = locate_patches(boxes, style)
     kept = rng.random(len(who)) < np.exp(rng.uniform(np.log(0.08), np.log(0.8)))
     for i in range(len(boxes)):
         kept[rng.choice(np.flatnonzero(who == i))] = True  # everything is shown somewhere
+    kept |= np.isin(who, whole)
     empty = np.setdiff1d(np.arange(count_scene_tokens(style)), rank)
     blank = rng.permutation(empty)[: rng.integers(9)]
     rank = np.concatenate([rank[kept], blank])
@@ -160,6 +175,7 @@ def sample_visual_tokens(
     rng: np.random.Generator,  # source of the random choices
     style: str = "ferret",  # see `locate_patches`
     crops: int = 0,  # how many pictures are shown beside the scene
+    whole: tuple = (),  # objects of which every token is told
 ) -> dict:  # name -> array [m, ...]
     """Draw a few of a scene's visual tokens as ideal towers might describe them, in order of rank,
     then one vector per object's region and per crop (rank -1).
@@ -168,7 +184,7 @@ def sample_visual_tokens(
     mixed up with; `edges`, `blur`: where it seems to lie, and how sure that is."""
     boxes = np.array([o.box.list() for o in objects]) / ([size[1], size[0]] * 2)
     n = len(objects)
-    rank, who, cut = choose_visual_tokens(boxes, rng, style)
+    rank, who, cut = choose_visual_tokens(boxes, rng, style, whole)
     rank = np.concatenate([rank, np.full(n, -1)])
     who = np.concatenate([who, np.arange(n)])
     cut = np.concatenate([cut, np.zeros((n, 4), bool)])
@@ -182,6 +198,35 @@ def sample_visual_tokens(
         blur=blur,
     )
     return append_crops(told, n, crops) if crops else told
+
+# %% ../../nbs/5_pretraining/objects.ipynb #1e77e514
+def tell_letters(
+    objects: list,  # SceneObject, boxes in a square
+    side: float,  # of the square
+    told: dict,  # of sample_visual_tokens
+    rng: np.random.Generator,  # source of the random choices
+    style: str = "ferret",  # see `locate_patches`
+) -> np.ndarray:  # [m, 4]: number in LETTERS of the letters that each row tells, -1: none
+    "Return the letters of words that visual tokens and regions show, each in its slot."
+    out, first = np.full((len(told["rank"]), LETTER_SLOTS), -1), 0
+    column, width, pixels = (np.zeros(len(out)) for _ in range(3))  # of tokens
+    for tiles, cells in VIEW_LAYOUTS[style]:
+        n = tiles * cells
+        here = (told["rank"] >= first) & (told["rank"] < first + n * n)
+        column[here] = (told["rank"][here] - first) % n / n
+        width[here], pixels[here] = 1 / n, 192 * tiles
+        first += n * n
+    for i, obj in enumerate(objects):
+        for k, letter in enumerate(obj.text or ""):
+            size = obj.box.width / len(obj.text) / side
+            left = obj.box.x1 / side + k * size
+            shared = np.minimum(left + size, column + width) - np.maximum(left, column)
+            seen = shared > 0.35 * np.minimum(size, np.maximum(width, 1e-9))
+            chance = np.clip((size * pixels - 6) / 20, 0, 0.95)
+            region = told["rank"] < 0
+            shown = np.where(region, rng.random() < 0.5, seen & (rng.random(len(out)) < chance))
+            out[(told["who"] == i) & shown, k] = LETTERS.index(letter)
+    return out
 
 # %% ../../nbs/5_pretraining/objects.ipynb #f29d0da9
 CURRICULA = {  # style -> parts: (last lesson, objects at most (None: all), tasks, questions)
@@ -199,6 +244,10 @@ CURRICULA = {  # style -> parts: (last lesson, objects at most (None: all), task
 # elsewhere lists are short, and the next of many is the hardest to find
 COUNT_SCENE_SHARE = 0.6  # share of the whole scenes that hold one to ten of a kind
 UNNAMED_KIND_SHARE = 0.25  # share of Griffon's lessons that look for a kind by example, not name
+# lessons of the second edition
+WORD_SHARE = 0.2  # share of lessons about one word that fills a view
+_WIDE_TASKS = dict(absent=1.2, absent_phrase=0.4)  # beside the others, for Ferret
+_WORD_TASKS = dict(word=1.0, name=0.5, rec=0.25, absent=0.25)  # of a lesson about one word
 
 # %% ../../nbs/5_pretraining/objects.ipynb #b40dfd1f
 @cache
@@ -208,7 +257,7 @@ def load_pooled_objects(
     "Return the objects of one of the scenes that lessons are made of; each scene is drawn once."
     scene = make_scene(number, split=split)
     return [
-        replace(o, mask=None, box=Box(*(v / scene.size[0] for v in o.box.list())))
+        replace(o, mask=None, letters=None, box=Box(*(v / scene.size[0] for v in o.box.list())))
         for o in scene.objects
     ]
 
@@ -233,9 +282,11 @@ def draw_lesson_objects(
     most,  # at most so many; None: whole scenes
     first: int,
     pool: int,
+    split: str | None = None,  # of the scene; None: `count` or `train`
 ):  # the pool's first scene, and how many there are -> list of SceneObject in a square of 384
     "Draw the objects of a lesson's scene."
-    split = "count" if most is None and rng.random() < COUNT_SCENE_SHARE else "train"
+    if split is None:
+        split = "count" if most is None and rng.random() < COUNT_SCENE_SHARE else "train"
     objects, flip = (
         load_pooled_objects(first + rng.randrange(pool), split),
         [rng.random() < 0.5, rng.random() < 0.5],
@@ -250,11 +301,12 @@ def ask_lesson_questions(
     objects: list,
     tasks: dict,
     n_turns: int,
+    split: str = "train",
     # -> (what the crops show, list of (prompt, answer, objects or crops whose vectors the prompt
     # needs))
 ):
     "Return questions about a lesson's scene; crops are numbered after the objects."
-    scene = Scene(None, (384, 384), objects)
+    scene = Scene(None, (384, 384), objects, split=split)
     turns = make_conversation(scene, tasks, rng, n_turns).turns
     kinds = [t.meta["kind"] for t in turns for _ in t.crops]
     number = iter(range(len(objects), len(objects) + len(kinds)))
@@ -283,8 +335,11 @@ class ObjectScenes(torch.utils.data.Dataset):
         pool: int = 6000,  # number of scenes that lessons are made of
         style: str = "ferret",  # or "griffon": whose questions, and whose view
         skip: int = 0,  # lessons left out at the start
+        # the second edition: letters in order, enlarged words, absent objects, other capitals
+        wide: bool = False,
     ):
         self.n, self.seed, self.pool, self.style, self.skip = n, seed, pool, style, skip
+        self.wide = wide
 
     def __len__(self):
         return self.n
@@ -298,6 +353,8 @@ def __getitem__(
     # whose vectors the prompt needs))
 ):
     i += self.skip
+    if self.wide:
+        return self._make_wide_lesson(i)
     rng = random.Random(f"{self.seed}-{i}")
     most, tasks, n_turns = next(c[1:] for c in CURRICULA[self.style] if i < c[0])
     objects = draw_lesson_objects(rng, rng.choice(most), self.seed * self.pool, self.pool)
@@ -319,6 +376,33 @@ def __getitem__(
         ),
         turns,
     )
+
+# %% ../../nbs/5_pretraining/objects.ipynb #1e77e517
+@patch
+def _make_wide_lesson(self: ObjectScenes, i):
+    "Return lesson i of the second edition, as `__getitem__` does."
+    rng, numbers = random.Random(f"{self.seed}-wide-{i}"), np.random.default_rng([self.seed, i, 1])
+    most, tasks, n_turns = next(c[1:] for c in CURRICULA[self.style] if i < c[0])
+    ferret, most = self.style == "ferret", rng.choice(most)
+    word = ferret and rng.random() < WORD_SHARE
+    split, layout = ("word", "word") if word else (None, self.style)
+    if word:
+        most, tasks, n_turns = None, _WORD_TASKS, 6
+    elif ferret and i >= CURRICULA["ferret"][0][0]:
+        tasks = {**tasks, **_WIDE_TASKS}
+    objects = draw_lesson_objects(rng, most, self.seed * self.pool, self.pool, split)
+    known = sorted({o.name for o in objects if not o.text})
+    if not ferret and rng.random() < UNNAMED_KIND_SHARE and known:
+        name = " ".join(rng.sample(list(KINDS), 3))
+        objects, tasks = rename_kind(objects, rng.choice(known), name), dict(search=1.0)
+    kinds, turns = ask_lesson_questions(rng, objects, tasks, n_turns, split or "wide")
+    whole = tuple(k for k, o in enumerate(objects) if o.text) if ferret else ()
+    told = sample_visual_tokens(objects, (384, 384), numbers, layout, len(kinds), whole)
+    told["letters"] = np.full((len(told["rank"]), LETTER_SLOTS), -1)
+    if ferret:
+        told["letters"] = tell_letters(objects, 384, told, numbers, layout)
+    told["room"] = np.full(len(told["rank"]), count_scene_tokens(layout))
+    return objects, kinds, told, turns
 
 # %% ../../nbs/5_pretraining/objects.ipynb #b5656149
 def compute_word_shares(
@@ -356,6 +440,40 @@ def mark_objects(
                 [named[text]] * (stop - start - 1),
             )
 
+# %% ../../nbs/5_pretraining/objects.ipynb #1e77e51a
+def encode_alphabet(
+    tokenizer,  # of the language model
+) -> torch.Tensor:  # [4, 26]: token of each letter, as the first of a word and behind it
+    "Return the token of each letter at each place of a word."
+    first, later = (
+        [tokenizer(mark + c, add_special_tokens=False).input_ids[-1] for c in LETTERS]
+        for mark in (" ", "")
+    )
+    return torch.tensor([first] + [later] * (LETTER_SLOTS - 1))
+
+
+def mark_letters(
+    row: dict,  # of encode_turns and mark_objects; gets marks in `names`
+    item: tuple,  # of ObjectScenes, a lesson of the second edition
+    number: int,  # of the first mark
+) -> list:  # of the indices of visual tokens that show each marked letter
+    "Mark the tokens that decide the letters of an answer; return which visual tokens show them."
+    objects, _, told, turns = item
+    shown, found = told["rank"] >= 0, []
+    for k in row["kept"]:
+        who = next((i for i, o in enumerate(objects) if o.text and o.text == turns[k][1]), None)
+        if who is None:
+            continue
+        own = [n for n, turn in enumerate(row["turn_ids"]) if turn == k + 1]
+        start = next(n for n in own if row["labels"][n] != -100)
+        for place, letter in enumerate(objects[who].text):
+            tells = shown & (told["who"] == who)
+            tells &= told["letters"][:, place] == LETTERS.index(letter)
+            if tells.any():
+                row["names"][start + place - 1] = number + len(found)
+                found.append(1 + np.flatnonzero(tells))  # the first token of a row is `<s>`
+    return found
+
 # %% ../../nbs/5_pretraining/objects.ipynb #f60842a6
 def encode_lesson(
     tokenizer,  # of the language model
@@ -371,10 +489,11 @@ def encode_lesson(
     row = encode_turns(
         tokenizer, [tokenizer.bos_token_id] + [image] * shown, [t[:2] for t in turns], most
     )
+    room = int(told["room"][0]) if "room" in told else count_scene_tokens(style)
     row["position_ids"] = [
         0,
         *(told["rank"][:shown] + 1).tolist(),
-        *(p + count_scene_tokens(style) - shown for p in row["position_ids"][shown + 1 :]),
+        *(p + room - shown for p in row["position_ids"][shown + 1 :]),
     ]
     mark_objects(tokenizer, row, objects, base, style)
     needed = np.array([i for k in row["kept"] for i in turns[k][2]], int)
@@ -389,7 +508,7 @@ def number_vectors(
 ) -> dict:  # name -> array
     "Return the rows of a lesson's vectors that its tokens need, numbered for the whole batch."
     shown = int((told["rank"] >= 0).sum())
-    found = {name: values[at] for name, values in told.items()}
+    found = {name: values[at] for name, values in told.items() if name != "room"}
     for name in ("who", "other"):
         found[name] = np.where(found[name] >= 0, found[name] + base, -1)
     beside = np.where(told["who"][at] < n, 1, 2)
@@ -412,14 +531,27 @@ def collate_objects(
         row, at = encode_lesson(tokenizer, item, len(words), most, style)
         rows.append(row)
         vectors.append(number_vectors(told, at, len(words), len(objects)))
-        words += [*(f"{o.phrase} {o.text or ''}".rstrip() for o in objects), *kinds]
+        spelled = "letters" in item[2]  # then a vector's words are without its letters
+        said = [o.phrase if spelled else f"{o.phrase} {o.text or ''}".rstrip() for o in objects]
+        words += [*said, *kinds]
+    marks = []
+    for n, item in enumerate(items):
+        if "letters" in item[2]:
+            marks += [(n, at) for at in mark_letters(rows[n], item, len(words) + len(marks))]
     shares = compute_word_shares(tokenizer, [*words, ""])  # the last one, and so number -1: nothing
     vectors = {k: torch.from_numpy(np.concatenate([t[k] for t in vectors])) for k in vectors[0]}
     batch = dict(**pad_rows(rows, tokenizer.pad_token_id, 16), shares=shares, **vectors)
     image = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     who, at = batch["who"][batch["fills"] == 0], (batch["input_ids"] == image).nonzero()[:, 1]
-    batch["shows"] = torch.zeros(len(words), batch["input_ids"].shape[1], dtype=torch.bool)
+    size = len(words) + len(marks), batch["input_ids"].shape[1]
+    batch["shows"] = torch.zeros(size, dtype=torch.bool)
     batch["shows"][who[who >= 0], at[who >= 0]] = True
+    for k, (_, places) in enumerate(marks, start=len(words)):
+        batch["shows"][k, places] = True
+    if "letters" in batch:
+        slots, known = torch.arange(LETTER_SLOTS), batch["letters"] >= 0
+        tokens = encode_alphabet(tokenizer)[slots, batch["letters"].clamp(min=0)]
+        batch["letters"] = torch.where(known, tokens, -1)
     return batch
 
 # %% ../../nbs/5_pretraining/objects.ipynb #6cb9c5c5
@@ -432,16 +564,14 @@ def embed_objects(
     "Return the batch's token embeddings with the object vectors in their places."
     table = model.get_input_embeddings().weight
     much = batch["much"][:, None].to(table.dtype)
-    words = (
-        batch["shares"][batch["who"]] * (1 - much)
-        + batch["shares"][batch["other"]] * much * (batch["who"] >= 0)[:, None]
-    )
-    vectors = (
-        make_object_vectors(
-            words, batch["edges"].to(table.dtype), batch["blur"].to(table.dtype), table
-        )
-        * (batch["who"] >= 0)[:, None]
-    )
+    letters = batch.get("letters")
+    own = batch["shares"][batch["who"]]
+    if letters is not None:  # each letter is as loud as one of the three words
+        own = own * (3 / (3 + (letters >= 0).sum(1)))[:, None]
+    words = own * (1 - much) + batch["shares"][batch["other"]] * much * (batch["who"] >= 0)[:, None]
+    edges, blur = batch["edges"].to(table.dtype), batch["blur"].to(table.dtype)
+    vectors = make_object_vectors(words, edges, blur, table, letters)
+    vectors = vectors * (batch["who"] >= 0)[:, None]
     vectors = vectors + noise * torch.randn_like(vectors)
     embeddings = model.get_input_embeddings()(batch["input_ids"])
     for number, name in enumerate((IMAGE_TOKEN, REGION_TOKEN, CROP_TOKEN)):

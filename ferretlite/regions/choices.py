@@ -12,6 +12,7 @@ import unicodedata
 from ..common.errors import make_input_error
 
 # %% ../../nbs/2_regions_and_text/choices.ipynb #39cbf550
+_DENIAL_REACH = 40  # characters before a name in which a denial is looked for
 _DENIAL = re.compile(
     r"\b(?:not|no|never|neither|nor|isn['’]?t|than|instead of)\s+(?:(?:a|an|the)\s+)?$"
 )
@@ -40,7 +41,8 @@ def _find_mentions(name, text):
     if not words:
         return []  # a name without letters stands nowhere
     found = re.finditer(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b", text)
-    return [match.span() for match in found if not _DENIAL.search(text[: match.start()])]
+    spans = [match.span() for match in found]
+    return [(a, b) for a, b in spans if not _DENIAL.search(text[max(0, a - _DENIAL_REACH) : a])]
 
 # %% ../../nbs/2_regions_and_text/choices.ipynb #2e761807
 def find_chosen_option(
@@ -56,12 +58,11 @@ def find_chosen_option(
         for name in [option, *(synonyms or {}).get(option, [])]:
             spans += [(span, option) for span in _find_mentions(name, text)]
 
-    def inside(a, b):
-        return b[0] <= a[0] and a[1] <= b[1] and a != b
-
-    chosen = set()
-    for span, option in spans:
-        if not any(inside(span, other) for other, _ in spans):
+    chosen, reached = set(), (-1, -1)  # the span that reaches furthest so far
+    for (start, end), option in sorted(spans, key=lambda found: (found[0][0], -found[0][1])):
+        if end > reached[1]:
+            reached = (start, end)
+        if reached == (start, end):  # all others lie inside a longer mention
             chosen.add(option)
     return chosen.pop() if len(chosen) == 1 else None
 
@@ -87,7 +88,7 @@ _IN_DIGITS = (
 )
 _BEFORE = (
     r"(?<![\w.⁄−–-])(?<!\d[,:'’])(?<!/)(?<!/ )"  # not -3, 3.5, 3/4, 10:30
-    r"(?<!not )(?<!not even )(?<!n['’]t )(?<!no )(?<!minus )(?<!point )"
+    r"(?<!not )(?<!not even )(?<!n['’]t )(?<!no )(?<!minus )(?<!point )(?<!out of )"
 )
 _BEHIND = (
     r"(?![\w⁄])(?![.,:'’−–-]\d)(?!-\w)(?!\s?[%/])"

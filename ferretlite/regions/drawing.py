@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.errors import FerretliteWarning, InputError
+from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import write_whole
 from .geometry import Mask, Point
 
@@ -174,6 +174,8 @@ def find_picture_format(
     """Return the picture format that the ending of a file name stands for.
 
     Raises InputError for an unknown ending and FileNotFoundError for a missing folder."""
+    if not isinstance(path, (str, Path)):
+        raise make_input_error("path", path, "the name of a file, such as answer.png")
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or not _stores_colours(kind):
@@ -193,6 +195,6 @@ def save_image(
     """Write a picture completely or not at all.
 
     Raises what `find_picture_format` raises."""
-    path, kind = Path(path), find_picture_format(path)
+    kind, path = find_picture_format(path), Path(path)
     write_whole(path, lambda part: image.save(part, format=kind))
     return path

@@ -522,21 +522,25 @@ def is_below_a_pixel(
     return min(box.width, box.height) < 1 - 1e-6  # sums of decimals miss 1 by less
 
 
-def describe_tiny_region(
+def describe_doubtful_region(
     region: Region,  # image frame
-) -> str:  # empty for a region that is large enough
-    "Return a sentence about a box below a pixel, or a point in shares of the image."
+    size: tuple[int, int],  # (height, width) of its image
+) -> str:  # empty for a region without doubt
+    """Return a sentence about a region that may be in another frame.
+
+    Such are a box below a pixel, a box that leaves its image by more than a pixel, and a point in
+    shares of the image."""
+    h, w = size
+    advice = "multiply shares by the image's width (x) and height (y)"
     if isinstance(region, Box) and is_below_a_pixel(region):
         expected = "a box of at least one pixel each way"
     elif isinstance(region, Point) and 0 < region.x < 1 and 0 < region.y < 1:
         expected = "a point in pixels"
+    elif isinstance(region, Box) and max(-region.x1, -region.y1, region.x2 - w, region.y2 - h) > 1:
+        expected, advice = f"a box inside {w} x {h} pixels (width x height)", "it was clipped"
     else:
         return ""
-    return str(
-        make_input_error(
-            "regions", region, expected, "multiply shares by the image's width (x) and height (y)"
-        )
-    )
+    return str(make_input_error("regions", region, expected, advice))
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #83c2ef70
 def encode_region(

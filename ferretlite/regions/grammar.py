@@ -90,6 +90,12 @@ def _split_numbers(
     return re.split(r"\s*,\s*|\s+", re.sub(r"[\[\]()]", " ", bracket).strip())
 
 
+def _describe_signs(style: str) -> str:
+    "Return what is wrong with a box that holds other signs than its numbers."
+    kind = "whole numbers" if style == "ferret" else "decimal fractions"
+    return f"found another sign or number, expected four {kind}"
+
+
 def _read_box(
     bracket: str,  # "[62, 125, 187, 333]"
     size: tuple[int, int],  # (height, width)
@@ -100,8 +106,7 @@ def _read_box(
     whole = style == "ferret"
     form = r"[0-9]{1,9}" if whole else r"[0-9]{1,9}(\.[0-9]*)?|\.[0-9]+"
     if not all(re.fullmatch(form, number) for number in numbers):
-        kind = "whole numbers" if whole else "decimal fractions"
-        raise InputError(f"found another sign or number, expected four {kind}")
+        raise InputError(_describe_signs(style))
     if whole:
         bins = [int(number) for number in numbers]
         box = decode_box([N_BINS - 1 if b == N_BINS else b for b in bins], size)
@@ -219,6 +224,8 @@ def find_groundings(
     phrases, spans, warnings = compile_phrases(phrases), [], []
     previous, place, name = 0, (0, 0), ""
     for match in _BRACKET.finditer(text):
+        if _holds_words(match):
+            continue
         found, problem = _find_name(text, previous, match.start(), style, phrases, place)
         if found != place:
             place, name = found, text[slice(*found)]
@@ -230,9 +237,20 @@ def find_groundings(
     return spans, warnings
 
 
+def _holds_words(match) -> bool:
+    "Return whether an opening bracket begins words and no box: `see [the manual]`."
+    if match.lastgroup != "box" or match[0].strip("[［ \t\n") or match.end() == len(match.string):
+        return False
+    ahead = re.split(r"[\[\]{}]", match.string[match.end() : match.end() + 60])[0]
+    return "=" in ahead or len(re.findall("[0-9]+", ahead)) < 3  # `[x1=1, …]` has its own form
+
+
 def _add_span(spans, match, size, style, name, place) -> list:  # of warnings, none or one
     "Add the box of a match to the spans. Return what was dropped or changed."
     at = f"{match[0][:40]!r} at character {match.start()}"
+    if match.lastgroup == "box" and match[0][-1] not in "]］" and match.end() < len(match.string):
+        found = match.string[match.start() : match.end() + 20]
+        return [f"dropped {found[:40]!r} at character {match.start()}: {_describe_signs(style)}"]
     if form := _UNREAD_FORMS.get(match.lastgroup):
         return [f"dropped {at}: found {form}, expected square brackets around a box"]
     try:

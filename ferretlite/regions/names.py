@@ -27,11 +27,15 @@ _ABBREVIATION = re.compile(
     r"(?:\A|[\s(])(?:(?:[A-Za-z]\.)+[A-Za-z]"
     r"|Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|No|Mt|Ft|vs|etc|approx|Inc|Ltd|Co)\Z"
 )
+_NUMBER_AHEAD = re.compile(r"\.\s?[0-9]")
 
 
 def _ends_abbreviation(text, at):
     "Return whether the full stop at position `at` belongs to an abbreviation."
-    return _ABBREVIATION.search(text[max(0, at - 12) : at]) is not None
+    found = _ABBREVIATION.search(text[max(0, at - 12) : at])
+    if found and found[0].endswith("No"):  # `No. 7`, but not the answer `No.`
+        return _NUMBER_AHEAD.match(text, at) is not None
+    return found is not None
 
 
 def _strip_signs(
@@ -56,6 +60,17 @@ def _strip_signs(
             break
     return stop
 
+
+_SCORE = re.compile(r"[(:：]\s?(?:0?\.[0-9]{1,6}|1\.0{1,6}|[0-9]{1,3}(?:\.[0-9]{1,2})?\s?%)\)?\Z")
+
+
+def _strip_score(text, start, stop):
+    "Return where the words end without a score from 0 to 1, or in percent, behind the name."
+    score = _SCORE.search(text, max(start, stop - 16), stop)
+    if score and text[start : score.start()].strip():
+        return _strip_signs(text, start, score.start())
+    return stop
+
 # %% ../../nbs/2_regions_and_text/names.ipynb #d7679604
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」"}
 
@@ -68,12 +83,16 @@ def _unwrap(text, begin, stop) -> tuple[int, int]:
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #ee7001a0
 _BOUNDARY = re.compile(
-    r"[,;:!?.](?=\s|\Z)|[，。；：！？、]|[\n\r\]\[{}]|</?[A-Za-z|][\w|]{0,30}>", re.ASCII
+    r"(?P<quoted>(?<!\S)(?:\"[^\"\n\[\]{}]{1,80}\"|“[^”\n\[\]{}]{1,80}”)(?!\w))"
+    r"|[,;:!?.](?=\s|\Z)|[，。；：！？、]|[\n\r\]\[{}]|</?[A-Za-z|][\w|]{0,30}>",
+    re.ASCII,
 )
 
 
 def _is_boundary(text, match):
     "Return whether a match of `_BOUNDARY` ends a sentence or a list item."
+    if match["quoted"]:
+        return False  # `a sign that says "go, now"`: no word in quotation marks ends anything
     return match[0] != "." or not _ends_abbreviation(text, match.start())
 
 
@@ -96,7 +115,7 @@ def _any_of(words):
     return "|".join(words.split())
 
 
-_MARK = _compile(r"(?:[-*•·–—,;&]+|\(?[0-9]+[.):](?![0-9])|and(?=\s|\Z))\s*")
+_MARK = _compile(r"(?:[-*•·–—,;&`]+|\(?[0-9]+[.):](?![0-9])|and(?=\s|\Z))\s*")
 _ARTICLE = _compile(r"(?:an?|the)\s+")
 _DETERMINER = _compile(r"(?<!\S)(?:an?|the|his|her|its|their|my|your|our)\s+")
 _SECOND_ARTICLE = _compile(r"(?<!\S)(and|or|&)\s+(?:an?|the)\s+")
@@ -296,6 +315,11 @@ def _find_second_object(text, begin, stop) -> re.Match | None:
     return found
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #dac86371
+_IN_BRACKETS = re.compile(r"\[([^\[\]\n]{1,200})\]\Z")  # `[cat] [..]`
+_ASIDE = _compile(r"(?:who|whom|whose|which)\s")
+_PLURAL_VERB = _compile(r"\s*(?:are|were|have|do)(?=\s|\Z)")
+
+
 def _is_list_number(text, begin, stop, end):
     "Return whether `text[begin:stop]` is the number of a list item: `2.`, `2:` or `2)`."
     return text[begin:stop].isdecimal() and text[stop:end].lstrip()[:1] in (".", ":", ")")
@@ -307,9 +331,15 @@ def find_ferret_name(
     stop: int,  # position where the box opens
 ) -> tuple[int, int]:  # where in `text` the name stands; empty where there is none
     "Find the name between two boxes in Ferret's written form."
-    end, stop = stop, _strip_signs(text, start, stop)
+    end, stop = stop, _strip_score(text, start, _strip_signs(text, start, stop))
+    if wrapped := _IN_BRACKETS.search(text, max(start, stop - 202), stop):
+        start, stop = wrapped.span(1)
     boundary = _find_last_boundary(text, start, stop)
     begin, stop = _trim(text, max(boundary, start), stop)
+    if boundary > start + 1 and text[boundary - 1] == "," and _ASIDE.match(text, begin, stop):
+        stop = _strip_signs(text, start, boundary)  # `A man, who is wearing a hat, [..]`
+        boundary = _find_last_boundary(text, start, stop)
+        begin, stop = _trim(text, max(boundary, start), stop)
     if _is_list_number(text, begin, stop, end):
         return stop, stop
     linked = start > 0 and boundary < 0  # words that follow a box directly
@@ -317,9 +347,11 @@ def find_ferret_name(
     if after_marks > begin:
         begin = after_marks
         linked = linked and _CLAUSE_START.match(text, begin, stop) is not None
+    words_end = stop
     begin, stop = _enter_sentence(text, begin, stop, linked)
-    if second := _find_second_object(text, begin, stop):
-        begin = second.end()
+    is_subject = stop < words_end and _PLURAL_VERB.match(text, stop, words_end)
+    if not is_subject and (second := _find_second_object(text, begin, stop)):
+        begin = second.end()  # not in `The man and the woman are dancing [..]`
     place = _PLACE_AT_END.search(text, max(begin, stop - 64), stop)
     return _unwrap(text, *_trim(text, begin, place.start() if place else stop))
 

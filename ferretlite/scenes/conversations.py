@@ -13,7 +13,7 @@ from random import Random
 from ..common.errors import InputError
 from .griffon_tasks import GRIFFON_TASKS, check_order
 from .questions import Conversation, change_capitals
-from .tasks import TASKS
+from .tasks import ABSENCE_TASKS, TASKS
 from .world import WIDE_SPLITS, Scene
 from .written_tasks import WRITTEN_TASKS
 
@@ -54,7 +54,7 @@ def _check_tasks(scene: Scene, tasks: dict, order: str) -> dict:  # name -> func
     "Return the functions of all tasks that the scene knows. Raise for what cannot be asked."
     if not all(o.name.strip() for o in scene.objects):
         raise InputError(f"scene {scene.id!r}: found an object without a name, expected one.")
-    known = TASKS | GRIFFON_TASKS
+    known = TASKS | GRIFFON_TASKS | ABSENCE_TASKS
     if getattr(scene, "phrases", None):
         known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.path import Path as Outline
 from PIL import Image, ImageDraw, ImageFilter
 
+from ferretlite.common.pictures import load_image
 from ferretlite.scenes.world import COLORS, render_alpha
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #7ccd2211
@@ -279,9 +280,7 @@ def finish_picture(
     if rng.random() < 0.3:
         stored = io.BytesIO()
         image.save(stored, "JPEG", quality=int(rng.integers(35, 95)))
-        image = Image.open(stored)
-        image.load()
-        image = image.convert("RGB")
+        image = load_image(stored)
     return image
 
 # %% ../../nbs/2_regions_and_text/wide_scenes.ipynb #2a84a829

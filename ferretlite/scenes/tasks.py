@@ -30,10 +30,12 @@ from ferretlite.scenes.questions import (
 )
 from ferretlite.scenes.world import (
     COLORS,
+    FILLS,
     KINDS,
     Scene,
     SceneObject,
     add_article,
+    is_held_out,
     sort_in_raster_order,
     write_caption,
 )
@@ -411,6 +413,94 @@ def ask_grounded_caption(
         write_grounded_caption(objects, scene.size),
         meta=dict(groundings=groundings),
     )
+
+# %% ../../nbs/2_regions_and_text/tasks.ipynb #4a4d3556
+def draw_hard_absence(
+    scene: Scene,  # with objects that have colours
+    rng: Random,  # random generator
+) -> Query | None:  # None for a scene without such objects
+    "Return a description that nothing in the scene matches, and that is close to an object there."
+    objects = [o for o in scene.objects if o.color and not o.text]
+    for _ in range(50 if objects else 0):
+        obj, form = rng.choice(objects), rng.random()
+        kind, color, fill = obj.name, obj.color, rng.choice((obj.fill, None))
+        if form < 0.55:
+            kind = rng.choice(list(KINDS))
+        elif form < 0.9:
+            color = rng.choice(list(COLORS))
+        else:
+            fill = rng.choice(FILLS)
+        if form < 0.1:
+            color = fill = None
+        query = Query(kind, color, fill)
+        fair = color is None or not is_held_out(kind, color)
+        if fair and not query.select(scene.objects):
+            return query
+    return None
+
+
+def draw_present_query(
+    scene: Scene,  # with objects that have colours
+    rng: Random,  # random generator
+) -> Query | None:  # None for a scene without such objects
+    "Return the description of an object, in the forms and shares of `draw_hard_absence`."
+    objects = [o for o in scene.objects if o.color and not o.text]
+    if not objects:
+        return None
+    obj, form = rng.choice(objects), rng.random()
+    if form < 0.1:
+        return Query(obj.name)
+    return Query(obj.name, obj.color, obj.fill if form < 0.55 else None)
+
+# %% ../../nbs/2_regions_and_text/tasks.ipynb #4a4d3558
+def ask_absent(
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
+    """Ask for something that is there or is not, one half each.
+
+    The answer to what is absent is `no red star`. meta: present, query, groundings."""
+    present, one = rng.random() < 0.5, rng.random() < 0.5
+    query = (draw_present_query if present else draw_hard_absence)(scene, rng)
+    if query is None:
+        return None
+    found = sort_in_raster_order([o for o in scene.objects if query.matches(o)])
+    plural = make_plural(query.phrase)
+    if one and len(found) < 2:
+        prompt = write_prompt("rec", rng, wording, query=f"the {query.phrase}")
+        groundings = [Grounding(o.phrase, [o.box]) for o in found]
+    else:
+        prompt = write_prompt("find_all", rng, wording, things=plural)
+        groundings = [Grounding(plural, [o.box for o in found])] if found else []
+    answer = format_groundings(groundings, scene.size) if found else f"no {query.phrase}"
+    meta = dict(present=present, query=query.phrase, groundings=groundings)
+    return Turn("absent", prompt, answer, meta=meta)
+
+
+def ask_absent_phrase(
+    scene: Scene,  # or an object with its attributes
+    rng: Random,  # random generator
+    wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
+) -> Turn | None:  # None where the scene cannot pose the question
+    "Ask for two to four phrases, one of which is absent. meta: query (absent), groundings."
+    query, n = draw_hard_absence(scene, rng), rng.choice((1, 2, 2, 3))
+    groundings = _draw_phrase_groundings(scene, rng, max(n, 2))[:n]
+    if query is None or not groundings:
+        return None
+    names = [f"the {g.name}" for g in groundings]
+    parts = [format_groundings([g], scene.size) for g in groundings]
+    at = rng.randrange(len(parts) + 1)
+    names.insert(at, f"the {query.phrase}")
+    parts.insert(at, f"no {query.phrase}")
+    queries, listed = ", ".join(names), ", ".join(names[:-1]) + " and " + names[-1]
+    prompt = write_prompt("phrase", rng, wording, queries=queries, listed=listed)
+    meta = dict(query=query.phrase, groundings=groundings)
+    return Turn("absent_phrase", prompt, ", ".join(parts), meta=meta)
+
+
+# tasks of the second edition's mixtures, as TASKS
+ABSENCE_TASKS = {"absent": ask_absent, "absent_phrase": ask_absent_phrase}
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #efdd076f
 # name -> function(scene, rng, wording=None) that returns a Turn, or None without such a question

@@ -369,7 +369,7 @@ class SceneObject:
     fill: str | None = None  # "filled" or "outlined"
     text: str | None = None  # the letters of a word
     # where its letters begin and end on its middle line: (x, y), one more than letters
-    letters: tuple | None = None
+    letters: tuple | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         if not isinstance(self.name, str):

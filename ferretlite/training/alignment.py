@@ -24,14 +24,15 @@ class PatchScenes(torch.utils.data.Dataset):
     """Scenes to align with, two of three crowded: boxes in the unit frame, names, and the towers'
     inputs."""
 
-    def __init__(self, processor: FerretProcessor, n: int, seed: int):
-        self.processor, self.n, self.seed = processor, n, seed
+    def __init__(self, processor: FerretProcessor, n: int, seed: int, split: str = "train"):
+        self.processor, self.n, self.seed, self.split = processor, n, seed, split
 
     def __len__(self):
         return self.n
 
     def __getitem__(self, i):  # -> (boxes [k, 4], names, inputs of FerretProcessor.prepare_images)
-        scene = make_scene(self.seed + i, 384, "crowd" if i % 3 else "train")
+        crowd = "wide-crowd" if self.split == "wide" else "crowd"
+        scene = make_scene(self.seed + i, 384, crowd if i % 3 else self.split)
         return (
             np.array([o.box.list() for o in scene.objects]) / ([scene.size[1], scene.size[0]] * 2),
             [o.phrase for o in scene.objects],
@@ -64,13 +65,14 @@ def _collect_patches(
     sides: tuple,  # of "global", "local"
     n: int,  # scenes
     seed: int,
+    split: str = "train",
     # -> (side -> (maps [m, h, w, C], owners of the tokens to come [m, h', w'], grid), words' shares
     # [k, V], edges [k, 4]); object 0 is none
 ):
     "Return the towers' maps of `n` scenes, and the object in each patch."
     maps, owners, words, edges = {s: [] for s in sides}, {s: [] for s in sides}, [""], []
     scenes = torch.utils.data.DataLoader(
-        PatchScenes(processor, n, seed),
+        PatchScenes(processor, n, seed, split),
         batch_size=None,
         collate_fn=_keep_item,
         num_workers=count_data_workers() if model.device.type == "cuda" else 0,
@@ -177,6 +179,7 @@ def align_projectors(
     n: int = 300,  # scenes to learn from
     seed: int = 0,  # of the first scene and of the drawn cells
     steps: int = 1000,  # of the optimiser
+    split: str = "train",  # of every third scene, the others are crowded; "wide": on any paper
 ) -> list:  # of (step, loss)
     """Fit projectors and `visual_position` so that each patch becomes the object vector
     (`objects.make_object_vectors`) of what lies there, and an empty one nothing.
@@ -184,7 +187,7 @@ def align_projectors(
     No language model runs. What a patch cannot know fades by itself: the best guess of an unsure
     wave is small."""
     sides = tuple(name.removesuffix("_projector") for name in names)
-    seen, shares, edges = _collect_patches(model, processor, sides, n, seed)
+    seen, shares, edges = _collect_patches(model, processor, sides, n, seed, split)
     table = model.get_input_embeddings().weight.detach()
     wanted = make_object_vectors(shares, edges, torch.zeros_like(edges), table)
     wanted[0] = 0

@@ -354,7 +354,7 @@ def newest_checkpoint(
         )
     return None
 
-
+# %% ../../nbs/7_training/distributed.ipynb #26f20020
 def _keep_checkpoint(place: Path, name: str, limit: int | None, best: str | None = None):
     "Mark the checkpoint in `part`, move it, and remove all but `best` and the newest `limit`."
     write_manifest(place / "part" / name)
@@ -370,14 +370,17 @@ def _keep_checkpoint(place: Path, name: str, limit: int | None, best: str | None
             shutil.rmtree(old)
 
 # %% ../../nbs/7_training/distributed.ipynb #26f20008
-def check_marked_folder(folder: Path):
-    "Raise InputError for a file that is not as the file COMPLETE of its folder lists it."
+def check_marked_folder(folder: Path) -> Path:
+    """Return the folder of a stage that is done.
+
+    Raises InputError for a file that is not as the file COMPLETE of the folder lists it."""
     damage = find_damage(folder) if (folder / "COMPLETE").exists() else None
     if damage:
         raise InputError(
             f"{damage}, as when the stage was done; put the file back, or begin the run again in "
             "another folder."
         )
+    return folder
 
 
 def remove_checkpoints(

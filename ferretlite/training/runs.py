@@ -454,8 +454,7 @@ def _next_stage(
     folder = asked.out / f"stage-{number + 1}"
     if stage.name in run["done"]:
         bar.update(steps * stage.batch_size)
-        check_marked_folder(folder)
-        return _move_to_device(load_model(folder))
+        return _move_to_device(load_model(check_marked_folder(folder)))
     began = time.perf_counter()
     if number == 1:
         copy_projector(model)

@@ -54,6 +54,10 @@ class Stage:
     attention_weight: float = 0.0
     resolution: str | None = None  # None: the model's own
     batch_size: int = 16  # samples a step
+    # split of the pictures that `others` leaves over
+    split: str = field(default="train", repr=False)
+    # share of the pictures that are enlarged windows
+    close: float = field(default=0.0, repr=False)
 
     def mixture(
         self,
@@ -132,6 +136,48 @@ TINY_STAGES = (  # stages of the preset `tiny`
     ),
 )
 
+# %% ../../nbs/7_training/stages.ipynb #5ec0ed02
+_WIDE_TABLE = (  # stage -> pictures: stage I, stage II, stage III
+    dict(others={"train": 0.1}),
+    dict(others={"train": 0.1, "word": 0.15}, close=0.15),
+    dict(
+        others={"train": 0.07, "count": 0.05, "wide-count": 0.18, "wide-crowd": 0.05, "word": 0.17},
+        close=0.15,
+    ),
+)
+
+_TINY_WIDE_STAGES = tuple(  # stages of the preset `tiny-wide`, the second edition of `tiny`
+    replace(stage, split="wide", **pictures, **changes)
+    for stage, pictures, changes in zip(
+        TINY_STAGES,
+        _WIDE_TABLE,
+        (
+            dict(scenes=600),
+            dict(
+                scenes=2500, share=3, tasks=dict(dense_referring=1.0, dense_detection=1.0, word=1.0)
+            ),
+            dict(
+                share=76,
+                visits=3,
+                tasks=dict(
+                    rec=2.5,
+                    name=3.0,
+                    choose=1.5,
+                    phrase=1.0,
+                    absent=1.2,
+                    absent_phrase=0.4,
+                    dense_detection=1.2,
+                    count=2.0,
+                    word=0.5,
+                    dense_referring=0.3,
+                    grounded_caption=0.2,
+                    caption=0.1,
+                ),
+            ),
+        ),
+    )
+)
+
 # %% ../../nbs/7_training/stages.ipynb #f9a9f645
 GRIFFON_PARTS = (  # names of the parts of a Griffon v2 model that can learn
     "global_tower",
@@ -183,6 +229,20 @@ _TINY_GRIFFON_STAGES = (  # the projector begins aligned, and the tower stays as
     ),
 )
 
+_TINY_GRIFFON_WIDE_STAGES = (  # stages of the preset `tiny-griffon-wide`
+    replace(_TINY_GRIFFON_STAGES[0], split="wide", others={"train": 0.1}),
+    *(
+        replace(
+            s,
+            split="wide",
+            others={"train": 0.07, "wide-practice": 0.2, "count": 0.05, "wide-count": 0.25},
+            close=0.1,
+            visits=3,
+        )
+        for s in _TINY_GRIFFON_STAGES[1:]
+    ),
+)
+
 # %% ../../nbs/7_training/stages.ipynb #a01e5b02
 def _make_full_size_stages(stages: tuple, rates: tuple, slow: dict) -> tuple:
     """Return the stages with the batches of LLaVA and Ferret's public recipe (256 to align, then
@@ -206,6 +266,8 @@ STAGES = {  # preset -> its stages
     },
     "tiny": TINY_STAGES,
     "tiny-griffon": _TINY_GRIFFON_STAGES,
+    "tiny-wide": _TINY_WIDE_STAGES,
+    "tiny-griffon-wide": _TINY_GRIFFON_WIDE_STAGES,
     "tiny-unfrozen": (
         *TINY_STAGES[:2],
         replace(
@@ -278,6 +340,7 @@ _TINY_PRESETS = {  # name -> its configuration, and which shipped tower becomes 
         {"global_tower": "local", "crop_tokenizer.tower": "global"},
     ),
 }
+_TINY_PRESETS["tiny-griffon-wide"] = _TINY_PRESETS["tiny-griffon"]
 
 # %% ../../nbs/7_training/stages.ipynb #c42b688c
 def _load_full_size_model(
@@ -339,7 +402,7 @@ def start_model(
     torch.manual_seed(seed)
     if preset in HUB_PRESETS:
         return _load_full_size_model(preset, towers, lm, config)
-    shipped = "tiny-griffon-lm" if preset == "tiny-griffon" else "tiny-lm"
+    shipped = "tiny-griffon-lm" if preset.startswith("tiny-griffon") else "tiny-lm"
     towers = Path(towers or WEIGHTS / "tiny-towers")
     tokenizer, language = _load_language_model(Path(lm or WEIGHTS / shipped))
     places = [towers / side for side in ("global", "local")]

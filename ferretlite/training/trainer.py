@@ -28,6 +28,8 @@ from ferretlite.data.batches import (
 )
 from ..model.processing import FerretProcessor
 from ..pretraining.objects import SUPERVISED_HEADS, attention_loss
+
+# %% ../../nbs/7_training/trainer.ipynb #26f50001
 from .alignment import align_projectors
 from ferretlite.training.distributed import (
     DEFAULT_OPTIONS,
@@ -62,14 +64,16 @@ def make_stage_data(
 ) -> ConversationDataset:
     """Return the stage's conversations: scenes that no other stage, split or seed shows, each
     `visits` times; first the questions of `first`, then all."""
-    scenes = SceneStream(samples, (seed * 10 + number) * 10**7, others=stage.others)
+    first = (seed * 10 + number) * 10**7
+    mixed = dict(split=stage.split, others=stage.others, close=stage.close)
+    scenes = SceneStream(samples, first, **mixed)
     if stage.visits > 1:
         # so that each picture comes about as often as it should
         sets = max(1, round(samples / (stage.visits * _MOST_PICTURES)))
         kept = min(-(-samples // stage.visits), _MOST_PICTURES)
-        scenes = Revisited(
-            SceneStream(sets * kept, scenes.seed, others=stage.others), samples, kept, stage.visits
-        )
+        scenes = SceneStream(sets * kept, first, **mixed)
+        shown = "search" in stage.tasks  # its questions show a part of the picture
+        scenes = Revisited(scenes, samples, kept, stage.visits, redraw=shown)
     return ConversationDataset(scenes, partial(stage.mixture, samples), stage.n_turns, seed)
 
 # %% ../../nbs/7_training/trainer.ipynb #22f13b19
@@ -403,6 +407,7 @@ def _prepare_model(model, processor, stage: Stage, seed: int, number: int, optio
             stage.scenes,
             seed * 10_000,
             count_alignment_steps(stage.scenes),
+            stage.split,
         )
     adapted = options.lora and "language_model" in stage.trains
     if adapted:

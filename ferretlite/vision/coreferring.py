@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..regions.geometry import Box
+from ..regions.geometry import Box, check_region
 from .encoders import build_tower
 
 # %% ../../nbs/3_vision/coreferring.ipynb #181255d2
@@ -39,8 +39,11 @@ def cut_crop(
     side: int = 192,  # of the result, in pixels
     margin: float = CROP_MARGIN,  # see `compute_crop_window`
 ) -> Image.Image:  # square
-    "Return a box and its margin, or a whole picture, as a square."
+    """Return a box and its margin, or a whole picture, as a square.
+
+    Raises InputError for a box outside of the picture."""
     if box is not None:
+        check_region(box, (image.height, image.width))
         left, top, right, bottom = compute_crop_window(box, (image.height, image.width), margin)
         shape = right - left, bottom - top
     else:

@@ -58,6 +58,22 @@ def test_a_mark_of_another_kind_is_named(tmp_path, mark):
     assert f"record 0, text: found '{mark}', expected an image" in str(caught.value)
 
 
+@pytest.mark.parametrize("mark", ["<bbox>", "<ref-object>"])
+def test_a_mark_of_a_place_whose_box_stands_elsewhere_is_named(tmp_path, mark):
+    with pytest.raises(InputError, match=f"record 0, text: found '{mark}', expected no mark of"):
+        read(tmp_path, f"<image>Is {mark} red?", image="cat.png", objects=dict(bbox=[[1, 2, 9, 9]]))
+
+
+def test_a_turn_without_words_is_named(tmp_path):
+    with pytest.raises(InputError, match="record with id 1, turn 0: found '<image>', expected wor"):
+        read(tmp_path, "<image>", image="cat.png")
+
+
+def test_a_record_without_an_id_is_named_by_its_number(tmp_path):
+    with pytest.raises(InputError, match="talk.json, record 0, turn 0: found '<image>'"):
+        read(tmp_path, "<image>", image="cat.png", id=None)
+
+
 @pytest.mark.parametrize("field", ["image_path", "img", "image_url", "img_path", "image_file"])
 def test_fields_that_name_an_image_are_read(tmp_path, field):
     assert read(tmp_path, "What is this?", **{field: "cat.png"}).size == (20, 30)

@@ -40,13 +40,13 @@ BOXES = (
 @pytest.mark.parametrize("box", BOXES)
 def test_a_box_of_an_unknown_frame_is_left_out_and_counted(tmp_path, box):
     with pytest.raises(
-        InputError, match="record 7, turn 0: found the box .*, expected one whose fr"
+        InputError, match="record with id 7, turn 0: found the box .*, expected one whose fr"
     ):
         llava(tmp_path, f"A cat {box}.")[0]
     reader = llava(tmp_path, f"A cat {box}.", strict=False)
     assert reader[0].turns == []
     assert reader.left_out == {"boxes of an unknown frame": 1}
-    assert "talk.json, record 7, turn 0: found" in reader.problems[0][1]
+    assert "talk.json, record with id 7, turn 0: found" in reader.problems[0][1]
     asked = llava(tmp_path, "A cat.", f"What is in {box}?", strict=False)
     assert asked[0].turns == [] and asked.left_out == {"boxes of an unknown frame": 1}
 
@@ -87,7 +87,7 @@ def test_thousandths_are_a_frame_too(tmp_path):
     ],
 )
 def test_a_box_that_does_not_fit_its_frame_is_refused(tmp_path, frame, box):
-    with pytest.raises(InputError, match=r"record 7, turn 0: found the box '\[.*expected"):
+    with pytest.raises(InputError, match=r"record with id 7, turn 0: found the box '\[.*expected"):
         llava(tmp_path, f"A cat {box}.", boxes=frame)[0]
     lax = llava(tmp_path, f"A cat {box}.", boxes=frame, strict=False)
     assert lax[0].turns == [] and lax.left_out == {"turn": 1}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.coco import CocoScenes
+from ferretlite.data.coco import CocoScenes, read_coco_mask
 from ferretlite.data.grounding_files import GriffonScenes
 from ferretlite.data.records import read_box
 from ferretlite.data.referring_files import GenomeScenes, RefScenes
@@ -74,3 +74,9 @@ def test_boxes_that_mean_nothing_in_pixels(tmp_path, name, box, told):
 def test_thin_boxes_are_boxes(box):
     x, y, w, h = box
     assert read_box(box, (480, 640), "xywh") == Box(x, y, x + w, y + h)
+
+
+def test_polygons_in_shares_of_the_image_are_refused():
+    with pytest.raises(InputError, match="these lie within 0 to 1, as shares of the image do"):
+        read_coco_mask([[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]], (80, 200))
+    assert read_coco_mask([[0.1, 0.1, 1.6, 0.1, 1.6, 1.6]], (80, 200)) is not None

@@ -15,7 +15,7 @@ from ferretlite.data.inspection import check_mixture, format_check
 from ferretlite.data.readers import CLIPPED
 from ferretlite.model.inference import Ferret
 from ferretlite.model.processing import FerretProcessor
-from ferretlite.regions.geometry import Box, Point, describe_tiny_region
+from ferretlite.regions.geometry import Box, Point, describe_doubtful_region
 from ferretlite.scenes.world import make_scene
 
 
@@ -72,7 +72,7 @@ def test_boxes_of_dialogues_are_counted(tmp_path):
     (tmp_path / "l.json").write_text(json.dumps([dict(id=7, image="a.png", conversations=said)]))
     llava = LlavaDialogues(tmp_path, "l.json", ".", boxes="pixels")
     assert llava[0].turns[0].answer == "[250, 200, 999, 800]"
-    assert "l.json, record 7, turn 0: found [50" in llava.problems[0][1]
+    assert "l.json, record with id 7, turn 0: found [50" in llava.problems[0][1]
     said[1]["value"] = "<bbox_location0>"
     record = dict(id=7, image="a.png", conversations=said, box_x1y1x2y2=[[], [[50, 20, 250, 80]]])
     (tmp_path / "g.json").write_text(json.dumps([record]))
@@ -81,17 +81,21 @@ def test_boxes_of_dialogues_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "region, tiny",
+    "region, doubtful",
     [
         (Box(0.3, 0.7, 0.5, 0.8), True),
         (Box(10, 10, 40, 10.5), True),
         (Point(0.3, 0.7), True),
         (Box(10, 10, 11, 11), False),
         (Point(1.5, 0.5), False),
+        (Box(10, 10, 60, 50), False),
+        (Box(10, 10, 61, 50), False),  # rounding
+        (Box(10, 10, 62, 50), True),
+        (Box(-5, 0, 20, 20), True),
     ],
 )
-def test_a_region_below_a_pixel_is_named(region, tiny):
-    assert bool(describe_tiny_region(region)) == tiny
+def test_a_region_that_may_be_in_another_frame_is_named(region, doubtful):
+    assert bool(describe_doubtful_region(region, (50, 60))) == doubtful
 
 
 def test_a_question_about_a_region_below_a_pixel_warns():

@@ -63,7 +63,7 @@ def test_boxes_smaller_than_a_pixel_are_refused(capsys, asked, words):
         ("--region 1,2,30,20", [1, 2, 30, 20]),
         ("--region 0.5,0.5,30,20", [0.5, 0.5, 30, 20]),
         ("--region 0,0,1,2", [0, 0, 1, 2]),
-        ("--region -5,-5,9,9", [0, 0, 9, 9]),  # sticks out, and is clipped
+        ("--region -1,0,9,9", [0, 0, 9, 9]),
         ("--region=-5,-5,9,9", [0, 0, 9, 9]),
         ("--point 1,1", [1, 1]),
         ("--point 0,0", [0, 0]),
@@ -73,3 +73,26 @@ def test_boxes_smaller_than_a_pixel_are_refused(capsys, asked, words):
 def test_pixels_are_read_as_pixels(asked, words, region):
     assert cli.main(["ask", "a.png", "is it?", *words.split()]) == 0
     assert asked == [[region]]
+
+
+@pytest.mark.parametrize("option", ["--region", "--crop"])
+def test_a_box_that_leaves_the_image_is_clipped_with_a_warning(capsys, asked, option):
+    assert cli.main(["ask", "a.png", "is it?", option, "-5,-5,9,9"]) == 0
+    told = capsys.readouterr().err
+    assert f"{option}: " in told and "a box inside 40 x 30 pixels" in told and "clipped" in told
+    assert asked == [[[0, 0, 9, 9]]]
+
+
+@pytest.mark.parametrize("option", ["--region", "--crop"])
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("5,5,5.5,9", "less than one pixel"),
+        ("9,9,5,5", "expected x1 <= x2"),
+        ("50,50,60,60", "outside of its image"),
+    ],
+)
+def test_the_option_of_a_bad_box_is_named(capsys, asked, option, words, says):
+    assert cli.main(["ask", "a.png", "is it?", option, words]) == 2
+    told = capsys.readouterr().err
+    assert f"{option}: " in told and says in told and asked == []

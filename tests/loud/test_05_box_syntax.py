@@ -51,12 +51,23 @@ def test_bin_1000_is_clamped_with_a_warning():
         ("cat (100, 200, 300, 400)", "square brackets"),
         ("cat (300,200),(100,400)", "x1 <= x2"),
         ("cat [[100, 200, 300, 400], [500, 600", "not closed"),
+        ("cat [100, 200, 300, None]", "found another sign or number, expected four whole numbers"),
+        ("cat [100%, 20%, 30%, 40%]", "found another sign or number, expected four whole numbers"),
+        ("cat [nan, 200, 300, 400]", "found another sign or number, expected four whole numbers"),
+        ("cat [x1=100, y1=200, x2=300, y2=400]", "found edges with names"),
         ("cat [[0.1, 0.2], [0.3, 0.4]]", "whole numbers"),
     ],
 )
 def test_what_is_not_read_is_reported(text, reason):
     _, warnings = read(text)
     assert len(warnings) == 1 and reason in warnings[0]
+
+
+def test_brackets_around_words_are_no_boxes():
+    assert read("see [the manual] for [cats]") == ([], [])
+    found, warnings = read('[{"label": "cat", "bbox": [100, 200, 300, 400]}]')
+    assert found == [("", 100, 200, 300, 400)]
+    assert len(warnings) == 1 and "found the beginning of JSON" in warnings[0]
 
 
 def test_strict_reading_takes_our_own_form_only():

@@ -34,6 +34,7 @@ from ferretlite.scenes.world import Phrase, Scene, SceneObject, add_article
         ("½", None),
         ("2½ dogs", None),
         ("3/4", None),
+        ("5 out of 10", 5),
         ("3 / 4", None),
         ("-3", None),
         ("−3 dogs", None),

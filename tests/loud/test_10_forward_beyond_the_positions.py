@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from small_model import small_ferret
 
 from ferretlite.common.errors import InputError
-from small_model import small_ferret
 
 
 @pytest.fixture(scope="module")

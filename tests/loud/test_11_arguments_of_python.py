@@ -12,6 +12,10 @@ from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.answers import GroundingList
 from ferretlite.model.inference import Ferret
 from ferretlite.model.loading import choose_device
+from ferretlite.pretraining.clip import pretrain_clip
+from ferretlite.pretraining.dense import pretrain_towers
+from ferretlite.pretraining.dino import pretrain_dino
+from ferretlite.pretraining.language import pretrain_lm
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.world import make_scene
 
@@ -31,7 +35,8 @@ def ferret():
         (dict(n=2.5), "n: found 2.5"),
         (dict(n=10**30), "n: found 1000000000000000000000000000000, expected"),
         (dict(batch=True), "batch: found True"),
-        (dict(seed=-1), "seed: found -1, expected a whole number from 0"),
+        (dict(seed=-1), "seed: found -1, expected a whole number from 0 to 4294967295"),
+        (dict(seed=2**32), "seed: found 4294967296, expected"),  # as the option --seed
         (dict(ferret=None), "ferret: found nothing, expected a model"),
     ],
 )
@@ -143,3 +148,24 @@ def test_a_sum_holds_the_warnings_of_both():
     assert (found.finish_reason, found.reason) == ("length", "Cut.")
     empty = GroundingList([], (), "stop", "No box.")
     assert (empty + []).reason == "No box." and (empty + [Grounding("a", [])]).reason == ""
+
+
+@pytest.mark.parametrize("begin", [pretrain_clip, pretrain_dino, pretrain_towers, pretrain_lm])
+@pytest.mark.parametrize(
+    "wrong, told",
+    [
+        (dict(samples=0), "samples: found 0, expected a whole number from 1"),
+        (dict(samples=-5), "samples: found -5"),
+        (dict(samples="8"), "samples: found '8'"),
+        (dict(samples=True), "samples: found True"),
+        (dict(samples=10**30), "samples: found 1000000000000000000000000000000"),
+        (dict(minutes=float("nan")), "minutes: found nan, expected a number above 0"),
+        (dict(minutes=0), "minutes: found 0"),
+        (dict(samples=8, minutes=1), "samples beside minutes: found both"),
+        (dict(samples=8, batch_size=0), "batch_size: found 0"),
+    ],
+)
+def test_a_pretraining_of_no_length(tmp_path, begin, wrong, told):
+    with pytest.raises(InputError, match=told):
+        begin(tmp_path / "run", **wrong)
+    assert list(tmp_path.iterdir()) == []

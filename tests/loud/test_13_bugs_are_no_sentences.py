@@ -1,12 +1,17 @@
 """A plain ValueError or ImportError is a bug of ours: it shows its place and asks for a report."""
 
 import io
+import json
 
 import pytest
+import torch
 
 from ferretlite.app import cli
 from ferretlite.app.options import run_guarded
 from ferretlite.common.errors import InputError, MissingPackageError
+from ferretlite.data.dialogues import LlavaDialogues
+from ferretlite.data.mixtures import make_mixture
+from ferretlite.model import inference
 
 
 def read_run(capsys, error):
@@ -104,3 +109,29 @@ def test_a_wrong_name_is_no_bug(capsys, monkeypatch, tmp_path, words):
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and "mistake of ours" not in err, err
     assert len(err) < 700 and not any(tmp_path.iterdir())
+
+
+def test_a_bug_while_a_model_is_loaded_stays_a_bug(monkeypatch):
+    def fail(place):
+        raise AttributeError("no attribute 'x'")
+
+    monkeypatch.setattr(inference, "load_all_weights", lambda *_: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(inference.FerretProcessor, "from_pretrained", fail)
+    with pytest.raises(AttributeError, match="no attribute 'x'"):
+        inference.Ferret.load("tiny")
+
+
+def test_a_bug_while_a_record_is_read_stays_a_bug(tmp_path, monkeypatch):
+    turns = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]
+    (tmp_path / "talk.json").write_text(json.dumps([dict(id=0, conversations=turns)]))
+    part = dict(name="talk", format="llava", annotations="talk.json", images=".")
+    (tmp_path / "mixture.json").write_text(json.dumps(dict(stages={"1": [part]})))
+    mixture = make_mixture(tmp_path / "mixture.json", 1)
+
+    def fail(*_):
+        raise ValueError("not enough values to unpack")
+
+    monkeypatch.setattr(LlavaDialogues, "converse", fail)
+    with pytest.raises(ValueError) as caught:
+        mixture[0]
+    assert type(caught.value) is ValueError and str(caught.value) == "not enough values to unpack"

@@ -11,6 +11,7 @@ from ferretlite.common.errors import InputError
 from ferretlite.model.inference import Ferret
 from ferretlite.regions.geometry import Box, Mask, Point
 from ferretlite.scenes.world import make_scene
+from ferretlite.vision.coreferring import cut_crop
 
 SCENE = make_scene(3, (90, 120), "test")
 IMAGE, BOX = SCENE.image, Box(10, 20, 60, 80)
@@ -132,3 +133,20 @@ def test_an_array_for_several_questions_has_a_row_for_each(make):
 def test_what_is_no_region_is_named(wrong):
     with pytest.raises(InputError):
         Scripted("star").ask(IMAGE, "What is in this region?", wrong)
+
+
+def test_a_crop_outside_of_its_image_is_refused():
+    for box in (Box(500, 500, 600, 600), Box(-50, 5, -10, 9)):
+        with pytest.raises(InputError, match="outside of its image, expected a place within 120 x"):
+            cut_crop(IMAGE, box)
+    assert cut_crop(IMAGE, Box(100, 70, 500, 500)).size == (192, 192)  # a part of it is inside
+
+
+def test_a_streamer_and_a_file_name_are_what_they_should_be():
+    ferret = Scripted("star")
+    with pytest.raises(InputError, match="streamer: found 5, expected one of transformers"):
+        ferret.ask(IMAGE, "What?", streamer=5)
+    answer = ferret.ask(IMAGE, "What?")
+    for name in (None, 3, b"a.png"):
+        with pytest.raises(InputError, match="path: found .*, expected the name of a file"):
+            answer.save(name)

@@ -133,6 +133,7 @@ def test_a_refused_number_loads_no_library():
         (["ask", "a.png", "what?", "--json=yes"], "does not take a value"),
         (["ask", "a.png", "what?", "--save", "--point", "5,5"], "unexpected extra argument"),
         (["ask", "a.png"], "Missing argument 'QUESTION'"),
+        (["ask", "-b.png", "what?"], "No such option: -b: write ./-NAME for a file whose name"),
         (["ask", "a.png", "what", "else"], "unexpected extra argument"),
         (["ask", "a.png", "what?", "--region", "1,2,3"], "expected x1,y1,x2,y2"),
         (["ask", "a.png", "what?", "--point", "１,２,"], "expected x,y"),

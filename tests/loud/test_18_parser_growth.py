@@ -4,6 +4,7 @@ import tracemalloc
 
 import pytest
 
+from ferretlite.regions import choices
 from ferretlite.regions.grammar import STYLES, find_groundings, parse_groundings
 from ferretlite.regions.names import MAX_NAME_CHARACTERS
 
@@ -46,3 +47,28 @@ def test_a_name_without_end_is_no_name_and_gives_a_warning(style):
     spans, warnings = find_groundings(text, (480, 640), style)
     assert len(spans) == 41_666 and {span.name for span in spans} == {""}
     assert len(warnings) == 1 and "found 500000 characters, expected at most 1000" in warnings[0]
+
+
+def test_twice_as_many_mentions_need_twice_the_work(monkeypatch):
+    """Each mention looked for a denial in all words before it."""
+
+    class Counted:
+        read = 0
+
+        def search(self, text):
+            Counted.read += len(text)
+
+    def work(n):
+        Counted.read = 0
+        choices.find_chosen_option("a cat and a dog " * n, ["cat", "dog"])
+        return Counted.read
+
+    monkeypatch.setattr(choices, "_DENIAL", Counted())
+    assert 0 < work(400) < 2.1 * work(200)
+
+
+def test_a_mention_within_a_longer_one_is_none():
+    options = ["cat", "red cat", "red cat house", "house"]
+    assert choices.find_chosen_option("a red cat house", options) == "red cat house"
+    assert choices.find_chosen_option("a red cat house, a house", options) is None
+    assert choices.find_chosen_option("cat", ["cat", "Cat"]) is None  # two options, one mention
