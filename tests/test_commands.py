@@ -345,8 +345,10 @@ def test_defaults_of_eval_experiment_and_bench():
         split="test",
         seed=0,
         batch=32,
+        fast=False,
         device=None,
         save=None,
+        look_again=False,
         judge=None,
         judge_model=None,
         out=None,
@@ -590,7 +592,7 @@ def test_eval_hands_on_what_was_typed(capsys, noted, monkeypatch, tmp_path):
     monkeypatch.setattr(Ferret, "load", lambda name, device=None: f"ferret {name}")
     words = "--suite scenes --n 7 --split val --seed 4 --batch 3".split()
     code, said, _ = ran(capsys, "eval", "mine", *words, "--json", tmp_path / "e.json")
-    assert asked == [(("ferret mine", "scenes", 7, 4, 3), dict(split="val"))]
+    assert asked == [(("ferret mine", "scenes", 7, 4, 3), dict(split="val", closer=True))]
     assert (code, said) == (0, "a table\n") and json.loads(
         (tmp_path / "e.json").read_text()
     ) == dict(a=1)

@@ -222,7 +222,7 @@ def test_names_inside_a_folder_and_outside_of_it(tmp_path):
     assert resolve_inside(tmp_path, "a/b.jpg", "x") == tmp_path / "a" / "b.jpg"
     assert resolve_inside(tmp_path, "a/../b.jpg", "x") == tmp_path / "b.jpg"
     for name in ("../b.jpg", f"../{tmp_path.name}x/b.jpg", "/b.jpg", None, "a\0b"):
-        with pytest.raises(ValueError, match="x: its file name leads out of"):
+        with pytest.raises(ValueError, match="x: found the file name .* which leads out of"):
             resolve_inside(tmp_path, name, "x")
 
 

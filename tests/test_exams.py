@@ -178,8 +178,9 @@ def test_every_form_writes_one_place(form, text):
 def test_the_grade_of_one_answer_is_that_of_the_first_box():
     exam, truth = EXAMS["refcoco"], Box(0, 0, 10, 10)
     item = ExamItem("1", "", "1.jpg", (20, 20), boxes=[truth])
-    for boxes, grade in (([Box(0, 0, 10, 5)], 1), ([Box(0, 0, 9, 5)], 0), ([], 0),
-                         ([truth, Box(15, 15, 19, 19)], 1), ([Box(15, 15, 19, 19), truth], 0)):  # fmt: skip
+    other = Box(15, 15, 19, 19)
+    cases = [([Box(0, 0, 10, 5)], 1), ([Box(0, 0, 9, 5)], 0), ([], 0)]
+    for boxes, grade in (*cases, ([truth, other], 1), ([other, truth], 0)):
         answer = ExamAnswer("1", boxes=boxes, names=[""] * len(boxes), scores=[1.0] * len(boxes))
         assert exam.grade(item, answer) == grade
         assert score_exam(exam, [item], {"1": answer})["refcoco.acc@0.5"]["value"] == grade

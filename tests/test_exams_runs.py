@@ -48,7 +48,8 @@ class Talker:
         self.text, self.left, self.asked = text, stop_after, []
         self.processor = SimpleNamespace(config=SimpleNamespace(style=style))
 
-    def ask(self, images, prompts, regions, crops, max_new_tokens, batch):
+    def ask(self, images, prompts, regions, crops, max_new_tokens, batch, look_again=False):
+        self.again = look_again
         self.left -= len(prompts)
         if self.left < 0:
             raise InterruptedError
@@ -116,6 +117,18 @@ def test_a_stopped_run_asks_only_what_is_missing(folders, tmp_path):
     third = Talker()
     assert run_exam(third, exam, items, folders["vqav2"], save, **options) == answers
     assert not third.asked
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_look_is_the_rule_and_two_are_named_in_every_key(again, folders, tmp_path):
+    talker, save = Talker(), tmp_path / "a.jsonl"
+    options = dict(save=save, progress=False, label="m", look_again=again)
+    *_, scores = take_exam(talker, "gqa", folders["gqa"], **options)
+    assert talker.again == again
+    start = "gqa+look-again." if again else "gqa."
+    assert scores and all(key.startswith(start) for key in scores)
+    with pytest.raises(InputError, match="choose another file"):
+        take_exam(talker, "gqa", folders["gqa"], **options | dict(look_again=not again))
 
 
 @pytest.mark.parametrize("change", [dict(label="other"), dict(exam="okvqa")])

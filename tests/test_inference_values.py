@@ -18,7 +18,6 @@ from ferretlite.model.inference import (
     Ferret,
     cut_at_end_token,
     format_grounding_question,
-    format_where_question,
     gather_probabilities,
     merge_groundings,
     split_caption,
@@ -26,6 +25,7 @@ from ferretlite.model.inference import (
     spread_questions,
 )
 from ferretlite.model.loading import find_model, list_shipped_models
+from ferretlite.model.phrasing import format_where_question
 from ferretlite.regions import drawing
 from ferretlite.regions.drawing import draw_answer, find_picture_format, save_image
 from ferretlite.regions.geometry import Box, Mask, Point

@@ -50,6 +50,7 @@ from ferretlite.pretraining.objects import (
     mirror_box,
     rename_kind,
     sample_visual_tokens,
+    tell_letters,
 )
 from ferretlite.regions.geometry import Box, Point
 from ferretlite.scenes.questions import Turn
@@ -105,7 +106,8 @@ def test_documented_constants():
         6,
         52,
     )  # 4 edges: themselves, 6 sines, 6 cosines
-    assert VIEW_LAYOUTS == {"ferret": ((1, 6), (2, 6)), "griffon": ((1, 12),)}
+    views = {"ferret": ((1, 6), (2, 6)), "griffon": ((1, 12),), "word": ((1, 6), (1, 6))}
+    assert VIEW_LAYOUTS == views
     assert (
         objects_module.COUNT_SCENE_SHARE,
         objects_module.UNNAMED_KIND_SHARE,
@@ -134,9 +136,9 @@ def test_defaults_are_the_documented_ones():
     assert defaults(encode_turns) == dict(max_text_tokens=None, linked=False)
     assert defaults(pad_rows) == dict(multiple=32)
     assert defaults(tiny_llama_config) == dict(width=192, layers=4)
-    assert defaults(sample_visual_tokens) == dict(style="ferret", crops=0)
+    assert defaults(sample_visual_tokens) == dict(style="ferret", crops=0, whole=())
     assert defaults(mirror_box) == dict(side=384)
-    assert defaults(ObjectScenes) == dict(seed=0, pool=6000, style="ferret", skip=0)
+    assert defaults(ObjectScenes) == dict(seed=0, pool=6000, style="ferret", skip=0, wide=False)
     assert defaults(collate_objects) == dict(most=288, style="ferret")
     assert defaults(embed_objects) == dict(noise=0.03)
     assert defaults(pretrain_lm) == dict(
@@ -151,6 +153,7 @@ def test_defaults_are_the_documented_ones():
         compile=False,
         style="ferret",
         start=None,
+        wide=False,
     )
 
 
@@ -465,6 +468,96 @@ def test_a_thing_is_six_of_its_words_and_one_and_a_half_of_its_edges():
     np.testing.assert_allclose(
         make_object_vectors(share, edges, blur, table)[0].numpy(), expected, atol=1e-3
     )
+
+
+def test_letters_fill_slots_in_their_order():
+    """A table of ten: letter 1 in the first slot is moved by two numbers, in the second by four.
+
+    Words leave .4 of the whole, so each of two letters has .2; six times that is 1.2."""
+    table = torch.eye(10)
+    words = torch.zeros(3, 10)
+    words[:, 0] = 0.6
+    blur, edges = torch.full((3, 4), 99.0), torch.full((3, 4), 0.5)
+    letters = torch.tensor([[1, 2, -1, -1], [2, 1, -1, -1], [-1, 1, -1, -1]])
+    plain = make_object_vectors(words, edges, blur, table)
+    found = make_object_vectors(words, edges, blur, table, letters) - plain
+    expected = torch.zeros(3, 10)
+    expected[0, [1 + 2, 2 + 4]] = 1.2
+    expected[1, [2 + 2, 1 + 4]] = 1.2
+    expected[2, 1 + 4] = 2.4
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+class Always:
+    "Stands in for a generator: each chance above nothing happens."
+
+    def random(self, n=None):
+        return 1e-9 if n is None else np.full(n, 1e-9)
+
+
+def test_tokens_tell_the_letters_of_their_column_and_regions_all():
+    """CAT from 32 to 128 of 192 pixels, 32 a letter: a token of 32 pixels, columns 1 to 3, shows
+    one letter each. The other columns show none, and a letter of 5 pixels is read by nobody."""
+    word = SceneObject("word", Box(32, 64, 128, 96), None, "red", "filled", "CAT")
+    told = dict(rank=np.array([12, 13, 14, 15, 16, 36 + 14, -1]), who=np.zeros(7, int))
+    c, a, t = 2, 0, 19
+    none = [-1] * 4
+    one = [[c, -1, -1, -1], [-1, a, -1, -1], [-1, -1, t, -1]]
+    expected = [none, *one, none, one[1], [c, a, t, -1]]
+    assert tell_letters([word], 192, told, Always(), "word").tolist() == expected
+    tiny = SceneObject("word", Box(32, 64, 47, 70), None, "red", "filled", "CAT")
+    found = tell_letters([tiny], 192, told, Always(), "word")
+    assert (found[:-1] == -1).all() and found[-1].tolist() == [c, a, t, -1]
+    other = dict(told, who=np.ones(7, int))
+    assert (tell_letters([word], 192, other, Always(), "word") == -1).all()
+
+
+def test_lessons_of_the_second_edition():
+    "One in five is about a word that fills a view, of 72 tokens; the others may ask for absences."
+    wide = ObjectScenes(10**6, 3, pool=30, skip=15_000, wide=True)
+    lessons = [wide[i] for i in range(120)]
+    again = ObjectScenes(10**6, 3, pool=30, skip=15_000, wide=True)[7]
+    assert again[3] == lessons[7][3] and np.array_equal(
+        again[2]["letters"], lessons[7][2]["letters"]
+    )
+    words = [x for x in lessons if x[2]["room"][0] == 72]
+    assert 12 <= len(words) <= 40 and {x[2]["room"][0] for x in lessons} == {72, 180}
+    for objects, _, told, turns in words:
+        assert told["rank"].max() < 72
+        (text,) = (o.text for o in objects if o.text)
+        assert sum(answer == text for _, answer, _ in turns) >= 3 or len(turns) < 3
+        rank, who, _ = locate_patches(np.array([o.box.list() for o in objects]) / 384, "word")
+        of = next(k for k, o in enumerate(objects) if o.text)
+        assert set(rank[who == of]) <= set(told["rank"])  # every token of the word is told
+    answers = [answer for x in lessons for _, answer, _ in x[3]]
+    assert sum(answer.startswith("no ") for answer in answers) > 10
+    prompts = [prompt for x in lessons for prompt, _, _ in x[3]]
+    assert any(p.isupper() for p in (p.split("[")[0].split("<")[0] for p in prompts))
+    assert "letters" not in ObjectScenes(10, 3, pool=30)[0][2]
+    griffon = ObjectScenes(10**6, 3, pool=30, skip=15_000, style="griffon", wide=True)
+    assert all((griffon[i][2]["letters"] == -1).all() for i in range(9))
+
+
+def test_the_token_before_a_letter_is_asked_to_listen_to_those_that_show_it(words):
+    word = SceneObject("word", Box(64, 128, 256, 192), None, "red", "filled", "CAT")
+    told = sample_visual_tokens([word], (384, 384), np.random.default_rng(0), "word", whole=(0,))
+    told["letters"] = tell_letters([word], 384, told, Always(), "word")
+    told["room"] = np.full(len(told["rank"]), 72)
+    batch = collate_objects([([word], [], told, [("What does the word say?", "CAT", [])])], words)
+    (row,), shown = batch["names"], int((told["rank"] >= 0).sum())
+    at = (row >= 0).nonzero()[:, 0].tolist()
+    assert at == list(range(at[0], at[0] + 3)) and row[at].tolist() == [1, 2, 3]
+    assert batch["labels"][0, [n + 1 for n in at]].tolist() == [
+        words(text, add_special_tokens=False).input_ids[-1] for text in (" C", "A", "T")
+    ]
+    for place in range(3):
+        tokens = batch["shows"][1 + place].nonzero()[:, 0].tolist()
+        expected = 1 + np.flatnonzero(told["letters"][:shown, place] >= 0)
+        assert tokens == expected.tolist() and tokens
+    first = (batch["turn_ids"][0] == 1).nonzero()[0, 0]
+    assert batch["position_ids"][0, first] == 73  # behind 72 visual tokens
+    ids = {i for i in batch["letters"].flatten().tolist() if i >= 0}
+    assert ids == {words(x, add_special_tokens=False).input_ids[-1] for x in (" C", "A", "T")}
 
 
 def test_numbers_of_visual_tokens():

@@ -305,14 +305,14 @@ def test_a_part_is_read_with_its_options():
         (dict(format="coco", prompts=dict(rec=["Where is {query}?", 3])), "has prompts for rec"),
         (
             dict(format="coco", prompts=dict(caption=["What of {query}?"])),
-            "has prompts for caption that do not speak of nothing alone",
+            "found prompts for caption that do not speak of nothing alone",
         ),
         (
             dict(format="griffon", annotations="x", kind="VG"),
-            "says no tasks, and griffon has no usual ones in ferret form",
+            "found no tasks, and griffon has no usual ones in ferret form",
         ),
-        ([], "has no 'format'"),
-        (dict(folder="x"), "has no 'format'"),
+        ([], "found no 'format'"),
+        (dict(folder="x"), "found no 'format'"),
     ],
 )
 def test_a_part_that_cannot_be_is_refused(given, says):

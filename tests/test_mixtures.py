@@ -236,7 +236,7 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
     assert names == dict(half=10, dense=10) and mixture.counts["half", "no question"] >= 5
     (tree / "grit" / "none.json").write_text(json.dumps(records[:1]))
     with pytest.raises(
-        ValueError, match="Part none: none of 20 records could pose a question that fits"
+        ValueError, match="Part none: found no question that fits in 20 records"
     ):
         make_mixture(
             dict(
@@ -296,9 +296,9 @@ def test_prompts_of_a_part_are_used(tree):
         (dict(tasks=dict(find=1.0)), "task: found 'find', expected for ferret"),
         (
             dict(prompts=dict(rec=["Where?"])),
-            "has prompts for rec that do not speak of query alone",
+            "found prompts for rec that do not speak of query alone",
         ),
-        (dict(prompts=dict(rec=["Where is {thing}?"])), "has prompts for rec"),
+        (dict(prompts=dict(rec=["Where is {thing}?"])), "found prompts for rec"),
         (dict(exclude=[3]), "found the key 'exclude'"),
     ],
 )
@@ -312,9 +312,9 @@ def test_a_part_that_is_wrong_is_named(change, says):
 @pytest.mark.parametrize(
     "data, says",
     [
-        ({}, "has no 'stages'"),
-        ([], "has no 'stages'"),
-        (dict(stages={"1": [3]}), "has no 'format'"),
+        ({}, "found no 'stages'"),
+        ([], "found no 'stages'"),
+        (dict(stages={"1": [3]}), "found no 'format'"),
         (dict(stages={"1": [3]}, style="x"), "field style: found 'x', expected ferret or griffon"),
         (dict(stages={"1": [3]}, sedd=1), "key: found 'sedd', expected name, style"),
     ],
@@ -351,9 +351,9 @@ def test_the_check_of_a_good_tree_finds_nothing(tree, tiny, griffon):
 
 
 def test_a_model_of_another_form_is_refused(tree, tiny):
-    with pytest.raises(ValueError, match="is in griffon form, the model in ferret form"):
+    with pytest.raises(ValueError, match="found the griffon form, expected that of the model, ferret"):
         check_mixture(tree / "mixture-griffon.json", tiny)
-    with pytest.raises(ValueError, match="is in griffon form, the model in ferret form"):
+    with pytest.raises(ValueError, match="found the griffon form, expected that of the model, ferret"):
         make_mixture(tree / "mixture-griffon.json", 2, processor=tiny)
 
 

@@ -634,8 +634,6 @@ def test_by_default_alignment_takes_three_hundred_scenes_and_a_thousand_steps(
 
 def test_alignment_on_the_wide_world_draws_crowds_on_any_paper(random_model):
     _, processor = random_model
-    from ferretlite.scenes.world import make_scene
-
     data = PatchScenes(processor, 3, seed=20, split="wide")
     for i, split in enumerate(("wide", "wide-crowd", "wide-crowd")):
         boxes, names, _ = data[i]

@@ -179,14 +179,24 @@ def _order_regions(flags: list, typed: dict) -> list:  # of (kind, value)
         raise InputError("regions: found the name of a flag, expected a value; write FLAG=VALUE.")
     return found
 
+
+def _read_typed_regions(context, picture, region, point, mask) -> list:  # of Point, Box or Mask
+    "Return the regions of three options, in the order in which they were typed."
+    typed = {"--region": region, "--point": point, "--mask": mask}
+    ordered = _order_regions(context.meta["flags"], typed)
+    return read_regions(ordered, (picture.height, picture.width))
+
 # %% ../../nbs/tools/asking.ipynb #07a10045
-def _print_answer(answer, as_json: bool) -> None:
-    "Print an answer for people or for programs, and its warnings on stderr."
+def _print_answer(answer, as_json: bool, save: str | None) -> None:
+    "Print an answer for people or for programs, its warnings on stderr, and save its picture."
     from ferretlite.app.demo import format_answer
 
     print_result(answer.to_dict() if as_json else format_answer(answer))
     for text in answer.warnings:
         warnings.warn(text, FerretliteWarning, stacklevel=2)
+    if save:
+        with name_output(save):
+            answer.save(save)
 
 # %% ../../nbs/tools/asking.ipynb #26t50023
 _Save = annotate_option(str, "write the picture with the answer drawn on it", writes="file")
@@ -254,9 +264,7 @@ def ask(
         from ferretlite.regions.drawing import find_picture_format
 
         picture = load_image(image)
-        typed = {"--region": region, "--point": point, "--mask": mask}
-        ordered = _order_regions(context.meta["flags"], typed)
-        regions = read_regions(ordered, (picture.height, picture.width))
+        regions = _read_typed_regions(context, picture, region, point, mask)
         crops = read_crops(crop or [], picture)
         find_picture_format(save or "a.png")  # said now, and not after the answer
         ferret = Ferret.load(model, device)
@@ -265,7 +273,4 @@ def ask(
         answer = ferret.ask(picture, question, regions, crops, **options)
         if slices > 1:
             answer = _look_at_slices(ferret, answer, slices, max_new_tokens)
-    _print_answer(answer, as_json)
-    if save:
-        with name_output(save):
-            answer.save(save)
+    _print_answer(answer, as_json, save)

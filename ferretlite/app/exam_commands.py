@@ -86,10 +86,8 @@ def list_exams() -> None:
     print_result(text)
 
 
-def evaluate_exam(
-    model: str, suite: str, data, n, batch: int, device, save, out, judge, json_file
-) -> None:
-    "Let a model take an exam, and print its scores."
+def evaluate_exam(model: str, suite: str, data, n, device, out, json_file, **options) -> None:
+    "Let a model take an exam, and print its scores; options are those of `take_exam`."
     with redirect_output():
         from ferretlite.exams.runs import get_exam, read_exam, take_exam
         from ferretlite.model.inference import Ferret
@@ -99,20 +97,18 @@ def evaluate_exam(
             files = ", ".join(exam.files[:4])
             raise InputError(f"{suite}: found no --data, expected the folder that holds {files}.")
         read_exam(suite, data, n)
-        options = dict(save=save, batch=batch, label=model)
-        taken = take_exam(Ferret.load(model, device), suite, data, n, judge, **options)
+        taken = take_exam(Ferret.load(model, device), suite, data, n, **options)
     show_exam(taken, data, model, json_file, out)
 
 
-def evaluate_own(model: str, data, n, batch: int, device, save, out, json_file) -> None:
-    "Score a model on the data that a mixture file holds out."
+def evaluate_own(model: str, data, n, device, out, json_file, **options) -> None:
+    "Score a model on the data that a mixture file holds out; options as in `take_exam`."
     with redirect_output():
         from ferretlite.data.recipes import read_recipe
         from ferretlite.exams.runs import take_own_exam
         from ferretlite.model.inference import Ferret
 
         read_recipe(data)  # said before a model is loaded
-        options = dict(save=save, batch=batch, label=model)
         taken = take_own_exam(Ferret.load(model, device), data, n, **options)
     show_exam(taken, data, model, json_file, out)
 

@@ -101,7 +101,9 @@ _Data = annotate_option(
     metavar="CONFIG",
 )
 _Skip = annotate_option(
-    Literal["bad"], "bad: records that cannot be read are passed over and counted"
+    Literal["bad"],
+    "bad: leave out and count what cannot be read or used; without it training stops at the first "
+    "bad picture, record or annotation (`ferretlite data check` lists them)",
 )
 _AtOnce = annotate_option(
     int, "samples that a process computes at once; a step's others follow (default: all)"
@@ -356,6 +358,21 @@ def _evaluate_scenes(model: str, n: int, split: str, seed, batch, fast, device, 
 
 
 _Fast = annotate_option(bool, "one look at each scene: no second looks and no slices", "--fast")
+_LookAgain = annotate_option(
+    bool, "ask an exam again in a window around each small answer; the keys say so", "--look-again"
+)
+_Data = annotate_option(
+    str, "the folder of an exam's files; without an exam, a mixture file of your own data"
+)
+_Questions = annotate_option(
+    int,
+    "how many scenes (default 1000; as many counting scenes are added), or about how many "
+    "questions of an exam (default all)",
+)
+_Save = annotate_option(
+    str, "append answers to an exam to this file; one that exists is continued", writes="file"
+)
+_List = annotate_option(bool, "say which exams there are, and what they need", "--list")
 
 # %% ../../nbs/tools/model_commands.ipynb #449694de
 @cli_app.command("eval")
@@ -364,29 +381,20 @@ def evaluate_model(
     suite: annotate_option(
         str, "what to ask: scenes, or an exam of --list", metavar="NAME"
     ) = "scenes",
-    data: annotate_option(
-        str, "the folder of an exam's files; without an exam, a mixture file of your own data"
-    ) = None,
-    n: annotate_option(
-        int,
-        "how many scenes (default 1000; as many counting scenes are added), or about how many "
-        "questions of an exam (default all)",
-    ) = None,
+    data: _Data = None,
+    n: _Questions = None,
     split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "test",
     seed: SeedOption = 0,
     batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
     fast: _Fast = False,
     device: DeviceOption = None,
-    save: annotate_option(
-        str, "append answers to an exam to this file; one that exists is continued", writes="file"
-    ) = None,
+    save: _Save = None,
+    look_again: _LookAgain = False,
     judge: JudgeAddress = None,
     judge_model: JudgeModel = None,
     out: ReportFolder = None,
     json_file: _JsonFile = None,
-    listed: annotate_option(
-        bool, "say which exams there are, and what they need", "--list"
-    ) = False,
+    listed: _List = False,
 ) -> None:
     "Score a model: every metric with interval, chance and best constant answer."
     if listed:
@@ -394,14 +402,17 @@ def evaluate_model(
     if model is None:
         raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
     if suite == "scenes" and data:
-        _refuse_options("own data", split=split != "test", seed=seed, judge=judge)
-        return evaluate_own(model, data, n, batch, device, save, out, json_file)
+        _refuse_options("own data", split=split != "test", seed=seed, judge=judge, fast=fast)
+        asked = dict(save=save, batch=batch, label=model, look_again=look_again)
+        return evaluate_own(model, data, n, device, out, json_file, **asked)
     if suite == "scenes":
-        _refuse_options(suite, save=save, judge=judge, judge_model=judge_model, out=out)
+        given = dict(save=save, look_again=look_again, judge=judge, judge_model=judge_model)
+        _refuse_options(suite, **given, out=out)
         return _evaluate_scenes(model, n or 1000, split, seed, batch, fast, device, json_file)
     _refuse_options(suite, split=split != "test", seed=seed, fast=fast)
-    asked = make_judge(judge, judge_model)
-    evaluate_exam(model, suite, data, n, batch, device, save, out, asked, json_file)
+    asked = dict(save=save, batch=batch, label=model, look_again=look_again)
+    asked["judge"] = make_judge(judge, judge_model)
+    evaluate_exam(model, suite, data, n, device, out, json_file, **asked)
 
 # %% ../../nbs/tools/model_commands.ipynb #95e75c81
 _STUDIES = "resolution: fixed, direct and tiles at equal samples, towers frozen and learning"

@@ -41,7 +41,7 @@ from ..scenes.questions import make_plural
 from ..scenes.world import Scene, SceneObject
 
 # %% ../../nbs/6_data/coco.ipynb #317c0f44
-def _crossings(corners, size):  # -> (columns, rows)
+def _crossings(corners, size) -> tuple:  # (columns, rows)
     """Return where the edges of a polygon cross the centre lines of pixel columns.
 
     `corners` is [n, 2]; `rows` holds the first pixel below each crossing."""
@@ -384,7 +384,7 @@ def list_annotations(
 
 # %% ../../nbs/6_data/coco.ipynb #d775fc2f
 @patch
-def rows(self: CocoScenes):  # -> (head, iterator of rows)
+def rows(self: CocoScenes) -> tuple:  # (head, iterator of rows)
     "Return the head and the rows: each image with its annotations. Raises InputError."
     path, seen = self.folder / self.annotations, set()
     file = _CocoFile(self, path)

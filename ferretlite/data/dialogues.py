@@ -8,6 +8,7 @@ __all__ = ['replace_box_placeholders', 'Dialogues', 'GritDialogues', 'LlavaDialo
 # %% ../../nbs/6_data/dialogues.ipynb #f7637ea3
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,13 +143,13 @@ class Dialogues(AnnotationReader):
     def read_size(
         self,
         record: dict,  # record of the file
-    ):  # -> (height, width) or None
+    ) -> tuple | None:  # (height, width)
         "Return the annotated size of a record's image; None where the record names none."
         return None
 
 # %% ../../nbs/6_data/dialogues.ipynb #84ab156d
 @patch
-def _list_records(self: Dialogues):  # -> iterator of (place for messages, record)
+def _list_records(self: Dialogues) -> Iterator:  # of (place for messages, record)
     path, what = self.folder / self.annotations, "a list of conversations"
     if path.suffix == ".jsonl":
         lines = read_json_lines(path, "a conversation", lambda error: self.skip("line", error))
@@ -161,7 +162,7 @@ def _list_records(self: Dialogues):  # -> iterator of (place for messages, recor
 
 
 @patch
-def _list_rows(self: Dialogues):  # -> iterator of rows
+def _list_rows(self: Dialogues) -> Iterator:  # of rows
     for where, record in self._list_records():
         if not self.accept(record, record_of(self.fields), where):
             continue
@@ -269,7 +270,7 @@ def converse(
     n_turns: int | None = None,  # unused: a dialogue is kept whole
     wording=None,  # unused: the words are the file's
     style: str = "ferret",  # written form of the boxes
-):  # -> Conversation
+) -> Conversation:
     "Return the i-th conversation; `rng` draws the form of its regions."
     record, name = {"number": i, **self.record(i)}, self.picture(i)
     image = _BLANK_IMAGE
@@ -367,7 +368,7 @@ class GritDialogues(Dialogues):
 def read_size(
     self: GritDialogues,
     record: dict,  # record of the file
-):  # -> (height, width) or None
+) -> tuple | None:  # (height, width)
     "Return the annotated size of a record's image; None where the record names none."
     if record.get("image_h") and record.get("image_w"):
         return int(record["image_h"]), int(record["image_w"])
@@ -381,7 +382,7 @@ def converse(  # noqa: F811
     rng,  # random generator of the switch and of the regions' forms
     *args,  # see Dialogues.converse
     **kwargs,  # see Dialogues.converse
-):  # -> Conversation
+) -> Conversation:
     "Return the i-th conversation; the switch is drawn once for all its turns."
     self.grounded = None if self.switch is None else rng.random() < self.switch
     return Dialogues.converse(self, i, rng, *args, **kwargs)
@@ -523,7 +524,7 @@ def make_turn(  # noqa: F811
     size: tuple,  # (height, width) of the image
     rng,  # random generator; unused
     style: str,  # written form of the boxes
-):  # -> Turn or None
+) -> Turn | None:
     "Return a turn with its boxes in our form; None where their frame is unknown."
     if not record.get("image"):
         return Turn("talk", prompt, answer)

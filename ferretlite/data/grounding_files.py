@@ -11,6 +11,7 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def _read_sentences(path: Path) -> list:  # of str
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not text ({error}): expected sentences in UTF-8.") from None
+        raise InputError(f"{path}: found no text ({error}), expected sentences in UTF-8.") from None
     lines = [line for line in lines if line.strip()]
     longest = max(map(len, lines), default=0)
     if longest > _MAX_SENTENCE:
@@ -161,7 +162,7 @@ def _read_sentences(path: Path) -> list:  # of str
     return lines
 
 # %% ../../nbs/6_data/grounding_files.ipynb #5293096a
-def _captions(sentences: Path, boxes: Path):  # -> iterator of records
+def _captions(sentences: Path, boxes: Path) -> Iterator:  # of records
     "Yield the sentences of one picture, each with the boxes of its own chains."
     found, mentions = _read_entity_boxes(boxes), 0
     for line in _read_sentences(sentences):
@@ -207,7 +208,7 @@ def sources(self: FlickrScenes) -> list:
 
 
 @patch
-def rows(self: FlickrScenes):  # -> (head, iterator of rows)
+def rows(self: FlickrScenes) -> tuple:  # (head, iterator of rows)
     "Return an empty head and the rows: one for each sentence."
     return {}, self._sentences()
 
@@ -225,7 +226,9 @@ def list_picture_numbers(self: FlickrScenes) -> list:
     try:
         numbers = path.read_text(encoding="utf-8-sig").split()
     except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} is not text ({error}): expected numbers of pictures.") from None
+        raise InputError(
+            f"{path}: found no text ({error}), expected numbers of pictures."
+        ) from None
     for n, number in enumerate(numbers):
         check_value(f"{number}.jpg", FILE_NAME_FORM, f"{path}, number {n}")
     return numbers
@@ -389,10 +392,7 @@ class GriffonScenes(AnnotationReader):
         **options,  # see AnnotationReader
     ):
         if kind not in _GRIFFON_KINDS:
-            raise InputError(
-                f"Unknown kind {kind!r} of Griffon's files: "
-                f"expected one of {', '.join(_GRIFFON_KINDS)}."
-            )
+            raise make_input_error("kind", kind, f"one of {', '.join(_GRIFFON_KINDS)}")
         self.annotations, self.kind = annotations, kind
         super().__init__(folder, images, **options)
 
@@ -404,7 +404,7 @@ def sources(self: GriffonScenes) -> list:  # noqa: F811
 
 
 @patch
-def rows(self: GriffonScenes):  # noqa: F811 -> (head, iterator of rows)
+def rows(self: GriffonScenes) -> tuple:  # noqa: F811 (head, iterator of rows)
     "Return the head, whose names are known at the end, and the rows: one for each line."
     head = dict(names=[])
     return head, self._lines(head)

@@ -221,8 +221,8 @@ def check_mixture(
     found["skip"], problems = skip, []
     if processor.config.style != recipe.style:
         raise InputError(
-            f"{recipe.name} is in {recipe.style} form, the model in {processor.config.style} form: "
-            "expected a model of the same (--model)."
+            f"{recipe.name}: found the {recipe.style} form, expected that of the model, "
+            f"{processor.config.style}; name another model (--model)."
         )
     try:
         out = list_exclusions(recipe)

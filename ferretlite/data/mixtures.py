@@ -327,17 +327,16 @@ def _check_parts(
     "Raise InputError unless every part has records and the model reads this written form."
     empty = [(p, r) for p, r in parts if not len(r)]
     if not parts:
-        raise InputError("The mixture has no parts: expected at least one.")
+        raise InputError("mixture: found no parts, expected at least one.")
     if empty:
         part, reader = empty[0]
         raise InputError(
-            f"Part {part.name} of the mixture has no records: expected at least one"
-            f"{describe_left_out(reader)}."
+            f"Part {part.name}: found no records, expected at least one{describe_left_out(reader)}."
         )
     if processor and processor.config.style != style:
         raise InputError(
-            f"The mixture is in {style} form, the model in {processor.config.style} form: "
-            "expected the same."
+            f"mixture: found the {style} form, expected that of the model, "
+            f"{processor.config.style}."
         )
 
 # %% ../../nbs/6_data/mixtures.ipynb #ec06bb85
@@ -396,8 +395,8 @@ def __getitem__(self: Mixture, i):
         if conversation.turns:
             return conversation
     raise InputError(
-        f"Part {part.name}: none of {self.tries} records could pose a question "
-        f"that fits (record {record} was the last): see `ferretlite data check`."
+        f"Part {part.name}: found no question that fits in {self.tries} records (record {record} "
+        "was the last), expected one; see `ferretlite data check`."
     )
 
 

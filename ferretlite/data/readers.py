@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from numbers import Integral
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 from fastcore.basics import chunked, patch
 from PIL import Image
 
-from ..common.errors import InputError, make_input_error
+from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_whole
 from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
@@ -143,7 +144,7 @@ def _walk_values(window: _JsonWindow, keys: set | None):
 def _open_annotations(
     path: Path,  # annotation file
     what: str,  # content of the file, named in error messages
-):  # -> open text file
+) -> Iterator:  # of one open text file
     "Open a text file. Raises FileNotFoundError or InputError in one sentence."
     if path.is_dir():
         raise InputError(f"{path}: found a folder, expected {what} in a file.")
@@ -171,7 +172,7 @@ def walk_json(
     what: str = "JSON",  # content of the file, named in error messages
     block: int = 1 << 20,  # characters read at once
     keys: set | None = None,  # set that receives the keys of the object, also those of empty lists
-):  # -> iterator of (key, item)
+) -> Iterator:  # of (key, item)
     """Yield (key, item) for each item of each list of a JSON file, without holding the file.
 
     The key is None where the file is a plain list; a value that is no list comes as [value].
@@ -205,7 +206,7 @@ def read_json_lines(
     path,  # JSONL file
     what: str,  # content of the file, named in error messages
     report=None,  # function that receives the InputError of a broken line; None: it is raised
-):  # -> iterator of (number of the line, what it holds)
+) -> Iterator:  # of (number of the line, what it holds)
     "Yield line number and value of a file with one JSON value a line; skip empty lines."
     path = Path(path)
     with _open_annotations(path, f"{what}, one a line") as file:
@@ -274,7 +275,7 @@ def _map_packed_file(
 
 def _split_head(
     table,  # table that `_pack_records` made
-):  # -> (head, table of the other rows)
+) -> tuple:  # (head, table of the other rows)
     "Return the values that belong to all rows, and the other rows."
     from datasets import Dataset
     from datasets.table import Table
@@ -297,7 +298,8 @@ def resolve_inside(
         path = None  # not text, or text with a zero byte
     if path is None or not path.is_relative_to(root):
         raise InputError(
-            f"{what}: its file name leads out of {root.name}, expected a file inside it."
+            f"{what}: found the file name {describe_value(name)}, which leads out of {root.name}, "
+            "expected a file inside it."
         )
     return path
 
@@ -315,7 +317,8 @@ def open_annotated_image(
         return load_image(path, upright=False)
     height, width = read_picture_size(path)
     raise InputError(
-        f"{path} is {height}x{width} (height x width): its annotation says {size[0]}x{size[1]}."
+        f"{path}: found {height} x {width} pixels (height x width), expected {size[0]} x {size[1]} "
+        "as its annotation says."
     )
 
 # %% ../../nbs/6_data/readers.ipynb #9aea3060
@@ -363,7 +366,7 @@ class AnnotationReader(torch.utils.data.Dataset):
 
 # %% ../../nbs/6_data/readers.ipynb #21304719
 @patch
-def _find_kept_rows(self: AnnotationReader, exclude):  # -> numbers of rows; None: all
+def _find_kept_rows(self: AnnotationReader, exclude) -> np.ndarray | None:  # numbers; None: all
     "Return the numbers of the rows whose picture is not excluded."
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     for e in exclude:
@@ -481,7 +484,7 @@ def coco_ids(self: AnnotationReader) -> np.ndarray:
     return self.table.data.column("coco").to_numpy()
 
 # %% ../../nbs/6_data/readers.ipynb #c941c7e3
-def _read_state(root: str, name: str):  # -> os.stat_result, or None without such a file
+def _read_state(root: str, name: str) -> os.stat_result | None:  # None: no such file
     try:
         return os.stat(os.path.join(root, name))
     except (OSError, ValueError):

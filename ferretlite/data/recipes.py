@@ -272,7 +272,7 @@ def _check_tasks(part: Part, style: str, what: str):
         if not _prompts_fit(prompts, task):
             fields = ", ".join(sorted(_list_fields(WORDINGS[task][0]))) or "nothing"
             raise InputError(
-                f"{what} has prompts for {task} that do not speak of {fields} alone: "
+                f"{what}: found prompts for {task} that do not speak of {fields} alone, "
                 f"expected a list of wordings such as {WORDINGS[task][0]!r}."
             )
 
@@ -284,7 +284,7 @@ def _read_part(
 ) -> Part:
     "Return a part from its JSON form. Raises InputError in one sentence."
     if not isinstance(given, dict) or given.get("format") is None:
-        raise InputError(f"{what} has no 'format': expected one of {', '.join(FORMAT_READERS)}.")
+        raise InputError(f"{what}: found no 'format', expected one of {', '.join(FORMAT_READERS)}.")
     check_value(given, _PART, what)
     if given["format"] not in FORMAT_READERS:
         expected = f"one of {', '.join(FORMAT_READERS)}"
@@ -299,7 +299,7 @@ def _read_part(
     allowed = GRIFFON_TASKS if style == "griffon" else TASKS
     if not issubclass(reader, Dialogues) and not get_tasks(part, style):
         raise InputError(
-            f"{what} says no tasks, and {part.format} has no usual ones in {style} form: "
+            f"{what}: found no tasks, and {part.format} has no usual ones in {style} form, "
             f"expected some of {', '.join(allowed)}."
         )
     return part
@@ -411,7 +411,7 @@ def read_recipe(
     path, data = _read_data(config)
     if not isinstance(data, dict) or not data.get("stages"):
         raise InputError(
-            f"{path or 'The mixture'} has no 'stages': "
+            f"{path or 'mixture'}: found no 'stages', "
             "expected a number for each stage, and a list of its parts."
         )
     check_value(data, _RECIPE, str(path or "mixture"))

@@ -9,11 +9,12 @@ __all__ = ['RefScenes', 'export_refcoco', 'GenomeScenes', 'export_genome']
 import json
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..common.errors import InputError, make_input_error
+from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_json, write_whole
 from .coco import read_coco_mask
 from .detection_files import convert_to_xywh, make_coco_names, save_scene_image
@@ -91,17 +92,18 @@ def _read_mdetr_lists(reader, path) -> tuple:  # (number -> image, number -> its
         else:
             images[record["id"]] = record
     if not count["images"]:
-        raise InputError(f"{path} lists no images: expected RefCOCO in MDETR's form.")
+        raise InputError(f"{path}: found no images, expected RefCOCO in MDETR's form.")
     return images, boxes
 
 # %% ../../nbs/6_data/referring_files.ipynb #8d044792
-def _mdetr_rows(reader, path):  # -> iterator of (file name, (height, width), box, mask, texts)
+def _mdetr_rows(reader, path) -> Iterator:  # of (file name, (height, width), box, mask, texts)
     "Yield the expressions of a file in MDETR's form, each with its box."
     images, boxes = _read_mdetr_lists(reader, path)
     for number, image in images.items():
         if number not in boxes:
-            what = f"{path}: the expression {image['caption']!r} (image {number})"
-            reader.skip("bbox", InputError(f"{what} has no box."))
+            expected = f"one for the expression {describe_value(image['caption'])}"
+            error = InputError(f"{path}, image {number}: found no box, expected {expected}.")
+            reader.skip("bbox", error)
             continue
         a = boxes[number]
         size = (int(image["height"]), int(image["width"]))
@@ -119,11 +121,11 @@ def _open_table(path):  # -> pyarrow.parquet.ParquetFile
         return pq.ParquetFile(path)
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read as parquet ({error}): expected RefCOCO as parquet."
+            f"{path}: found no readable parquet file ({error}), expected RefCOCO as parquet."
         ) from None
 
 
-def _read_table(path, columns: set):  # -> iterator of dict
+def _read_table(path, columns: set) -> Iterator:  # of dict
     "Yield the rows of a parquet file with those of the columns that it has."
     file = _open_table(path)
     names = sorted(columns & set(file.schema_arrow.names))
@@ -135,7 +137,7 @@ def _read_table(path, columns: set):  # -> iterator of dict
             return
         except Exception as error:  # a damaged page: pyarrow has several exceptions for it
             raise InputError(
-                f"{path} is damaged ({error}): expected whole pages of RefCOCO as parquet."
+                f"{path}: found a damaged page ({error}), expected RefCOCO as parquet."
             ) from None
         yield from rows
 
@@ -175,7 +177,7 @@ def _list_sentences(row: dict, where: str) -> list:  # of str
     "Return the sentences of a row: of the first column that has some. Raises InputError."
     column = next((c for c in ("captions", "sentences", "answer") if row.get(c)), None)
     if column is None:
-        raise InputError(f"{where} has no sentences: expected a row of RefCOCO.")
+        raise InputError(f"{where}: found no sentences, expected a row of RefCOCO.")
     found = [row[column]] if isinstance(row[column], str) else row[column]
     check_value(found, _SENTENCES, f"{where}, field {column}")
     texts = []
@@ -196,7 +198,7 @@ def _read_table_row(row: dict, boxes: str, where: str) -> tuple:
     name = row.get("image_path") or image.get("file_name") or row.get("file_name") or ""
     size = [row.get(c) or image.get(c) for c in ("height", "width")]
     if not name:
-        raise InputError(f"{where} has no file name: expected a row of RefCOCO.")
+        raise InputError(f"{where}: found no file name, expected a row of RefCOCO.")
     box = _corners(row.get("bbox"), boxes)
     if found.get("bbox"):
         box = _corners(found["bbox"], "xywh")
@@ -231,11 +233,11 @@ class RefScenes(AnnotationReader):
     ):
         if Path(annotations).suffix in (".p", ".pkl", ".pickle"):
             raise InputError(
-                f"{annotations} is a pickle, which runs code when it is read: "
+                f"{annotations}: found a pickle, which runs code when it is read, "
                 "expected MDETR-style JSON or parquet."
             )
         if boxes not in ("xywh", "xyxy"):
-            raise InputError(f"Unknown form of boxes {boxes!r}: expected xywh or xyxy.")
+            raise make_input_error("boxes", boxes, "xywh or xyxy")
         self.annotations, self.boxes = annotations, boxes
         if annotations.endswith(".parquet"):
             self.box_form = boxes
@@ -249,7 +251,7 @@ def sources(self: RefScenes) -> list:
 
 
 @patch
-def rows(self: RefScenes):  # -> (head, iterator of rows)
+def rows(self: RefScenes) -> tuple:  # (head, iterator of rows)
     "Return an empty head and the rows: each picture with all its expressions."
     return {}, self._gather_pictures()
 
@@ -436,7 +438,7 @@ def sources(self: GenomeScenes) -> list:  # noqa: F811
 
 
 @patch
-def rows(self: GenomeScenes):  # noqa: F811 -> (head, iterator of rows)
+def rows(self: GenomeScenes) -> tuple:  # noqa: F811 (head, iterator of rows)
     "Return an empty head and the rows: each picture with its regions."
     return {}, self._join_regions(self._read_images())
 
@@ -464,8 +466,8 @@ def _join_regions(self: GenomeScenes, images: dict):
         if not self.accept(record, _GENOME_REGIONS, where):
             continue
         if record["id"] not in images:
-            told = f"the regions of image {record['id']} have no entry in {self.data}."
-            self.skip("id", InputError(f"{path}: {told}"))
+            expected = f"the number of an image in {self.data}"
+            self.skip("id", make_input_error(f"{where}, field id", record["id"], expected))
             continue
         name, size, coco_id = images[record["id"]]
         wanted, regions = ("phrase", "x", "y", "width", "height"), []

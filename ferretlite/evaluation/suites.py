@@ -21,7 +21,6 @@ from ferretlite.common.errors import (
     FerretliteWarning,
     InputError,
     MissingPackageError,
-    describe_value,
     make_input_error,
 )
 from .detection import DetectionResult
@@ -191,7 +190,7 @@ def _name(scene, meta, answer):
 def _word(scene, meta, answer):
     return WordResult(meta["text"], answer.text, _N_WORDS)
 
-
+# %% ../../nbs/8_evaluation/evaluation.ipynb #e8384c32
 def _count(scene, meta, answer):
     return CountResult(meta["n"], read_count(answer.text))
 
@@ -394,6 +393,12 @@ def _look_closer(ferret, questions: list, answers: list, batch: int) -> list:
     listed = ask_in_slices(ferret, [answers[i] for i in lists], 2, **limits)
     return found + [("slices", questions[i], a) for i, a in zip(lists, listed)]
 
+
+def _take_looks(ferret, questions: list, answers: list, batch: int, closer: bool) -> list:
+    "Return (look, Question, Answer) of the first look, and of a closer one where it is wanted."
+    looks = [(_FIRST_LOOKS.get(q.turn.task, ""), q, a) for q, a in zip(questions, answers)]
+    return looks + _look_closer(ferret, questions, answers, batch) if closer else looks
+
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0002
 def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one for each scene
     "Yield questions about (key, Scene) pairs. Raises InputError for a record that is no scene."
@@ -401,7 +406,8 @@ def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one 
         lacking = [name for name in ("objects", "size", "split") if not hasattr(scene, name)]
         if lacking:
             raise InputError(
-                f"suite, record {str(key).split()[-1]}: found {describe_value(scene)}, "
+                f"suite, record {str(key).split()[-1]}: found an object of type "
+                f"{type(scene).__name__}, "
                 "expected a Scene with an image and its objects."
             )
     return [make_questions(scene, key, style=style) for key, scene in portion]
@@ -469,10 +475,7 @@ def evaluate(
                 bar.update(share * len(scenes))
 
             answers = answer_questions(ferret, questions, batch, on_progress=advance)
-            looks = [(_FIRST_LOOKS.get(q.turn.task, ""), q, a) for q, a in zip(questions, answers)]
-            if closer:
-                looks += _look_closer(ferret, questions, answers, batch)
-            for look, q, a in looks:
+            for look, q, a in _take_looks(ferret, questions, answers, batch, closer):
                 results.setdefault((q.group, look), []).append(_score_answer(q, a))
     _check_asked(total, silent, style)
     return _merge_groups(results)

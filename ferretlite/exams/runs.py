@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from .own import OWN_EXAM
 from tqdm.auto import tqdm
 
 from ..common.errors import InputError, make_input_error
@@ -38,6 +37,7 @@ from .counting import COUNT_EXAMS
 from .grounding import GROUNDING_EXAMS
 from .judged import JUDGED_EXAMS, judge_answers
 from .lists import LIST_EXAMS
+from .own import OWN_EXAM
 from .questions import QUESTION_EXAMS
 from .words import WORD_EXAMS
 from ..model.inference import Ferret
@@ -137,8 +137,8 @@ def _open_picture(exam: Exam, folder, item: ExamItem):
         raise InputError(f"{exam.name}, question {item.id}: found no picture ({error}).") from None
 
 
-def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder) -> list:  # of ExamAnswer
-    "Return the answers of a model to some questions."
+def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, **options) -> list:
+    "Return the answers (ExamAnswer) of a model to some questions; options are those of `ask`."
     griffon = ferret.processor.config.style == "griffon"
     prompts = [item.griffon if griffon and item.griffon else item.prompt for item in items]
     pictures = [_open_picture(exam, folder, item) for item in items]
@@ -147,9 +147,8 @@ def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder) -> list:  # of
         [Crop(picture, box) for box in item.crops] if CROP in prompt else []
         for item, prompt, picture in zip(items, prompts, pictures)
     ]
-    found = ferret.ask(
-        pictures, prompts, regions, crops, max_new_tokens=exam.max_new_tokens, batch=len(items)
-    )
+    options |= dict(max_new_tokens=exam.max_new_tokens, batch=len(items))
+    found = ferret.ask(pictures, prompts, regions, crops, **options)
     kept = [_keep_answer(item, answer) for item, answer in zip(items, found)]
     for item, answer, picture, prompt in zip(items, kept, pictures, prompts):
         if "letters" in item.meta and hasattr(ferret, "model"):
@@ -224,13 +223,15 @@ def run_exam(
     batch: int = 16,  # questions answered at once
     label: str = "",  # name of the model in the saved file
     progress: bool = True,  # a bar with the time left, on stderr
+    look_again: bool = False,  # ask again in a window around each small answer
 ) -> dict:  # id -> ExamAnswer
     """Return a model's answers to an exam. A stopped run goes on where it was saved.
 
     Raises InputError or FileNotFoundError for pictures that are missing or cannot be read."""
     if batch < 1:
         raise make_input_error("batch", batch, "at least one question at once")
-    known = {item.id for item in items}
+    known, options = {item.id for item in items}, dict(look_again=True) if look_again else {}
+    label += "+look-again" if look_again else ""
     answers = _read_saved(save, exam, items, label) if save else {}
     left = [item for item in items if item.id not in answers]
     for item in left[:1]:
@@ -238,7 +239,7 @@ def run_exam(
     with tqdm(total=len(items), initial=len(items) - len(left), disable=not progress,
               file=sys.stderr, desc=exam.name) as bar:  # fmt: skip
         for k in range(0, len(left), batch):
-            found = _ask_portion(ferret, exam, left[k : k + batch], folder)
+            found = _ask_portion(ferret, exam, left[k : k + batch], folder, **options)
             _append_answers(save, found, exam, label)
             answers |= {answer.id: answer for answer in found}
             bar.update(len(found))
@@ -259,7 +260,12 @@ def take_exam(
     if judge:
         judge_answers(exam, items, answers, judge)
         _save_verdicts(options.get("save"), answers, exam, options.get("label", ""))
-    return exam, items, answers, score_exam(exam, items, answers)
+    return exam, items, answers, score_exam(exam, items, answers, _name_variant(options))
+
+
+def _name_variant(options: dict) -> str:
+    "Return how a run differs from the exam's protocol, as its keys say it."
+    return "look-again" if options.get("look_again") else ""
 
 
 def take_own_exam(

@@ -184,7 +184,7 @@ class Ferret:
                 model = load_all_weights(FerretForConditionalGeneration, place, dtype)
                 processor = FerretProcessor.from_pretrained(place)
                 return cls(model.to(device), processor)
-            except Exception as error:
+            except InputError as error:  # any other exception is a bug, and stays one
                 reason = " ".join(str(error).split()).removeprefix(f"{name}: ")[:400]
                 raise InputError(f"The model {name} cannot be loaded: {reason}") from error
 
@@ -310,6 +310,8 @@ def _list_stream_options(
         return {}
     if n > 1:
         raise InputError(f"streamer: found {n} questions, expected one; ask them one by one.")
+    if not hasattr(streamer, "put"):
+        raise make_input_error("streamer", streamer, "one of transformers, such as TextStreamer")
     return dict(streamer=streamer)
 
 # %% ../../nbs/4_model/inference.ipynb #5acad6cc

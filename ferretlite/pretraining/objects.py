@@ -465,7 +465,7 @@ def mark_letters(
         if who is None:
             continue
         own = [n for n, turn in enumerate(row["turn_ids"]) if turn == k + 1]
-        start = next(n for n in own if row["labels"][n] != -100)
+        start = own[-1] - len(objects[who].text)  # the last token ends the answer
         for place, letter in enumerate(objects[who].text):
             tells = shown & (told["who"] == who)
             tells &= told["letters"][:, place] == LETTERS.index(letter)

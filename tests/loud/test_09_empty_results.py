@@ -21,7 +21,7 @@ def model(style="ferret"):
     config = SimpleNamespace(style=style)
 
     def ask(images, prompts, *rest, **options):
-        return [Answer("") for _ in prompts]
+        return [Answer("", image=image) for image in images]
 
     return SimpleNamespace(processor=SimpleNamespace(config=config), ask=ask)
 
@@ -49,7 +49,7 @@ def test_records_without_a_question_are_an_error(records, style):
 
 def test_records_of_another_kind_are_named():
     for record, kind in ((Conversation("", (96, 96), []), "Conversation"), ("a poem", "str")):
-        message = f"suite, record 1: found a {kind}, expected a Scene"
+        message = f"suite, record 1: found an object of type {kind}, expected a Scene"
         with pytest.raises(InputError, match=message):
             evaluate(model(), [make_scene(0, 96), record], progress=False)
 

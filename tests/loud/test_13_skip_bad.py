@@ -106,7 +106,7 @@ def test_a_check_goes_on_after_a_bad_record_and_lists_it(tmp_path, tiny):
     found = check_mixture(path, tiny)
     assert [p.split(":")[0] for p in found["problems"]] == ["Stage 1, talk"] * 4
     assert "1 × conversations in 5 records cannot be used: " in found["problems"][0]
-    assert "1 × turns in 5 records cannot be used: talk.json, record 4" in found["problems"][1]
+    assert "1 × turns in 5 records cannot be used: talk.json, record with id 4" in found["problems"][1]
     assert "1 of 5 pictures are missing, the first is gone.png" in found["problems"][2]
     assert "1 of 5 records are broken" in found["problems"][3]
     lines = format_check(found).splitlines()
@@ -115,7 +115,7 @@ def test_a_check_goes_on_after_a_bad_record_and_lists_it(tmp_path, tiny):
     assert left_out[0].startswith("left out 1 × conversations in 5 records, for example ")
     assert "talk.json, record 3, field conversations: found nothing" in left_out[0]
     assert left_out[1].startswith(
-        "left out 1 × turns in 5 records, for example talk.json, record 4"
+        "left out 1 × turns in 5 records, for example talk.json, record with id 4"
     )
     assert "found turns of human, expected human and gpt in turn" in left_out[1]
 

@@ -359,7 +359,7 @@ def parquet(folder, **columns):
 @pytest.mark.parametrize(
     "columns, told",
     [
-        (dict(sentences=[["a cat"], None, ["a cat"]]), "row 1 has no sentences"),
+        (dict(sentences=[["a cat"], None, ["a cat"]]), "row 1: found no sentences"),
         (
             dict(sentences=[["a cat"], [None], ["a cat"]]),
             "row 1, field sentences.0.: found nothing",
@@ -393,10 +393,10 @@ def test_a_damaged_page_of_a_table(folder):
     path = parquet(folder)
     data = path.read_bytes()
     path.write_bytes(data[:4] + b"\xff" * 60 + data[64:])
-    with pytest.raises(InputError, match="ref.parquet (is damaged|cannot be read)"):
+    with pytest.raises(InputError, match="ref.parquet: found (a damaged page|no readable parquet)"):
         RefScenes(folder, "ref.parquet")
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="ref.parquet cannot be read as parquet"):
+    with pytest.raises(InputError, match="ref.parquet: found no readable parquet file"):
         RefScenes(folder, "ref.parquet")
 
 

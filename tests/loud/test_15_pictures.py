@@ -165,7 +165,7 @@ def test_a_size_is_refused_before_pixels_are_allocated(tmp_path, monkeypatch):
                     load_image(source)
     # an annotation that promises other pixels than the header is refused by the header alone
     (tmp_path / "b.png").write_bytes(png_of(40, 30))
-    with pytest.raises(ValueError, match="b.png is 30x40 .*its annotation says 54000x54000"):
+    with pytest.raises(ValueError, match="b.png: found 30 x 40 .*expected 54000 x 54000"):
         open_annotated_image(tmp_path / "b.png", (54_000, 54_000))
 
 
