@@ -196,6 +196,8 @@ GOES_ON = [  # damage of the newest checkpoint, which is named; the one before i
     (last("trainer_state.json"), flip),
     (last("COMPLETE"), empty),
     (last("COMPLETE"), rewrite(lambda table: table.update({"optimizer.pt": 3}))),
+    (last("COMPLETE"), rewrite(lambda table: table.clear())),
+    (last("COMPLETE"), rewrite(lambda table: table.pop("optimizer.pt"))),
 ]
 REFUSED = [  # file, damage, what the sentence says
     ("stage-1/model.safetensors", flip, "model.safetensors: found the checksum"),
@@ -210,6 +212,14 @@ REFUSED = [  # file, damage, what the sentence says
     ("run.json", rewrite(lambda run: run.update(done=["IV"])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.pop("log")), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run["settings"].update(seed=1)), "started with seed=1"),
+    ("run.json", rewrite(lambda run: run["scenes"].reverse()), "a plan that does not fit"),
+    ("run.json", rewrite(lambda run: run.update(log={"I": 3})), "a plan that does not fit"),
+    ("run.json", rewrite(lambda run: run.update(world_size="two")), "a plan that does not fit"),
+    ("run.json", rewrite(lambda run: run.update(data_files=3)), "a plan that does not fit"),
+    ("run.json", lambda path: path.write_text("[" * 100_000), "something else than the record"),
+    ("run.json", remove, "checkpoints of a run and no run.json"),
+    ("stage-1/COMPLETE", remove, "no list of files"),
+    ("stage-1/COMPLETE", rewrite(lambda table: table.clear()), "COMPLETE: found no"),
 ]
 
 

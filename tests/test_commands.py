@@ -333,7 +333,8 @@ def test_defaults_of_pretrain():
     more = dict(lr=None, start=None, sides=None)
     assert parsed("pretrain", "dense", "--out", "x") == dict(**BUDGET, **more)
     more = dict.fromkeys(("lr", "start", "style", "batch_size", "muon"))
-    assert parsed("pretrain", "lm", "--out", "x") == dict(**BUDGET, **more, compile=False)
+    flags = dict(compile=False, wide=False)
+    assert parsed("pretrain", "lm", "--out", "x") == dict(**BUDGET, **more, **flags)
 
 
 def test_defaults_of_eval_experiment_and_bench():
@@ -536,6 +537,7 @@ PRETRAININGS = dict(
         ("--style griffon", {"lm"}),
         ("--muon 1", {"lm"}),
         ("--batch 1", {"lm"}),
+        ("--wide", {"lm"}),
     ],
 )
 def test_whose_flags_of_pretraining_are(capsys, noted, flag, owners):

@@ -116,7 +116,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path_factory
 @pytest.mark.parametrize(
     "edit, says",
     [
-        (lambda d: d.pop("categories"), "annotations.json has no 'categories'"),
+        (lambda d: d.pop("categories"), "annotations.json: found no list 'categories'"),
         (lambda d: d["images"][2].pop("height"), "record 2 of images, field height: found nothing"),
         (
             lambda d: d["annotations"][3].pop("bbox"),
@@ -127,7 +127,7 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path_factory
             "record 1 of categories: found 'cat', expected a record",
         ),
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 1, field image_id: found 99, expected an image"),
-        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1 has category 99"),
+        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1, field category_id: found 99"),
     ],
 )
 def test_a_missing_key_or_id_is_named(folder, edit, says):

@@ -437,7 +437,7 @@ def test_masks_of_annotations():
     assert (
         read_coco_mask(None, size) is read_coco_mask([], size) is read_coco_mask({}, size) is None
     )
-    assert read_coco_mask([[0, 0, 0.4, 0, 0.4, 0.4]], size) is None
+    assert read_coco_mask([[3, 3, 3.4, 3, 3.4, 3.4]], size) is None
     with pytest.raises(ValueError, match="size"):
         read_coco_mask(dict(size=[9, 6], counts=[14, 2, 38]), size)
 

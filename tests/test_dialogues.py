@@ -259,7 +259,7 @@ def test_a_picture_must_have_the_size_of_its_record(tmp_path):
     record = dict(
         id=1, image="a.png", image_h=WIDTH, image_w=HEIGHT, conversations=said("Hm?", "Yes.")
     )
-    with pytest.raises(ValueError, match="80x200 .*says 200x80"):
+    with pytest.raises(ValueError, match="found 80 x 200 .*expected 200 x 80"):
         GritDialogues(write_records(tmp_path, [record]), "r.json", ".")[0]
     unsaid = {k: v for k, v in record.items() if k != "image_h"}
     assert GritDialogues(write_records(tmp_path, [unsaid]), "r.json", ".")[0].size == (

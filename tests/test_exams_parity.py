@@ -11,6 +11,7 @@ import pytest
 from fastcore.test import test_close as close
 
 from ferretlite.common.errors import FerretliteWarning
+from ferretlite.exams.captions import list_mentions
 from ferretlite.exams.core import ExamAnswer, ExamItem, read_answers, score_exam
 from ferretlite.exams.questions import compute_vqa_accuracy, normalise_vqa
 from ferretlite.exams.runs import EXAMS, read_exam, score_file
@@ -102,7 +103,8 @@ def test_lvis_scores_are_those_of_the_lvis_package(seed, tmp_path, monkeypatch):
     for a in data["annotations"]:
         a.update(iscrowd=0, ignore=0, segmentation=[[0, 0, 1, 0, 1, 1]])
     first = data["images"][0]["id"]  # more than 300 answers in one picture
-    rows += [dict(rows[0], image_id=first, score=rng.random() * 0.2) for _ in range(300)]
+    extra = [dict(rng.choice(rows), image_id=first, score=rng.random()) for _ in range(300)]
+    rows += extra
     (tmp_path / "lvis_v1_val.json").write_text(json.dumps(data))
     (tmp_path / "results.json").write_text(json.dumps(rows))
     *_, scores = score_file("lvis", tmp_path, tmp_path / "results.json")
@@ -242,3 +244,6 @@ def test_hallucinated_objects_per_answer_and_per_mention_by_hand():
     scores = score_exam(EXAMS["obj-hal"], items, answers)
     assert scores["obj-hal.per_answer"]["value"] == 0.5
     assert scores["obj-hal.per_mention"]["value"] == 0.25
+    longer = synonyms | {("dog", "sled"): "sled"}
+    assert list_mentions("A dog sled.", longer) == ["sled"]  # the longer name goes first
+    assert list_mentions("Hot dogs, a man.", synonyms) == ["hot dog", "person"]  # and no dog

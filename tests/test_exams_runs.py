@@ -16,7 +16,7 @@ import pytest
 from ferretlite.common.errors import FerretliteWarning, InputError
 from ferretlite.common.pictures import load_image
 from ferretlite.exams.core import ExamAnswer, ExamItem, score_exam
-from ferretlite.exams.judged import judge_answers, make_chat_judge
+from ferretlite.exams.judged import judge_answers, make_chat_judge, read_pair
 from ferretlite.exams.report import measure_reliability, write_report
 from ferretlite.exams.runs import EXAMS, read_exam, run_exam, take_exam, write_exam_questions
 from ferretlite.model.answers import Answer
@@ -243,6 +243,11 @@ def test_verdicts_that_cannot_be_read_are_left_out_and_counted(folders):
         scores = score_exam(exam, items, answers)
     n = len(items) - 2
     assert scores["llava-bench.wild"]["value"] == pytest.approx((4 + 5 * n) / (8 + 5 * n))
+
+
+@pytest.mark.parametrize("verdict", ["", "5", "8 7 6", "80 70", "0 5", "good 5", "-1 -1", "nan 5"])
+def test_a_verdict_has_two_numbers_from_the_scale(verdict):
+    assert read_pair(verdict) is None
 
 
 def test_without_a_judge_no_score_bears_the_name_of_the_benchmark(folders):

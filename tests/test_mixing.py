@@ -300,9 +300,9 @@ def test_a_part_is_read_with_its_options():
         (dict(format="coco", weight=-1), ", field weight: found -1"),
         (dict(format="coco", tasks=dict(find=1)), ", task: found 'find'"),
         (dict(format="coco", prompts=dict(find=["x"])), ", task: found 'find'"),
-        (dict(format="coco", prompts=dict(rec=[])), "has prompts for rec"),
-        (dict(format="coco", prompts=dict(rec="Where is {query}?")), "has prompts for rec"),
-        (dict(format="coco", prompts=dict(rec=["Where is {query}?", 3])), "has prompts for rec"),
+        (dict(format="coco", prompts=dict(rec=[])), "found prompts for rec"),
+        (dict(format="coco", prompts=dict(rec="Where is {query}?")), "found prompts for rec"),
+        (dict(format="coco", prompts=dict(rec=["Where is {query}?", 3])), "found prompts for rec"),
         (
             dict(format="coco", prompts=dict(caption=["What of {query}?"])),
             "found prompts for caption that do not speak of nothing alone",
@@ -316,7 +316,7 @@ def test_a_part_is_read_with_its_options():
     ],
 )
 def test_a_part_that_cannot_be_is_refused(given, says):
-    with pytest.raises(ValueError, match=f"part 3 ?{says}"):
+    with pytest.raises(ValueError, match=f"part 3: {says}"):
         _read_part(given, "ferret", "part 3")
 
 
@@ -548,7 +548,7 @@ class Reader:
     def converse(self, i, rng, tasks, n_turns, wording, style):
         self.asked.append((i, tasks, n_turns, wording, style))
         if i in self.broken:
-            raise ValueError("no picture")
+            raise InputError("no picture")
         return Conversation(
             None,
             (10, 20),
@@ -646,7 +646,7 @@ def test_silent_records_are_replaced_from_their_part_and_counted():
     rng.randrange(4)
     assert talk.turns[0].prompt == f"{rng.random()}"
     mute = Reader(2, silent=(0, 1))
-    with pytest.raises(ValueError, match="Part p0: none of 20 records"):
+    with pytest.raises(ValueError, match="Part p0: found no question that fits in 20 records"):
         mixture((1.0, mute))[0]
     assert len(mute.asked) == 20
 
@@ -679,7 +679,7 @@ def test_conversations_are_fitted_where_a_processor_is_given(tiny):
     lax = mixture((1.0, Long(2)), processor=tiny, most=40, skip=True)
     lax[0]
     assert lax.counts == {("p0", "too long"): 1} and len(lax.skipped.notes) == 1
-    with pytest.raises(ValueError, match="in griffon form"):
+    with pytest.raises(ValueError, match="found the griffon form"):
         mixture((1.0, Reader(2)), processor=tiny, style="griffon")
 
 
@@ -717,7 +717,7 @@ def test_a_stage_is_named_by_its_number(monkeypatch):
     assert len(make_mixture(recipe, "2")) == 6 and make_mixture(recipe, "1").seed == 0
     with pytest.raises(ValueError, match="r, stage: found 3, expected one of 1, 2"):
         make_mixture(recipe, 3)
-    with pytest.raises(ValueError, match="in griffon form, the model in ferret form"):
+    with pytest.raises(ValueError, match="found the griffon form, expected that of the model, ferret"):
         make_mixture(
             Recipe("r", recipe.stages, "griffon"),
             1,

@@ -100,11 +100,13 @@ def read_coco_mask(
     try:
         if isinstance(found, dict):
             return check_region(Mask(found), size)
-        if found and all(0 <= float(number) <= 1 for polygon in found for number in polygon):
+        corners = [polygon for polygon in found if polygon]
+        if corners and min(map(min, corners)) >= 0 and max(map(max, corners)) <= 1:
             raise ValueError("these lie within 0 to 1, as shares of the image do")
         drawn = _fill_polygons(found, size)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise InputError(f"COCO RLE or polygons of its image's size ({error})") from None
+        reason = error if isinstance(error, ValueError) else "a polygon is a list of numbers"
+        raise InputError(f"COCO RLE or polygons of its image's size ({reason})") from None
     return Mask(drawn) if drawn.any() else None
 
 # %% ../../nbs/6_data/coco.ipynb #a84a089d

@@ -200,6 +200,7 @@ _OPTIONS = {  # option of a reader -> form of its value
     "seed": WHOLE_NUMBER_FORM,
     "size": Form("a side, or [height, width]", (int, list)),
     "others": _TABLE,
+    "close": _SHARE,
 }
 _OWN_ARGUMENTS = {"self", "exclude", "strict", "cache"}  # not for a mixture file
 

@@ -201,7 +201,7 @@ def test_a_pretraining_goes_on_only_as_the_same_run(other, says, tmp_path):
     [
         (clip, "pretrain_clip", dict(regions=0.0)),
         (dino, "pretrain_dino", {}),
-        (dense, "pretrain_towers", dict(sides=["global", "local"])),
+        (dense, "pretrain_towers", dict(sides=["global", "local"], split="wide")),
         (language, "pretrain_lm", dict(style="ferret", look=0.3)),
     ],
 )
