@@ -123,3 +123,24 @@ def test_a_streamer_gets_the_answer(ferret):
 def test_a_model_without_a_sampler_converses(griffon_model):
     chat = Ferret(*griffon_model).chat(SCENE.image)
     assert [chat.ask("Where is the star?", max_new_tokens=3) for _ in range(2)] == chat.answers
+
+
+@pytest.mark.parametrize("options", [dict(max_new_tokens=True), dict(max_new_tokens=0.5)])
+def test_a_limit_that_is_no_number_of_tokens(ferret, options):
+    with pytest.raises(InputError, match="max_new_tokens: found"):
+        ferret.chat(SCENE.image).ask("Where is it?", **options)
+
+
+def test_what_is_no_streamer(ferret):
+    with pytest.raises(InputError, match="streamer: found 5"):
+        ferret.chat(SCENE.image).ask("Where is it?", streamer=5)
+
+
+def test_beams_that_the_settings_ask_for_do_not_enter_the_cache():
+    other = small_ferret()
+    other.model.generation_config.num_beams = 3
+    chat, wanted = other.chat(SCENE.image), small_ferret().chat(SCENE.image)
+    for one in (chat, wanted):
+        one.ask("Where is it?", max_new_tokens=3)
+        one.ask("How many?", max_new_tokens=3)
+    assert chat.ids == wanted.ids

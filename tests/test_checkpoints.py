@@ -212,14 +212,18 @@ REFUSED = [  # file, damage, what the sentence says
     ("run.json", rewrite(lambda run: run.update(done=["IV"])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.pop("log")), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run["settings"].update(seed=1)), "started with seed=1"),
-    ("run.json", rewrite(lambda run: run["scenes"].reverse()), "a plan that does not fit"),
+    ("run.json", rewrite(lambda run: run.update(scenes=[9, 9])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(log={"I": 3})), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(world_size="two")), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(data_files=3)), "a plan that does not fit"),
     ("run.json", lambda path: path.write_text("[" * 100_000), "something else than the record"),
-    ("run.json", remove, "checkpoints of a run and no run.json"),
-    ("stage-1/COMPLETE", remove, "no list of files"),
-    ("stage-1/COMPLETE", rewrite(lambda table: table.clear()), "COMPLETE: found no"),
+    ("run.json", remove, "found stage-1 of a run and no run.json"),
+    ("stage-1/COMPLETE", remove, "COMPLETE: found no list of all files"),
+    (
+        "stage-1/COMPLETE",
+        rewrite(lambda table: table.clear()),
+        "COMPLETE: found no list of all files",
+    ),
 ]
 
 

@@ -343,6 +343,7 @@ def oracle(ferret, questions, batch=32, on_progress=None):
 
 
 KEYS = {
+    "absent.balanced_acc",
     "rec.acc@0.5",
     "rec.small",
     "rec.medium",

@@ -196,17 +196,21 @@ def test_nothing_is_asked_again_where_there_is_nothing_to_enlarge(said):
     assert len(ferret.asked) == 1
 
 
-def test_regions_move_into_the_window():
+def test_boxes_of_a_question_move_into_the_window():
+    ferret, box = Watched("a cup", "a red cup"), Box(100, 100, 120, 110)
+    answer = ferret.ask(GREY, "What is this? <region>", box, look_again=True)
+    window = make_window((30, 25, 190, 185), ferret.pictures[1].width)
+    assert answer.text == "a red cup" and answer.window == window.edges
+    assert ferret.regions == [[box], [window.to_picture(box)]] and answer.regions == [box]
+
+
+def test_points_and_masks_keep_the_first_answer():
     shape = np.zeros(SIZE, bool)
     shape[100:110, 100:120] = True
-    for region in (Box(100, 100, 120, 110), Mask(shape)):
-        ferret = Watched("a cup", "a red cup")
+    for region in (Point(110, 105), Mask(shape)):
+        ferret = Watched("a cup")
         answer = ferret.ask(GREY, "What is this? <region>", region, look_again=True)
-        window = make_window((30, 25, 190, 185), ferret.pictures[1].width)
-        assert answer.text == "a red cup" and answer.window == window.edges
-        [moved] = ferret.regions[1]
-        assert close(moved.box(), window.to_picture(Box(100, 100, 120, 110)), 2)
-        assert answer.regions == [region]
+        assert answer.window is None and len(ferret.asked) == 1
 
 
 def test_only_small_objects_of_a_list_are_asked_again():

@@ -297,6 +297,9 @@ def test_defaults_of_ask():
         as_json=False,
         model="tiny",
         max_new_tokens=256,
+        stream=False,
+        look_again=True,
+        slices=1,
         device=None,
     )
 
@@ -430,7 +433,8 @@ def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
     more = ["--model", "mine", "--max-new-tokens", "7", "--save", out]
     code, said, err = ran(capsys, "ask", tmp_path / "a.png", "is it?", *words, *more)
     name, ((image, question, regions, crops), options) = asked
-    assert (code, name, question, options) == (0, "mine", "is it?", dict(max_new_tokens=7))
+    assert (code, name, question) == (0, "mine", "is it?")
+    assert options == dict(max_new_tokens=7, streamer=None, look_again=True)
     assert image.size == (96, 64) and [type(r) for r in regions] == [Point, Box]
     assert crops[0].box.list() == [5, 6, 70, 60] and crops[0].image is image
     assert said == "yes\n" and "ferretlite: careful" in err and out.exists()

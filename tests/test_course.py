@@ -23,7 +23,9 @@ SHIPPED = {  # what loads shipped weights may be used before the lesson that exp
     "Ferret",
     "WEIGHTS",
 }
-OPTIONAL = {"vision.kernel_operators"}  # imported lazily, where Triton is installed
+# imported lazily: kernels, where Triton is installed, and what methods of Ferret do that are taught
+# in lessons of their own
+OPTIONAL = {"vision.kernel_operators", "model.chat", "model.closer"}
 lessons = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 
 

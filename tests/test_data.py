@@ -126,8 +126,14 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path_factory
             lambda d: d["categories"].__setitem__(1, "cat"),
             "record 1 of categories: found 'cat', expected a record",
         ),
-        (lambda d: d["annotations"][0].update(image_id=99), "annotation 1, field image_id: found 99, expected an image"),
-        (lambda d: d["annotations"][0].update(category_id=99), "annotation 1, field category_id: found 99"),
+        (
+            lambda d: d["annotations"][0].update(image_id=99),
+            "annotation 1, field image_id: found 99, expected an image",
+        ),
+        (
+            lambda d: d["annotations"][0].update(category_id=99),
+            "annotation 1, field category_id: found 99",
+        ),
     ],
 )
 def test_a_missing_key_or_id_is_named(folder, edit, says):
@@ -161,7 +167,7 @@ def test_a_broken_annotation_is_named(folder, edit, says):
 
 def test_a_picture_of_another_size_is_named(folder):
     SCENES[0].image.resize((10, 12)).save(folder / "images" / f"{SCENES[0].id}.png")
-    with pytest.raises(ValueError, match=f"{SCENES[0].id}.png is 12x10 .*says 120x160"):
+    with pytest.raises(ValueError, match=f"{SCENES[0].id}.png: found 12 x 10 .*expected 120 x 160"):
         CocoScenes(folder)[0]
 
 

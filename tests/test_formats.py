@@ -542,7 +542,7 @@ def test_llava_fractions_are_left_out_or_converted(tmp_path):
     assert LlavaDialogues(tmp_path, "l.json", ".", boxes="image")[0].turns[0].regions == [
         Box(50, 25, 100, 75)
     ]
-    assert _convert_from_square([0, 0.25, 1, 0.75], (100, 200)) == Box(0, 0, 200, 100)
+    assert _convert_from_square([0, 0.25, 1, 0.75], (100, 200)) == [0, 0, 200, 100]
 
 
 @pytest.mark.parametrize(
@@ -559,7 +559,7 @@ def test_turns_that_do_not_alternate_are_named(tmp_path, said):
     (tmp_path / "l.json").write_text(
         json.dumps([dict(id="x9", conversations=[{"from": f, "value": v} for f, v in said])])
     )
-    with pytest.raises(ValueError, match="l.json, record 'x9'.*: found"):
+    with pytest.raises(ValueError, match="l.json, record with id 'x9'.*: found"):
         LlavaDialogues(tmp_path, "l.json")[0]
 
 

@@ -39,12 +39,13 @@ def defaults(function):
 
 def test_defaults_are_the_documented_ones():
     unlimited = dict(max_new_tokens=256, temperature=0, batch=32, phrases=None)
-    assert defaults(Ferret.ask) == dict(regions=None, crops=None) | unlimited
+    asking = dict(regions=None, crops=None, look_again=False, streamer=None)
+    assert defaults(Ferret.ask) == asking | unlimited
     assert defaults(Ferret.load) == dict(name="tiny", device=None, dtype=None)
     long = dict(max_new_tokens=512)
-    assert defaults(Ferret.ground) == dict(phrase=None, caption=None) | long
+    assert defaults(Ferret.ground) == dict(phrase=None, caption=None, look_again=False) | long
     assert defaults(Ferret.describe) == dict(region=None, max_new_tokens=None)
-    assert defaults(Ferret.detect) == dict(names=None) | long
+    assert defaults(Ferret.detect) == dict(names=None, slices=1) | long
     assert defaults(Ferret.count) == dict(name=None, like=None) | long
     assert defaults(Ferret.find) == long and defaults(Ferret.refer) == dict(max_new_tokens=256)
     assert defaults(draw_answer) == dict(groundings=(), regions=(), colors=None)
@@ -237,6 +238,7 @@ def test_tokens_and_probabilities_come_from_the_model_as_it_was_asked(monkeypatc
         )
 
     monkeypatch.setattr(ferret.model, "generate", generate)
+    monkeypatch.setattr(inference, "is_plain_llama", lambda model: False)
     image = Image.new("RGB", (50, 40))
     answer = ferret.ask(image, "Where?", max_new_tokens=77)
     assert answer.raw_text == "star [1, 2, 3, 4]" and answer.finish_reason == "stop"

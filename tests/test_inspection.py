@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.inspection import (
     _CHECK_PAGE_STYLE,
@@ -133,7 +134,7 @@ def test_what_is_counted_in_a_part():
         (talk("b"), happened(no_question=1), 0),
         (talk("c"), happened(too_long=1), 0),
         FileNotFoundError("no c.jpg"),
-        ValueError("broken"),
+        InputError("broken"),
         (talk("e", "rec"), happened(shortened=1, reserved_words=3), 20),
         OSError("cut"),
         (talk("f", "rec"), happened(), 30),
@@ -231,13 +232,13 @@ def test_what_stands_in_the_way_of_training(tmp_path, tiny):
     assert sorted(problems) == [
         "Stage 7, bare: it has no records.",
         "Stage 7, cut: 1 of 3 records are broken",
-        "Stage 7, fine: 1 × turns in 3 records cannot be used: fine.json, record 1",
+        "Stage 7, fine: 1 × turns in 3 records cannot be used: fine.json, record with id 1",
         "Stage 7, fine: 1 × turns too long in 3 records cannot be used",
         "Stage 7, gone",
         "Stage 7, lengthy: 1 of 1 records have no turn that fits",
         "Stage 7, lengthy: 1 × turns too long in 1 records cannot be used",
         "Stage 7, mute: 2 of 2 records pose no question",
-        "Stage 7, mute: 2 × turns in 2 records cannot be used: mute.json, record 1",
+        "Stage 7, mute: 2 × turns in 2 records cannot be used: mute.json, record with id 1",
     ]
     assert (found["name"], found["style"], found["max_tokens"], found["held_out"]) == (
         "r",

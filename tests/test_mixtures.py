@@ -235,9 +235,7 @@ def test_what_cannot_be_used_is_replaced_from_the_same_part(tree, tiny):
     names = Counter(mixture[i].id.split("/")[0] for i in range(len(mixture)))
     assert names == dict(half=10, dense=10) and mixture.counts["half", "no question"] >= 5
     (tree / "grit" / "none.json").write_text(json.dumps(records[:1]))
-    with pytest.raises(
-        ValueError, match="Part none: found no question that fits in 20 records"
-    ):
+    with pytest.raises(ValueError, match="Part none: found no question that fits in 20 records"):
         make_mixture(
             dict(
                 stages={
@@ -351,9 +349,10 @@ def test_the_check_of_a_good_tree_finds_nothing(tree, tiny, griffon):
 
 
 def test_a_model_of_another_form_is_refused(tree, tiny):
-    with pytest.raises(ValueError, match="found the griffon form, expected that of the model, ferret"):
+    told = "found the griffon form, expected that of the model, ferret"
+    with pytest.raises(ValueError, match=told):
         check_mixture(tree / "mixture-griffon.json", tiny)
-    with pytest.raises(ValueError, match="found the griffon form, expected that of the model, ferret"):
+    with pytest.raises(ValueError, match=told):
         make_mixture(tree / "mixture-griffon.json", 2, processor=tiny)
 
 

@@ -29,6 +29,7 @@ OVERRIDDEN = {  # (class, private method that we replace) -> arguments that we r
         "is_encoder_decoder",
         "input_ids",
     ),
+    (GenerationMixin, "_prepare_generation_config"): ("generation_config",),
     (GenerationMixin, "_validate_generated_length"): (
         "generation_config",
         "input_ids_length",

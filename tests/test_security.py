@@ -17,6 +17,7 @@ import ferretlite
 from ferretlite.app import cli
 from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
+from ferretlite.data.inspection import PAGE_POLICY
 from ferretlite.model.folders import check_model_files, load_all_weights, load_own_tokenizer
 from ferretlite.model.inference import Ferret
 from ferretlite.model.loading import load_model, save_model
@@ -176,6 +177,50 @@ HOSTILE = {  # name -> (change of a folder, what the sentence says)
         change_json("config.json", lambda t: t["text_config"].update(hidden_size="wide")),
         "files that cannot be loaded",
     ),
+    "whole numbers": (
+        change_weights(lambda t: {k: v.to(torch.int8) for k, v in t.items()}),
+        "in the number format I8, expected floating-point numbers",
+    ),
+    "kernel of an inner field": (
+        change_json("config.json", lambda t: t.update(_attn_implementation_internal="a/b")),
+        "a kernel from the hub",
+    ),
+    "number that is none": (
+        change_json("config.json", lambda t: t["text_config"].update(rms_norm_eps=float("nan"))),
+        "config.json: found rms_norm_eps=nan",
+    ),
+    "endless layers": (
+        change_json("config.json", lambda t: t["text_config"].update(num_hidden_layers=10**9)),
+        "expected about .*, as the safetensors hold",
+    ),
+    "endless words": (
+        change_json("config.json", lambda t: t["text_config"].update(vocab_size=10**10)),
+        "expected about .*, as the safetensors hold",
+    ),
+    "endless patches": (
+        change_json("config.json", lambda t: t["global_tower"].update(image_size=10**6)),
+        "expected about .*, as the safetensors hold",
+    ),
+    "endless points": (
+        change_json("config.json", lambda t: t["sampler"].update(n_points=10**9)),
+        "sampler n_points of 1000000000, expected 65536 at most",
+    ),
+    "endless tiles": (
+        change_json("config.json", lambda t: t.update(max_tiles=None, grids=[[1, 10**6]])),
+        "grids of 1000000, expected 1024 at most",
+    ),
+    "cut settings of answers": (
+        lambda f: (f / "generation_config.json").write_text("{"),
+        "generation_config.json: found no JSON object",
+    ),
+    "template without a question": (
+        lambda f: (f / "chat_template.jinja").write_text(""),
+        "leaves the question out",
+    ),
+    "nested for ever": (
+        lambda f: (f / "config.json").write_text('{"a":' * 50_000),
+        "config.json",
+    ),
     "list for a config": (
         lambda f: (f / "tokenizer_config.json").write_text("[]"),
         "tokenizer_config.json: found no JSON object",
@@ -198,7 +243,9 @@ def test_a_hostile_folder_is_refused_with_one_sentence(name, folder):
         assert is_sentence(str(error.value))
 
 
-@pytest.mark.parametrize("name", ["missing", "no tensors", "auto_map", "pickle", "swapped words"])
+@pytest.mark.parametrize(
+    "name", ["missing", "no tensors", "auto_map", "pickle", "swapped words", "nested for ever"]
+)
 def test_the_command_line_refuses_with_one_sentence(name, folder, tmp_path, capsys):
     HOSTILE[name][0](folder)
     Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
@@ -339,3 +386,18 @@ def test_every_torch_load_reads_tensors_alone():
             ):
                 given = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def test_every_page_has_a_policy_and_escapes_what_it_shows():
+    "No script, nothing from elsewhere; jinja2 escapes in every environment of the package."
+    pages = 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        begins = [m.end() for m in re.finditer("<!doctype html>", text, re.IGNORECASE)]
+        for begin in begins:
+            assert "Content-Security-Policy" in text[begin : begin + 200], path
+        pages += len(begins)
+        for call in re.findall(r"\bEnvironment\(.*?\)", text):
+            assert "autoescape=True" in call, f"{path}: {call}"
+    assert pages >= 3
+    assert PAGE_POLICY.startswith("default-src 'none'") and "script" not in PAGE_POLICY

@@ -199,6 +199,7 @@ def test_the_second_edition_differs_in_pictures_and_questions_alone():
             old.align,
         )
         assert new.split == "wide" and sum(new.others.values()) < 0.6
+        assert "wide-crowd" not in new.others  # it counts to seventy, in 1,700 tokens
         assert new.first == old.first and new.first_share == old.first_share
     assert [s.close for s in wide] == [0, 0.15, 0.15]
     last = wide[2]

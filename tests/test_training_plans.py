@@ -7,23 +7,26 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ferretlite.common.errors import InputError
+from ferretlite.common.files import write_json
 from ferretlite.data.recipes import Recipe
 from ferretlite.model.loading import save_model
 from ferretlite.training import runs as training
-from ferretlite.training.distributed import RunOptions
+from ferretlite.training import speed
+from ferretlite.training.distributed import RunOptions, write_manifest
 from ferretlite.training.runs import (
     _begin_run,
     _draw_losses,
     _load_stage_data,
     _next_stage,
     _open_run,
-    _plan_run,
     _Request,
     _save_record,
     _select_stages,
     _Start,
     train,
 )
+from ferretlite.training.speed import plan_run
 from ferretlite.training.stages import Stage
 
 PLAIN = Stage("II plain", ("sampler", "language_model"), dict(rec=1.0, name=1.0), 2, n_turns=3)
@@ -138,22 +141,22 @@ def shared(*parts):
 def test_a_short_run_aligns_on_three_scenes_a_sample():
     "64 samples of shares 1 and 3: one step of 16 and three; 48 and 144 scenes at most."
     stages = shared((1, 16, 300), (3, 16, 100))
-    assert _plan_run(None, None, stages, 0, samples=64) == ([1, 3], [48, 100])
+    assert plan_run(None, None, stages, 0, samples=64) == ([1, 3], [48, 100])
 
 
 @pytest.mark.parametrize("minutes, left", [(10, 7.5), (100, 77.7), (0.4, 0.1)])
 def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, left):
     ".78 of the minutes, less .3 and the time that measuring took; a tenth at least."
     monkeypatch.setattr(
-        training, "measure_seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
+        speed, "measure_seconds_per_sample", lambda m, p, stage, seed: stage.share + seed
     )
     monkeypatch.setattr(
-        training, "measure_seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share
+        speed, "measure_seconds_per_scene", lambda m, p, stage, seed: 10 * stage.share
     )
     seen = []
-    monkeypatch.setattr(training, "plan_minutes", lambda *args: seen.append(args) or "planned")
+    monkeypatch.setattr(speed, "plan_minutes", lambda *args: seen.append(args) or "planned")
     stages = shared((1, 16, 300), (3, 16, 100))
-    assert _plan_run(None, None, stages, 5, minutes=minutes) == "planned"
+    assert plan_run(None, None, stages, 5, minutes=minutes) == "planned"
     ((asked, found, seconds, scenes),) = seen
     assert asked == stages and (seconds, scenes) == ([6, 8], [10, 30])
     assert found == pytest.approx(left, abs=1e-3)
@@ -161,11 +164,11 @@ def test_a_run_by_minutes_leaves_time_to_draw_and_to_save(monkeypatch, minutes, 
 
 def test_the_time_that_measuring_took_is_taken_off(monkeypatch):
     "Ten minutes, of which 90 seconds went by: .78 · 10 - 1.5 - .3 = 6."
-    monkeypatch.setattr(training, "measure_seconds_per_sample", lambda *args: 1.0)
-    monkeypatch.setattr(training, "measure_seconds_per_scene", lambda *args: 1.0)
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
-    monkeypatch.setattr(training, "plan_minutes", lambda stages, left, *args: left)
-    assert _plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
+    monkeypatch.setattr(speed, "measure_seconds_per_sample", lambda *args: 1.0)
+    monkeypatch.setattr(speed, "measure_seconds_per_scene", lambda *args: 1.0)
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=Clock(100.0, 190.0)))
+    monkeypatch.setattr(speed, "plan_minutes", lambda stages, left, *args: left)
+    assert plan_run(None, None, [PLAIN], 0, minutes=10) == pytest.approx(6.0)
 
 
 def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
@@ -238,6 +241,10 @@ def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkey
     monkeypatch.setattr(training, "load_model", lambda folder: read.append(folder) or (model, 1))
     bar = Bar()
     run = dict(done=["II plain"])
+    write_json(tmp_path / "stage-2" / "config.json", {})
+    with pytest.raises(InputError, match="stage-2/COMPLETE: found no list of all files"):
+        _next_stage(None, None, run, asked(tmp_path), 1, PLAIN, 9, Bar())
+    write_manifest(tmp_path / "stage-2")
     found = _next_stage(None, None, run, asked(tmp_path), 1, PLAIN, 9, bar)
     assert found == (model, 1) and bar.n == 144 and read == [tmp_path / "stage-2"]
 

@@ -14,13 +14,14 @@ from small_model import save_small, small_ferret
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
+    GenerationConfig,
     PrinterCallback,
     Trainer,
     TrainingArguments,
     pipeline,
 )
 
-from ferretlite import FerretForConditionalGeneration, FerretProcessor
+from ferretlite import Ferret, FerretForConditionalGeneration, FerretProcessor
 from ferretlite.common.errors import InputError
 from ferretlite.data.batches import Collator
 from ferretlite.model.loading import find_model
@@ -221,6 +222,16 @@ def test_a_pipeline_answers_as_the_model_does(ferret, folder, scene):
     assert found["generated_text"] == wanted
 
 
+def test_a_pipeline_does_not_mix_up_the_images_of_a_batch(ferret, scene):
+    "It joins the outputs of our processor in a way of its own, which does not fit them."
+    pipe = pipeline("image-text-to-text", model=ferret.model, processor=ferret.processor)
+    told = [chat(scene), chat(scene)]
+    one_by_one = pipe(text=told, max_new_tokens=2, return_full_text=False)
+    assert len(one_by_one) == 2
+    with pytest.raises(InputError, match=r"rows about images \[0\] of 2.*batch_size=1"):
+        pipe(text=told, max_new_tokens=2, batch_size=2)
+
+
 # The processor
 
 
@@ -303,6 +314,41 @@ def test_what_a_text_cannot_hold_is_refused(ferret, scene):
             processor.apply_chat_template(told)
 
 
+def test_arguments_by_the_names_of_transformers(ferret, scene, tmp_path):
+    processor = ferret.processor
+    processor.save_pretrained(save_directory=tmp_path, push_to_hub=False)
+    found = AutoProcessor.from_pretrained(pretrained_model_name_or_path=tmp_path)
+    asked = dict(text=["Where is it?"], images=[scene.image], return_tensors="pt")
+    options = dict(truncation=False, max_length=None, add_special_tokens=False)
+    assert torch.equal(found(**asked, **options)["input_ids"], processor(**asked)["input_ids"])
+    with pytest.raises(InputError, match="processor: found 'truncation'"):
+        processor(**asked, truncation=True)
+    with pytest.raises(InputError, match="push_to_hub"):
+        processor.save_pretrained(tmp_path, push_to_hub=True)
+
+
+def test_options_that_a_chat_template_would_pass_over(ferret, scene):
+    write = ferret.processor.apply_chat_template
+    for name in ("tools", "documents", "return_assistant_tokens_mask", "temperature"):
+        with pytest.raises(InputError, match=f"found '{name}'"):
+            write(chat(scene), **{name: [dict(name="ruler")]})
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}{{ tools | length }}"
+    told = write(chat(scene), chat_template=template, tools=[dict(name="ruler")])
+    assert told == "<bos><image>Where is it?1"
+
+
+def test_an_image_in_the_form_of_other_programs(ferret, scene, tmp_path):
+    scene.image.save(path := tmp_path / "scene.png")
+    part = dict(type="image_url", image_url=dict(url=str(path)))
+    told = chat(scene)
+    told[0]["content"][0] = part
+    found, wanted = (
+        ferret.processor.apply_chat_template(messages, tokenize=True, return_dict=True)
+        for messages in (told, chat(scene))
+    )
+    assert torch.equal(found["global_pixels"], wanted["global_pixels"])
+
+
 def test_a_processor_comes_back_from_its_folder(ferret, tmp_path):
     ferret.processor.save_pretrained(tmp_path)
     found = FerretProcessor.from_pretrained(tmp_path)
@@ -330,6 +376,47 @@ def test_resizing_keeps_both_tables_and_the_configuration(ferret, batch, tmp_pat
     assert again.get_output_embeddings().weight.shape[0] == n + 8
 
 
+@pytest.mark.parametrize("order", ["model first", "processor first"])
+def test_a_model_with_new_words_comes_back(folder, scene, tmp_path, order):
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(folder),
+        AutoProcessor.from_pretrained(folder),
+    )
+    processor.tokenizer.add_tokens(["zebra", "giraffe"])
+    model.resize_token_embeddings(len(processor.tokenizer), pad_to_multiple_of=64)
+    parts = [model, processor] if order == "model first" else [processor, model]
+    for part in parts:
+        part.save_pretrained(tmp_path)
+    found = Ferret.load(str(tmp_path))
+    assert found.model.config.text_config.vocab_size % 64 == 0
+    assert found.processor.tokenizer("zebra").input_ids == processor.tokenizer("zebra").input_ids
+    assert found.ask(scene.image, "Where is it?", max_new_tokens=2).raw_text
+
+
+def test_a_table_keeps_the_placeholders(ferret):
+    with pytest.raises(InputError, match="resize_token_embeddings: found 3, expected at least 5"):
+        copy.deepcopy(ferret.model).resize_token_embeddings(3)
+
+
+def test_the_loss_is_the_first_entry(ferret, batch, tmp_path):
+    with torch.no_grad():
+        out = ferret.model(**batch, labels=batch["input_ids"])
+        loss, logits = ferret.model(**batch, labels=batch["input_ids"], return_dict=False)[:2]
+    assert torch.equal(loss, out.loss) and torch.equal(logits, out.logits)
+    assert torch.equal(out[0], loss) and loss.ndim == 0
+    trainer = make_trainer(ferret, tmp_path)
+    trainer.model.config.return_dict = False
+    found = trainer.evaluate()["eval_loss"]
+    assert math.isclose(found, make_trainer(ferret, tmp_path).evaluate()["eval_loss"])
+
+
+def test_hidden_states_that_the_configuration_asks_for(ferret, batch):
+    model = copy.deepcopy(ferret.model)
+    model.config.output_hidden_states = True
+    assert model(**batch).hidden_states is not None
+    assert model(**batch, output_hidden_states=False).hidden_states is None
+
+
 def test_outputs_come_in_the_form_that_is_asked_for(ferret, batch):
     with torch.no_grad():
         out = ferret.model(**batch, output_hidden_states=True)
@@ -350,6 +437,42 @@ def test_the_loss_of_kept_logits_counts_their_labels(ferret, batch):
     torch.testing.assert_close(out.loss, expected)
     with pytest.raises(InputError, match="logits_to_keep"):
         ferret.model(**batch, labels=labels, logits_to_keep=torch.tensor([3]))
+
+
+def test_a_length_that_a_caller_gives_counts(ferret, batch):
+    length = batch["input_ids"].shape[1]
+    wanted = [
+        (dict(max_length=length + 3), 3),
+        (dict(generation_config=GenerationConfig(max_length=length + 3)), 3),
+        (dict(max_length=length + 9, max_new_tokens=2), 2),
+    ]
+    for options, n in wanted:
+        out = ferret.model.generate(**batch, eos_token_id=None, **options)
+        assert out.shape[1] == length + n, options
+
+
+def test_texts_that_end_an_answer(ferret, batch):
+    "The tokenizer is for the stopping criteria alone, and does not reach the model."
+    length, words = batch["input_ids"].shape[1], ferret.processor.tokenizer
+    out = ferret.model.generate(**batch, max_new_tokens=6)[0, length:]
+    stop = words.decode(out[:2])[-1:]
+    found = ferret.model.generate(**batch, max_new_tokens=6, stop_strings=[stop], tokenizer=words)
+    assert found.shape[1] - length <= 2
+
+
+def test_a_second_turn_behind_a_cache_is_whole_or_refused(ferret, batch, scene):
+    model, processor = ferret.model, ferret.processor
+    first = model.generate(
+        **batch, max_new_tokens=3, return_dict_in_generate=True, **no_placeholders(ferret)
+    )
+    more = processor(scene.image, QUESTION, [scene.objects[1].box])["input_ids"]
+    more = more[more != processor.image_id][None, 1:]
+    ids = torch.cat([first.sequences, more], 1)
+    pixels = {n: batch[n] for n in ("global_pixels", "local_pixels", "grids", "image_sizes")}
+    for inputs, message in (({}, "1 placeholders"), (pixels, "pixels beside a cache")):
+        with pytest.raises(InputError, match=message):
+            cache = copy.deepcopy(first.past_key_values)
+            model.generate(ids, past_key_values=cache, max_new_tokens=2, **inputs)
 
 
 def no_placeholders(ferret):
@@ -419,6 +542,30 @@ def test_a_device_map_with_a_part_on_the_disk(ferret, folder, batch, tmp_path):
     torch.testing.assert_close(last_logits(model, batch), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_questions_to_a_model_whose_weights_lie_elsewhere(ferret, scene):
+    "`Ferret.ask` and `Ferret.chat` bring the pixels to the device of the computation."
+    from accelerate import cpu_offload
+
+    other = small_ferret()
+    cpu_offload(other.model, execution_device="cpu")
+    asked = dict(prompt=QUESTION, regions=scene.objects[0].box, max_new_tokens=4)
+    wanted = ferret.ask(scene.image, **asked).raw_text
+    assert other.model.device.type == "cpu"
+    assert other.ask(scene.image, **asked).raw_text == wanted
+    assert other.chat(scene.image).ask(**asked).raw_text == wanted
+
+
+def test_hooks_on_every_layer_run(ferret, batch):
+    "Whoever watches a layer (calibration, pruning, sharding) sees it called."
+    model, seen = copy.deepcopy(ferret.model), set()
+    names = [n for n, m in model.sampler.named_modules() if list(m.parameters(recurse=False))]
+    for name in names:
+        model.sampler.get_submodule(name).register_forward_hook(lambda *_, n=name: seen.add(n))
+    found = last_logits(model, batch)
+    assert seen == set(names)
+    torch.testing.assert_close(found, last_logits(ferret.model, batch), rtol=1e-4, atol=1e-4)
+
+
 def test_whole_numbers_as_weights(ferret, batch):
     torchao = pytest.importorskip("torchao.quantization")
     model = copy.deepcopy(ferret.model)
@@ -440,6 +587,25 @@ LAYERS = (
     "global_tower.encoder.layers.0.mlp.fc1",
     "language_model.model.layers.0.self_attn.q_proj",
 )
+
+
+@pytest.mark.parametrize("part", ["embed_tokens", "lm_head"])
+def test_a_changed_table_is_not_read_past(ferret, scene, part):
+    "The fast loop of `Ferret.ask` reads weights: with another table it leaves the answer to peft."
+    from peft import LoraConfig, get_peft_model
+
+    place = dict(target_modules=["embed_tokens"])
+    if part == "lm_head":
+        place = dict(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model = get_peft_model(copy.deepcopy(ferret.model), LoraConfig(r=2, **place)).base_model.model
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=3)
+    batch = ferret.processor(scene.image, "Where is it?")
+    out = model.generate(**batch, max_new_tokens=5)[0, batch["input_ids"].shape[1] :]
+    found = Ferret(model, ferret.processor).ask(scene.image, "Where is it?", max_new_tokens=5)
+    assert found.raw_text == ferret.processor.decode(out, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("name", LAYERS)

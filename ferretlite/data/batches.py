@@ -39,14 +39,10 @@ def _check_shares(split: str, others: dict, close: float):
 class SceneStream(torch.utils.data.Dataset):
     "A data set of procedural scenes; the i-th is drawn on access, from `seed + i` alone."
 
-    sizes = ((384, 384),) * 6 + (
-        (320, 448),
-        (448, 320),
-        (192, 384),
-        (384, 192),
-        (288, 512),
-        (512, 288),
-    )  # (height, width)
+    sizes = (  # (height, width)
+        *((384, 384),) * 6,
+        *((320, 448), (448, 320), (192, 384), (384, 192), (288, 512), (512, 288)),
+    )
 
     def __init__(
         self,

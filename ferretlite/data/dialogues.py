@@ -260,7 +260,7 @@ def _name_turn(self: Dialogues, record: dict, k: int) -> str:
     "Return file, record and turn, for messages."
     return f"{self._name_record(record)}, turn {k}"
 
-
+# %% ../../nbs/6_data/dialogues.ipynb #a25di001
 @patch
 def converse(
     self: Dialogues,

@@ -6,6 +6,8 @@
 __all__ = ['Chat']
 
 # %% ../../nbs/4_model/chat.ipynb #26t50003
+from numbers import Integral
+
 import torch
 from fastcore.basics import patch
 from transformers import DynamicCache
@@ -79,12 +81,15 @@ def _read_tokens(self: Chat, ids: list, regions: list):
     )
 
 
-def _check_question(prompt: str, max_new_tokens: int):
-    "Raise InputError for a question without words, and for an answer without tokens."
+def _check_question(prompt: str, max_new_tokens: int, streamer):
+    "Raise InputError for a question without words, an answer without tokens, another streamer."
     if not isinstance(prompt, str) or not prompt.strip():
         raise make_input_error("prompt", prompt, "a question in words")
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise make_input_error("max_new_tokens", max_new_tokens, "1 at least")
+    whole = isinstance(max_new_tokens, Integral) and not isinstance(max_new_tokens, bool)
+    if not whole or max_new_tokens < 1:
+        raise make_input_error("max_new_tokens", max_new_tokens, "a whole number, 1 at least")
+    if streamer is not None and not hasattr(streamer, "put"):
+        raise make_input_error("streamer", streamer, "one of transformers, such as TextStreamer")
 
 # %% ../../nbs/4_model/chat.ipynb #26t5000c
 @patch
@@ -99,7 +104,7 @@ def ask(
     """Return the answer to the next question of a conversation.
 
     Raises InputError for a bad question or region, and for a conversation that is too long."""
-    _check_question(prompt, max_new_tokens)
+    _check_question(prompt, max_new_tokens, streamer)
     model, tokenizer = self.ferret.model, self.ferret.processor.tokenizer
     regions = make_regions(regions, self.size)
     ids, known = self.ids + self._encode(prompt, regions), self.cache.get_seq_length()
@@ -112,6 +117,7 @@ def ask(
             past_key_values=self.cache,
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            num_beams=1,  # the cache holds one row
             streamer=streamer,
             output_logits=True,
             return_dict_in_generate=True,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 
 from ..common.errors import InputError, make_input_error
@@ -21,7 +22,15 @@ from ferretlite.model.inference import (
     format_grounding_question,
     merge_groundings,
 )
-from ..regions.geometry import Box, Mask, Point, box_iou, check_region, choose_window
+from ferretlite.regions.geometry import (
+    Box,
+    Mask,
+    Point,
+    Region,
+    box_iou,
+    check_region,
+    choose_window,
+)
 from ..regions.grammar import Grounding
 from ..scenes.questions import write_prompt
 from ..vision.resolution import resize_image
@@ -207,6 +216,21 @@ def move_groundings(
     return [Grounding(g.name, [window.to_image(b) for b in g.boxes], g.scores) for g in groundings]
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000037
+def _is_same_object(first: list, second: list) -> bool:
+    "Return whether some box of the second look overlaps one of the first look."
+    boxes = [[box for g in found for box in g.boxes] for found in (first, second)]
+    return bool((box_iou(*boxes) > 0).any())
+
+
+def _list_subjects(answer: Answer) -> list:
+    "Return the boxes that a question points at, or the one box of its answer; else nothing."
+    if answer.regions:
+        boxes = [r for r in answer.regions if isinstance(r, Box)]
+        return boxes if len(boxes) == len(answer.regions) else []
+    boxes = [box for g in answer.groundings for box in g.boxes]
+    return boxes if len(boxes) == 1 else []
+
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000038
 def ask_again(
     ferret: Ferret,
     answers: list,  # of Answer: the first look
@@ -215,8 +239,9 @@ def ask_again(
 ) -> list:  # of Answer, boxes in the image frame
     """Return answers from a closer look where there is one.
 
-    The window lies around the question's regions, or around the box of an answer with one box. The
-    first answer stays where the second look finds no box that overlaps its box."""
+    The window lies around the question's boxes, or around the box of an answer with one box. The
+    first answer stays where the second look finds no box that overlaps its box, and for questions
+    with a point or a mask, which are answered worse in a window."""
     boxes = [_list_subjects(a) for a in answers]
     windows = [find_closer_window(ferret, held, a.size) for held, a in zip(boxes, answers)]
     places = [i for i, window in enumerate(windows) if window]
@@ -240,21 +265,7 @@ def ask_again(
         answers[i] = replace(second, window=windows[i].edges, **kept)
     return answers
 
-
-def _is_same_object(first: list, second: list) -> bool:
-    "Return whether some box of the second look overlaps one of the first look."
-    boxes = [[box for g in found for box in g.boxes] for found in (first, second)]
-    return bool((box_iou(*boxes) > 0).any())
-
-
-def _list_subjects(answer: Answer) -> list:
-    "Return the boxes of a question's regions, or the one box of its answer; else nothing."
-    if answer.regions:
-        return [r.box() for r in answer.regions]
-    boxes = [box for g in answer.groundings for box in g.boxes]
-    return boxes if len(boxes) == 1 else []
-
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000044
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000045
 def ground_again(
     ferret: Ferret,
     image,  # as for `ask`
@@ -280,7 +291,7 @@ def ground_again(
         better[i] = _choose_nearest(found[i], moved)
     return better
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000045
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000046
 def _find_phrase_window(ferret: Ferret, grounding: Grounding, size: tuple) -> Window | None:
     "Return the window around a grounding's one box; None for several boxes."
     if len(grounding.boxes) != 1 or not grounding.name:
@@ -299,7 +310,7 @@ def _choose_nearest(first: Grounding, second: list) -> Grounding:
         return first
     return Grounding(first.name, [box], None if score is None else [score])
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000049
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000050
 OVERLAP = 1 / 3  # of a slice's side, shared with its neighbour
 MAX_SLICES = 8  # in each direction
 
@@ -320,7 +331,7 @@ def list_slices(
     rows, columns = (_cut_side(length, n) for length in size)
     return [make_window((x1, y1, x2, y2), side) for y1, y2 in rows for x1, x2 in columns]
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000053
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000054
 BORDER = 0.02  # of a picture's side: a box that comes this near to its border is cut by it
 
 
@@ -349,7 +360,7 @@ def is_small(
     share = (OVERLAP - 2 * BORDER) / (n - (n - 1) * OVERLAP)
     return box.width <= share * size[1] and box.height <= share * size[0]
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000056
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000057
 def suppress_overlaps(
     boxes: list,  # of Box
     scores: list,  # of each box
@@ -369,7 +380,7 @@ def suppress_overlaps(
             alive &= ~overlapping[i]
     return kept
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000059
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000060
 def _list_found(answer: GroundingList) -> list:  # of (name, box, score)
     "Return the boxes of an answer one by one."
     return [
@@ -398,7 +409,7 @@ def merge_slices(
     order = suppress_overlaps([f[1] for f in kept], [f[2] for f in kept], names)
     return [kept[i] for i in order]
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000062
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000063
 def check_slices(
     slices,  # windows in each direction
 ):
@@ -407,7 +418,7 @@ def check_slices(
     if not whole or not 1 <= slices <= MAX_SLICES:
         raise make_input_error("slices", slices, f"a whole number from 1 to {MAX_SLICES}")
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000063
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000064
 def ask_in_slices(
     ferret: Ferret,
     answers: list,  # of Answer: the looks at whole images, questions without regions
@@ -442,7 +453,7 @@ def _merge_answers(first: Answer, parts: list, windows: list, slices: int) -> An
     end = "length" if cut else "stop"
     return replace(first, text=text, groundings=groundings, warnings=told, finish_reason=end)
 
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000064
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000065
 def detect_in_slices(
     ferret: Ferret,
     image,  # as for `ask`
@@ -470,3 +481,34 @@ def detect_in_slices(
     warnings = list(dict.fromkeys(w for found in lists for w in found.warnings))
     end = "length" if cut else "stop"
     return GroundingList(groundings, warnings, end, cut[0].reason if cut else reason)
+
+# %% ../../nbs/4_model/looking_closer.ipynb #c1000067
+@patch
+def read(
+    self: Ferret,
+    image,  # path, PIL image, array or bytes
+    region: Region | None = None,  # Point, Box or Mask of the word, image frame; None: look for it
+    max_new_tokens: int = 24,  # of the answer
+) -> Answer:  # its grounding `word` says where the word is
+    """Return what a word in the image says, read from an enlarged window around the word.
+
+    Raises InputError for a Griffon model, which reads no words."""
+    return read_words(self, [image], [region], max_new_tokens)[0]
+
+
+@patch
+def _ask_again(self: Ferret, *args, **limits) -> list:
+    "As `ask_again`."
+    return ask_again(self, *args, **limits)
+
+
+@patch
+def _ground_again(self: Ferret, *args) -> GroundingList:
+    "As `ground_again`."
+    return ground_again(self, *args)
+
+
+@patch
+def _detect_in_slices(self: Ferret, *args) -> GroundingList:
+    "As `detect_in_slices`."
+    return detect_in_slices(self, *args)

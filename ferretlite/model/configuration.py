@@ -158,10 +158,31 @@ class FerretConfig(
         super().__post_init__(**kwargs)
 
 # %% ../../nbs/4_model/configuration.ipynb #17ed0002
+_LARGEST = dict(view=4096, tiles=1024, sampler=2**16)  # far above every model that we know
+
+
+def _check_amounts(config):
+    "Raise InputError for views, grids and samplers so large that they would fill the memory."
+    names = ("global_view", "local_view", "direct_view", "crop_view")
+    sides = {n: max(v) for n in names if (v := getattr(config, n, None))}
+    tiles = {"grids": max((grid[0] * grid[-1] for grid in config.grids), default=0)}
+    points = {}
+    for name, value in (config.sampler or {}).items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        points[f"sampler {name}"] = max([n for n in numbers if isinstance(n, int)], default=0)
+    for kind, found in (("view", sides), ("tiles", tiles), ("sampler", points)):
+        for name, value in found.items():
+            if value > _LARGEST[kind]:
+                raise InputError(
+                    f"configuration: found {name} of {value}, expected {_LARGEST[kind]} at most."
+                )
+
+
 @patch
 def check_views(self: FerretConfig):
-    """Raise InputError where a view that is used does not consist of whole cells, or where there
-    are no grids to cut into."""
+    """Raise InputError where a view that is used does not consist of whole cells, where there are
+    no grids to cut into, and for sizes that would fill the memory."""
+    _check_amounts(self)
     if self.merge < 1:
         raise InputError(f"configuration: found merge={self.merge}, expected 1 at least.")
     used = {"global_view": self.global_tower}

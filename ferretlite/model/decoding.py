@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000c
 def _fold_layer(
@@ -336,10 +336,19 @@ def decode_one(
         logits = self._feed([token, *sure], start + len(tokens) - 1, cache)
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00025
+_KNOWN_SETTINGS = {  # of `generate`: those that the loop is told, and those of sampling
+    *("max_new_tokens", "max_length", "bos_token_id", "eos_token_id", "pad_token_id"),
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "use_cache", "transformers_version"),
+}
+
+
 def is_plain_llama(
     model: nn.Module,  # language model
+    settings: GenerationConfig | None = None,  # of answers, such as penalties
 ) -> bool:
     "Return whether `PlainDecoder` computes what this language model computes."
+    if settings is not None and set(settings.to_diff_dict()) - _KNOWN_SETTINGS:
+        return False
     if type(model) is not LlamaForCausalLM or model.dtype != torch.float32:
         return False
     config = model.config
@@ -351,6 +360,10 @@ def is_plain_llama(
         and rope.get("rope_type", "default") == "default"
         and rope.get("partial_rotary_factor", 1.0) == 1.0
     )
-    known = all(type(m) is nn.Linear or "Linear" not in type(m).__name__ for m in model.modules())
-    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    return plain and known and not hooked
+    own = ("transformers.models.llama.", "transformers.activations", "torch.nn.modules.")
+    known = all(type(m).__module__.startswith(own) for m in model.modules())
+    hooked = any(
+        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "_hf_hook") for m in model.modules()
+    )
+    whole = all(type(p) is nn.Parameter and not p.is_meta for p in model.parameters())
+    return plain and known and whole and not hooked

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/4_model/model_folders.ipynb #26f00004
 import hashlib
 import json
+import math
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..common.errors import InputError
 # %% ../../nbs/4_model/model_folders.ipynb #26f0000c
 _JSON_FILES = (  # of a model folder; each may name code to run
     "config.json",
+    "generation_config.json",
     "tokenizer_config.json",
     "processor_config.json",
     "preprocessor_config.json",
@@ -80,14 +82,18 @@ def _list_fields(
 
 
 def _check_fields(path: Path, table: dict):
-    "Raise InputError for a field that names code to run."
+    "Raise InputError for a field that names code to run, or that is no finite number."
     for name, value in _list_fields(table):
         if name == "auto_map" and value:
             raise InputError(
                 f"{path}: found auto_map, which runs Python code of the folder, expected a model "
                 "that the installed packages know; ask its author for a folder without code."
             )
-        if name.endswith("_implementation") and "/" in json.dumps(value):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(
+                f"{path}: found {name}={value}, expected a finite number; copy the file again."
+            )
+        if "_implementation" in name and "/" in json.dumps(value):
             raise InputError(
                 f"{path}: found {name}={json.dumps(value)}, a kernel from the hub, expected "
                 "'eager', 'sdpa' or another name of transformers; delete the field."
@@ -107,20 +113,35 @@ def _check_index(path: Path, table: dict):
             )
 
 
-def _check_header(path: Path):
-    "Raise InputError unless a file has the table of tensors of a whole safetensors file."
+_WHOLE_NUMBERS = ("position_ids", "num_batches_tracked")  # tensors of old files, not weights
+
+
+def _read_header(path: Path) -> dict:  # name -> (number format, numbers)
+    """Return what a safetensors file says of its tensors.
+
+    Raises InputError for a damaged file, and for weights that are whole numbers."""
     try:
         with safe_open(path, "pt") as file:
-            file.keys()
+            parts = {name: file.get_slice(name) for name in file.keys()}
+            found = {n: (p.get_dtype(), math.prod(p.get_shape())) for n, p in parts.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{path}: found a damaged file ({' '.join(str(error).split())[:100]}), expected "
             "safetensors; copy the file again."
         ) from None
+    for name, (kind, _numbers) in found.items():
+        if "F" not in kind and not name.endswith(_WHOLE_NUMBERS):
+            raise InputError(
+                f"{path}: found {name} in the number format {kind}, expected floating-point "
+                "numbers; take weights that are not quantized."
+            )
+    return found
 
 # %% ../../nbs/4_model/model_folders.ipynb #26f00011
-def _check_weight_files(folder: Path):
-    "Raise InputError unless a folder holds safetensors, whole and without adapters beside them."
+def _check_weight_files(folder: Path) -> tuple:  # (tensors, numbers in them)
+    """Return how much the safetensors of a folder hold.
+
+    Raises InputError unless they are whole and without adapters beside them."""
     if (folder / "adapter_config.json").exists():
         raise InputError(
             f"{folder}: found adapter_config.json, expected a whole model; merge the adapters into "
@@ -131,6 +152,7 @@ def _check_weight_files(folder: Path):
     if not (folder / names[0]).is_file() and index.is_file():
         _check_index(index, table := _read_json(index))
         names = list(dict.fromkeys(table["weight_map"].values()))
+    held = []
     for name in names:
         if not (folder / name).is_file():
             pickles = [p.name for p in sorted(folder.glob("*.bin*"))]
@@ -139,7 +161,33 @@ def _check_weight_files(folder: Path):
                 f"{folder}: found {found}, expected safetensors, which run no code; copy the "
                 "folder again, or save the model with `save_pretrained`."
             )
-        _check_header(folder / name)
+        held += _read_header(folder / name).values()
+    return len(held), sum(numbers for _kind, numbers in held)
+
+# %% ../../nbs/4_model/model_folders.ipynb #26f00033
+_HARMLESS = 10**8  # weights that every computer has room for
+
+
+def _count_weights(part: dict) -> int:
+    "Return how many weights the largest piece of a configuration has at least."
+    known = {k: v for k, v in part.items() if isinstance(v, int) and not isinstance(v, bool)}
+    width = known.get("hidden_size", 1)
+    layers = known.get("num_hidden_layers", 1) * width * known.get("intermediate_size", 1)
+    patches = known.get("image_size", 1) // max(1, known.get("patch_size", 1))
+    sides = [v for k, v in known.items() if k.endswith(("_dim", "_size", "_width", "_layers"))]
+    return max(layers, known.get("vocab_size", 1) * width, patches**2 * width, *sides, 0)
+
+
+def _check_sizes(folder: Path, table: dict, tensors: int, numbers: int):
+    "Raise InputError for a configuration of a model that is much larger than its files."
+    parts = [table, *(value for _name, value in _list_fields(table) if isinstance(value, dict))]
+    size = max(map(_count_weights, parts))
+    if tensors and size > max(4 * numbers, _HARMLESS):
+        raise InputError(
+            f"{folder}: found a config.json of {size:.0e} weights or more, expected about "
+            f"{numbers:.0e}, as the safetensors hold; take weights and config.json from the same "
+            "model."
+        )
 
 # %% ../../nbs/4_model/model_folders.ipynb #26f00013
 def check_model_files(
@@ -160,7 +208,7 @@ def check_model_files(
         _check_fields(tables[name], table)
     if Path(place).is_dir():
         if weights:
-            _check_weight_files(Path(place))
+            _check_sizes(Path(place), read["config.json"], *_check_weight_files(Path(place)))
     elif path := _find_file(place, "model.safetensors.index.json", options):
         _check_index(path, _read_json(path))
     return read["config.json"]

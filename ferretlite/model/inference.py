@@ -7,6 +7,7 @@ __all__ = ['Ferret']
 
 # %% ../../nbs/4_model/inference.ipynb #115f5191
 from collections.abc import Iterable
+from importlib import import_module
 from numbers import Integral, Real
 
 import torch
@@ -63,99 +64,14 @@ def cut_at_end_token(
     "Return an answer's own tokens, without what fills up its row behind the end token."
     return (tokens[: tokens.index(end)], "stop") if end in tokens else (tokens, "length")
 
-# %% ../../nbs/4_model/inference.ipynb #9312a9d3
-MAX_PROMPT_CHARACTERS = 100_000  # in one question; no context of a language model here holds more
-
-
-def _is_list(value) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _check_prompts(
-    prompts,  # a question, or a list of them
-):
-    "Raise InputError unless every question is a text of at most MAX_PROMPT_CHARACTERS."
-    for prompt in prompts if _is_list(prompts) else [prompts]:
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise make_input_error("prompt", prompt, "a question in words")
-        if len(prompt) > MAX_PROMPT_CHARACTERS:
-            raise InputError(
-                f"prompt: found {len(prompt)} characters, expected at most "
-                f"{MAX_PROMPT_CHARACTERS}; shorten the question."
-            )
-
-
-def _check_names(
-    names: list,  # of what to look for
-    where: str,  # name of the verb, for the message
-):
-    "Raise InputError for a name that is no text, or names nothing: empty, `?`, `the`."
-    for name in names:
-        if not isinstance(name, str) or not can_name_object(name):
-            raise make_input_error(where, name, "the name of what to look for")
-
-# %% ../../nbs/4_model/inference.ipynb #9bf30b99
-def _list_entries(
-    regions,  # None, one region for all questions, or an entry for each question
-    n: int,  # questions
-) -> list:
-    "Return an entry of regions for each question."
-    dimensions = getattr(regions, "ndim", 0)
-    one_array = dimensions == 1 or (dimensions == 2 and "bool" in str(regions.dtype))
-    numbers = _is_list(regions) and regions and all(isinstance(v, Real) for v in regions)
-    if (_is_list(regions) and not numbers) or (dimensions and not one_array):
-        return list(regions)
-    return [regions] * n
-
-# %% ../../nbs/4_model/inference.ipynb #8af2857a
-def spread_questions(
-    image,  # one, or a list
-    prompt,  # one, or a list
-    regions,  # None, one region for all questions, or an entry for each question
-) -> tuple:  # (images, prompts, lists of regions), equally long
-    """Spread one image, one prompt or one region over as many questions as there are.
-
-    Raises InputError where lengths differ."""
-    if not _is_list(image) and not _is_list(prompt):
-        image = load_image(image)
-        return [image], [prompt], [make_regions(regions, (image.height, image.width))]
-    n = len(prompt) if _is_list(prompt) else len(image)
-    distinct, places = load_distinct_images(image if _is_list(image) else [image] * n)
-    images = [distinct[k] for k in places]  # one that several questions share stays one
-    prompts = list(prompt) if _is_list(prompt) else [prompt] * n
-    entries = _list_entries(regions, n)
-    if not len(images) == len(prompts) == len(entries):
-        raise InputError(
-            f"ask: found {len(images)} images, {len(prompts)} prompts and {len(entries)} lists of "
-            "regions, expected as many of each."
-        )
-    held = [make_regions(r, (i.height, i.width)) for r, i in zip(entries, images)]
-    return images, prompts, held
-
-# %% ../../nbs/4_model/inference.ipynb #12ebd715
-def _list_crops(
-    crops,  # a crop, a list of them, or None
-) -> list:
-    "Return the crops of one question as a list."
-    if crops is None:
-        return []
-    return list(crops) if _is_list(crops) else [crops]
-
-
-def spread_crops(
-    crops,  # None, one crop for all questions, or an entry for each question
-    n: int,  # questions
-    several: bool,  # whether a list of questions was asked
-) -> list:  # of lists, one a question
-    "Return the crops of each question. Raises InputError unless there is an entry for each."
-    if not several:
-        return [_list_crops(crops)] * n
-    crops = [_list_crops(c) for c in (crops if _is_list(crops) else [crops] * n)]
-    if len(crops) != n:
-        raise InputError(
-            f"ask: found {n} questions and {len(crops)} entries of crops, expected one for each."
-        )
-    return crops
+# %% ../../nbs/4_model/inference.ipynb #28a00011
+from ferretlite.model.rows import (  # noqa: F811
+    check_names,
+    check_prompts,
+    is_list,
+    spread_crops,
+    spread_questions,
+)
 
 # %% ../../nbs/4_model/inference.ipynb #83a1e40e
 class Ferret:
@@ -166,6 +82,7 @@ class Ferret:
         model: FerretForConditionalGeneration,  # with its weights
         processor: FerretProcessor,  # that of the model
     ):
+        import_module("ferretlite.model.closer")  # a later lesson adds `read` and second looks
         self.model, self.processor = model.eval(), processor
 
     @classmethod
@@ -256,7 +173,8 @@ def _generate(
         return _pad_rows(
             [self._generate([i], [p], [r], [c], max_new_tokens, temperature) for i, p, r, c in rows]
         )
-    if temperature == 0 and not options and is_plain_llama(self.model.language_model):
+    plain = is_plain_llama(self.model.language_model, self.model.generation_config)
+    if temperature == 0 and not options and plain:
         room = max_new_tokens if limit is None else min(max_new_tokens, limit - longest)
         return self._decode_plainly(batch, room)
     out = self.model.generate(
@@ -379,23 +297,21 @@ def ask(
     """Ask about an image. Raises InputError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
     _check_limits(max_new_tokens, temperature, batch)
-    _check_prompts(prompt)
-    if phrases is not None and not _is_list(phrases):
+    check_prompts(prompt)
+    if phrases is not None and not is_list(phrases):
         raise make_input_error("phrases", phrases, "a list of names")
-    _check_names(phrases or [], "phrases")
+    check_names(phrases or [], "phrases")
     images, prompts, held = spread_questions(image, prompt, regions)
     for picture, places in zip(images, held):
         size = (picture.height, picture.width)
         emit_warnings(filter(None, (describe_doubtful_region(place, size) for place in places)))
-    shown = spread_crops(crops, len(prompts), _is_list(prompt))
+    shown = spread_crops(crops, len(prompts), is_list(prompt))
     limits = dict(max_new_tokens=max_new_tokens, temperature=temperature, batch=batch)
     questions = list(zip(images, prompts, held, shown))
     answers = self._answer(questions, phrases, streamer=streamer, **limits)
     if look_again:
-        from ferretlite.model.closer import ask_again
-
-        answers = ask_again(self, answers, shown, phrases=phrases, **limits)
-    return answers if _is_list(image) or _is_list(prompt) else answers[0]
+        answers = self._ask_again(answers, shown, phrases=phrases, **limits)
+    return answers if is_list(image) or is_list(prompt) else answers[0]
 
 # %% ../../nbs/4_model/inference.ipynb #26t50020
 @patch
@@ -404,24 +320,7 @@ def chat(
     image,  # path, PIL image, array or bytes
 ) -> "Chat":  # noqa: F821
     "Return a conversation about an image: each question of its `ask` knows the earlier answers."
-    from ferretlite.model.chat import Chat
-
-    return Chat(self, image)
-
-
-@patch
-def read(
-    self: Ferret,
-    image,  # path, PIL image, array or bytes
-    region: Region | None = None,  # Point, Box or Mask of the word, image frame; None: look for it
-    max_new_tokens: int = 24,  # of the answer
-) -> Answer:  # its grounding `word` says where the word is
-    """Return what a word in the image says, read from an enlarged window around the word.
-
-    Raises InputError for a Griffon model, which reads no words."""
-    from ferretlite.model.closer import read_words
-
-    return read_words(self, [image], [region], max_new_tokens)[0]
+    return import_module("ferretlite.model.chat").Chat(self, image)  # of a later lesson
 
 # %% ../../nbs/4_model/inference.ipynb #26t50031
 from ferretlite.model.phrasing import (  # noqa: F811
@@ -445,10 +344,10 @@ def _list_phrases(
             "`phrase` and `caption`."
         )
     if caption is not None:
-        _check_names([caption], "caption")
+        check_names([caption], "caption")
         phrases = split_caption(caption)
     else:
-        phrases = list(phrase) if _is_list(phrase) else [phrase]
+        phrases = list(phrase) if is_list(phrase) else [phrase]
     bad = [p for p in phrases if not isinstance(p, str) or not can_name_object(p)]
     if bad or not phrases:
         found = bad[0] if bad and caption is None else caption if phrase is None else phrase
@@ -476,9 +375,7 @@ def ground(
     answers = self.ask(image, questions, max_new_tokens=max_new_tokens, phrases=asked)
     found = list_groundings(answers)
     if look_again:
-        from ferretlite.model.closer import ground_again
-
-        return ground_again(self, image, found, max_new_tokens)
+        return self._ground_again(image, found, max_new_tokens)
     return found
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
@@ -555,7 +452,7 @@ def detect(
     if names is not None:
         several = isinstance(names, Iterable) and not isinstance(names, str)
         names = list(names) if several else [names]
-        _check_names(names, "detect")
+        check_names(names, "detect")
         if not names:
             return GroundingList(reason="No name was given.")
     elif self.processor.config.style == "griffon":
@@ -564,9 +461,7 @@ def detect(
             "detects only what it is asked for."
         )
     if slices != 1:
-        from ferretlite.model.closer import detect_in_slices
-
-        return detect_in_slices(self, image, names, slices, max_new_tokens)
+        return self._detect_in_slices(image, names, slices, max_new_tokens)
     if names is not None:
         return self._detect_names(image, names, max_new_tokens)
     answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
@@ -600,7 +495,7 @@ def find(
     if like is None:
         raise make_input_error("like", like, "a picture, or a Box of the image")
     image = load_image(image)
-    if getattr(like, "ndim", 0) == 1 or (_is_list(like) and len(like) == 4):
+    if getattr(like, "ndim", 0) == 1 or (is_list(like) and len(like) == 4):
         like = make_region(like)
     shown = Crop(image, like) if isinstance(like, Box) else like
     question = write_prompt("search")
@@ -627,7 +522,7 @@ def count(
             "and `like`."
         )
     if name is not None:
-        _check_names([name], "count")
+        check_names([name], "count")
     if like is not None or self.processor.config.style == "griffon":
         if like is not None:
             found = self.find(image, like, max_new_tokens)

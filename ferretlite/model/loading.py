@@ -32,7 +32,7 @@ def _model_type(
     "Return what a folder's config.json says it is."
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

@@ -6,6 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/4_model/messages.ipynb #26t00013
+from jinja2 import Environment
+from jinja2.meta import find_undeclared_variables
+
 from ..common.errors import InputError, describe_value, make_input_error
 from .tokens import IMAGE_TOKEN, format_user_turn
 
@@ -70,6 +73,9 @@ def _read_part(part, where: str) -> tuple:  # (text, images, regions)
     if kind == "image":
         held = [part[name] for name in _PICTURE_FIELDS if part.get(name) is not None]
         return "", held[:1] or [None], []
+    if kind == "image_url" and part.get("image_url"):  # as other programs for chat write it
+        held = part["image_url"]
+        return "", [held.get("url") if isinstance(held, dict) else held], []
     if kind == "region" and part.get("region") is not None:
         return "<region>", [], [part["region"]]
     raise make_input_error(where, part, "a part with the type text, image or region")
@@ -137,6 +143,20 @@ def _join_system_messages(
     return found
 
 
+def _check_template_options(
+    template: str,  # in Jinja
+    options: dict,  # of `write_messages`
+):
+    "Raise InputError for an option that the template would pass over."
+    known = {"add_generation_prompt", "continue_final_message", "padding"}
+    asked = {name for name, value in options.items() if value not in (None, False)} - known
+    if asked:
+        unread = sorted(asked - find_undeclared_variables(Environment().parse(template)))
+        if unread:
+            expected = "an option that the chat template reads, such as add_generation_prompt"
+            raise make_input_error("apply_chat_template", unread[0], expected)
+
+
 def write_messages(
     tokenizer,  # with a chat template
     messages: list,  # see `read_messages`
@@ -145,6 +165,7 @@ def write_messages(
     **options,  # of the tokenizer's `apply_chat_template`, such as `add_generation_prompt`
 ) -> str:
     "Return a conversation as the model reads it: start, placeholder of the image, turns."
+    _check_template_options(template or tokenizer.chat_template or "", options)
     if "system" not in (template or tokenizer.chat_template or ""):
         messages = _join_system_messages(messages)
     start = tokenizer.bos_token or ""

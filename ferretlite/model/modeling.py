@@ -389,6 +389,11 @@ def embed_prompt(
     tokens, maps = self.embed_images(*tower_maps, grids, image_sizes)
     if image_of is not None:
         rows = image_of.tolist()
+        if sorted(set(rows)) != list(range(len(tokens))):
+            raise InputError(
+                f"image_of: found rows about images {sorted(set(rows))} of {len(tokens)}, expected "
+                "a row about each image; let a pipeline take one question at a time (batch_size=1)."
+            )
         tokens, maps = [tokens[i] for i in rows], [maps[i] for i in rows]
         image_sizes = None if image_sizes is None else [image_sizes[i] for i in rows]
     images = input_ids == config.image_token_id
@@ -526,6 +531,8 @@ def forward(
         seen = tower_maps, grids, regions, image_sizes, crop_pixels, image_of
         inputs_embeds = self.embed_prompt(input_ids, *seen)
     self._check_positions(inputs_embeds.shape[1], attention_mask, past_key_values)
+    if self.config.output_hidden_states:
+        options.setdefault("output_hidden_states", True)
     options["attention_mask"] = self._mask_turns(turn_ids, inputs_embeds, attention_mask)
     options |= dict(position_ids=position_ids, past_key_values=past_key_values, use_cache=use_cache)
     options |= dict(inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, return_dict=True)
@@ -551,8 +558,12 @@ def prepare_inputs_for_generation(
         use_cache=use_cache,
         **kwargs,
     )
+    for name in ("tokenizer", "assistant_tokenizer"):  # which only stopping criteria read
+        inputs.pop(name, None)
     if use_cache and not is_first_iteration:
         inputs.update(dict.fromkeys(VISION_INPUTS))
+    else:
+        self._check_continued(inputs)
     return inputs
 
 # %% ../../nbs/4_model/model.ipynb #17c43935

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import ModelOutput
 
 from ..common.errors import InputError, make_input_error
 from .configuration import FerretConfig
@@ -35,6 +36,16 @@ class FerretPreTrainedModel(PreTrainedModel):
         special = {name: getattr(config.text_config, name, None) for name in names}
         if self.can_generate():
             self.generation_config = GenerationConfig(max_new_tokens=MAX_NEW_TOKENS, **special)
+
+    @property
+    def device(self) -> torch.device:
+        "Where inputs have to lie: the parameters' own device, or the one they are brought to."
+        found = super().device
+        if found.type == "meta":  # weights that Accelerate keeps on a disk or in other memory
+            hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
+            places = (getattr(hook, "execution_device", None) for hook in hooks)
+            found = torch.device(next((p for p in places if p is not None), found))
+        return found
 
     def _init_weights(self, module):
         "Draw our parts' weights as PyTorch does: N(0, 0.02) is too large for the wide layer."
@@ -82,12 +93,22 @@ def set_output_embeddings(
 @patch
 def resize_token_embeddings(
     self: FerretPreTrainedModel,
-    *args,  # of transformers: number of tokens, multiple to pad to
+    new_num_tokens: int | None = None,  # length of the table; None: as it is
+    *args,  # of transformers: multiple to pad to, whether new rows are means
     **kwargs,  # of transformers
 ) -> nn.Module:
     "Return the table of token embeddings after giving it, and the last layer, another length."
-    table = self.language_model.resize_token_embeddings(*args, **kwargs)
-    self.config.text_config.vocab_size = self.language_model.config.vocab_size
+    config = self.config
+    marks = [config.image_token_id, config.region_token_id, config.crop_token_id]
+    needed = 1 + max(number for number in marks if number is not None)
+    if new_num_tokens is not None and new_num_tokens < needed:
+        where = "resize_token_embeddings"
+        raise make_input_error(where, new_num_tokens, f"at least {needed}, for the placeholders")
+    old = config.text_config.vocab_size
+    table = self.language_model.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+    config.text_config.vocab_size = self.language_model.config.vocab_size
+    if config.text_config.vocab_size != old:
+        config.tokenizer_fingerprint = None  # of a tokenizer with another number of words
     return table
 
 # %% ../../nbs/4_model/pretrained.ipynb #26t10011
@@ -146,7 +167,7 @@ def from_pretrained(
     cls: FerretPreTrainedModel,
     *args,  # of transformers: folder or hub id
     **kwargs,  # of transformers, such as `dtype`: number format, float32 unless it is given
-):  # -> model, or what transformers' options ask for
+) -> PreTrainedModel | tuple:
     "Return a model with the weights of a folder, in float32 unless `dtype` says otherwise."
     if kwargs.get("dtype") is None and kwargs.get("torch_dtype") is None:
         kwargs["dtype"] = torch.float32
@@ -190,6 +211,47 @@ def _check_positions(
             "the language model; shorten the text."
         )
 
+# %% ../../nbs/4_model/pretrained.ipynb #26c10003
+@patch
+def _prepare_generation_config(
+    self: FerretPreTrainedModel,
+    generation_config: GenerationConfig | None,  # of the caller
+    **kwargs,  # of `generate`
+) -> tuple:  # (settings, inputs of the model)
+    "Return the settings of an answer: a caller's `max_length` counts more than our own number."
+    told = [kwargs, generation_config.to_dict() if generation_config is not None else {}]
+    longest, new = ([t.get(n) for t in told] for n in ("max_length", "max_new_tokens"))
+    settings, inputs = super(FerretPreTrainedModel, self)._prepare_generation_config(
+        generation_config, **kwargs
+    )
+    if any(n is not None for n in longest) and all(n is None for n in new):
+        settings.max_new_tokens = None
+    return settings, inputs
+
+
+@patch
+def _check_continued(
+    self: FerretPreTrainedModel,
+    inputs: dict,  # of the first step of `generate`
+):
+    "Raise InputError for a prompt behind a filled cache whose placeholders nothing fills."
+    cache, ids = inputs.get("past_key_values"), inputs.get("input_ids")
+    if cache is None or ids is None or not cache.get_seq_length():
+        return
+    config, seen = self.config, inputs.get("global_pixels") is not None
+    marks = (config.image_token_id, config.region_token_id, config.crop_token_id)
+    held = [int((ids == m).sum()) for m in marks if m is not None]
+    if seen and not held[0]:
+        found = "pixels beside a cache that holds their image"
+    elif not seen and sum(held):
+        found = f"{sum(held)} placeholders of images or regions behind a cache, without pixels"
+    else:
+        return
+    raise InputError(
+        f"generate: found {found}, expected a new prompt with its image, or words alone behind a "
+        "cache; use `Ferret.chat` for several questions about one image."
+    )
+
 # %% ../../nbs/4_model/pretrained.ipynb #26t1001c
 @patch
 def _check_training(
@@ -211,10 +273,12 @@ def _finish(
     labels: torch.Tensor | None,  # [B, L], -100 where there is no loss
     num_items: torch.Tensor | int | None,  # tokens with a loss in all accumulated batches
     return_dict: bool | None,  # False: a tuple comes back; None: as the configuration says
-):  # CausalLMOutputWithPast, or a tuple
+) -> ModelOutput | tuple:
     "Return the language model's output with our loss, where there are labels."
     if labels is not None:
         labels = labels[:, labels.shape[1] - out.logits.shape[1] :]  # of the logits that were kept
-        out.loss = next_token_loss(out.logits, labels, num_items)
+        loss = next_token_loss(out.logits, labels, num_items)
+        rest = {name: value for name, value in out.items() if name != "loss"}
+        out = type(out)(loss=loss, **rest)  # a loss that is set later would be the last entry
     wanted = self.config.return_dict if return_dict is None else return_dict
     return out if wanted else out.to_tuple()

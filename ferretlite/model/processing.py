@@ -114,13 +114,14 @@ AutoProcessor.register(FerretConfig, FerretProcessor, exist_ok=True)
 @patch(cls_method=True)
 def from_pretrained(
     cls: FerretProcessor,
-    folder,  # folder or hub id of a model
+    pretrained_model_name_or_path,  # folder or hub id of a model
     **kwargs,  # of transformers' `from_pretrained`, such as `revision`
 ) -> FerretProcessor:
     """Return the processor whose files lie beside a model's weights.
 
     Raises InputError for files that name code to run, and for the tokenizer of another model."""
     kwargs = {k: v for k, v in kwargs.items() if k not in ("_from_auto", "trust_remote_code")}
+    folder = pretrained_model_name_or_path
     check_model_files(folder, weights=False, **kwargs)
     config = FerretConfig.from_pretrained(folder, trust_remote_code=False, **kwargs)
     tokenizer = load_own_tokenizer(folder, config.text_config, **kwargs)
@@ -143,11 +144,21 @@ def for_model(
 @patch
 def save_pretrained(
     self: FerretProcessor,
-    folder,  # where the files are written
+    save_directory,  # where the files are written
+    push_to_hub: bool = False,  # refused: folders are written, and nothing is sent
 ):
-    "Write configuration and tokenizer; the configuration gets the tokenizer's fingerprint."
-    self.config.tokenizer_fingerprint = compute_tokenizer_fingerprint(self.tokenizer)
-    self.config.save_pretrained(folder)
+    """Write configuration and tokenizer; the configuration gets the tokenizer's fingerprint.
+
+    The configuration of a model that lies in the folder stays: its tables may have another
+    length."""
+    if push_to_hub:
+        expected = "False; upload the folder with `huggingface_hub`"
+        raise make_input_error("push_to_hub", push_to_hub, expected)
+    config, folder = self.config, Path(save_directory)
+    if any(folder.glob("model*.safetensors")) and (folder / "config.json").is_file():
+        config = FerretConfig.from_pretrained(folder, trust_remote_code=False)
+    config.tokenizer_fingerprint = compute_tokenizer_fingerprint(self.tokenizer)
+    config.save_pretrained(folder)
     self.tokenizer.save_pretrained(folder)
 
 # %% ../../nbs/4_model/processor.ipynb #b447f08d
@@ -396,6 +407,7 @@ def __call__(
     text=None,  # instead of prompts: a text of `apply_chat_template`, or a list
     return_tensors: str | None = "pt",  # PyTorch tensors are all there is
     padding: bool | str = True,  # texts of a batch always become equally long
+    **options,  # of other processors: None or False, which ask for nothing
 ) -> BatchFeature:
     """Return tensors for `model.generate(**batch)`: prompts padded on the left.
 
@@ -405,6 +417,9 @@ def __call__(
         raise make_input_error("return_tensors", return_tensors, "'pt', PyTorch tensors")
     if padding not in (True, "longest"):
         raise make_input_error("padding", padding, "True, since texts of a batch are padded")
+    for name, value in options.items():
+        if value not in (None, False) and name != "add_special_tokens":  # a text has its start
+            raise make_input_error("processor", name, "an argument that it reads")
     if text is None:
         return self._encode_questions(images, prompts, regions, crops)
     if prompts is not None:

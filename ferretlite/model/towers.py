@@ -265,10 +265,10 @@ _TEMPLATE_ERRORS = (
 def check_chat_template(
     tokenizer,  # with a chat template
 ):
-    "Raise InputError unless the template writes a short question within the bounds."
+    "Raise InputError unless the template writes a short question, and within the bounds."
     try:
         with _bounded_template():
-            format_user_turn(tokenizer, "What is this?")
+            written = format_user_turn(tokenizer, "What is this?")
     except InputError:
         raise
     except _TEMPLATE_ERRORS as error:
@@ -277,6 +277,11 @@ def check_chat_template(
             f"chat template: found one that writes no question ({reason}), expected a Jinja "
             "template with one user message."
         ) from error
+    if "What is this?" not in written:
+        raise InputError(
+            f"chat template: found one that leaves the question out ({written[:100]!r}), expected "
+            "a Jinja template with one user message; use the template of the model's family."
+        )
 
 # %% ../../nbs/4_model/real_towers.ipynb #39554eed
 def load_chat_tokenizer(

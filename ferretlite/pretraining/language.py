@@ -133,8 +133,8 @@ def pretrain_lm(
     "Train the tiny Llama on scenes described by object vectors; return the loss curve."
     check_run_folder(out, samples, minutes, batch_size)
     refuse_shipped_name("start", start)
-    settings = dict(seed=seed, batch_size=batch_size, style=style, look=look)
-    settings |= dict(wide=True) if wide else {}
+    edition = dict(wide=True) if wide else {}
+    settings = dict(seed=seed, batch_size=batch_size, style=style, look=look, **edition)
     model, tokenizer, before = start_language_model(start, style, seed)
     skip = CURRICULA[style][0][0] if start else 0
     data = ObjectScenes(10**7, 2 * 10**7 * (1 + seed), style=style, skip=skip, wide=wide)
@@ -148,8 +148,7 @@ def pretrain_lm(
         lambda start: load_batches(data, batch_size, collate, start),
         out,
         samples and max(1, samples // batch_size),
-        minutes,
-        lr,
+        *(minutes, lr),
         **how,
     )
     record = dict(steps=log[-1][0] if log else 0, lr=lr, muon=muon, compile=compile, log=log)

@@ -89,7 +89,7 @@ def _split_numbers(
         raise InputError("found a bracket that is not closed, expected ] behind the numbers")
     return re.split(r"\s*,\s*|\s+", re.sub(r"[\[\]()]", " ", bracket).strip())
 
-
+# %% ../../nbs/2_regions_and_text/grammar.ipynb #a25gr001
 def _describe_signs(style: str) -> str:
     "Return what is wrong with a box that holds other signs than its numbers."
     kind = "whole numbers" if style == "ferret" else "decimal fractions"
@@ -236,7 +236,7 @@ def find_groundings(
             warnings += _add_span(spans, match, size, style, name, place)
     return spans, warnings
 
-
+# %% ../../nbs/2_regions_and_text/grammar.ipynb #a25gr002
 def _holds_words(match) -> bool:
     "Return whether an opening bracket begins words and no box: `see [the manual]`."
     if match.lastgroup != "box" or match[0].strip("[［ \t\n") or match.end() == len(match.string):

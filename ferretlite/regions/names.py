@@ -60,7 +60,7 @@ def _strip_signs(
             break
     return stop
 
-
+# %% ../../nbs/2_regions_and_text/names.ipynb #a25nm001
 _SCORE = re.compile(r"[(:：]\s?(?:0?\.[0-9]{1,6}|1\.0{1,6}|[0-9]{1,3}(?:\.[0-9]{1,2})?\s?%)\)?\Z")
 
 

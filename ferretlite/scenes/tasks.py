@@ -477,7 +477,7 @@ def ask_absent(
     meta = dict(present=present, query=query.phrase, groundings=groundings)
     return Turn("absent", prompt, answer, meta=meta)
 
-
+# %% ../../nbs/2_regions_and_text/tasks.ipynb #4a4d355b
 def ask_absent_phrase(
     scene: Scene,  # or an object with its attributes
     rng: Random,  # random generator

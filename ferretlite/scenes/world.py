@@ -469,9 +469,8 @@ def draw_scene(
         boxes.append(box)
         letters = None
         if text:
-            letters = locate_letters(
-                text, "DejaVuSans-Bold", make_glyph_outline(text, True), outline, (x, y)
-            )
+            base = make_glyph_outline(text, True)
+            letters = locate_letters(text, "DejaVuSans-Bold", base, outline, (x, y))
         obj = SceneObject(kind, None, None, color, fill, text, letters)
         layers.append((obj, int(shape.sum()), window))
     return (

@@ -294,16 +294,22 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _sum_up(listed: dict) -> list:  # [number of files, checksum]
+    "Return number and checksum of the entries of COMPLETE, which show that none was lost."
+    told = json.dumps(listed, sort_keys=True)
+    return [len(listed), hashlib.sha256(told.encode()).hexdigest()]
+
+
 def write_manifest(
     folder: Path,  # folder whose files are written to their end
     files: list | None = None,  # paths inside it; None: all
 ):
-    "Write the file COMPLETE: size and checksum of every file of the folder."
+    "Write the file COMPLETE: size and checksum of every file of the folder, and of the list."
     if files is None:
         files = [p for p in folder.rglob("*") if p.is_file()]
     kept = sorted(p for p in files if p.name != "COMPLETE")
     listed = {p.relative_to(folder).as_posix(): [p.stat().st_size, _hash_file(p)] for p in kept}
-    write_json(folder / "COMPLETE", listed, 1)
+    write_json(folder / "COMPLETE", {**listed, "COMPLETE": _sum_up(listed)}, 1)
 
 
 def find_damage(
@@ -312,9 +318,12 @@ def find_damage(
     "Return which file is not as COMPLETE lists it, and how; None where all of them are."
     try:
         listed = json.loads((folder / "COMPLETE").read_text(encoding="utf-8"))
+        whole = listed.pop("COMPLETE") == _sum_up(listed)
         entries = [(str(name), int(size), str(digest)) for name, (size, digest) in listed.items()]
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return f"{folder / 'COMPLETE'}: found no list of files, expected sizes and checksums"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        return f"{folder / 'COMPLETE'}: found no list of all files, expected sizes and checksums"
     for name, size, digest in entries:
         path = folder / name
         if not path.is_file():
@@ -374,8 +383,7 @@ def check_marked_folder(folder: Path) -> Path:
     """Return the folder of a stage that is done.
 
     Raises InputError for a file that is not as the file COMPLETE of the folder lists it."""
-    damage = find_damage(folder) if (folder / "COMPLETE").exists() else None
-    if damage:
+    if damage := find_damage(folder):
         raise InputError(
             f"{damage}, as when the stage was done; put the file back, or begin the run again in "
             "another folder."

@@ -48,10 +48,8 @@ from ferretlite.training.distributed import (
     write_manifest,
 )
 from ferretlite.training.speed import (
-    measure_seconds_per_sample,
-    measure_seconds_per_scene,
-    plan_minutes,
-    plan_steps,
+    plan_run,
+    plan_samples,
 )
 
 # %% ../../nbs/7_training/runs.ipynb #fed4465d
@@ -138,21 +136,6 @@ def _check_out(out) -> Path:
         )
     return check_run_folder(out)
 
-
-_MAX_SAMPLES = 10**9  # and the longest training in minutes
-
-
-def _check_budget(samples, minutes):
-    "Raise InputError for a length that no run can have."
-    if samples is not None and minutes is not None:
-        raise InputError("samples beside minutes: found both, expected one of them.")
-    whole = isinstance(samples, int) and not isinstance(samples, bool)
-    if samples is not None and not (whole and 1 <= samples <= _MAX_SAMPLES):
-        raise make_input_error("samples", samples, f"a whole number from 1 to {_MAX_SAMPLES}")
-    real = isinstance(minutes, int | float) and not isinstance(minutes, bool)
-    if minutes is not None and not (real and 0 < minutes <= _MAX_SAMPLES):
-        raise make_input_error("minutes", minutes, f"a number above 0, at most {_MAX_SAMPLES}")
-
 # %% ../../nbs/7_training/runs.ipynb #7f77cc81
 def _check_start(start: _Start):
     "Raise InputError for parts that cannot begin a model, or that nothing would read."
@@ -182,7 +165,7 @@ def _check_request(asked: _Request):
             raise InputError(
                 f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
             )
-    _check_budget(asked.samples, asked.minutes)
+    check_run_folder(asked.out, asked.samples, asked.minutes)
     if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
         raise make_input_error("seed", asked.start.seed, "a whole number from 0 to 4294967295")
     if asked.skip not in (None, "bad"):
@@ -196,7 +179,7 @@ def _read_record(record: Path) -> dict:
     try:
         run = json.loads(record.read_text(encoding="utf-8"))
         run["settings"].keys()
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(
             f"{record}: found something else than the record of a training run, expected a folder "
             "that `ferretlite train` began; choose another folder."
@@ -212,6 +195,15 @@ def _find_changes(settings: dict, before: dict) -> list:  # of names
     return changed + [k for k in budget if before.get(k) != settings[k]]
 
 # %% ../../nbs/7_training/runs.ipynb #e8fdbd11
+def _refuse_stages(out: Path):
+    "Raise InputError for stages of a run whose record is gone."
+    for stage in sorted(out.glob("stage-*")):
+        raise InputError(
+            f"{out}: found {stage.name} of a run and no run.json, expected the record of the run; "
+            "put it back, or choose another folder."
+        )
+
+
 def _open_run(
     record: Path, settings: dict, resume: bool
 ):  # -> dict, or None where no run began yet
@@ -219,6 +211,7 @@ def _open_run(
 
     Raises InputError where it must not go on, or where nothing says how long a new one shall be."""
     if not record.exists():
+        _refuse_stages(record.parent)
         if settings["samples"] is None and settings["minutes"] is None:
             raise InputError(
                 "Neither samples nor minutes were given: expected one of them, such as "
@@ -240,45 +233,38 @@ def _open_run(
     return run
 
 # %% ../../nbs/7_training/runs.ipynb #26f40002
+def _holds_losses(log) -> bool:
+    "Return whether a log is a table of (step, loss) of stages."
+    entries = log.values() if isinstance(log, dict) else [0]
+    return all(
+        isinstance(entry, list) and all(isinstance(e, list) and len(e) == 2 for e in entry)
+        for entry in entries
+    )
+
+
 def _check_plan(record: Path, run: dict, stages: list):
     "Raise InputError for a record whose plan does not fit the stages of the run."
     names, samples = [s.name for s in stages], run["settings"].get("samples")
     plans = [run.get(name) for name in ("steps", "scenes")]
-    fits = run.get("stages") == names and isinstance(run.get("log"), dict)
+    fits = run.get("stages") == names and _holds_losses(run.get("log"))
+    fits = fits and isinstance(run.get("world_size", 1), int)
+    fits = fits and isinstance(run.get("data_files", {}), dict)
     for plan in plans:
         fits = fits and isinstance(plan, list) and len(plan) == len(names)
         fits = fits and all(isinstance(n, int) and n >= 0 for n in plan)
     fits = fits and isinstance(run.get("done"), list) and run["done"] == names[: len(run["done"])]
     fits = fits and isinstance(run.get("seconds"), int | float)
-    if not fits or samples is not None and plans[0] != plan_steps(stages, samples):
+    if not fits or samples is not None and plans != list(plan_samples(stages, samples)):
         raise InputError(
             f"{record}: found a plan that does not fit the stages {', '.join(names)}, expected the "
             "record as training wrote it; put the old file back, or choose another folder."
         )
 
-# %% ../../nbs/7_training/runs.ipynb #4ad5d07b
-def _plan_run(
-    model, processor, stages, seed: int, samples=None, minutes=None
-):  # -> (steps, scenes to align with), of each stage
-    "Return how long each stage of a new run will be."
-    if samples is not None:
-        steps = plan_steps(stages, samples)
-        # a short run aligns shortly
-        return steps, [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)]
-    began = time.perf_counter()
-    seconds, per_scene = (
-        [measure(model, processor, s, seed) for s in stages]
-        for measure in (measure_seconds_per_sample, measure_seconds_per_scene)
-    )
-    # a real run is slower by a fifth: it draws and saves meanwhile
-    left = max(0.1, 0.78 * minutes - (time.perf_counter() - began) / 60 - 0.3)
-    return plan_minutes(stages, left, seconds, per_scene)
-
 # %% ../../nbs/7_training/runs.ipynb #b57d6681
 def _begin_run(model, processor, stages, settings: dict) -> dict:
     "Return the record of a new run: its settings, how long each stage will be, and where it runs."
     steps, scenes = decide_once(
-        lambda: _plan_run(
+        lambda: plan_run(
             model, processor, stages, settings["seed"], settings["samples"], settings["minutes"]
         )
     )

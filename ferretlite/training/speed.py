@@ -10,6 +10,7 @@ __all__ = ['bench_train', 'format_training_bench', 'measure_seconds_per_sample',
 import contextlib
 import copy
 import tempfile
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -316,3 +317,27 @@ def plan_minutes(
     return plan_steps(
         stages, left / sum(s.share / total * t for s, t in zip(stages, seconds))
     ), scenes
+
+# %% ../../nbs/7_training/training_speed.ipynb #26f50002
+def plan_samples(
+    stages: list, samples: int
+) -> tuple:  # (steps, scenes to align with), of each stage
+    "Return the plan of a run of given samples."
+    steps = plan_steps(stages, samples)
+    return steps, [min(s.scenes, 3 * n * s.batch_size) for s, n in zip(stages, steps)]
+
+
+def plan_run(
+    model, processor, stages, seed: int, samples=None, minutes=None
+):  # -> (steps, scenes to align with), of each stage
+    "Return how long each stage of a new run will be."
+    if samples is not None:
+        return plan_samples(stages, samples)
+    began = time.perf_counter()
+    seconds, per_scene = (
+        [measure(model, processor, s, seed) for s in stages]
+        for measure in (measure_seconds_per_sample, measure_seconds_per_scene)
+    )
+    # a real run is slower by a fifth: it draws and saves meanwhile
+    left = max(0.1, 0.78 * minutes - (time.perf_counter() - began) / 60 - 0.3)
+    return plan_minutes(stages, left, seconds, per_scene)

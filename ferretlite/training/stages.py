@@ -141,11 +141,27 @@ _WIDE_TABLE = (  # stage -> pictures: stage I, stage II, stage III
     dict(others={"train": 0.1}),
     dict(others={"train": 0.1, "word": 0.15}, close=0.15),
     dict(
-        others={"train": 0.07, "count": 0.05, "wide-count": 0.18, "wide-crowd": 0.05, "word": 0.17},
+        others={"train": 0.07, "count": 0.05, "wide-count": 0.18, "word": 0.17},
         close=0.15,
     ),
 )
 
+_WIDE_TASKS = dict(  # tasks of stage III
+    rec=2.5,
+    name=3.0,
+    choose=1.5,
+    phrase=1.0,
+    absent=1.2,
+    absent_phrase=0.4,
+    dense_detection=1.2,
+    count=2.0,
+    word=0.5,
+    dense_referring=0.3,
+    grounded_caption=0.2,
+    caption=0.1,
+)
+
+# %% ../../nbs/7_training/stages.ipynb #5ec0ed04
 _TINY_WIDE_STAGES = tuple(  # stages of the preset `tiny-wide`, the second edition of `tiny`
     replace(stage, split="wide", **pictures, **changes)
     for stage, pictures, changes in zip(
@@ -159,20 +175,7 @@ _TINY_WIDE_STAGES = tuple(  # stages of the preset `tiny-wide`, the second editi
             dict(
                 share=76,
                 visits=3,
-                tasks=dict(
-                    rec=2.5,
-                    name=3.0,
-                    choose=1.5,
-                    phrase=1.0,
-                    absent=1.2,
-                    absent_phrase=0.4,
-                    dense_detection=1.2,
-                    count=2.0,
-                    word=0.5,
-                    dense_referring=0.3,
-                    grounded_caption=0.2,
-                    caption=0.1,
-                ),
+                tasks=_WIDE_TASKS,
             ),
         ),
     )

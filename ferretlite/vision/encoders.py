@@ -255,6 +255,7 @@ def may_read_weights(
         type(layer).__module__.startswith("torch.nn.modules.")
         and type(layer.weight) is nn.Parameter
         and not hasattr(layer, "_hf_hook")  # Accelerate's, which moves weights
+        and not (layer._forward_hooks or layer._forward_pre_hooks)  # which wait for a call
         for layer in layers
     )
 
@@ -267,6 +268,7 @@ def read_linear_map(
         return layer.weight.flatten(1), layer.bias
     is_convolution = hasattr(layer, "in_channels") or "Conv" in type(layer).__name__
     width, bias = getattr(layer, "in_features", None) or layer.in_channels, layer.bias
+    bias = bias() if callable(bias) else bias  # PyTorch's own quantised layers have a method
     device = bias.device if bias.device.type != "meta" else layer._hf_hook.execution_device
     units = torch.zeros(width + 1, width, dtype=bias.dtype, device=device)
     units[1:].fill_diagonal_(2.0**12)

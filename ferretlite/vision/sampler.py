@@ -211,7 +211,8 @@ def fold_linear_layers(
     mixer: nn.Conv1d,  # A: [2(C+2)] -> [C], applied to (projected difference, centre)
 ) -> tuple[Tensor, Tensor, Tensor]:  # P [C, C+2], R [C, C+2], c [C], float32
     "Return two linear maps in a row as one: `A(D(z - a), a) = P z + R a + c`."
-    with _disable_autocast(difference.bias.device):
+    bias = difference.bias
+    with _disable_autocast((bias() if callable(bias) else bias).device):
         D, b_D = map(_widen_dtype, read_linear_map(difference))
         A, b_A = map(_widen_dtype, read_linear_map(mixer))
         A1, A2 = A.chunk(2, dim=1)
@@ -559,7 +560,9 @@ def forward(
         features = features.interpolate()  # fewer points than cells
     for i in range(len(self.n_centers)):
         points, features = self.aggregate_stage(i, points, features)
-    flat = features.flatten(1).to(self.flatten_projector.weight.dtype)  # [M, S*C]
+    flat = features.flatten(1)  # [M, S*C]
+    if not callable(weight := self.flatten_projector.weight):  # PyTorch's quantised: a method
+        flat = flat.to(weight.dtype)
     vectors = self.dim_projector(self.flatten_projector(flat))
     return list(vectors.split([len(of_image) for of_image in regions]))
 

@@ -106,7 +106,9 @@ def test_a_check_goes_on_after_a_bad_record_and_lists_it(tmp_path, tiny):
     found = check_mixture(path, tiny)
     assert [p.split(":")[0] for p in found["problems"]] == ["Stage 1, talk"] * 4
     assert "1 × conversations in 5 records cannot be used: " in found["problems"][0]
-    assert "1 × turns in 5 records cannot be used: talk.json, record with id 4" in found["problems"][1]
+    assert (
+        "1 × turns in 5 records cannot be used: talk.json, record with id 4" in found["problems"][1]
+    )
     assert "1 of 5 pictures are missing, the first is gone.png" in found["problems"][2]
     assert "1 of 5 records are broken" in found["problems"][3]
     lines = format_check(found).splitlines()

@@ -52,7 +52,10 @@ def test_ferret_ui_questions_without_answers_are_counted(tmp_path, real_files, n
     reader = GritDialogues(tmp_path, "eval.json", ".", strict=False)
     assert len(reader) == n and all(reader[i].turns == [] for i in range(n))
     assert reader.left_out == {"turns": n}
-    assert "record with id 0: found turns of human, expected human and gpt in turn" in reader.problems[0][1]
+    assert (
+        "record with id 0: found turns of human, expected human and gpt in turn"
+        in reader.problems[0][1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,14 @@ WRONG = [
     ("coco", "coco.json", "annotations.1.bbox", [1, "2", 3, 4], "bbox", "[1, '2', 3, 4], expected"),
     ("coco", "coco.json", "annotations.1.bbox", [1, 2, 3], "bbox", "a list of four finite numbers"),
     ("coco", "coco.json", "annotations.1.category_id", "5", "category_id", "found '5', expected"),
-    ("coco", "coco.json", "annotations.1.category_id", 6, "category_id", "found 6, expected a category"),
+    (
+        "coco",
+        "coco.json",
+        "annotations.1.category_id",
+        6,
+        "category_id",
+        "found 6, expected a cat",
+    ),
     ("coco", "coco.json", "annotations.1.image_id", 9, "image_id", "found 9, expected an image"),
     ("objects365", "coco.json", "images.1.file_name", 7, "file_name", "found 7, expected a file"),
     ("lvis", "coco.json", "images.1.neg_category_ids", "12", "neg_category_ids", "found '12'"),
@@ -439,5 +446,7 @@ def test_real_regions_and_sentences_are_read(real_files):
 
 
 def test_an_export_of_label_studio_is_refused_in_one_sentence(real_files):
-    with pytest.raises(InputError, match="found no list 'images', expected images, annotations and cat"):
+    with pytest.raises(
+        InputError, match="found no list 'images', expected images, annotations and"
+    ):
         CocoScenes(real_files / "labelstudio", "label_studio_export.json")

@@ -33,7 +33,7 @@ def test_one_region_serves_several_questions():
 
 
 def test_one_crop_serves_several_questions():
-    from ferretlite.model.inference import spread_crops
+    from ferretlite.model.rows import spread_crops
 
     assert spread_crops("a.png", 2, True) == [["a.png"], ["a.png"]]
 

@@ -1,0 +1,205 @@
+"""The fast decoding loop writes what `generate` writes, and is used only where it may be."""
+
+import copy
+
+import pytest
+import torch
+from small_model import small_ferret
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ferretlite.model import inference
+from ferretlite.model.decoding import NO_TOKEN, PlainDecoder, _BoxGuesser, is_plain_llama
+from ferretlite.model.inference import Ferret
+from ferretlite.scenes.world import make_scene
+
+END = 3
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """A random Llama of three layers whose heads share keys and values two by two."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.4,
+    )
+    model = LlamaForCausalLM(config).eval()
+    for p in model.parameters():  # norms that differ from one show whether they are folded
+        if p.ndim == 1:
+            nn.init.uniform_(p, 0.5, 1.5)
+    return model
+
+
+def generate(model, embeddings, mask, n=30):
+    return model.generate(
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        max_new_tokens=n,
+        do_sample=False,
+        eos_token_id=END,
+        pad_token_id=0,
+    )
+
+
+def cut(row):
+    row = [t for t in row if t != NO_TOKEN]
+    return row[: row.index(END) + 1] if END in row else row
+
+
+def test_logits_are_those_of_transformers(llama):
+    x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(1))
+    decoder = PlainDecoder(llama)
+    cache = decoder.make_cache(2, 7)
+    places = torch.arange(7)[None].expand(2, -1)
+    causal = torch.full((7, 7), -torch.inf).triu(1)[None, None]
+    with torch.inference_mode():
+        found = decoder.compute_logits(x, places, cache, 0, causal, last=7)
+        wanted = llama(inputs_embeds=x).logits
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_batch_of_different_lengths_is_what_generate_writes(llama, seed):
+    """Rows end at different steps, so that rows are dropped on the way."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts, lengths = torch.randn(6, 9, 32, generator=generator), (9, 4, 7, 1, 9, 2)
+    mask = torch.tensor([[0] * (9 - n) + [1] * n for n in lengths])
+    tokens, chances = PlainDecoder(llama).decode_batch(prompts, mask, END, 30)
+    wanted = generate(llama, prompts, mask)
+    assert [cut(row) for row in tokens.tolist()] == [cut(row) for row in wanted.tolist()]
+    assert len({len(cut(row)) for row in tokens.tolist()}) > 1
+    for i, n in enumerate(lengths):  # each probability by the model's own forward pass
+        ids = torch.tensor([cut(tokens[i].tolist())])
+        x = torch.cat([prompts[i : i + 1, 9 - n :], llama.get_input_embeddings()(ids)], 1)
+        with torch.inference_mode():
+            own = llama(inputs_embeds=x).logits[:, n - 1 : -1].softmax(-1)
+        own = own.gather(2, ids[..., None])[0, :, 0]
+        torch.testing.assert_close(chances[i, : len(own)], own, atol=1e-4, rtol=1e-3)
+        assert (chances[i, len(own) :] == 0).all()
+
+
+class AllGuesses:
+    """A guesser that always guesses the same tokens, right or wrong."""
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def __call__(self, tokenizer):
+        return self
+
+    def read(self, token):
+        pass
+
+    def guess(self):
+        return self.tokens
+
+
+@pytest.mark.parametrize("guesses", [[], [7], [END], [5, 5, 5], "right"])
+def test_guesses_do_not_change_what_is_written(llama, monkeypatch, guesses):
+    prompt = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(3))
+    wanted = cut(generate(llama, prompt, torch.ones(1, 6, dtype=torch.long)).tolist()[0])
+    if guesses == "right":
+        guesses = wanted[1:4]
+    monkeypatch.setattr("ferretlite.model.decoding._BoxGuesser", AllGuesses(guesses))
+    for n in (1, 2, 3, 30):
+        tokens, chances = PlainDecoder(llama).decode_one(prompt, END, n, tokenizer=object())
+        assert tokens.tolist() == [wanted[:n]] and chances.shape == tokens.shape
+    plain = PlainDecoder(llama).decode_one(prompt, END, 30)[1]
+    torch.testing.assert_close(chances, plain, atol=1e-5, rtol=1e-4)
+
+
+class Letters:
+    """A tokenizer of single characters."""
+
+    def decode(self, tokens):
+        return "".join(map(chr, tokens))
+
+
+def test_guesses_follow_the_form_of_boxes():
+    guesser = _BoxGuesser(Letters())
+
+    def after(text):
+        for sign in text:
+            guesser.read(ord(sign))
+        return "".join(map(chr, guesser.guess()))
+
+    assert after("1:cat[123") == ""  # no comma was seen yet
+    assert after(",45") == "" and after(",678") == ","
+    assert after(",9") == "" and after("01") == ""  # a fourth number, but no bracket yet
+    assert after("]") == ",2:"  # its digit was seen inside the box
+    assert after(",2:dog[111") == ","
+    assert after(",222,333,444") == "],3:"
+    assert after("],3:sun[99") == ""
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-griffon"])
+def test_shipped_models_answer_as_generate_does(model, monkeypatch):
+    ferret = Ferret.load(model)
+    images = [make_scene(seed, size=192, split="test").image for seed in (3, 4, 5)]
+    griffon = model == "tiny-griffon"
+    prompt = "Where is the star?" if not griffon else "Find every star and every cup."
+    prompts = [prompt, "Describe the image.", prompt]
+
+    def answers():
+        many = ferret.ask(images, prompts, max_new_tokens=60)
+        return [*many, ferret.ask(images[0], prompts[1], max_new_tokens=60)]
+
+    fast = answers()
+    assert ferret._decoder.is_current(ferret.model.language_model)
+    monkeypatch.setattr(inference, "is_plain_llama", lambda model: False)
+    for ours, theirs in zip(fast, answers()):
+        assert ours.raw_text == theirs.raw_text and ours.finish_reason == theirs.finish_reason
+        for g, h in zip(ours.groundings, theirs.groundings):
+            assert g.scores == pytest.approx(h.scores, rel=1e-3)
+
+
+def test_changed_weights_are_noticed():
+    ferret, image = small_ferret(), make_scene(0, size=96).image
+    before = ferret.ask(image, "What is here?", max_new_tokens=8).raw_text
+    other = small_ferret(seed=1)
+    ferret.model.load_state_dict(other.model.state_dict())
+    after = ferret.ask(image, "What is here?", max_new_tokens=8).raw_text
+    assert after == other.ask(image, "What is here?", max_new_tokens=8).raw_text != before
+
+
+def test_the_answer_ends_at_the_last_position():
+    ferret, image = small_ferret(), make_scene(0, size=96).image
+    ids = ferret.processor([image], ["What is here?"], [[]], [[]])["input_ids"]
+    ferret.model.config.text_config.max_position_embeddings = ids.shape[1] + 5
+    tokens, _ = ferret._generate([image], ["What is here?"], [[]], [[]], 50, 0)
+    assert tokens.shape[1] <= 5
+
+
+def changed(model, **options):
+    model = copy.deepcopy(model)
+    for name, value in options.items():
+        setattr(model.config, name, value)
+    return model
+
+
+def test_other_models_go_through_generate(llama):
+    assert is_plain_llama(llama)
+    assert not is_plain_llama(copy.deepcopy(llama).half())
+    assert not is_plain_llama(changed(llama, hidden_act="gelu"))
+    assert not is_plain_llama(changed(llama, attention_bias=True))
+    assert not is_plain_llama(changed(llama, mlp_bias=True))
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    assert not is_plain_llama(changed(llama, rope_parameters=scaled))
+    hooked = copy.deepcopy(llama)
+    hooked.model.layers[1].register_forward_pre_hook(lambda *_: None)
+    assert not is_plain_llama(hooked)
+
+    class AdaptedLinear(nn.Linear):
+        pass
+
+    adapted = copy.deepcopy(llama)
+    adapted.model.layers[0].mlp.up_proj = AdaptedLinear(32, 48, bias=False)
+    assert not is_plain_llama(adapted)
+    assert not is_plain_llama(nn.Linear(2, 2))
