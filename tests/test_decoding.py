@@ -153,7 +153,7 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
 
     fast = answers()
     assert ferret._decoder.is_current(ferret.model.language_model)
-    monkeypatch.setattr(inference, "is_plain_llama", lambda model: False)
+    monkeypatch.setattr(inference, "is_plain_llama", lambda *_: False)
     for ours, theirs in zip(fast, answers()):
         assert ours.raw_text == theirs.raw_text and ours.finish_reason == theirs.finish_reason
         for g, h in zip(ours.groundings, theirs.groundings):

@@ -125,7 +125,7 @@ class Margins:
 
     def __enter__(self):
         self.ferret.model.generate = self.spy
-        self.slow = mock.patch.object(inference, "is_plain_llama", lambda model: False)
+        self.slow = mock.patch.object(inference, "is_plain_llama", lambda *_: False)
         self.slow.start()  # the fast loop does not give away its logits
         return self
 

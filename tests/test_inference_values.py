@@ -238,7 +238,7 @@ def test_tokens_and_probabilities_come_from_the_model_as_it_was_asked(monkeypatc
         )
 
     monkeypatch.setattr(ferret.model, "generate", generate)
-    monkeypatch.setattr(inference, "is_plain_llama", lambda model: False)
+    monkeypatch.setattr(inference, "is_plain_llama", lambda *_: False)
     image = Image.new("RGB", (50, 40))
     answer = ferret.ask(image, "Where?", max_new_tokens=77)
     assert answer.raw_text == "star [1, 2, 3, 4]" and answer.finish_reason == "stop"

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer, CLIPVisionModel, Dinov2Model, LlamaForCausalLM
 
 from ferretlite.app import cli
+from ferretlite.model import corpus
 from ferretlite.model import tokens as tokens_module
 from ferretlite.pretraining import clip as pretraining
 from ferretlite.pretraining import dense as probes
@@ -210,7 +211,7 @@ def brief(small, monkeypatch):
     return took
 
 
-whole_corpus, whole_llama = tokens_module.make_corpus, tokens_module.tiny_llama_config
+whole_corpus, whole_llama = corpus.make_corpus, tokens_module.tiny_llama_config
 
 
 @pytest.mark.parametrize(

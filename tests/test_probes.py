@@ -626,5 +626,7 @@ def test_towers_without_a_state_are_loaded_and_their_heads_begin_anew(loops, tow
     run = json.loads((tmp_path / "new" / "run.json").read_text())
     assert [leg["steps"] for leg in run["legs"]] == [9, 4] and run["log"][0] == [9, 2.0]
     assert loops[0]["split"] is None
-    with pytest.raises(InputError, match="start: found .*, expected the folder of a run, with its run.json"):
+    with pytest.raises(
+        InputError, match="start: found .*, expected the folder of a run, with its run.json"
+    ):
         load_dense_towers(tmp_path / "nowhere", towers)

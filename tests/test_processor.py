@@ -230,7 +230,9 @@ def test_scores_are_products_over_the_characters_of_name_and_box(random_model):
     ]
     ids = encode(processor, "".join(t for t, _ in parts))
     probs = probabilities(processor, ids, parts)
-    found = processor.decode_answer(ids + [processor.tokenizer.eos_token_id], probs + [0.3], (1000, 1000))
+    found = processor.decode_answer(
+        ids + [processor.tokenizer.eos_token_id], probs + [0.3], (1000, 1000)
+    )
     assert (
         [g.name for g in found.groundings] == ["red star", "cup"]
         and found.text == "red star, cup"
@@ -296,7 +298,8 @@ def test_decoding_half_a_character_does_not_raise(random_model):
     ids = encode(processor, "🚀 star [0, 0, 9, 9]")
     for start in range(4):
         assert (
-            len(processor.decode_answer(ids[start:], [0.5] * len(ids[start:]), (10, 10)).groundings) == 1
+            len(processor.decode_answer(ids[start:], [0.5] * len(ids[start:]), (10, 10)).groundings)
+            == 1
         )
     assert processor.decode_answer([], [], (10, 10)).text == ""
 

@@ -342,7 +342,9 @@ def test_expressions_of_mdetrs_form_come_once_a_picture(tmp_path):
         (HEIGHT, WIDTH),
         [],
     )
-    with pytest.raises(ValueError, match=r"image 2: found no box, expected one for the expression 'a cow'"):
+    with pytest.raises(
+        ValueError, match=r"image 2: found no box, expected one for the expression 'a cow'"
+    ):
         mdetr(tmp_path, images, annotations[:3])
     with pytest.raises(ValueError, match="found no images"):
         mdetr(tmp_path, [], [])
@@ -547,7 +549,9 @@ def test_regions_of_visual_genome(tmp_path):
     ]
     assert (door.id, door.size, sky.size) == ("6", (WIDTH, HEIGHT), (HEIGHT, WIDTH))
     (tmp_path / "image_data.json").write_text(json.dumps(images[:1]))
-    with pytest.raises(ValueError, match="field id: found 6, expected the number of an image in image_data.json"):
+    with pytest.raises(
+        ValueError, match="field id: found 6, expected the number of an image in image_data.json"
+    ):
         GenomeScenes(tmp_path)
     del regions[0]["regions"][0]["width"]
     (tmp_path / "image_data.json").write_text(json.dumps(images))

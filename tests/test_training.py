@@ -12,6 +12,7 @@ from ferretlite.common import devices
 from ferretlite.data.batches import Collator
 from ferretlite.model.loading import load_model
 from ferretlite.training import runs as training
+from ferretlite.training import speed
 from ferretlite.training.alignment import align_projectors
 from ferretlite.training.distributed import newest_checkpoint, write_manifest
 from ferretlite.training.runs import _select_stages, train
@@ -451,10 +452,10 @@ def test_one_stage_from_another_model(finished, tmp_path):
 
 def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        training, "measure_seconds_per_sample", lambda model, processor, stage, seed: 6.0
+        speed, "measure_seconds_per_sample", lambda model, processor, stage, seed: 6.0
     )  # 10 samples a minute
     monkeypatch.setattr(
-        training,
+        speed,
         "measure_seconds_per_scene",
         lambda model, processor, stage, seed: 3.0 * bool(stage.align),
     )
@@ -472,7 +473,7 @@ def test_minutes_become_steps_once_and_are_saved(begin, tmp_path, monkeypatch):
         1 <= planned["scenes"][0] <= planned["scenes"][1] <= 4
     )  # a third of 0.6 minutes, three seconds a scene: four in all
     for name in ("measure_seconds_per_sample", "measure_seconds_per_scene"):
-        monkeypatch.setattr(training, name, lambda *args: pytest.fail("measured twice"))
+        monkeypatch.setattr(speed, name, lambda *args: pytest.fail("measured twice"))
     train(out=tmp_path / "run", minutes=1.0, resume=True, **begin)
     again = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (again["steps"], again["scenes"]) == (planned["steps"], planned["scenes"])

@@ -156,7 +156,7 @@ def _check_template_options(
             expected = "an option that the chat template reads, such as add_generation_prompt"
             raise make_input_error("apply_chat_template", unread[0], expected)
 
-
+# %% ../../nbs/4_model/messages.ipynb #26c10005
 def write_messages(
     tokenizer,  # with a chat template
     messages: list,  # see `read_messages`

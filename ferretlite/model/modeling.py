@@ -447,11 +447,12 @@ def _list_model_options(
 def _check_options(
     model: nn.Module,  # language model
     options: dict,  # further arguments of `forward`
-):
-    "Raise InputError for an argument that nothing would read."
+) -> dict:
+    "Return the options. Raises InputError for an argument that nothing would read."
     unknown = sorted(set(options) - _list_model_options(type(model))) if options else []
     if unknown:
         raise make_input_error("forward", unknown[0], "an argument that the model reads")
+    return options
 
 # %% ../../nbs/4_model/model.ipynb #5de178d6
 @patch
@@ -522,7 +523,7 @@ def forward(
     **options,  # further arguments of the language model
 ) -> CausalLMOutputWithPast | tuple:
     "Return logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."
-    _check_options(self.language_model, options)
+    options = self._add_options(_check_options(self.language_model, options))
     self._check_training(labels, logits_to_keep)
     _check_prompt_inputs(input_ids, inputs_embeds, (global_pixels, tower_maps, crop_pixels))
     if inputs_embeds is None:
@@ -531,8 +532,6 @@ def forward(
         seen = tower_maps, grids, regions, image_sizes, crop_pixels, image_of
         inputs_embeds = self.embed_prompt(input_ids, *seen)
     self._check_positions(inputs_embeds.shape[1], attention_mask, past_key_values)
-    if self.config.output_hidden_states:
-        options.setdefault("output_hidden_states", True)
     options["attention_mask"] = self._mask_turns(turn_ids, inputs_embeds, attention_mask)
     options |= dict(position_ids=position_ids, past_key_values=past_key_values, use_cache=use_cache)
     options |= dict(inputs_embeds=inputs_embeds, logits_to_keep=logits_to_keep, return_dict=True)
@@ -597,40 +596,3 @@ def _expand_inputs_for_generation(
         **kwargs,
     )
     return input_ids, {**kwargs, **{k: v for k, v in packed.items() if v is not None}}
-
-# %% ../../nbs/4_model/model.ipynb #22d1b5c7
-@patch
-def count_positions(self: FerretForConditionalGeneration) -> int | None:  # None: no limit is known
-    "Return the number of tokens, prompt and answer together, that the language model can read."
-    return getattr(self.config.text_config, "max_position_embeddings", None)
-
-
-@patch
-def check_prompt_length(
-    self: FerretForConditionalGeneration,
-    length: int,  # tokens of a prompt, image tokens included
-):
-    "Raise InputError unless the prompt and one token of an answer fit the language model."
-    limit = self.count_positions()
-    if limit is not None and length >= limit:
-        raise InputError(
-            f"prompt: found {length} tokens with its image, expected fewer than {limit}, the "
-            "number of positions of the language model; shorten the prompt."
-        )
-
-
-@patch
-def _validate_generated_length(
-    self: FerretForConditionalGeneration,
-    generation_config,
-    input_ids_length,
-    has_default_max_length,
-):
-    "Refuse a prompt without room, and end an answer at the last position, inside `generate`."
-    self.check_prompt_length(input_ids_length)
-    limit = self.count_positions()
-    if limit is not None and generation_config.max_length > limit:
-        generation_config.max_length = limit
-    super(FerretForConditionalGeneration, self)._validate_generated_length(
-        generation_config, input_ids_length, has_default_max_length
-    )

@@ -211,6 +211,43 @@ def _check_positions(
             "the language model; shorten the text."
         )
 
+# %% ../../nbs/4_model/pretrained.ipynb #26c10006
+@patch
+def count_positions(self: FerretPreTrainedModel) -> int | None:  # None: no limit is known
+    "Return the number of tokens, prompt and answer together, that the language model can read."
+    return getattr(self.config.text_config, "max_position_embeddings", None)
+
+
+@patch
+def check_prompt_length(
+    self: FerretPreTrainedModel,
+    length: int,  # tokens of a prompt, image tokens included
+):
+    "Raise InputError unless the prompt and one token of an answer fit the language model."
+    limit = self.count_positions()
+    if limit is not None and length >= limit:
+        raise InputError(
+            f"prompt: found {length} tokens with its image, expected fewer than {limit}, the "
+            "number of positions of the language model; shorten the prompt."
+        )
+
+
+@patch
+def _validate_generated_length(
+    self: FerretPreTrainedModel,
+    generation_config,
+    input_ids_length,
+    has_default_max_length,
+):
+    "Refuse a prompt without room, and end an answer at the last position, inside `generate`."
+    self.check_prompt_length(input_ids_length)
+    limit = self.count_positions()
+    if limit is not None and generation_config.max_length > limit:
+        generation_config.max_length = limit
+    super(FerretPreTrainedModel, self)._validate_generated_length(
+        generation_config, input_ids_length, has_default_max_length
+    )
+
 # %% ../../nbs/4_model/pretrained.ipynb #26c10003
 @patch
 def _prepare_generation_config(
@@ -282,3 +319,10 @@ def _finish(
         out = type(out)(loss=loss, **rest)  # a loss that is set later would be the last entry
     wanted = self.config.return_dict if return_dict is None else return_dict
     return out if wanted else out.to_tuple()
+
+
+@patch
+def _add_options(self: FerretPreTrainedModel, options: dict) -> dict:
+    "Return options of the language model, with the outputs that the configuration asks for."
+    wanted = dict(output_hidden_states=True) if self.config.output_hidden_states else {}
+    return wanted | options

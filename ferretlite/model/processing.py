@@ -147,10 +147,7 @@ def save_pretrained(
     save_directory,  # where the files are written
     push_to_hub: bool = False,  # refused: folders are written, and nothing is sent
 ):
-    """Write configuration and tokenizer; the configuration gets the tokenizer's fingerprint.
-
-    The configuration of a model that lies in the folder stays: its tables may have another
-    length."""
+    "Write configuration (that of a model in the folder stays) and tokenizer with fingerprint."
     if push_to_hub:
         expected = "False; upload the folder with `huggingface_hub`"
         raise make_input_error("push_to_hub", push_to_hub, expected)
