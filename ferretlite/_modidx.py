@@ -3411,6 +3411,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'ferretlite/training/runs.py'),
                                           'ferretlite.training.runs._start_model': ( '7_training/runs.html#_start_model',
                                                                                      'ferretlite/training/runs.py'),
+                                          'ferretlite.training.runs._warn_of_size': ( '7_training/runs.html#_warn_of_size',
+                                                                                      'ferretlite/training/runs.py'),
                                           'ferretlite.training.runs.train': ('7_training/runs.html#train', 'ferretlite/training/runs.py')},
             'ferretlite.training.speed': { 'ferretlite.training.speed.PartTimer': ( '7_training/training_speed.html#parttimer',
                                                                                     'ferretlite/training/speed.py'),

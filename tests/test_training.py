@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,13 +10,17 @@ import pytest
 import torch
 
 from ferretlite.common import devices
+from ferretlite.common.errors import FerretliteWarning
+from ferretlite.common.files import WEIGHTS
 from ferretlite.data.batches import Collator
+from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.loading import load_model
+from ferretlite.model.towers import paper_config
 from ferretlite.training import runs as training
 from ferretlite.training import speed
 from ferretlite.training.alignment import align_projectors
 from ferretlite.training.distributed import newest_checkpoint, write_manifest
-from ferretlite.training.runs import _select_stages, train
+from ferretlite.training.runs import _select_stages, _warn_of_size, train
 from ferretlite.training.speed import (
     measure_seconds_per_sample,
     measure_seconds_per_scene,
@@ -439,6 +444,16 @@ def test_wrong_orders_get_one_sentence_and_no_folder(begin, tmp_path):
         with pytest.raises(ValueError, match=says):
             train(**{**dict(out=tmp_path / "run", samples=8), **options}, **begin)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_of_another_size_than_its_model_is_said():
+    tiny = FerretConfig.from_pretrained(WEIGHTS / "tiny")
+    with pytest.warns(FerretliteWarning, match="of width 192, expected that of the preset small"):
+        _warn_of_size(tiny, "small")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_size(tiny, "tiny-wide")
+        _warn_of_size(paper_config("small"), "small")
 
 
 def test_one_stage_from_another_model(finished, tmp_path):

@@ -212,12 +212,18 @@ def quick_check(model="tiny") -> tuple:  # (what the model said, the truth)
 # %% ../../nbs/tools/command_line.ipynb #4a72f70d
 def _report_machine() -> dict:  # shipped models: name -> folder
     "Print what the models run on, and which of them are here."
-    with redirect_output():
-        import torch
+    try:
+        with redirect_output():
+            import torch
 
-        from ferretlite.model.loading import list_shipped_models
+            from ferretlite.model.loading import list_shipped_models
 
-        shipped = list_shipped_models()
+            shipped = list_shipped_models()
+    except ImportError as error:  # the first thing that a doctor has to notice
+        raise InputError(
+            f"packages: found that {error.name or 'one'} cannot be imported ({error}), expected "
+            "all requirements; install ferretlite again."
+        ) from error
     print_result(
         f"processor     {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     )

@@ -350,6 +350,12 @@ def _check_evaluation(suite, numbers: dict, split: str):
         )
     if suite != "scenes" and not isinstance(suite, (list, tuple)):
         raise make_input_error("suite", suite, "scenes, or a list of Scene")
+    for i, scene in enumerate(() if suite == "scenes" else suite):
+        if not all(hasattr(scene, name) for name in ("objects", "size", "split")):
+            raise InputError(
+                f"suite, record {i}: found an object of type {type(scene).__name__}, "
+                "expected a Scene with an image and its objects."
+            )
     if split not in SPLITS:
         raise make_input_error("split", split, f"one of {', '.join(SPLITS)}")
     if suite != "scenes" and (split != "test" or numbers["n"] is not None):
@@ -401,15 +407,7 @@ def _take_looks(ferret, questions: list, answers: list, batch: int, closer: bool
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0002
 def _ask_about(portion: list, style: str) -> list:  # of lists of Question, one for each scene
-    "Yield questions about (key, Scene) pairs. Raises InputError for a record that is no scene."
-    for key, scene in portion:
-        lacking = [name for name in ("objects", "size", "split") if not hasattr(scene, name)]
-        if lacking:
-            raise InputError(
-                f"suite, record {str(key).split()[-1]}: found an object of type "
-                f"{type(scene).__name__}, "
-                "expected a Scene with an image and its objects."
-            )
+    "Return questions about (key, Scene) pairs."
     return [make_questions(scene, key, style=style) for key, scene in portion]
 
 

@@ -177,7 +177,7 @@ def _check_amounts(config):
                     f"configuration: found {name} of {value}, expected {_LARGEST[kind]} at most."
                 )
 
-
+# %% ../../nbs/4_model/configuration.ipynb #17ed0012
 @patch
 def check_views(self: FerretConfig):
     """Raise InputError where a view that is used does not consist of whole cells, where there are

@@ -311,7 +311,7 @@ def write_manifest(
     listed = {p.relative_to(folder).as_posix(): [p.stat().st_size, _hash_file(p)] for p in kept}
     write_json(folder / "COMPLETE", {**listed, "COMPLETE": _sum_up(listed)}, 1)
 
-
+# %% ../../nbs/7_training/distributed.ipynb #26f20014
 def find_damage(
     folder: Path,  # folder that holds the file COMPLETE
 ) -> str | None:

@@ -31,6 +31,7 @@ from ..data.mixtures import format_skipped, make_mixture, open_part, read_skippe
 from ..data.recipes import read_recipe
 from ..model.loading import list_shipped_models, save_model
 from ..model.processing import FerretProcessor
+from ..model.towers import PAPER_SIZES, paper_config
 from ..pretraining.loop import check_run_folder, lock_folder, refuse_shipped_name
 
 # %% ../../nbs/7_training/runs.ipynb #37cc9b2a
@@ -525,7 +526,20 @@ def _start_model(asked: _Request):  # -> (model, processor)
             f"from_model: found a model in {model.config.style} form, expected one in {style} "
             f"form, as the preset {asked.preset} trains it."
         )
+    _warn_of_size(model.config, asked.preset)
     return _move_to_device((model, processor))
+
+
+def _warn_of_size(config, preset: str):
+    "Warn where a model to start from is not of the size that a preset names."
+    width = config.text_config.hidden_size
+    if preset in PAPER_SIZES and width != paper_config(preset).text_config.hidden_size:
+        warnings.warn(
+            f"from_model: found a language model of width {width}, expected that of the preset "
+            f"{preset}; the model keeps its size, and the preset gives the stages only.",
+            FerretliteWarning,
+            stacklevel=2,
+        )
 
 # %% ../../nbs/7_training/runs.ipynb #26f40005
 @contextlib.contextmanager

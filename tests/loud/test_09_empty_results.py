@@ -54,6 +54,12 @@ def test_records_of_another_kind_are_named():
             evaluate(model(), [make_scene(0, 96), record], progress=False)
 
 
+def test_records_of_another_kind_are_refused_before_a_bar_is_drawn(capsys):
+    with pytest.raises(InputError, match="suite, record 0: found an object of type int"):
+        evaluate(model(), [1, 2])
+    assert not capsys.readouterr().err
+
+
 def test_some_records_without_a_question_are_counted():
     with pytest.warns(FerretliteWarning, match="2 of 3 records pose no question"):
         scenes = [picture(), make_scene(0, 96), picture()]

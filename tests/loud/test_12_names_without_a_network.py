@@ -21,6 +21,6 @@ def test_a_name_that_the_hub_does_not_know_is_asked_for_once(monkeypatch):
     assert asked == ["config.json"]
     assert str(caught.value) == (
         "The model owner/name cannot be loaded: found no such folder, and on the hub no "
-        "config.json (We couldn't connect to the hub), expected a folder or a hub id; check the name and the "
-        "network."
+        "config.json (We couldn't connect to the hub), expected a folder or a hub id; check the "
+        "name and the network."
     )
