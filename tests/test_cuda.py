@@ -22,6 +22,7 @@ from ferretlite.evaluation.selftest import (
     selftest,
 )
 from ferretlite.model import modeling as model_module
+from ferretlite.model import pretrained as pretrained_module
 from ferretlite.model.configuration import FerretConfig
 from ferretlite.model.inference import Ferret
 from ferretlite.model.loading import load_model
@@ -291,7 +292,7 @@ def test_a_training_step_of_each_preset_holds_no_stray_cpu_tensor(preset, monkey
     )  # the meta device has none to ask for
     monkeypatch.setattr(model_module, "replace_placeholder_vectors", fill)
     monkeypatch.setattr(
-        model_module,
+        pretrained_module,
         "next_token_loss",
         lambda logits, labels, count=None: torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten()

@@ -237,6 +237,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
     assert {"torch", "transformers", "pillow"} <= core
     assert not core & {name.lower() for name in EXTRAS}
     assert set(meta.get_all("Provides-Extra")) == {
+        "captions",
         "notebooks",
         "triton",
         "train",

@@ -323,7 +323,7 @@ def test_the_rows_that_a_checkpoint_lacks_are_the_mean_of_the_others(public, tmp
         assert torch.allclose(new.weight[-1], old.weight.mean(0), atol=1e-6)
     assert torch.equal(ours.bottleneck.weight, torch.eye(WIDTH))
     half = FerretForConditionalGeneration.from_pretrained(
-        convert_checkpoint(folder / "model", tmp_path / "half", dtype=torch.float16)
+        convert_checkpoint(folder / "model", tmp_path / "half", dtype=torch.float16), dtype="auto"
     )
     assert half.dtype == torch.float16
     with pytest.raises(ValueError, match="already holds a model"):
