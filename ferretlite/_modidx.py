@@ -1409,6 +1409,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ferretlite/exams/core.py'),
                                        'ferretlite.exams.core.check_items': ( '8_evaluation/exams.html#check_items',
                                                                               'ferretlite/exams/core.py'),
+                                       'ferretlite.exams.core.draw_published_scores': ( '8_evaluation/exams.html#draw_published_scores',
+                                                                                        'ferretlite/exams/core.py'),
                                        'ferretlite.exams.core.find_exam_files': ( '8_evaluation/exams.html#find_exam_files',
                                                                                   'ferretlite/exams/core.py'),
                                        'ferretlite.exams.core.find_picture': ( '8_evaluation/exams.html#find_picture',

@@ -459,3 +459,23 @@ def format_exam_table(
         numbers = [_format_number(m[k]) for k in ("chance", "constant")]
         rows.append([key, f"{m['value']:.3f}", span, *numbers, str(m["n"]), text])
     return format_table(header, rows)
+
+# %% ../../nbs/8_evaluation/exams.ipynb #ex900004
+def draw_published_scores(
+    ax,  # axes of matplotlib
+    exams,  # of Exam
+    model: str,  # name of a model in the papers
+):
+    "Draw the values up to 100 that the papers print for one model as bars, with their exams."
+    rows = [
+        (f"{exam.title}: {key}", value)
+        for exam in exams
+        for name, key, value, _ in exam.published
+        if name == model and value <= 100
+    ]
+    bars = ax.barh([label for label, _ in rows], [value for _, value in rows], color="#4c78a8")
+    ax.bar_label(bars, fontsize=8, padding=2)
+    ax.invert_yaxis()
+    ax.set(xlabel=f"published score of {model}")
+    ax.margins(x=0.15)
+    ax.tick_params(labelsize=8)
