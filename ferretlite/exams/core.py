@@ -97,7 +97,7 @@ def _read_pixel_boxes(line: dict, where: str) -> list:  # of Box
     return placed
 
 # %% ../../nbs/8_evaluation/exams.ipynb #56a229e2
-def _read_frame(line: dict, where: str):  # -> (height, width) or None
+def _read_frame(line: dict, where: str) -> tuple | None:  # (height, width)
     "Return the size of the picture that written pixels count. Raises InputError."
     frame = line.get("size")
     if frame is None:

@@ -166,7 +166,7 @@ def _grade_rec(item, answer) -> float:
     return float(take_iou(item, answer) >= 0.5)
 
 
-def _compute_rec_chance(items: list):  # -> float or None
+def _compute_rec_chance(items: list) -> float | None:
     "Return how often a random box of the same picture is right; None where there is no rival."
     rivals = {}
     for item in items:

@@ -39,7 +39,7 @@ from .questions import _write_lines, list_example_questions
 from ..regions.geometry import Box
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #d30be7b8
-def read_pair(verdict: str):  # -> (score of the reference, of the model) or None
+def read_pair(verdict: str) -> tuple | None:  # (score of the reference, of the model)
     "Return the two numbers on the first line of a verdict."
     first = verdict.strip().split("\n")[0].replace(",", " ").split()
     try:
@@ -107,7 +107,7 @@ _BENCH_PICTURES = ("val2017", "images", ".")
 _FRACTION_BOX = re.compile(r"\[\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*\]")
 
 
-def _find_size(folder, places: tuple, name: str):  # -> (height, width) or None
+def _find_size(folder, places: tuple, name: str) -> tuple | None:  # (height, width)
     "Return the size of a picture; None where it is not there."
     for place in places:
         path = Path(folder) / place / Path(name).name
@@ -386,7 +386,7 @@ _OWN_PROMPT = (
 )
 
 
-def _read_grade(verdict: str):  # -> number from 0 to 1 or None
+def _read_grade(verdict: str) -> float | None:  # 0 to 1
     found = re.match(r"\s*(\d(?:\.\d+)?)\b", verdict)
     return float(found[1]) if found and 0 <= float(found[1]) <= 1 else None
 

@@ -163,7 +163,7 @@ def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
     return run
 
 
-def read_precision(run, iou=None, area: str = "all", categories=None):  # -> float or None
+def read_precision(run, iou=None, area: str = "all", categories=None) -> float | None:
     "Return the mean precision of an evaluation; None where no category has a true box."
     p = run.params
     values = run.eval["precision"][..., p.areaRngLbl.index(area), -1]  # [T, R, K]
@@ -175,7 +175,7 @@ def read_precision(run, iou=None, area: str = "all", categories=None):  # -> flo
     return float(values.mean()) if values.size else None
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #2f9ac065
-def read_recall(run, area: str = "all", place: int = -1):  # -> float or None
+def read_recall(run, area: str = "all", place: int = -1) -> float | None:
     "Return the mean recall of an evaluation at one of its largest numbers of boxes."
     values = run.eval["recall"][..., run.params.areaRngLbl.index(area), place]
     values = values[values > -1]

@@ -363,7 +363,7 @@ def _grade_word(item, answer) -> float:
     return float(_clean_word(answer.text) in [_clean_word(t) for t in item.texts])
 
 
-def _read_number(text: str):  # -> float or None
+def _read_number(text: str) -> float | None:
     "Return a number, or a percentage as its hundredth part."
     text = text.strip().rstrip(".").replace(",", "")
     try:

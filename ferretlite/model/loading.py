@@ -151,7 +151,7 @@ def choose_dtype(
 # %% ../../nbs/4_model/loading.ipynb #26f10002
 def load_model(
     folder,  # folder or hub id of a saved model
-):  # -> (model, processor)
+) -> tuple:  # (model, processor)
     """Return a saved model in float32 and its processor.
 
     Raises InputError that names the first weight that is missing or left over."""

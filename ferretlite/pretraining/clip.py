@@ -44,7 +44,7 @@ def cut_box(
     left: int,  # of the window, in the canvas
     top: int,  # of the window, in the canvas
     view: int,  # side of the window
-):  # -> Box in the window's frame, or None
+) -> Box | None:  # in the window's frame
     """Return the part of a box inside a window, in the window's frame; None where less than a third
     of either side is left."""
     x1, y1, x2, y2 = np.clip(np.array(box.list()) - [left, top] * 2, 0, view)
@@ -121,7 +121,7 @@ def _cut(self: IconicViews, image, objects, box, rng):
 # %% ../../nbs/5_pretraining/clip.ipynb #fbef633e
 def collate_iconic(
     items,
-):  # -> (pixels float32 [N, 3, view, view] in 0–1, captions, objects of each view)
+) -> tuple:  # (pixels float32 [N, 3, view, view] in 0–1, captions, objects of each view)
     "Return all views of some scenes with their captions."
     views = [view for item in items for view in item]
     return (
@@ -423,7 +423,9 @@ def pretrain_clip(
 
 # %% ../../nbs/5_pretraining/clip.ipynb #45e8c60d
 @torch.no_grad()
-def compute_similarity(pair: CaptionPair, n: int = 12):  # -> (table [n, n] as lists, captions)
+def compute_similarity(
+    pair: CaptionPair, n: int = 12
+) -> tuple:  # (table [n, n] as lists, captions)
     """Return the similarities of the first `n` validation views of one object each with their
     captions."""
     data, training = IconicViews(n, 10**6, most=1, split="val"), pair.training

@@ -289,7 +289,7 @@ def _crop(self: DenseViews, image, target):
 def collate_views(
     items,  # list of what DenseViews gives
     side: str = "local",  # or "global", "crop"
-):  # -> (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)], or [N] for crops)
+) -> tuple:  # (pixels float32 [N, 3, H, W] in 0–1, name -> truth [N, h, w(, k)], or [N] for crops)
     "Return one kind of view of some scenes with their ground truth."
     views = [item[side] for item in items]
     pixels = (

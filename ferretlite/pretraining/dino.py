@@ -94,7 +94,9 @@ def _cut(self: MultiCropViews, image, corner, side, share, out, rng):
 # %% ../../nbs/5_pretraining/dino.ipynb #b347d444
 def collate_crops(
     items,
-):  # -> (large [B, 2, 3, view, view], small [B, n_small, 3, small, small], hidden [B, 2, cells])
+) -> (
+    tuple
+):  # (large [B, 2, 3, view, view], small [B, n_small, 3, small, small], hidden [B, 2, cells])
     "Return the places of some scenes as one batch."
     return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*items))
 
@@ -198,7 +200,7 @@ def score_words(
 
 # %% ../../nbs/5_pretraining/dino.ipynb #fc4e15ea
 @patch
-def _loss_of_views(self: SelfDistiller, seen, classes, n):  # -> scalar
+def _loss_of_views(self: SelfDistiller, seen, classes, n) -> torch.Tensor:  # scalar
     "Return the student's cross-entropy on each cut against the teacher on every other cut."
     told = balance_shares(self.teacher["whole"](seen[:, 0]), self.cold, self.rounds)
     told = told.unflatten(0, (2, n))  # [2, n, words]

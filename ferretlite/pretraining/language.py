@@ -81,7 +81,7 @@ def start_language_model(
     start,  # folder of a language model, or None: from nothing
     style: str = "ferret",  # or "griffon", whose vocabulary holds a crop token
     seed: int | None = None,  # of new weights; None: the generator stays as it is
-):  # -> (model, tokenizer, record of the model it came from or None)
+) -> tuple:  # (model, tokenizer, record of the model it came from or None)
     "Return the language model with which a run begins."
     if seed is not None:
         torch.manual_seed(seed)

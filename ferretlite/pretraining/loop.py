@@ -156,7 +156,9 @@ def load_batches(
     )
 
 # %% ../../nbs/5_pretraining/loop.ipynb #a6b6fa64
-def _make_optimizers(model, lr, weight_decay, muon):  # -> list of (peak learning rate, optimizer)
+def _make_optimizers(
+    model, lr, weight_decay, muon
+) -> list:  # list of (peak learning rate, optimizer)
     """Return AdamW for all that learns; with `muon`, Muon for the matrices inside the layers and
     AdamW for the rest."""
     params = [p for p in model.parameters() if p.requires_grad]
@@ -265,7 +267,7 @@ def _load_state(run: _RunState, model, device):
     run.log = [tuple(p) for p in saved["log"]]
 
 # %% ../../nbs/5_pretraining/loop.ipynb #34f6cbf4
-def _count_steps(minutes, began, clock):  # -> int
+def _count_steps(minutes, began, clock) -> int:
     """Return how many steps fit into some minutes since `began`: sixteen are done, and the last
     eight of them took from `clock` until now."""
     now = time.perf_counter()

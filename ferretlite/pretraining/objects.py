@@ -253,7 +253,7 @@ _WORD_TASKS = dict(word=1.0, name=0.5, rec=0.25, absent=0.25)  # of a lesson abo
 @cache
 def load_pooled_objects(
     number: int, split: str
-):  # -> list of SceneObject without masks, boxes in the unit frame
+) -> list:  # list of SceneObject without masks, boxes in the unit frame
     "Return the objects of one of the scenes that lessons are made of; each scene is drawn once."
     scene = make_scene(number, split=split)
     return [

@@ -30,7 +30,9 @@ class PatchScenes(torch.utils.data.Dataset):
     def __len__(self):
         return self.n
 
-    def __getitem__(self, i):  # -> (boxes [k, 4], names, inputs of FerretProcessor.prepare_images)
+    def __getitem__(
+        self, i
+    ) -> tuple:  # (boxes [k, 4], names, inputs of FerretProcessor.prepare_images)
         crowd = "wide-crowd" if self.split == "wide" else "crowd"
         scene = make_scene(self.seed + i, 384, crowd if i % 3 else self.split)
         return (

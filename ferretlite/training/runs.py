@@ -207,7 +207,7 @@ def _refuse_stages(out: Path):
 
 def _open_run(
     record: Path, settings: dict, resume: bool
-):  # -> dict, or None where no run began yet
+) -> dict | None:  # None where no run began yet
     """Return the record of the run that a folder holds.
 
     Raises InputError where it must not go on, or where nothing says how long a new one shall be."""
@@ -416,7 +416,7 @@ def _check_data(asked: _Request, numbers: list, processor) -> dict:  # file -> f
     return _fingerprint_data(asked.data)
 
 # %% ../../nbs/7_training/runs.ipynb #22a9ebdd
-def _save_stage(model, processor, folder: Path, trainer):  # -> (model, processor)
+def _save_stage(model, processor, folder: Path, trainer) -> tuple:  # (model, processor)
     "Save the model after a stage; weights that were spread over processes are gathered."
     sharded = trainer.is_sharded()
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
@@ -436,7 +436,7 @@ def _next_stage(
     steps: int,
     bar,
     data=None,
-):  # -> (model, processor)
+) -> tuple:  # (model, processor)
     "Train a stage, save its model and note it in the record; load a stage that is done."
     folder = asked.out / f"stage-{number + 1}"
     if stage.name in run["done"]:
@@ -513,7 +513,7 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
     _finish_run(model, processor, asked, run)
 
 # %% ../../nbs/7_training/runs.ipynb #4281b899
-def _start_model(asked: _Request):  # -> (model, processor)
+def _start_model(asked: _Request) -> tuple:  # (model, processor)
     "Return the model with which a run begins, on the device where training runs."
     start = asked.start
     if not start.from_model:

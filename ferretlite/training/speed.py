@@ -60,7 +60,9 @@ class PartTimer:
             self.flop[part] += counter.get_total_flops()
 
 # %% ../../nbs/7_training/training_speed.ipynb #e23bcecd
-def _cut_graph(tensors):  # -> list of tensors that gather gradients here instead of passing them on
+def _cut_graph(
+    tensors,
+) -> list:  # list of tensors that gather gradients here instead of passing them on
     """Return copies of tensors that a new graph begins with; `_continue_backward` carries gradients
     back."""
     return [t.detach().requires_grad_(t.requires_grad) for t in tensors]
@@ -132,7 +134,7 @@ def _measure_steps(
     seed: int,
     n: int = 3,  # after a first one that warms up
     counting: bool = False,
-):  # -> (PartTimer of n steps, share of tokens that are not padding)
+) -> tuple:  # (PartTimer of n steps, share of tokens that are not padding)
     "Time a few steps of a stage on a copy of the model, which is thrown away."
     model = copy.deepcopy(model)
     prepare_stage(model, stage)

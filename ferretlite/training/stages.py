@@ -348,7 +348,7 @@ _TINY_PRESETS["tiny-griffon-wide"] = _TINY_PRESETS["tiny-griffon"]
 # %% ../../nbs/7_training/stages.ipynb #c42b688c
 def _load_full_size_model(
     preset: str, towers=None, lm=None, config: dict | None = None
-):  # -> (model, processor)
+) -> tuple:  # (model, processor)
     """Return a preset of full size: its towers and language model come from the hub, or from
     folders given instead."""
     wanted = {**HUB_PRESETS[preset], **(config or {})}
@@ -399,7 +399,7 @@ def start_model(
     seed: int = 0,  # of the weights between the parts
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
     preset: str = "tiny",  # a key of TINY_PRESETS; what is none begins as `tiny` does
-):  # -> (model, processor)
+) -> tuple:  # (model, processor)
     """Return the untrained model of a preset: towers and language model are pre-trained, the parts
     between them are random."""
     torch.manual_seed(seed)
@@ -422,7 +422,7 @@ def start_model(
 # %% ../../nbs/7_training/stages.ipynb #b0353ab5
 def load_stage_model(
     number: int,  # of the stage; 0: before the first
-):  # -> (model, processor)
+) -> tuple:  # (model, processor)
     """Return `tiny` as it was after stage 0 (the beginning), 1, 2 or 3.
 
     Of the stages between, the package carries what they changed. Raises ValueError for another
