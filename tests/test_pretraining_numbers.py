@@ -522,7 +522,7 @@ def test_a_resumed_loop_begins_where_the_state_was_saved(tmp_path):
         return model.layer(batch).square().mean()
 
     run_training_loop(model, loss_of, batches, tmp_path, steps=3, every=2)
-    kept = torch.load(tmp_path / "state.pt")
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
     assert (kept["step"], kept["steps"]) == (2, 3) and [s for s, _ in kept["log"]] == [2]
     log = run_training_loop(model, loss_of, batches, tmp_path, steps=3, every=2, resume=True)
     assert asked == [0, 2] and [s for s, _ in log] == [2, 3]

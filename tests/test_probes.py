@@ -605,10 +605,10 @@ def test_a_second_leg_goes_on_from_the_first(loops, tmp_path):
     assert run["log"] == [[2, 4.0], [4, 3.0], [6, 4.0], [8, 3.0]]
     assert loops[1]["free"] == {"local", "local_head", "crop_head"}
     assert (loops[1]["steps"], loops[1]["loss"], loops[1]["lr"]) == (1, 5.0, 0.5)
-    one, two = (torch.load(tmp_path / n / "state.pt")["model"] for n in "ab")
+    one, two = (torch.load(tmp_path / n / "state.pt", weights_only=True)["model"] for n in "ab")
     assert all(torch.equal(one[k], two[k]) for k in one)
     pretrain_towers(tmp_path / "c", minutes=3.0, seed=1, resume=True)
-    other = torch.load(tmp_path / "c" / "state.pt")["model"]
+    other = torch.load(tmp_path / "c" / "state.pt", weights_only=True)["model"]
     assert not all(torch.equal(one[k], other[k]) for k in one)
     assert (loops[2]["steps"], loops[2]["minutes"], loops[2]["resume"]) == (None, 3.0, True)
 
@@ -619,7 +619,7 @@ def test_towers_without_a_state_are_loaded_and_their_heads_begin_anew(loops, tow
     (tmp_path / "new").mkdir()
     options = dict(samples=10, seed=1, split=None)
     pretrain_towers(tmp_path / "new", start=tmp_path / "old", **options)
-    state = torch.load(tmp_path / "new" / "state.pt")["model"]
+    state = torch.load(tmp_path / "new" / "state.pt", weights_only=True)["model"]
     old = towers.state_dict()
     moved = {k for k in old if not torch.allclose(old[k], state[k], atol=1e-3)}
     assert moved and all("head" in k for k in moved)

@@ -479,7 +479,10 @@ src="{{ encode_image_url(draw_turn(c, turn, found.style)) }}">
 
 # %% ../../nbs/6_data/inspection.ipynb #a230bad5
 # what a browser may do with a page of ours: no script, nothing from elsewhere
-PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+PAGE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 # %% ../../nbs/6_data/inspection.ipynb #65f5547d
 _PAGE_TEMPLATE = (

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
-from fastcore.basics import patch
 from PIL import Image
 
 from ..common.errors import InputError, make_input_error
@@ -26,7 +25,6 @@ from ferretlite.regions.geometry import (
     Box,
     Mask,
     Point,
-    Region,
     box_iou,
     check_region,
     choose_window,
@@ -481,34 +479,3 @@ def detect_in_slices(
     warnings = list(dict.fromkeys(w for found in lists for w in found.warnings))
     end = "length" if cut else "stop"
     return GroundingList(groundings, warnings, end, cut[0].reason if cut else reason)
-
-# %% ../../nbs/4_model/looking_closer.ipynb #c1000067
-@patch
-def read(
-    self: Ferret,
-    image,  # path, PIL image, array or bytes
-    region: Region | None = None,  # Point, Box or Mask of the word, image frame; None: look for it
-    max_new_tokens: int = 24,  # of the answer
-) -> Answer:  # its grounding `word` says where the word is
-    """Return what a word in the image says, read from an enlarged window around the word.
-
-    Raises InputError for a Griffon model, which reads no words."""
-    return read_words(self, [image], [region], max_new_tokens)[0]
-
-
-@patch
-def _ask_again(self: Ferret, *args, **limits) -> list:
-    "As `ask_again`."
-    return ask_again(self, *args, **limits)
-
-
-@patch
-def _ground_again(self: Ferret, *args) -> GroundingList:
-    "As `ground_again`."
-    return ground_again(self, *args)
-
-
-@patch
-def _detect_in_slices(self: Ferret, *args) -> GroundingList:
-    "As `detect_in_slices`."
-    return detect_in_slices(self, *args)

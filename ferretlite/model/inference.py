@@ -7,7 +7,6 @@ __all__ = ['Ferret']
 
 # %% ../../nbs/4_model/inference.ipynb #115f5191
 from collections.abc import Iterable
-from importlib import import_module
 from numbers import Integral, Real
 
 import torch
@@ -82,7 +81,6 @@ class Ferret:
         model: FerretForConditionalGeneration,  # with its weights
         processor: FerretProcessor,  # that of the model
     ):
-        import_module("ferretlite.model.closer")  # a later lesson adds `read` and second looks
         self.model, self.processor = model.eval(), processor
 
     @classmethod
@@ -310,7 +308,9 @@ def ask(
     questions = list(zip(images, prompts, held, shown))
     answers = self._answer(questions, phrases, streamer=streamer, **limits)
     if look_again:
-        answers = self._ask_again(answers, shown, phrases=phrases, **limits)
+        from ferretlite.model.closer import ask_again
+
+        answers = ask_again(self, answers, shown, phrases=phrases, **limits)
     return answers if is_list(image) or is_list(prompt) else answers[0]
 
 # %% ../../nbs/4_model/inference.ipynb #26t50020
@@ -320,7 +320,24 @@ def chat(
     image,  # path, PIL image, array or bytes
 ) -> "Chat":  # noqa: F821
     "Return a conversation about an image: each question of its `ask` knows the earlier answers."
-    return import_module("ferretlite.model.chat").Chat(self, image)  # of a later lesson
+    from ferretlite.model.chat import Chat
+
+    return Chat(self, image)
+
+
+@patch
+def read(
+    self: Ferret,
+    image,  # path, PIL image, array or bytes
+    region: Region | None = None,  # Point, Box or Mask of the word, image frame; None: look for it
+    max_new_tokens: int = 24,  # of the answer
+) -> Answer:  # its grounding `word` says where the word is
+    """Return what a word in the image says, read from an enlarged window around the word.
+
+    Raises InputError for a Griffon model, which reads no words."""
+    from ferretlite.model.closer import read_words
+
+    return read_words(self, [image], [region], max_new_tokens)[0]
 
 # %% ../../nbs/4_model/inference.ipynb #26t50031
 from ferretlite.model.phrasing import (  # noqa: F811
@@ -375,7 +392,9 @@ def ground(
     answers = self.ask(image, questions, max_new_tokens=max_new_tokens, phrases=asked)
     found = list_groundings(answers)
     if look_again:
-        return self._ground_again(image, found, max_new_tokens)
+        from ferretlite.model.closer import ground_again
+
+        return ground_again(self, image, found, max_new_tokens)
     return found
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
@@ -461,7 +480,9 @@ def detect(
             "detects only what it is asked for."
         )
     if slices != 1:
-        return self._detect_in_slices(image, names, slices, max_new_tokens)
+        from ferretlite.model.closer import detect_in_slices
+
+        return detect_in_slices(self, image, names, slices, max_new_tokens)
     if names is not None:
         return self._detect_names(image, names, max_new_tokens)
     answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
