@@ -3,7 +3,7 @@
 The shipped `tiny` answers each question with one look and with a closer look (lesson
 nbs/4_model/looking_closer.ipynb). The record nbs/records/looking_closer.json holds both scores,
 their paired difference and its 95 % interval, and the processor time of both looks over that of
-the first. One core needs about a quarter of an hour."""
+the first. One core needs about five minutes."""
 
 import argparse
 import random
@@ -177,7 +177,7 @@ def list_small_found(results: list) -> list:  # of bool, one a small object
 
 def measure_lists(ferret, record: Record, asked: list):
     first, before = ask_first(ferret, asked, 448)
-    limits = dict(max_new_tokens=448, batch=4)
+    limits = dict(max_new_tokens=448, batch=25)
     second, after = timed(closer.ask_in_slices, ferret, first, SLICES, **limits)
     cost, results = 1 + after / before, [judge_lists(asked, a) for a in (first, second)]
     matches, n = [detection._match_all(r) for r in results], len(asked)
