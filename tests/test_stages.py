@@ -3,6 +3,7 @@ are aligned.
 """
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_a_stage_that_says_nothing_more_takes_the_documented_defaults():
         None,
     )
     assert (stage.slow, stage.first, stage.others, stage.align) == ({}, {}, {}, ())
+    assert (stage.weight_decay, stage.warmup) == (0.01, None)
 
 
 def test_names_of_parts():
@@ -160,6 +162,9 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
         dict(global_tower=0.1, local_tower=0.1),
     ]
     assert [s.slow for s in _GRIFFON_FULL_SIZE_STAGES] == [{}, {}, {}]
+    # Griffon v2 section 3.4 and Ferret's public training script: weight decay 0, warm-up .03
+    for s in (*_FERRET_FULL_SIZE_STAGES, *_GRIFFON_FULL_SIZE_STAGES):
+        assert (s.weight_decay, s.warmup) == (0.0, 0.03)
     for paper, plain in (
         (_FERRET_FULL_SIZE_STAGES, FERRET_STAGES),
         (_GRIFFON_FULL_SIZE_STAGES, _GRIFFON_STAGES),
@@ -217,7 +222,8 @@ def test_the_second_edition_differs_in_pictures_and_questions_alone():
         assert new.split == "wide" and "word" not in new.others
     for name in ("tiny", "tiny-griffon", "tiny-unfrozen"):  # records hold the text of these
         assert all((s.split, s.close) == ("train", 0.0) for s in STAGES[name])
-        assert "close" not in repr(STAGES[name]) and "split" not in repr(STAGES[name])
+        text = repr(STAGES[name])
+        assert not any(f in text for f in ("close", "split", "weight_decay", "warmup"))
 
 
 @pytest.mark.parametrize(
@@ -484,6 +490,8 @@ def test_groups_have_rates_and_decay_for_matrices_alone(random_model):
         [id(p) for p in vectors],
     ]
     assert {g["weight_decay"] for g in make_parameter_groups(model, stage, 0.3)} == {0.3, 0.0}
+    plain = dataclasses.replace(stage, weight_decay=0.0)
+    assert {g["weight_decay"] for g in make_parameter_groups(model, plain)} == {0.0}
 
 
 # Alignment

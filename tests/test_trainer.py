@@ -133,6 +133,13 @@ def test_warmup_reports_and_saves_follow_the_steps(tmp_path, steps, warmup, logg
     assert (found.warmup_steps, found.logging_steps, found.save_steps) == (warmup, logging, saving)
 
 
+@pytest.mark.parametrize("steps, warmup", [(1, 1), (100, 3), (101, 4), (94_000, 2820)])
+def test_the_papers_warmup_is_three_percent_of_the_steps(tmp_path, steps, warmup):
+    "As transformers rounds `warmup_ratio`: up."
+    found = make_training_arguments(replace(PLAIN, warmup=0.03), tmp_path, steps, 0)
+    assert found.warmup_steps == warmup
+
+
 @pytest.mark.parametrize(
     "size, at_once, each, parts", [(1, None, 16, 1), (1, 4, 4, 4), (2, None, 8, 1), (2, 2, 2, 4)]
 )

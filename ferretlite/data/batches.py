@@ -18,7 +18,7 @@ from ..model.processing import FerretProcessor
 from ..scenes.conversations import make_conversation
 from ..scenes.griffon_tasks import check_order
 from ..scenes.wide import enlarge_object
-from ..scenes.world import SPLITS, make_scene
+from ..scenes.world import SPLITS, Scene, make_scene
 
 # %% ../../nbs/6_data/batches.ipynb #d3a90c15
 def _check_shares(split: str, others: dict, close: float):
@@ -97,7 +97,7 @@ class Revisited(torch.utils.data.Dataset):
     def __len__(self):
         return self.n
 
-    def __getitem__(self, i):  # -> Scene, its image None from the second visit on
+    def __getitem__(self, i) -> Scene:  # its image None from the second visit on
         which = min(i // (self.at_once * self.rounds), len(self.scenes) // self.at_once - 1)
         first = which * self.at_once
         number = first + i % self.at_once

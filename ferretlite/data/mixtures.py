@@ -36,6 +36,8 @@ from ferretlite.data.recipes import (
 )
 from ..model.tokens import encode_user_turn
 from ..regions.grammar import find_groundings
+from ..scenes.conversations import Conversation
+from ..scenes.questions import Turn
 
 # %% ../../nbs/6_data/mixtures.ipynb #56149f25
 def _scramble(x: int, key: int) -> int:  # 32 bits
@@ -81,7 +83,7 @@ def _shorten_list(
     length,  # function text -> tokens
     size,  # (height, width) of the image
     style,  # written form
-):  # -> Turn or None
+) -> Turn | None:
     "Return a turn whose list ends after the last whole box that fits; None where none fits."
     if turn.task not in _LIST_TASKS:
         return None
@@ -223,7 +225,7 @@ def _read_conversation(
     record: int,  # number of the record
     rng,  # random generator of the questions
     style: str,  # written form
-):  # -> Conversation
+) -> Conversation:
     "Return the conversation of a record. Raises InputError or OSError that names the record."
     tasks, wordings = get_tasks(part, style), part.prompts or None
     try:
@@ -467,7 +469,7 @@ def _select_rank_samples(
     rank: int,  # number of the process
     world: int,  # number of processes
     start: int = 0,  # first sample
-):  # -> torch.utils.data.Subset
+) -> torch.utils.data.Subset:
     "Return every world-th sample from `start + rank` on: the samples of one rank."
     return torch.utils.data.Subset(dataset, range(start + rank, len(dataset), world))
 
@@ -478,7 +480,7 @@ def open_part(
     exclude=(),  # COCO ids and file names to leave out
     strict: bool = False,  # True: raise at the first wrong annotation
     cache=None,  # folder of packed annotations
-):  # -> AnnotationReader or DrawnScenes
+) -> AnnotationReader | DrawnScenes:
     "Return the reader of a part, without the pictures in `exclude`."
     if part.format == "scenes":
         return DrawnScenes(**part.options)

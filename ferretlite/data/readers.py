@@ -33,7 +33,7 @@ from ferretlite.data.records import (
     read_box,
 )
 from ..regions.geometry import Box
-from ..scenes.conversations import make_conversation
+from ..scenes.conversations import Conversation, make_conversation
 from ..scenes.world import Scene
 
 # %% ../../nbs/6_data/readers.ipynb #f4edb031
@@ -244,7 +244,7 @@ def _pack_records(
     rows,  # iterable of (record for json, file name of its picture or "", COCO id or -1)
     path=None,  # file of the table; None: in memory
     head: dict | None = None,  # values that belong to all rows; becomes the last row
-):  # -> datasets.Dataset with columns record (JSON), picture and coco
+) -> "datasets.Dataset":  # columns: record (JSON), picture and coco
     "Return records as an Arrow table: in memory, or in a file that all processes map."
     import pyarrow as pa
     from datasets import Dataset
@@ -266,7 +266,7 @@ def _pack_records(
 # %% ../../nbs/6_data/readers.ipynb #ddb8db1a
 def _map_packed_file(
     path,  # file that `_pack_records` wrote
-):  # -> datasets.Dataset
+) -> "datasets.Dataset":
     "Return a packed file as a table that is mapped into memory."
     from datasets import Dataset
 
@@ -583,7 +583,7 @@ def converse(
     n_turns: int = 4,  # highest number of questions
     wording=None,  # 0: canonical prompts only; see `write_prompt`
     style: str = "ferret",  # written form of boxes; tasks of pictures have their own
-):  # -> Conversation
+) -> Conversation:
     "Return questions about the i-th picture (see conversations.make_conversation)."
     return make_conversation(self[i], tasks, rng, n_turns, wording)
 

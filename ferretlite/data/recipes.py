@@ -12,6 +12,7 @@ import json
 import string
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ from ferretlite.data.records import (
     record_of,
 )
 from .referring_files import GenomeScenes, RefScenes, export_genome, export_refcoco
-from ..scenes.conversations import make_conversation
+from ..scenes.conversations import Conversation, make_conversation
 from ..scenes.griffon_tasks import GRIFFON_TASKS
 from ..scenes.questions import WORDINGS
 from ..scenes.tasks import TASKS
@@ -84,7 +85,7 @@ class DrawnScenes(SceneStream):
         n_turns: int = 4,  # highest number of turns
         wording=None,  # see conversations.make_conversation
         style: str = "ferret",  # written form; the tasks follow from it
-    ):  # -> Conversation
+    ) -> Conversation:
         "Return questions about the i-th scene (see conversations.make_conversation)."
         return make_conversation(self[i], tasks, rng, n_turns, wording)
 
@@ -499,7 +500,7 @@ def export_tree(
     RefCOCO is its validation split."""
     folder = Path(folder)
 
-    def numbered():  # names of pictures as in COCO
+    def numbered() -> Iterator:  # names of pictures as in COCO
         return (replace(s, id=f"{k:012d}") for k, s in enumerate(scenes(), 1))
 
     for name, export in FORMAT_EXPORTERS.items():

@@ -111,7 +111,7 @@ def _mdetr_rows(reader, path) -> Iterator:  # of (file name, (height, width), bo
         yield image["file_name"], size, box, a.get("segmentation"), [image["caption"]]
 
 # %% ../../nbs/6_data/referring_files.ipynb #ebddc52b
-def _open_table(path):  # -> pyarrow.parquet.ParquetFile
+def _open_table(path) -> "pyarrow.parquet.ParquetFile":
     "Return an open parquet file. Raises FileNotFoundError or InputError."
     import pyarrow.parquet as pq
 

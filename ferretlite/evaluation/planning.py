@@ -86,7 +86,7 @@ def _count_shown_tokens(
     config.resolution = stage.resolution or config.resolution
     grid, views = config.choose_image_grid(size), config.views()
 
-    def cells(side):  # of a view, and a class token
+    def cells(side) -> int:  # of a view, and a class token
         towers = dict(local=config.local_tower or config.global_tower)
         patch = towers.get(side, config.global_tower).patch_size
         return math.prod(s // patch for s in views[side][0]) + 1

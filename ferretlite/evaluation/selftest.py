@@ -10,6 +10,7 @@ import contextlib
 import copy
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -64,7 +65,7 @@ def _measure_distance(here: list, there: list) -> float:
 @contextlib.contextmanager
 def _replay_neighbours(
     sampler, chosen: list, replay: bool
-):  # SpatialAwareSampler, or one without neighbours
+) -> Iterator[None]:  # `sampler`: SpatialAwareSampler, or one without neighbours
     """Record the neighbours of a sampler's points in `chosen`, or replay recorded ones.
 
     Without the replay, devices order points at equal distance differently."""

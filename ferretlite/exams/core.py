@@ -9,6 +9,7 @@ __all__ = ['ExamItem', 'ExamAnswer', 'Exam']
 import json  # noqa: F811
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -320,7 +321,7 @@ def read_exam_text(
 def read_exam_json(
     path,  # JSON file that fits into memory
     what: str,  # content, named in error messages
-):  # -> its value
+) -> object:
     "Return the value of a JSON file. Raises InputError in one sentence."
     return decode_json(read_exam_text(path, what), str(path), what)
 
@@ -330,7 +331,7 @@ def get_field(
     key: str,  # name of the field
     kind,  # type, or tuple of types
     where: str,  # file and record, for the message
-):  # -> the value
+) -> object:
     "Return a field of a record. Raises InputError where it is missing or of another type."
     if not isinstance(record, dict):
         raise make_input_error(where, record, "an object")
@@ -366,7 +367,7 @@ def list_records(
 def read_exam_lines(
     path,  # file with one JSON object a line
     what: str,  # content, named in error messages
-):  # yields (object, its place for messages)
+) -> Iterator[tuple]:  # (object, its place for messages)
     "Yield the objects of a file of JSON lines. Raises InputError."
     for n, line in read_json_lines(path, what):
         if not isinstance(line, dict):

@@ -6,6 +6,7 @@ __all__ = []
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #ba6704f6
 import random
+from collections.abc import Iterator
 from pathlib import Path  # noqa: F811
 
 import numpy as np  # noqa: F811
@@ -106,7 +107,7 @@ def _read_fsc(folder) -> list:  # of ExamItem
     return check_items(items, folder)
 
 
-def _list_count_examples(scenes):  # yields (number, scene, boxes of one kind)
+def _list_count_examples(scenes) -> Iterator[tuple]:  # (number, scene, boxes of one kind)
     "Yield scenes with all boxes of the kind of their first object."
     for number, scene in enumerate(scenes, 1):
         kind = scene.objects[0].name

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #4169d291
 import random
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -348,7 +349,7 @@ def _read_refcocos(folder) -> list:  # of ExamItem
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #47f5da98
-def _list_target_examples(scenes):  # yields (number, scene, text, boxes)
+def _list_target_examples(scenes) -> Iterator[tuple]:  # (number, scene, text, boxes)
     "Yield expressions of scenes with one target, with several, and with none."
     for number, scene in enumerate(scenes, 1):
         save = scene.objects[0].name

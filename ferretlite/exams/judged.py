@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
@@ -504,7 +505,7 @@ def make_chat_judge(
     model: str,  # name of the judging model at this address
     temperature: float = 0.2,  # of Ferret's public script
     seconds: float = 120,  # longest wait for one verdict
-):  # -> function: messages -> text
+) -> Callable:  # messages -> text
     "Return a judge that asks a language model over HTTP. Raises InputError for a bad address."
     if not re.match(r"https?://[^\s/]+", address):
         raise make_input_error("judge", address, "an address that begins with http:// or https://")

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/8_evaluation/question_exams.ipynb #134e6f67
 import json
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -238,7 +239,7 @@ def _read_vqa(folder, questions: str, annotations: str, name: str) -> list:  # o
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #18290cc8
-def list_example_questions(scenes):  # yields (number, scene, question, answer)
+def list_example_questions(scenes) -> Iterator[tuple]:  # (number, scene, question, answer)
     "Yield two questions about each scene that its objects answer: a colour and a number."
     for number, scene in enumerate(scenes, 1):
         names = [o.name for o in scene.objects]

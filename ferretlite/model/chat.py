@@ -36,7 +36,7 @@ class Chat:
         self._look()
 
     @torch.no_grad()
-    def _look(self):  # computes the tokens and the map of the image
+    def _look(self) -> None:  # computes the tokens and the map of the image
         model, inputs = self.ferret.model, self.ferret.processor.prepare_images([self.image])
         place = dict(device=model.device, dtype=model.dtype)
         views = (inputs[name].to(**place) for name in ("global_pixels", "local_pixels"))

@@ -108,14 +108,14 @@ TRANSFORMERS_FIELDS = {
 }
 
 # %% ../../nbs/4_model/configuration.ipynb #17ac0010
-def _convert_parts(config):  # dictionaries of parts, as JSON has them, become configurations
+def _convert_parts(config) -> None:  # dictionaries of parts (as in JSON) become configurations
     for name in config.sub_configs:
         part = getattr(config, name)
         if isinstance(part, dict):
             setattr(config, name, AutoConfig.for_model(**part))
 
 
-def _check_switches(config):  # raises InputError for a word that a switch does not have
+def _check_switches(config) -> None:  # raises InputError for a word that a switch does not have
     for name, known in SWITCH_VALUES.items():
         if getattr(config, name) not in known:
             raise InputError(
@@ -123,7 +123,7 @@ def _check_switches(config):  # raises InputError for a word that a switch does 
             )
 
 
-def _check_field_names(names):  # raises InputError for a field that nothing reads
+def _check_field_names(names) -> None:  # raises InputError for a field that nothing reads
     for name in names:
         if not (name.startswith("_") or name in TRANSFORMERS_FIELDS):
             raise InputError(

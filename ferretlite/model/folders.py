@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
 
 from ..common.errors import InputError
@@ -286,7 +286,7 @@ def load_all_weights(
     surplus: bool = False,  # whether the files may hold tensors that the model does not have
     find_unread=None,  # function model -> names of parameters that may be missing
     **options,  # of transformers' `from_pretrained`, such as `revision`
-):  # -> the model
+) -> PreTrainedModel:
     """Return a model all of whose weights come from safetensors.
 
     Raises InputError with the name of the first tensor that is missing, left over, of another
@@ -329,7 +329,7 @@ def load_own_tokenizer(
     place,  # folder or hub id
     config=None,  # configuration of the language model; None: that of the folder
     **options,  # of transformers' `from_pretrained`, such as `revision`
-):  # -> a tokenizer
+) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder.
 
     Raises InputError where it is not the tokenizer that the model was saved with."""

@@ -13,7 +13,7 @@ from ..common.errors import InputError, describe_value, make_input_error
 from .tokens import IMAGE_TOKEN, format_user_turn
 
 # %% ../../nbs/4_model/messages.ipynb #26t00018
-def check_text(prompt):  # raises InputError for what the tokenizer cannot read
+def check_text(prompt) -> None:  # raises InputError for what the tokenizer cannot read
     if not isinstance(prompt, str):
         raise InputError(f"prompt: found {describe_value(prompt)}, expected text.")
     try:

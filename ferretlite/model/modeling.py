@@ -174,7 +174,7 @@ def parts(self: FerretForConditionalGeneration) -> dict:  # name -> list of para
         found["global_projector"].append(self.row_separator)
     return found
 
-# %% ../../nbs/4_model/model.ipynb #1b5c60b1
+# %% ../../nbs/4_model/model.ipynb #9b177ec1
 @patch
 def compute_tower_maps(
     self: FerretForConditionalGeneration,
@@ -189,7 +189,7 @@ def compute_tower_maps(
     tower = self.local_tower or self.global_tower
     return whole, join_patches(compute_tower_map(tower, local_pixels, mode), merge)
 
-# %% ../../nbs/4_model/model.ipynb #9b177ec1
+
 @patch
 def embed_positions(
     self: FerretForConditionalGeneration,
@@ -294,7 +294,7 @@ def _count_image_cells(
     cells = tuple(self.global_projector.out_cells(patches))
     return kept, [cells] * len(sizes), [patches] * len(sizes)
 
-# %% ../../nbs/4_model/model.ipynb #08f0b8a8
+
 def _image_views(
     whole: torch.Tensor,  # [h, w, D]: the whole view of one image
     tiles: torch.Tensor | None,  # [T, h', w', D]: the tiles of all images

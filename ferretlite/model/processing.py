@@ -159,13 +159,13 @@ def save_pretrained(
     self.tokenizer.save_pretrained(folder)
 
 # %% ../../nbs/4_model/processor.ipynb #b447f08d
-def _lay_on_canvas(image, canvas, kept, cells):  # -> bytes [3, *canvas]; `kept` of `cells` filled
+def _lay_on_canvas(image, canvas, kept, cells) -> torch.Tensor:  # `kept` of `cells` filled
     shown = [side * k // n for side, k, n in zip(canvas, kept, cells)]
     border = (0, canvas[1] - shown[1], 0, canvas[0] - shown[0])
     return torch.nn.functional.pad(resize_to_bytes(image, shown), border)
 
 
-def _cut_image(config, views, image):  # -> size, grid, bytes of the whole view, of each tile
+def _cut_image(config, views, image) -> tuple:  # size, grid, bytes of the whole view, of each tile
     size = image.height, image.width
     grid = tuple(config.choose_image_grid(size))
     canvas, _, _, cells = views["global"]
@@ -178,7 +178,7 @@ def _cut_image(config, views, image):  # -> size, grid, bytes of the whole view,
     return size, grid, whole, list(split_tiles(tiled, grid))
 
 # %% ../../nbs/4_model/processor.ipynb #17ad0004
-def _map_images(function, images):  # -> list of results, in order
+def _map_images(function, images) -> list:  # results, in order
     threads = min(len(images), torch.get_num_threads())
     if threads < 2:
         return [function(image) for image in images]
@@ -186,7 +186,7 @@ def _map_images(function, images):  # -> list of results, in order
         return list(pool.map(function, images))
 
 
-def _stack_pixels(held, view):  # bytes of several pictures -> normalised [n, 3, h, w]
+def _stack_pixels(held, view) -> torch.Tensor:  # bytes of pictures -> normalised [n, 3, h, w]
     size, mean, std, _ = view
     return normalise_pixels(torch.stack(held), mean, std) if held else torch.zeros(0, 3, *size)
 
@@ -232,7 +232,7 @@ def fill_prompt(
 
 
 @patch
-def _fill_marks(self: FerretProcessor, text, regions, size):  # as many marks as regions -> text
+def _fill_marks(self: FerretProcessor, text, regions, size) -> str:  # as many marks as regions
     regions = [check_region(r, size) for r in regions]
     first, *others = text.replace("<crop>", CROP_TOKEN).split("<region>")
     placeholder = f" {REGION_TOKEN}" if self.config.region_features else ""
@@ -284,7 +284,7 @@ def load_distinct_images(
     return [load_image(i) for i in distinct.values()], [places[name] for name in names]
 
 # %% ../../nbs/4_model/processor.ipynb #119c67b1
-def _list_questions(images, prompts, regions, crops):  # -> four lists of one length
+def _list_questions(images, prompts, regions, crops) -> tuple:  # four lists of one length
     if isinstance(prompts, str):
         images, prompts = [images], [prompts]
         regions, crops = [regions], [crops]
@@ -305,7 +305,7 @@ def _list_questions(images, prompts, regions, crops):  # -> four lists of one le
     return list(images), list(prompts), regions, crops
 
 # %% ../../nbs/4_model/processor.ipynb #17ad0016
-def _pad_left(rows, pad_id):  # token ids -> input_ids and attention_mask, [B, L]
+def _pad_left(rows, pad_id) -> dict:  # input_ids and attention_mask, [B, L]
     length = max(map(len, rows))
     ids = [[pad_id] * (length - len(row)) + row for row in rows]
     mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]
@@ -313,7 +313,7 @@ def _pad_left(rows, pad_id):  # token ids -> input_ids and attention_mask, [B, L
 
 
 @patch
-def _check_length(self: FerretProcessor, n, n_visual, where):  # raises InputError for too many
+def _check_length(self: FerretProcessor, n, n_visual, where) -> None:  # InputError for too many
     limit = getattr(self.config.text_config, "max_position_embeddings", None)
     if limit is not None and n > limit:
         raise InputError(
@@ -322,7 +322,7 @@ def _check_length(self: FerretProcessor, n, n_visual, where):  # raises InputErr
         )
 
 # %% ../../nbs/4_model/processor.ipynb #26t00008
-def _list_texts(text, images, regions, crops):  # -> four lists; `images` may be empty
+def _list_texts(text, images, regions, crops) -> tuple:  # four lists; `images` may be empty
     texts = [text] if isinstance(text, str) else text
     if not isinstance(texts, (list, tuple)) or not texts:
         raise make_input_error("text", text, "a text, or a list of texts")
@@ -344,7 +344,7 @@ def _list_texts(text, images, regions, crops):  # -> four lists; `images` may be
 
 # %% ../../nbs/4_model/processor.ipynb #26t00009
 @patch
-def _encode_texts(self: FerretProcessor, text, images, regions, crops):  # -> BatchFeature
+def _encode_texts(self: FerretProcessor, text, images, regions, crops) -> BatchFeature:
     texts, images, regions, crops = _list_texts(text, images, regions, crops)
     distinct, image_of = load_distinct_images(images)
     inputs = self.prepare_images(distinct) if images else {}
@@ -369,7 +369,7 @@ def _encode_texts(self: FerretProcessor, text, images, regions, crops):  # -> Ba
 
 # %% ../../nbs/4_model/processor.ipynb #17ad0008
 @patch
-def _encode_questions(self: FerretProcessor, images, prompts, regions, crops):  # -> BatchFeature
+def _encode_questions(self: FerretProcessor, images, prompts, regions, crops) -> BatchFeature:
     images, prompts, regions, crops = _list_questions(images, prompts, regions, crops)
     distinct, image_of = load_distinct_images(images)
     inputs = self.prepare_images(distinct)
@@ -458,7 +458,7 @@ def apply_chat_template(
 
 # %% ../../nbs/4_model/processor.ipynb #474f6669
 @patch
-def _check_answers(self: FerretProcessor, conversations):  # raises InputError for a reserved word
+def _check_answers(self: FerretProcessor, conversations) -> None:  # InputError for a reserved word
     ids = (self.image_id, self.config.region_token_id, self.config.crop_token_id)
     words = self.tokenizer.convert_ids_to_tokens([i for i in ids if i is not None])
     for c in conversations:
@@ -471,7 +471,7 @@ def _check_answers(self: FerretProcessor, conversations):  # raises InputError f
 
 
 @patch
-def _prepare_fresh_images(self: FerretProcessor, conversations):  # -> as `prepare_images`
+def _prepare_fresh_images(self: FerretProcessor, conversations) -> dict:  # as `prepare_images`
     fresh = [i for i, c in enumerate(conversations) if c.image is not None]
     inputs = self.prepare_images([load_image(conversations[i].image) for i in fresh])
     if len(fresh) == len(conversations):
@@ -485,7 +485,7 @@ def _prepare_fresh_images(self: FerretProcessor, conversations):  # -> as `prepa
 @patch
 def _encode_conversation(
     self: FerretProcessor, conversation, size, grid, max_text_tokens
-):  # -> row of `encode_turns`
+) -> dict:  # row of `encode_turns`
     prefix = self.encode_prefix(self.config.count_visual_tokens(grid, size))
     turns = [
         (self.fill_prompt(turn.prompt, turn.regions, size, len(turn.crops)), turn.answer)
@@ -497,7 +497,7 @@ def _encode_conversation(
     return row
 
 
-def _list_kept(conversations, rows, field):  # -> per row, the regions (crops) of its kept turns
+def _list_kept(conversations, rows, field) -> list:  # per row, regions (crops) of its kept turns
     found = []
     for c, row in zip(conversations, rows):
         found.append([item for k in row["kept"] for item in getattr(c.turns[k], field)])
@@ -572,7 +572,7 @@ def mark_written_boxes(
 
 
 @patch
-def _mark_rows(self: FerretProcessor, rows, grids, sizes):  # -> as above, for all rows
+def _mark_rows(self: FerretProcessor, rows, grids, sizes) -> list:  # as above, for all rows
     shown = []
     for row, grid, size in zip(rows, grids, sizes):
         shown += self.mark_written_boxes(row, grid, size, len(shown))
@@ -580,7 +580,7 @@ def _mark_rows(self: FerretProcessor, rows, grids, sizes):  # -> as above, for a
 
 # %% ../../nbs/4_model/processor.ipynb #0231b760
 @patch
-def _locate_tokens(self: FerretProcessor, ids):  # -> the text, and where each token's part ends
+def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each token's part ends
     texts = [self.tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]  # growing token by token
     ends = [len(text) for text in texts]
     for n in reversed(range(len(ids))):
@@ -589,7 +589,7 @@ def _locate_tokens(self: FerretProcessor, ids):  # -> the text, and where each t
     return texts[-1], ends
 
 
-def _join_groundings(spans, marks):  # -> list of Grounding; neighbours of one name share one
+def _join_groundings(spans, marks) -> list[Grounding]:  # neighbours of one name share one
     found = []
     for span in spans:
         if not found or found[-1].name != span.name:

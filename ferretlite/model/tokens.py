@@ -10,7 +10,7 @@ __all__ = ['IMAGE_TOKEN', 'REGION_TOKEN', 'CROP_TOKEN', 'train_tokenizer', 'add_
 # %% ../../nbs/4_model/tokens.ipynb #a67f4231
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..common.errors import InputError
 from ..regions.grammar import format_region
@@ -76,7 +76,7 @@ def train_tokenizer(
 # %% ../../nbs/4_model/tokens.ipynb #00f4ca4a
 def add_crop_token(
     tokenizer,  # any tokenizer of transformers
-):  # the same tokenizer
+) -> PreTrainedTokenizerBase:  # the same tokenizer
     """Add the placeholder of pictures in questions behind all other tokens, and return the
     tokenizer.
 

@@ -20,6 +20,7 @@ from transformers import (
     CLIPVisionConfig,
     Dinov2Config,
     LlamaConfig,
+    PreTrainedTokenizerBase,
 )
 
 from ..common.errors import InputError
@@ -288,7 +289,7 @@ def load_chat_tokenizer(
     llm,  # folder or hub id of a language model
     chat: str | None = None,  # key of CHAT_TEMPLATES; None: as its tokens say
     crops: bool = False,  # whether prompts may hold crops
-):  # -> a tokenizer
+) -> PreTrainedTokenizerBase:
     """Return a language model's tokenizer with our placeholders, its family's chat template, and
     tokens for start, end and padding.
 
@@ -371,7 +372,7 @@ def _derive_fields(
     "Return what follows from the parts: views, the sampler's width, ids of the placeholders."
     side, width = configs["global_tower"].image_size, configs["text_config"].hidden_size
 
-    def fit_view(tower, rounded):  # in whole cells: a tower passes over what is left of a patch
+    def fit_view(tower, rounded) -> tuple:  # in whole cells: a tower ignores the rest of a patch
         cell = tower.patch_size * merge
         return (rounded(side / cell) * cell,) * 2
 

@@ -323,7 +323,7 @@ class DenseHead(nn.Module):
             }
         )
 
-    def forward(self, maps):  # [N, h, w, C] -> name -> [N, h, w, k]
+    def forward(self, maps) -> dict:  # name -> [N, h, w, k], from [N, h, w, C]
         maps = self.norm(maps)
         return {n: layer(maps) for n, layer in self.read.items()}
 

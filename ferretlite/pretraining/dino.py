@@ -116,7 +116,7 @@ class PrototypeHead(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, neck))
         self.embed = nn.Linear(neck, words, bias=False)
 
-    def forward(self, tokens):  # [..., width] -> [..., words]
+    def forward(self, tokens) -> torch.Tensor:  # [..., width] -> [..., words]
         return F.linear(
             F.normalize(self.mlp(tokens).float(), dim=-1),
             F.normalize(self.embed.weight.float(), dim=-1),

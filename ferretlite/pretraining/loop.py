@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,7 +143,7 @@ def load_batches(
     start: int = 0,  # first step
     # processes that prepare batches; 0: this one; None: one for each two cores
     workers: int | None = None,
-):  # -> iterable of batches
+) -> Iterable:  # batches
     """Return batches of a dataset from a given step on; the items of a batch depend on its step
     alone."""
     if workers is None:
@@ -312,7 +313,7 @@ def _note_loss(run: _RunState, step: int):
     run.losses = []
 
 
-def _report(run: _RunState, seconds: float):  # of a step
+def _report(run: _RunState, seconds: float) -> None:  # of a step
     left = seconds * (run.steps - run.step) / 60
     print(
         f"step {run.step}/{run.steps}  loss {run.log[-1][1]:.3f}  {left:.1f} min left", flush=True

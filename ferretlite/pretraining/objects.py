@@ -283,7 +283,7 @@ def draw_lesson_objects(
     first: int,
     pool: int,
     split: str | None = None,  # of the scene; None: `count` or `train`
-):  # the pool's first scene, and how many there are -> list of SceneObject in a square of 384
+) -> list:  # the pool's first scene, and how many there are -> SceneObjects in a square of 384
     "Draw the objects of a lesson's scene."
     if split is None:
         split = "count" if most is None and rng.random() < COUNT_SCENE_SHARE else "train"

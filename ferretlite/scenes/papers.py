@@ -97,7 +97,7 @@ def choose_ink(
     rng,  # numpy Generator
     color: str,  # a key of COLORS
     around,  # sRGB pixels [m, 3] of the picture where the object will be
-):  # sRGB [3], or None where no ink of the name can be seen
+) -> np.ndarray | None:  # sRGB [3]; None where no ink of the name can be seen
     "Return an ink of a name that is visible on nine tenths of the pixels."
     rgb, lab = list_inks(color)
     picked = rng.integers(len(rgb), size=12)

@@ -226,7 +226,7 @@ def draw_wide_scene(
     seed: int,  # of the random generator, together with the split
     size: tuple,  # (height, width) in pixels
     split: str,  # a split of this lesson
-):  # (PIL image, list of (number, SceneObject without mask), owners int16 [h, w])
+) -> tuple:  # PIL image, list of (number, SceneObject without mask), owners int16 [h, w]
     "Return the drawing behind `make_scene` for the splits of this lesson, as `draw_scene` does."
     rng = np.random.default_rng([SPLITS.index(split), seed])
     contents, style = _WIDE_TABLE[split]
@@ -253,7 +253,7 @@ def cut_window(
     owner,  # number of the object that each pixel shows, [h, w]
     window: tuple,  # whole pixels x1, y1, x2, y2 inside the picture
     side: int,  # longer side of the result in pixels
-):  # (PIL image, list of (number, SceneObject), owners), as `draw_scene`
+) -> tuple:  # PIL image, list of (number, SceneObject), owners, as `draw_scene`
     """Return a window of a drawing, enlarged; an object stays with two fifths of its pixels.
 
     Boxes are mapped exactly: an object that the border cuts has the box of what is left."""

@@ -6,6 +6,8 @@
 __all__ = ['align_projectors']
 
 # %% ../../nbs/7_training/alignment.ipynb #1f86659e
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
@@ -101,13 +103,13 @@ _VIEWS_PER_STEP = 12  # through a projector that joins cells, a step
 _CELLS_PER_STEP = (768, 256)  # that a step draws of each tower: with an object, and without
 
 
-def _separate_cells(owners):  # [...] -> (cells that hold an object, cells that hold none)
+def _separate_cells(owners) -> tuple:  # cells that hold an object, cells that hold none
     "Return the cells with an object and those without, as indices of `owners.flatten()`."
     owners = owners.flatten()
     return (owners > 0).nonzero()[:, 0], (owners == 0).nonzero()[:, 0]
 
 
-def _draw_cells(cells, k: int, generator):  # -> k of the cells
+def _draw_cells(cells, k: int, generator) -> torch.Tensor:  # k of the cells
     "Draw `k` of the cells, with repetition."
     if not len(cells):
         return cells
@@ -121,7 +123,7 @@ def _project_cells(
     kinds,  # see _separate_cells
     places,  # see FerretForConditionalGeneration.embed_positions
     generator,
-):  # yields, for each kind, (what the projector makes of some cells [k, D], their owners [k])
+) -> Iterator[tuple]:  # for each kind, projections of some cells [k, D] and their owners [k]
     if isinstance(projector, Projector):  # each cell by itself
         for cells, k in zip(kinds, _CELLS_PER_STEP):
             some = _draw_cells(cells, k, generator)

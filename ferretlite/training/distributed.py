@@ -127,7 +127,7 @@ def wait_for_all():
 # %% ../../nbs/7_training/distributed.ipynb #97ad0f85
 def decide_once(
     decide,  # function without arguments; the first process alone calls it
-):  # what it gives, in every process
+) -> object:  # result of `decide`, in every process
     """Let the first process decide, and return its decision in every process.
 
     An error in the first process is raised in all of them."""

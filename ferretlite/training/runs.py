@@ -386,7 +386,7 @@ def _check_fingerprints(out: Path, before: dict, now: dict):
             )
 
 # %% ../../nbs/7_training/runs.ipynb #8907e610
-def _move_to_device(found):  # (model, processor) -> the same
+def _move_to_device(found) -> tuple:  # the same (model, processor)
     "Move the model to where training runs; return both."
     found[0].to(choose_training_device())
     return found
@@ -394,7 +394,7 @@ def _move_to_device(found):  # (model, processor) -> the same
 
 def _load_stage_data(
     data, preset: str, seed: int, number: int, samples, processor, skip=None, log=None
-):  # -> dataset of Conversation, or None where there are no files
+) -> torch.utils.data.Dataset | None:  # of Conversation; None where there are no files
     "Return what the mixture `data` holds for a stage of this preset."
     if not data:
         return None

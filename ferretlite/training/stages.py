@@ -54,10 +54,12 @@ class Stage:
     attention_weight: float = 0.0
     resolution: str | None = None  # None: the model's own
     batch_size: int = 16  # samples a step
-    # split of the pictures that `others` leaves over
-    split: str = field(default="train", repr=False)
+    split: str = field(default="train", repr=False)  # of the pictures that `others` leaves over
     # share of the pictures that are enlarged windows
     close: float = field(default=0.0, repr=False)
+    weight_decay: float = field(default=0.01, repr=False)  # of matrices
+    # share of the steps in which the rate rises; None: a tenth, at most a hundred steps
+    warmup: float | None = field(default=None, repr=False)
 
     def mixture(
         self,
@@ -248,11 +250,14 @@ _TINY_GRIFFON_WIDE_STAGES = (  # stages of the preset `tiny-griffon-wide`
 
 # %% ../../nbs/7_training/stages.ipynb #a01e5b02
 def _make_full_size_stages(stages: tuple, rates: tuple, slow: dict) -> tuple:
-    """Return the stages with the batches of LLaVA and Ferret's public recipe (256 to align, then
-    128) and these learning rates; Ferret-v2's paper gives none."""
+    """Return the stages with these learning rates and the other settings of the public recipes.
+
+    Batches are 256 to align, then 128; no weight decay, warm-up over .03 of the steps (LLaVA,
+    Ferret's public code, Griffon v2 section 3.4). Ferret-v2's paper gives no such setting."""
+    common = dict(weight_decay=0.0, warmup=0.03)
     return tuple(
-        replace(s, lr=lr, batch_size=256 if n == 0 else 128, slow=slow if n == 2 else {})
-        for n, (s, lr) in enumerate(zip(stages, rates))
+        replace(s, lr=lr, batch_size=batch, slow=slow if n == 2 else {}, **common)
+        for n, (s, lr, batch) in enumerate(zip(stages, rates, (256, 128, 128)))
     )
 
 
@@ -369,7 +374,7 @@ def _load_towers(
     model,
     eyes: dict,  # place in the model -> "global" or "local"
     towers: Path,
-):  # their folder
+) -> None:  # their folder
     "Load towers' weights into their places in a model."
     for name, side in eyes.items():
         if name == "local_tower" and model.local_tower is None:
@@ -499,15 +504,16 @@ def make_stage_processor(
 def make_parameter_groups(
     model,  # after prepare_stage
     stage: Stage,  # with the learning rates
-    weight_decay: float = 0.01,  # of matrices
+    weight_decay: float | None = None,  # of matrices; None: the stage's
 ) -> list:  # of dict, as torch's optimisers take them
     "Return one group per part with its learning rate; norms and biases do not decay."
+    decay_of_matrices = stage.weight_decay if weight_decay is None else weight_decay
     groups = []
     for name, params in model.parts().items():
         params = [p for p in params if p.requires_grad]
         rate = stage.lr * stage.slow.get(name, 1.0)
         for decay, chosen in (
-            (weight_decay, [p for p in params if p.ndim > 1]),
+            (decay_of_matrices, [p for p in params if p.ndim > 1]),
             (0.0, [p for p in params if p.ndim <= 1]),
         ):
             if chosen:

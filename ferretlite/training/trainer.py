@@ -7,6 +7,7 @@ __all__ = ['make_stage_data', 'make_training_arguments', 'StageTrainer', 'choose
            'list_aligned_projectors', 'check_options', 'run_stage']
 
 # %% ../../nbs/7_training/trainer.ipynb #20e5000a
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,13 @@ def _count_samples_at_once(stage: Stage, options: RunOptions) -> int:
     return at_once
 
 # %% ../../nbs/7_training/trainer.ipynb #4c939385
+def _count_warmup_steps(stage: Stage, steps: int) -> int:
+    "Return in how many steps the rate rises: the stage's share, or a tenth, 100 at most."
+    if stage.warmup is None:
+        return min(100, max(1, steps // 10))
+    return math.ceil(stage.warmup * steps)
+
+
 _FIXED_ARGUMENTS = dict(  # settings of transformers' Trainer that all stages share
     lr_scheduler_type="cosine",
     max_grad_norm=1.0,
@@ -119,7 +127,7 @@ def make_training_arguments(
     at_once, size = _count_samples_at_once(stage, options), read_world()[1]
     lengths = dict(
         max_steps=steps,
-        warmup_steps=min(100, max(1, steps // 10)),
+        warmup_steps=_count_warmup_steps(stage, steps),
         logging_steps=max(1, min(25, steps // 4)),
         save_steps=max(20, steps // 12),
         per_device_train_batch_size=at_once,
@@ -201,7 +209,7 @@ def compute_part_weight(
     self: StageTrainer,
     name: str,  # "names" or "writes"
     written: torch.Tensor,  # [B, L], -1 where a token writes of nothing
-):  # float, or a scalar tensor
+) -> float | torch.Tensor:  # a tensor is a scalar
     """Return the weight of the mean over these tokens in the mean over all tokens of the step.
 
     Gradients are averaged over processes, and added up over a step's parts."""
@@ -217,7 +225,7 @@ def compute_loss(
     inputs: dict,  # batch of Collator; `names`, `writes` and `shows` are taken out
     return_outputs: bool = False,  # whether the model's outputs are given as well
     **kwargs,  # of transformers' Trainer
-):  # loss, or (loss, outputs)
+) -> torch.Tensor | tuple:  # loss, or (loss, outputs)
     """Return the loss of a batch: words, boxes and, where the stage asks for it, attention to
     patches."""
     weight = self.stage.attention_weight
@@ -337,7 +345,7 @@ def _apply_options(stage: Stage, options: RunOptions, from_files: bool = False) 
     return replace(stage, slow={**stage.slow, **options.slow}, visits=1 if once else stage.visits)
 
 # %% ../../nbs/7_training/trainer.ipynb #5cf26e38
-def _make_tensorboard_callback(folder):  # -> callback
+def _make_tensorboard_callback(folder) -> "TensorBoardCallback":
     """Return a callback that logs for `tensorboard --logdir`.
 
     Raises ImportError without the package tensorboard."""

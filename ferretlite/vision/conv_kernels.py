@@ -51,9 +51,7 @@ def _tile_of(pid, rows, cols, GROUP: tl.constexpr):
 
 # %% ../../nbs/9_scale/triton.ipynb #8f3c9cf7
 @jit
-def _add_forward_block(
-    acc, tokens, taps, inside, c, C, EVEN: tl.constexpr, UPCAST: tl.constexpr
-):  # [ROWS, COLS] sum, addresses, mask of the rows, channels of the block
+def _add_forward_block(acc, tokens, taps, inside, c, C, EVEN: tl.constexpr, UPCAST: tl.constexpr):
     "Return acc + (tokens of one tap) @ (weights of that tap), for one block of channels."
     if EVEN:
         left, right = tl.load(tokens, inside, 0.0), tl.load(taps)
@@ -275,7 +273,7 @@ def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict: 
     )
 
 # %% ../../nbs/9_scale/triton.ipynb #e2a33b53
-def _make_compile_source(kernel, dtype: torch.dtype, constants: dict):  # -> triton's ASTSource
+def _make_compile_source(kernel, dtype: torch.dtype, constants: dict) -> "ASTSource":
     "Return a kernel with its arguments' types, and which arguments are multiples of 16."
     from triton.compiler import ASTSource
 

@@ -133,7 +133,7 @@ def _check_can_run(x: Tensor):
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
     "Return whether a row of the record says so; what was not measured is not chosen."
 
-    def waited(name):  # ms until GPU and CPU are both done
+    def waited(name) -> float:  # ms until GPU and CPU are both done
         return max(row["ms"][name], row.get("cpu", {}).get(name, 0))
 
     if row is None or ours not in row["ms"] or theirs not in row["ms"]:

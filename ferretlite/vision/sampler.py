@@ -44,7 +44,7 @@ def find_cell_corners(
     return (rows * _add_last_axis(width) + columns).long(), weights
 
 
-def _to_cell_units(u, n, aligned):  # unit frame -> cells, so that centre i is at i
+def _to_cell_units(u, n, aligned) -> Tensor:  # unit frame -> cells, so that centre i is at i
     place = u * (n - 1) if aligned else u * n - 0.5
     return (
         torch.minimum(place.clamp(min=0), n - 1) if isinstance(n, Tensor) else place.clamp(0, n - 1)
@@ -68,7 +68,7 @@ def interpolate_features(
 
 def _sum_weighted_cells(
     cells, index, weights
-):  # cells [K, C], index and weights [..., 4] -> [..., C]
+) -> Tensor:  # cells [K, C], index and weights [..., 4] -> [..., C]
     parts = (
         _widen_dtype(cells.index_select(0, index[..., i].flatten()))
         * weights[..., i].flatten()[:, None]
@@ -220,7 +220,7 @@ def fold_linear_layers(
     return P, A2 - P, c
 
 
-def _disable_autocast(device):  # autocast off; the meta device has no autocast to turn off
+def _disable_autocast(device) -> torch.autocast | nullcontext:  # off; meta has none to turn off
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 # %% ../../nbs/3_vision/sampler.ipynb #8d116ece
@@ -288,7 +288,7 @@ class Aggregator(nn.Module):
         self.net = nn.Sequential(nn.Conv1d(2 * (dim + 2), dim, 1), nn.ReLU())
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, rows):  # [..., C], already mixed by the folded weights
+    def forward(self, rows) -> Tensor:  # [..., C], already mixed by the folded weights
         rows, norm = self.net[1](rows), self.norm
         if not may_read_weights(norm):
             return norm(rows.to(norm.bias.dtype))
@@ -301,7 +301,7 @@ class Aggregator(nn.Module):
         )
 
 # %% ../../nbs/3_vision/sampler.ipynb #f2169a97
-def _make_region_generator(base, region):  # a generator of the region's own
+def _make_region_generator(base, region) -> torch.Generator:  # of the region's own
     return torch.Generator().manual_seed(
         base ^ zlib.crc32(repr(region.rle if isinstance(region, Mask) else region).encode())
     )
@@ -371,7 +371,7 @@ def draw_points_on_maps(
 
 # %% ../../nbs/3_vision/sampler.ipynb #14ed0012
 @patch
-def _check_inputs(self: RegionSampler, maps, regions, sizes):  # raises InputError
+def _check_inputs(self: RegionSampler, maps, regions, sizes) -> None:  # raises InputError
     if sizes is None:
         raise InputError(
             "found regions without image sizes; expected the (height, width) of each image"
@@ -418,7 +418,7 @@ COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry,
 }
 
 
-def _find_sampler_class(cls, compat):  # the class that `cls(compat=compat)` makes an instance of
+def _find_sampler_class(cls, compat) -> type:  # the class of what `cls(compat=compat)` makes
     if compat not in (None, *COMPATIBLE_SAMPLERS):
         raise InputError(f"found compat={compat!r}, expected None or 'ferret'")
     if compat is None:
