@@ -687,6 +687,14 @@ def test_a_mask_knows_its_size_area_and_box():
         Mask(np.zeros((4, 6), bool)).box()
 
 
+def test_a_region_is_printed_to_a_tenth_of_a_pixel_and_keeps_all_digits():
+    box = Box(138.816, 277.05600000000004, 234.81600000000003, 303.168)
+    assert repr(box) == str(box) == "Box(x1=138.8, y1=277.1, x2=234.8, y2=303.2)"
+    assert box.list() == [138.816, 277.05600000000004, 234.81600000000003, 303.168]
+    assert box != Box(138.8, 277.1, 234.8, 303.2)
+    assert repr(Point(0.04, 12)) == "Point(x=0.0, y=12.0)"
+
+
 def test_a_run_past_the_foot_of_a_column_spans_the_whole_height():
     array = np.zeros((4, 6), dtype=bool)
     array[3, 1] = array[0, 2] = True

@@ -347,6 +347,12 @@ def test_the_dice_of_a_region_depend_on_the_generator_and_the_region_alone():
     dice = seed(3)
     first, second = (sampler.draw_points([[box]], [(80, 200)], dice)[0] for _ in range(2))
     assert torch.equal(first, together[0]) and not torch.equal(second, first)
+    # all digits of a region count, also those that its printed form rounds
+    other = Box(10, 20, 90, 60.01)
+    assert repr(other) == repr(box)
+    assert not torch.allclose(
+        sampler.draw_points([[other]], [(80, 200)], seed(3))[0], together[0], atol=1e-3
+    )
     # regions of equal shape are not drawn alike
     moved = sampler.draw_points([[Box(20, 20, 100, 60)]], [(80, 200)], seed(3))[0]
     shift = moved - together[0] - torch.tensor([0.05, 0])

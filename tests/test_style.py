@@ -126,46 +126,6 @@ def test_a_public_name_is_used_outside_its_module_and_its_lesson():
         assert not lonely, f"{name}: used nowhere else, so begin these with _ (or #| exporti)"
 
 
-# Functions whose result is told in a comment, `):  # list of boxes`, in place of an annotation.
-# The numbers only shrink: write `) -> list:  # of boxes`.
-RESULTS_IN_COMMENTS = {
-    "data.batches": 1,
-    "data.mixtures": 4,
-    "data.readers": 3,
-    "data.recipes": 2,
-    "data.referring_files": 1,
-    "evaluation.kernel_speed": 1,
-    "evaluation.planning": 1,
-    "evaluation.selftest": 1,
-    "exams.core": 3,
-    "exams.counting": 1,
-    "exams.grounding": 1,
-    "exams.judged": 1,
-    "exams.questions": 1,
-    "model.chat": 1,
-    "model.configuration": 3,
-    "model.folders": 2,
-    "model.messages": 1,
-    "model.processing": 18,
-    "model.tokens": 1,
-    "model.towers": 2,
-    "pretraining.dense": 1,
-    "pretraining.dino": 1,
-    "pretraining.loop": 2,
-    "pretraining.objects": 1,
-    "scenes.papers": 1,
-    "scenes.wide": 2,
-    "training.alignment": 3,
-    "training.distributed": 1,
-    "training.runs": 2,
-    "training.stages": 1,
-    "training.trainer": 3,
-    "vision.conv_kernels": 2,
-    "vision.kernel_choice": 1,
-    "vision.sampler": 7,
-}
-
-
 def results_in_comments(path: Path) -> list[str]:
     "Names of functions whose signature ends in a comment, without an annotation of the result."
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -180,5 +140,5 @@ def results_in_comments(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_results_are_annotations_not_comments(path):
-    found = results_in_comments(path)
-    assert len(found) <= RESULTS_IN_COMMENTS.get(module_name(path), 0), found
+    """`) -> list:  # of boxes`, and not `):  # list of boxes`."""
+    assert not results_in_comments(path)

@@ -330,7 +330,7 @@ def demo(
 
 # %% ../../nbs/tools/command_line.ipynb #7b09d3a3
 def main(
-    words=None,  # list of words after the program's name; None: those of the command line
+    words: list | None = None,  # words after the program's name; None: of the command line
 ) -> int:  # exit code
     "Run the `ferretlite` command and return its exit code."
     return run_app(cli_app, words)

@@ -378,7 +378,7 @@ def _draw_card(card) -> list:  # of (picture, caption)
 
 # %% ../../nbs/tools/demo.ipynb #6a40c2b4
 def format_answer(
-    answer,  # Answer
+    answer: Answer,  # Answer
 ) -> str:
     "Return an answer as its words and one line per box."
     lines = [answer.text or "(no words)"]
@@ -578,10 +578,10 @@ def _answer_cards(cards: list, device=None) -> None:
 
 # %% ../../nbs/tools/demo.ipynb #07d10004
 def write_demo(
-    folder,  # folder of the page and its scenes
+    folder: str | Path,  # folder of the page and its scenes
     model: str = "tiny",  # a shipped name, a folder or a hub id
     seed: int = 0,  # another seed gives other scenes and questions
-    device=None,  # name of a device; None: the GPU if there is one
+    device: str | None = None,  # name of a device; None: the GPU if there is one
 ) -> tuple:  # (list of Card, path of the page)
     "Ask a model about image files and write a page of its answers beside the truth."
     began, path = time.perf_counter(), Path(folder) / "index.html"

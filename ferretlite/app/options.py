@@ -226,7 +226,7 @@ def run_guarded(run) -> int:  # exit code
 # %% ../../nbs/tools/options.ipynb #07a10028
 def run_app(
     app,  # typer application
-    words=None,  # list of words after the program's name; None: those of the command line
+    words: list | None = None,  # words after the program's name; None: of the command line
 ) -> int:  # exit code
     "Carry out a command line."
     words = sys.argv[1:] if words is None else list(words)
@@ -303,7 +303,7 @@ def _complete_settings(kind, settings: dict, writes: str) -> dict:
 
 # %% ../../nbs/tools/options.ipynb #07a10051
 def annotate_option(
-    kind,  # type of the value: int, float, bool, str, Literal[…] or list[str]
+    kind: object,  # type of the value: int, float, bool, str, Literal[…] or list[str]
     help: str,  # meaning and unit, as the help page shows them
     *flags,  # names such as "--json"; none: from the name of the parameter
     writes: str = "",  # "file" or "folder" where the option names an output
@@ -348,7 +348,7 @@ DeviceOption = annotate_option(  # option of commands that run a model: the name
 # %% ../../nbs/tools/options.ipynb #07a10033
 @contextlib.contextmanager
 def name_output(
-    path,  # file that is written inside the `with` block
+    path: str | Path,  # file that is written inside the `with` block
 ):
     "Turn an error of the operating system inside the block into one that names the file."
     try:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from .errors import InputError
 
 # %% ../../nbs/1_start/files.ipynb #568e3a60
 def write_whole(
-    path,  # path of the finished file
-    save,  # function that writes the file to the path it is given
+    path: str | Path,  # path of the finished file
+    save: Callable,  # function that writes the file to the path it is given
 ) -> None:
     """Write a file completely or not at all.
 
@@ -41,7 +42,7 @@ def write_whole(
 # %% ../../nbs/1_start/files.ipynb #5f1c8a02
 @contextlib.contextmanager
 def write_folder_whole(
-    folder,  # path of the finished folder: new or empty
+    folder: str | Path,  # path of the finished folder: new or empty
 ):
     """Yield a new folder; when the block ends without an error, its files become those of `folder`.
 
@@ -64,7 +65,7 @@ def write_folder_whole(
 
 # %% ../../nbs/1_start/files.ipynb #c4927615
 def write_json(
-    path,  # path of the finished file
+    path: str | Path,  # path of the finished file
     data,  # value of the types that JSON has
     indent: int | None = None,  # spaces per level; None: one line
 ) -> Path:  # the path

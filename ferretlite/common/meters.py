@@ -8,6 +8,7 @@ __all__ = ['PeakMemory', 'read_clock', 'measure_quickest']
 # %% ../../nbs/1_start/meters.ipynb #d91c8883
 import time
 import weakref
+from collections.abc import Callable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -58,9 +59,9 @@ def read_clock() -> float:  # seconds
 
 # %% ../../nbs/1_start/meters.ipynb #13ca219f
 def measure_quickest(
-    work,  # function without arguments
+    work: Callable,  # function without arguments
     n: int = 3,  # number of runs
-    clock=read_clock,  # function -> seconds; `time.process_time` counts this program alone
+    clock: Callable = read_clock,  # -> seconds; `time.process_time` counts this program alone
 ) -> float:  # seconds
     "Run the work `n` times and return the time of the quickest run."
     times = []

@@ -77,6 +77,8 @@ def _array_to_bytes(array, where) -> np.ndarray:  # uint8 [H, W] or [H, W, C]
         advice = ""
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):
             advice = "; move the channels to the end, as np.moveaxis(x, 0, -1) does"
+        elif array.ndim == 3 and array.shape[2] == 2:
+            advice = "; keep one channel, or three that are red, green and blue"
         elif array.ndim == 4:
             advice = "; give one picture at a time"
         raise InputError(
@@ -99,10 +101,15 @@ def _to_array(source, where) -> np.ndarray:  # of numbers
     array = source
     try:
         if hasattr(source, "detach"):  # a tensor of PyTorch
+            if str(source.layout) != "torch.strided":
+                found, advice = "a sparse tensor", "call its method to_dense first"
+                raise InputError(f"{where}: found {found}, expected a dense one; {advice}.")
             array = source.detach().cpu()
             if source.is_floating_point():
                 array = array.float()  # NumPy has no bfloat16
         array = np.asarray(array)
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError):
         array = None
     if array is None or array.dtype.kind not in "biuf" or not array.ndim:

@@ -8,6 +8,7 @@ __all__ = ['SceneStream', 'Revisited', 'ConversationDataset', 'Collator', 'unwra
 # %% ../../nbs/6_data/batches.ipynb #1a57fc96
 import random
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +50,7 @@ class SceneStream(torch.utils.data.Dataset):
         n: int,  # number of scenes
         seed: int = 0,  # seed of the first scene
         split: str = "train",  # a key of world.SPLITS
-        size=None,  # side, (height, width), or None: drawn from `sizes`
+        size: int | tuple | None = None,  # side, (height, width), or None: drawn from `sizes`
         others: dict | None = None,  # split -> share of scenes of that split
         close: float = 0.0,  # share of scenes that are enlarged windows; none of split `word`
     ):
@@ -117,7 +118,7 @@ class ConversationDataset(torch.utils.data.Dataset):
     def __init__(
         self,
         scenes,  # anything with len() and [i] -> Scene
-        tasks,  # task -> weight (see tasks.TASKS), or a function of i that returns such a dict
+        tasks: dict | Callable,  # task -> weight (see tasks.TASKS), or a function i -> such a dict
         n_turns: int = 4,  # highest number of turns
         seed: int = 0,  # seed of the questions
         order: str = "left",  # of boxes in Griffon's answers, a key of BOX_ORDERS

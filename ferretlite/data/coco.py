@@ -244,7 +244,7 @@ class CocoScenes(InstanceScenes):
 
     def __init__(
         self,
-        folder,  # folder of the annotations and the pictures' folder
+        folder: str | Path,  # folder of the annotations and the pictures' folder
         annotations: str = "annotations.json",  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
         exhaustive: bool = True,  # False: objects may lack an annotation, nothing is known absent
@@ -354,7 +354,7 @@ def _add_to_annotations(self: _CocoFile, record: dict, where: str):
 def check_listed(
     self: _CocoFile,
     seen: set,  # keys of the file
-):
+) -> None:
     "Check that all lists are there, and that each annotation's image is listed."
     for key in ("images", "annotations", "categories"):
         if key not in seen:
@@ -370,7 +370,7 @@ def check_listed(
 @patch
 def list_annotations(
     self: _CocoFile,
-    number,  # of an image
+    number: int,  # of an image
 ) -> tuple:  # (annotations, categories of annotations that were left out)
     "Return the annotations of an image whose category is listed."
     kept, lost = [], self.lost.get(number, set())

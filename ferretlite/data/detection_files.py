@@ -9,6 +9,7 @@ __all__ = ['LvisScenes', 'export_lvis', 'Objects365Scenes', 'export_objects365']
 import random
 import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class LvisScenes(CocoScenes):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str = "lvis_v1_train.json",  # annotation file in `folder`
         images: str = ".",  # folder of the pictures in `folder`
         **options,  # see AnnotationReader
@@ -175,8 +176,8 @@ def _list_boxes(scene, image_id: int, numbers: dict, first: int) -> list:  # of 
 
 # %% ../../nbs/6_data/detection_files.ipynb #8b6b63dc
 def export_lvis(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as LVIS v1 (polygons, three negative categories each); return the file."
     scenes, folder = list(scenes), Path(folder)
@@ -209,7 +210,7 @@ class Objects365Scenes(CocoScenes):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str = "zhiyuan_objv2_train.json",  # annotation file in `folder`
         images: str = "train",  # folder of the pictures in `folder`
         **options,  # see AnnotationReader
@@ -240,8 +241,8 @@ def path(
 
 # %% ../../nbs/6_data/detection_files.ipynb #67fd0b47
 def export_objects365(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as Objects365 v2 (boxes, capitalised names); return the annotation file."
     scenes, folder = list(scenes), Path(folder)

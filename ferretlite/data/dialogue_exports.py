@@ -6,6 +6,7 @@ __all__ = ['export_grit', 'export_llava']
 
 # %% ../../nbs/6_data/dialogues.ipynb #e61b0d01
 import random  # noqa: F811
+from collections.abc import Iterable
 from pathlib import Path  # noqa: F811
 
 from ..common.files import write_json
@@ -38,8 +39,8 @@ def _write_grit_turns(
 
 # %% ../../nbs/6_data/dialogues.ipynb #c4d51f0a
 def export_grit(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
     seed: int = 0,  # seed of the questions
 ) -> Path:  # file that was written
     "Write questions about scenes as GRIT's records, with masks of regions; return the file."
@@ -63,8 +64,8 @@ def export_grit(
 
 # %% ../../nbs/6_data/dialogues.ipynb #a769bf33
 def export_llava(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as LLaVA's conversations, the last one without a picture; return the file."
     folder, records = Path(folder), []

@@ -8,7 +8,7 @@ __all__ = ['replace_box_placeholders', 'Dialogues', 'GritDialogues', 'LlavaDialo
 # %% ../../nbs/6_data/dialogues.ipynb #f7637ea3
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ _PLACEHOLDER_PATTERN = re.compile(r"\s?<bbox_location(\d+)>")
 def replace_box_placeholders(
     text: str,  # text with placeholders
     places: list,  # places of the turn
-    write,  # function place -> text
+    write: Callable,  # function place -> text
 ) -> str:
     """Return a text in which `write(places[k])` replaces each `<bbox_locationk>`.
 
@@ -121,7 +121,7 @@ class Dialogues(AnnotationReader):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str,  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
         **options,  # see AnnotationReader
@@ -265,10 +265,10 @@ def _name_turn(self: Dialogues, record: dict, k: int) -> str:
 def converse(
     self: Dialogues,
     i: int,  # number of the record
-    rng,  # random generator of the regions' forms
+    rng: random.Random,  # random generator of the regions' forms
     tasks=None,  # unused: the file asks
     n_turns: int | None = None,  # unused: a dialogue is kept whole
-    wording=None,  # unused: the words are the file's
+    wording: int | dict | None = None,  # unused: the words are the file's
     style: str = "ferret",  # written form of the boxes
 ) -> Conversation:
     "Return the i-th conversation; `rng` draws the form of its regions."
@@ -353,7 +353,7 @@ class GritDialogues(Dialogues):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str,  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
         switch: float
@@ -379,7 +379,7 @@ def read_size(
 def converse(  # noqa: F811
     self: GritDialogues,
     i: int,  # number of the record
-    rng,  # random generator of the switch and of the regions' forms
+    rng: random.Random,  # random generator of the switch and of the regions' forms
     *args,  # see Dialogues.converse
     **kwargs,  # see Dialogues.converse
 ) -> Conversation:
@@ -404,7 +404,7 @@ def make_turn(
     prompt: str,  # question of the file
     answer: str,  # answer of the file
     size: tuple,  # (height, width) of the image
-    rng,  # random generator of the region's form
+    rng: random.Random,  # random generator of the region's form
     style: str,  # written form of the boxes
 ) -> Turn:
     "Return a turn: boxes of the question become regions, boxes of the answer become text."
@@ -501,11 +501,10 @@ class LlavaDialogues(Dialogues):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str,  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
-        boxes: str
-        | None = None,  # frame of boxes in the text: square, image, pixels, bins; None: unknown
+        boxes: str | None = None,  # boxes' frame: square, image, pixels, bins; None: unknown
         **options,  # see AnnotationReader
     ):
         if boxes is not None and boxes not in _BOX_FRAMES:
@@ -522,7 +521,7 @@ def make_turn(  # noqa: F811
     prompt: str,  # question of the file
     answer: str,  # answer of the file
     size: tuple,  # (height, width) of the image
-    rng,  # random generator; unused
+    rng: random.Random,  # random generator; unused
     style: str,  # written form of the boxes
 ) -> Turn | None:
     "Return a turn with its boxes in our form; None where their frame is unknown."

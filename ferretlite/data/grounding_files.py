@@ -11,7 +11,7 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -184,7 +184,7 @@ class FlickrScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         split: str = "train",  # name of a list of picture numbers (`train.txt`); "": all pictures
         images: str = "flickr30k-images",  # folder of the pictures in `folder`
         **options,  # see AnnotationReader
@@ -293,8 +293,8 @@ def _write_entity_boxes(scene, objects: list, path: Path):
 
 # %% ../../nbs/6_data/grounding_files.ipynb #f4660b82
 def export_flickr(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
     split: str = "train",  # name of the list of pictures
 ) -> Path:  # list of the pictures
     """Write scenes as Flickr30k Entities and return the list of pictures.
@@ -385,7 +385,7 @@ class GriffonScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str,  # annotation file in `folder`
         kind: str,  # DET, RANDDET, VG, REG or VISJ
         images: str = "images",  # folder of the pictures in `folder`
@@ -502,8 +502,8 @@ def _griffon_lines(scene, number: int) -> dict:  # kind -> list of records
 
 # %% ../../nbs/6_data/grounding_files.ipynb #af9df431
 def export_griffon(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
 ) -> Path:  # the folder
     "Write scenes as one JSONL file for each of Griffon's kinds, images at `images/`."
     folder, lines = Path(folder), {k: [] for k in _GRIFFON_KINDS}

@@ -26,8 +26,9 @@ from ferretlite.data.mixtures import (
     open_part,
     shuffle_index,
 )
-from .readers import CLIPPED, AnnotationReader
+from .readers import CLIPPED, REPEATED, AnnotationReader
 from .recipes import FORMAT_READERS, Recipe, read_recipe
+from ..model.processing import FerretProcessor
 from ..regions.geometry import Mask, Point
 from ..regions.grammar import find_groundings
 
@@ -86,6 +87,7 @@ def _empty_row(part, reader, an_epoch: int, looked: int) -> dict:
         left_out=Counter(),
         left_out_examples={},
         clipped=0,  # boxes that were kept, but clipped to their image
+        repeated=0,  # objects that stood twice in one record
         doubt="",  # sentence about the form of the boxes
         examples=[],
     )
@@ -146,7 +148,8 @@ def _check_part(
             found["examples"].append(conversation)
     found["left_out"] = {**reader.left_out, **found["left_out"]}
     found["left_out_examples"] |= _list_first_problems(mixture, part, reader)
-    found["clipped"] = getattr(reader, "box_counts", Counter())["clipped"]
+    boxes = getattr(reader, "box_counts", Counter())
+    found["clipped"], found["repeated"] = boxes["clipped"], boxes["repeated"]
     found["doubt"] = reader.describe_overhang() if isinstance(reader, AnnotationReader) else ""
     found["tasks"] = dict(found["tasks"])
     return found
@@ -205,9 +208,9 @@ def _open_parts(parts: list, root, excluded: dict) -> tuple:  # (list of (Part, 
 
 # %% ../../nbs/6_data/inspection.ipynb #1d3a48cc
 def check_mixture(
-    config,  # see read_recipe, or a Recipe
-    processor,  # processor of the model, for tokens and written form
-    root=None,  # folder of the parts' folders; None: beside the file
+    config: str | Path | dict | Recipe,  # see read_recipe, or a Recipe
+    processor: FerretProcessor,  # processor of the model, for tokens and written form
+    root: str | Path | None = None,  # folder of the parts' folders; None: beside the file
     n: int = 100,  # records of each part to look at closely
     seed: int = 0,  # seed of the questions
     skip: bool = False,  # True: training leaves out what cannot be read or used
@@ -297,6 +300,8 @@ def _format_left_out(
         examples = {**examples, **{k: row["first"][k] for _, k, _ in kinds if k in row["first"]}}
     if row.get("clipped"):
         kinds.append(("kept", CLIPPED, row["clipped"]))
+    if row.get("repeated"):
+        kinds.append(("left out", REPEATED, row["repeated"]))
     return [
         f"{verb} {n} × {reason} in {row['looked']} records"
         + (f", for example {examples[reason]}" if reason in examples else "")
@@ -373,7 +378,7 @@ def _draw_turn(
 
 # %% ../../nbs/6_data/inspection.ipynb #4eff24f4
 def encode_image_url(
-    image,  # PIL image
+    image: Image.Image,  # PIL image
 ) -> str:
     "Return an image as a JPEG `data:` address."
     held = io.BytesIO()
@@ -530,7 +535,7 @@ def _drop_examples(held: dict) -> dict:
 
 def write_check(
     found: dict,  # result of check_mixture
-    folder,  # folder to write into
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file of the page
     "Write the page as `index.html` and the numbers as `check.json`; return the page's path."
     folder = Path(folder)

@@ -13,6 +13,7 @@ import random
 import warnings
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from ferretlite.common.errors import (
     describe_value,
     make_input_error,
 )
-from .readers import CLIPPED, AnnotationReader
+from .readers import CLIPPED, HARMLESS, AnnotationReader
 from ferretlite.data.recipes import (
     FORMAT_READERS,
     DrawnScenes,
@@ -34,6 +35,7 @@ from ferretlite.data.recipes import (
     get_tasks,
     read_recipe,
 )
+from ..model.processing import FerretProcessor
 from ..model.tokens import encode_user_turn
 from ..regions.grammar import find_groundings
 from ..scenes.conversations import Conversation
@@ -247,7 +249,7 @@ class Skipped:
 
     def __init__(
         self,
-        log=None,  # file of JSON lines to append to; None: memory alone
+        log: str | Path | None = None,  # file of JSON lines to append to; None: memory alone
     ):
         self.log = log
         self.notes = {}  # (part, reason, sentence) -> None, in order
@@ -278,7 +280,7 @@ def _add_advice(
 
 # %% ../../nbs/6_data/mixtures.ipynb #a7c40e04
 def read_skipped(
-    log,  # file that Skipped wrote; it need not exist
+    log: str | Path,  # file that Skipped wrote; it need not exist
 ) -> Skipped:
     "Return the notes of a run, each once; lines that a killed process cut are passed over."
     skipped = Skipped()
@@ -314,7 +316,7 @@ def describe_left_out(
     reader,  # of a part, perhaps with `problems`: what it has left out
 ) -> str:  # for the end of a message; empty where nothing was left out
     "Return the number of records that a reader has left out, and the reason of the first."
-    problems = [p for p in getattr(reader, "problems", ()) if p[0] != CLIPPED]
+    problems = [p for p in getattr(reader, "problems", ()) if p[0] not in HARMLESS]
     if not problems:
         return ""
     _, first = problems[0]
@@ -353,10 +355,11 @@ class Mixture(torch.utils.data.Dataset):
         style: str = "ferret",  # written form, a key of DEFAULT_TASKS
         seed: int = 0,  # seed of order and questions
         samples: int | None = None,  # number of samples; None: one epoch
-        processor=None,  # with it, conversations are fitted into `most` tokens of text
+        processor: FerretProcessor
+        | None = None,  # with it, conversations are fitted into `most` tokens of text
         most: int | None = None,  # tokens of text per picture
         skip: bool = False,  # True: leave out and count what cannot be read or used
-        log=None,  # file for notes about what was left out, see Skipped
+        log: str | Path | None = None,  # file for notes about what was left out, see Skipped
     ):
         _check_parts(parts, style, processor)
         self.parts, self.style, self.seed = parts, style, seed
@@ -409,7 +412,7 @@ def _note_problems(self: Mixture, part: Part, reader):
     if not problems:
         return
     for reason, sentence in problems:
-        if reason != CLIPPED and not self.skip:
+        if reason not in HARMLESS and not self.skip:
             raise InputError(_add_advice(f"Part {part.name}: {sentence}"))
         self.skipped.add(part.name, reason, sentence)
     problems.clear()
@@ -420,7 +423,7 @@ def read_or_skip(
     self: Mixture,
     p: int,  # number of the part
     record: int,  # number of the record in the part
-    rng,  # random generator of the questions
+    rng: random.Random,  # random generator of the questions
 ) -> tuple:  # (Conversation, perhaps without turns, Counter of what happened, tokens it takes)
     """Return a conversation as `read_fitted` does, without its faults.
 
@@ -447,7 +450,7 @@ def read_fitted(
     self: Mixture,
     p: int,  # number of the part
     record: int,  # number of the record in the part
-    rng,  # random generator of the questions
+    rng: random.Random,  # random generator of the questions
 ) -> tuple:  # (Conversation, Counter of what happened, tokens it takes, faults)
     """Return the conversation of a record, fitted into the limit, with counts, tokens and faults.
 
@@ -476,10 +479,10 @@ def _select_rank_samples(
 # %% ../../nbs/6_data/mixtures.ipynb #17de0ab5
 def open_part(
     part: Part,  # part of a mixture
-    root,  # folder of the parts' folders
-    exclude=(),  # COCO ids and file names to leave out
+    root: str | Path,  # folder of the parts' folders
+    exclude: Iterable = (),  # COCO ids and file names to leave out
     strict: bool = False,  # True: raise at the first wrong annotation
-    cache=None,  # folder of packed annotations
+    cache: str | Path | None = None,  # folder of packed annotations
 ) -> AnnotationReader | DrawnScenes:
     "Return the reader of a part, without the pictures in `exclude`."
     if part.format == "scenes":
@@ -493,7 +496,7 @@ def open_part(
 # %% ../../nbs/6_data/mixtures.ipynb #6c7dcae7
 def _warn_of_leaks(part: Part, reader):
     "Warn where a held-out file has records that cannot be read: their pictures stay in training."
-    problems = [p for p in getattr(reader, "problems", ()) if p[0] != CLIPPED]
+    problems = [p for p in getattr(reader, "problems", ()) if p[0] not in HARMLESS]
     if problems:
         n = sum(reader.left_out.values())
         warnings.warn(
@@ -520,14 +523,15 @@ def list_exclusions(
 
 # %% ../../nbs/6_data/mixtures.ipynb #f3294d91
 def make_mixture(
-    config,  # see read_recipe, or a Recipe
-    stage,  # its number
+    config: str | Path | dict | Recipe,  # see read_recipe, or a Recipe
+    stage: int,  # its number
     samples: int | None = None,  # how many conversations; None: one epoch
     seed: int = 0,  # seed of order and questions
-    processor=None,  # processor of the model; with it, what does not fit is left out
-    root=None,  # folder of the parts' folders; None: beside the file
+    processor: FerretProcessor
+    | None = None,  # processor of the model; with it, what does not fit is left out
+    root: str | Path | None = None,  # folder of the parts' folders; None: beside the file
     skip: bool = False,  # True: leave out and count what cannot be read or used
-    log=None,  # file for notes about what was left out, see Skipped
+    log: str | Path | None = None,  # file for notes about what was left out, see Skipped
 ) -> Mixture:
     """Return the conversations of a stage, ready for a Collator; item i is always the same.
 

@@ -7,6 +7,7 @@ __all__ = ['NameFinder', 'WordFinder']
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #8c726965
 import re
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class NameFinder:
 
     def __init__(
         self,
-        detector,  # function (image, names) -> list of Grounding with scores
+        detector: Callable,  # function (image, names) -> list of Grounding with scores
         names: list,  # that may be looked for
         most: int = 5,  # highest number of boxes of a name; others are left alone
     ):
@@ -251,7 +252,7 @@ class WordFinder:
 
     def __init__(
         self,
-        reader,  # function image -> list of Grounding
+        reader: Callable,  # function image -> list of Grounding
     ):
         self.reader = reader
 

@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
 
@@ -27,9 +28,12 @@ from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
     Form,
     check_value,
+    decode_item,
     decode_json,
-    describe_json_error,
+    describe_broken_file,
+    drop_repetitions,
     measure_overhang,
+    note_key,
     read_box,
 )
 from ..regions.geometry import Box
@@ -37,7 +41,7 @@ from ..scenes.conversations import Conversation, make_conversation
 from ..scenes.world import Scene
 
 # %% ../../nbs/6_data/readers.ipynb #f4edb031
-_BLANK, _DECODER = re.compile(r"\s*"), json.JSONDecoder()
+_BLANK = re.compile(r"\s*")
 _MAX_VALUE_LENGTH = 1 << 28  # characters of one record; a longer one is refused
 
 
@@ -92,7 +96,7 @@ def read_value(self: _JsonWindow):
     size = self.block
     while True:
         try:
-            found, end = _DECODER.raw_decode(self.text, self.at)
+            found, end = decode_item(self.text, self.at)
         except json.JSONDecodeError as error:
             if self.ended or not _may_be_cut(error, self.text):
                 place = self.passed + error.pos
@@ -117,7 +121,7 @@ def _read_items(window: _JsonWindow):
     window.at += 1
 
 
-def _walk_values(window: _JsonWindow, keys: set | None):
+def _walk_values(window: _JsonWindow, keys: set):
     "Yield (key, item) of a list, or of an object of lists; then the file must end."
     if window.read_mark("[{") == "[":
         yield from ((None, item) for item in _read_items(window))
@@ -125,8 +129,7 @@ def _walk_values(window: _JsonWindow, keys: set | None):
         while window.peek() != "}":
             key = window.read_value()
             window.read_mark(":")
-            if keys is not None:
-                keys.add(key)
+            note_key(keys, key)
             if window.peek() == "[":
                 window.at += 1
                 yield from ((key, item) for item in _read_items(window))
@@ -160,15 +163,9 @@ def _open_annotations(
         found = f"bytes that are not text ({error.reason})"
         raise InputError(f"{path}: found {found}, expected {what} in UTF-8.") from None
 
-
-def _is_lfs_pointer(path: Path) -> bool:
-    "Return whether a file is the placeholder of a file that Git LFS did not fetch."
-    with open(path, "rb") as file:
-        return file.read(40).startswith(b"version https://git-lfs")
-
 # %% ../../nbs/6_data/readers.ipynb #3153494b
 def walk_json(
-    path,  # JSON file that holds a list, or an object whose large values are lists
+    path: str | Path,  # JSON file that holds a list, or an object whose large values are lists
     what: str = "JSON",  # content of the file, named in error messages
     block: int = 1 << 20,  # characters read at once
     keys: set | None = None,  # set that receives the keys of the object, also those of empty lists
@@ -179,33 +176,24 @@ def walk_json(
     Raises FileNotFoundError or InputError in one sentence."""
     path = Path(path)
     with _open_annotations(path, what) as file:
-        values = _walk_values(_JsonWindow(file, block), keys)
+        values = _walk_values(_JsonWindow(file, block), set() if keys is None else keys)
         while True:
             try:
                 item = next(values, None)  # what a consumer of the items raises passes by
             except UnicodeDecodeError:
                 raise
             except (ValueError, RecursionError) as error:
-                found = _describe_broken_file(error, path)
+                found = describe_broken_file(error, path)
                 raise InputError(f"{path}: found {found}, expected {what}.") from None
             if item is None:
                 return
             yield item
 
-
-def _describe_broken_file(error: Exception, path: Path) -> str:
-    "Return a noun phrase about a file that is not JSON."
-    if _is_lfs_pointer(path):
-        return "a pointer of Git LFS (run `git lfs pull`)"
-    if isinstance(error, RecursionError) or "int_max_str_digits" in str(error):
-        return describe_json_error(error)
-    return f"broken JSON ({error})"
-
 # %% ../../nbs/6_data/readers.ipynb #10600ed8
 def read_json_lines(
-    path,  # JSONL file
+    path: str | Path,  # JSONL file
     what: str,  # content of the file, named in error messages
-    report=None,  # function that receives the InputError of a broken line; None: it is raised
+    report: Callable | None = None,  # receives the InputError of a broken line; None: raise it
 ) -> Iterator:  # of (number of the line, what it holds)
     "Yield line number and value of a file with one JSON value a line; skip empty lines."
     path = Path(path)
@@ -244,7 +232,7 @@ def _pack_records(
     rows,  # iterable of (record for json, file name of its picture or "", COCO id or -1)
     path=None,  # file of the table; None: in memory
     head: dict | None = None,  # values that belong to all rows; becomes the last row
-) -> "datasets.Dataset":  # columns: record (JSON), picture and coco
+) -> object:  # datasets.Dataset, columns: record (JSON), picture and coco
     "Return records as an Arrow table: in memory, or in a file that all processes map."
     import pyarrow as pa
     from datasets import Dataset
@@ -266,7 +254,7 @@ def _pack_records(
 # %% ../../nbs/6_data/readers.ipynb #ddb8db1a
 def _map_packed_file(
     path,  # file that `_pack_records` wrote
-) -> "datasets.Dataset":
+) -> object:  # datasets.Dataset
     "Return a packed file as a table that is mapped into memory."
     from datasets import Dataset
 
@@ -305,8 +293,8 @@ def resolve_inside(
 
 # %% ../../nbs/6_data/readers.ipynb #e251cfa2
 def open_annotated_image(
-    path,  # image file
-    size=None,  # annotated (height, width); None: upright
+    path: str | Path,  # image file
+    size: tuple | None = None,  # annotated (height, width); None: upright
 ) -> Image.Image:
     """Return an image as it was annotated: upright, unless only the stored pixels have that size.
 
@@ -343,23 +331,23 @@ class AnnotationReader(torch.utils.data.Dataset):
     A subclass defines `sources` (the annotation files), `rows` (head and an iterator of
     (record, file name of its picture, COCO id or -1)) and `make_scene` (number and record ->
     Scene). `left_out` counts by reason what a reader that is not strict left out, and `problems`
-    lists the first thousand of them as (reason, sentence). A box that was clipped to its image is
-    listed, too, under the reason `CLIPPED`."""
+    lists the first thousand of them as (reason, sentence). A box that was clipped to its image and
+    an object that stood twice are listed, too, under the reasons `CLIPPED` and `REPEATED`."""
 
     options = ()  # names of attributes on which `rows` depends
     box_form = "xyxy"  # form of the file's boxes, see `read_box`
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         images: str = "images",  # folder of the pictures, relative to `folder`
-        exclude=(),  # COCO ids and file names of pictures to leave out
+        exclude: Iterable = (),  # COCO ids and file names of pictures to leave out
         strict: bool = True,  # False: wrong records and annotations are left out and counted
-        cache=None,  # folder for packed annotations, see `_cache_folder`
+        cache: str | Path | None = None,  # folder for packed annotations, see `_cache_folder`
     ):
         self.folder, self.images, self.strict = Path(folder), images, strict
         self.left_out, self.problems = Counter(), []
-        self.box_counts = Counter()  # all, refused and clipped boxes
+        self.box_counts = Counter()  # all, refused, clipped and repeated boxes
         self.head, self.table = _split_head(self._packed(cache))
         self._recall(self.head.pop("left_out", {}), self.head.pop("problems", []))
         self.kept = self._find_kept_rows(exclude)
@@ -388,7 +376,11 @@ def __len__(self: AnnotationReader):
 
 @patch
 def __getitem__(self: AnnotationReader, i) -> Scene:
-    return self.make_scene(i, self.record(i))
+    scene = self.make_scene(i, self.record(i))
+    for sentence in drop_repetitions(scene):
+        self.box_counts["repeated"] += 1
+        self._list_problem(REPEATED, InputError(f"{self.sources()[0]}, {scene.id}: {sentence}."))
+    return scene
 
 # %% ../../nbs/6_data/readers.ipynb #643bc2b7
 @patch
@@ -519,6 +511,8 @@ def fingerprint_pictures(self: AnnotationReader) -> str:
 # %% ../../nbs/6_data/readers.ipynb #79bf07e6
 MAX_LISTED_PROBLEMS = 1000  # sentences that a reader keeps about what it left out
 CLIPPED = "clipped boxes"  # reason of sentences about boxes that were kept and clipped
+REPEATED = "repeated objects"  # reason of sentences about objects that stood twice in a record
+HARMLESS = (CLIPPED, REPEATED)  # reasons for which a strict reader does not stop
 
 
 @patch
@@ -560,7 +554,7 @@ def accept(
 def place_box(
     self: AnnotationReader,
     box,  # value of a file
-    size,  # (height, width) of its image
+    size: tuple,  # (height, width) of its image
     where: str,  # file, record and field, for the message
     form: str = "xyxy",  # corners, or "xywh" for a corner and two sides
 ) -> Box | None:
@@ -578,10 +572,10 @@ def place_box(
 def converse(
     self: AnnotationReader,
     i: int,  # number of the row
-    rng,  # random.Random: the only source of randomness
+    rng: random.Random,  # the only source of randomness
     tasks: dict,  # name of a task -> weight
     n_turns: int = 4,  # highest number of questions
-    wording=None,  # 0: canonical prompts only; see `write_prompt`
+    wording: int | dict | None = None,  # 0: canonical prompts only; see `write_prompt`
     style: str = "ferret",  # written form of boxes; tasks of pictures have their own
 ) -> Conversation:
     "Return questions about the i-th picture (see conversations.make_conversation)."
@@ -597,7 +591,7 @@ _BOX_WORDS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
 def count_box(
     self: AnnotationReader,
     box,  # four numbers of a file
-    size,  # (height, width) of its image
+    size: tuple,  # (height, width) of its image
     where: str,  # file, record and field, for the message
     form: str = "xyxy",  # corners, or "xywh" for a corner and two sides
 ) -> None:

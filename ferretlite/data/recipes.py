@@ -9,10 +9,11 @@ __all__ = ['FORMAT_READERS', 'DEFAULT_TASKS', 'FORMAT_EXPORTERS', 'DrawnScenes',
 # %% ../../nbs/6_data/recipes.ipynb #691a194c
 import inspect
 import json
+import random
 import string
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +55,7 @@ from ferretlite.data.records import (
     describe_json_error,
     has_form,
     list_of,
+    make_object,
     optional,
     record_of,
 )
@@ -80,10 +82,10 @@ class DrawnScenes(SceneStream):
     def converse(
         self,
         i: int,  # number of the scene
-        rng,  # random generator of the questions
+        rng: random.Random,  # random generator of the questions
         tasks: dict,  # task -> weight
         n_turns: int = 4,  # highest number of turns
-        wording=None,  # see conversations.make_conversation
+        wording: int | dict | None = None,  # see conversations.make_conversation
         style: str = "ferret",  # written form; the tasks follow from it
     ) -> Conversation:
         "Return questions about the i-th scene (see conversations.make_conversation)."
@@ -319,15 +321,6 @@ def get_tasks(
     )
 
 # %% ../../nbs/6_data/recipes.ipynb #4c28c848
-def _make_object(pairs: list) -> dict:
-    "Return an object of JSON; ValueError for a key that stands in it twice."
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        double, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise InputError(f"the key {double!r} twice in one object")
-    return found
-
-
 def _read_data(config) -> tuple:  # (path or None, dict)
     "Return the JSON form of a mixture: a file's, a paper's, or the dict itself."
     if isinstance(config, dict):
@@ -342,7 +335,7 @@ def _read_data(config) -> tuple:  # (path or None, dict)
     path = Path(config)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        return path, json.loads(text, object_pairs_hook=_make_object)
+        return path, json.loads(text, object_pairs_hook=make_object)
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
             f"There is no file {path}: "
@@ -350,8 +343,6 @@ def _read_data(config) -> tuple:  # (path or None, dict)
         ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: found bytes that are not UTF-8, expected a mixture.") from None
-    except InputError as error:
-        raise InputError(f"{path}: found {error}, expected a mixture in JSON.") from None
     except (ValueError, RecursionError) as error:
         found = describe_json_error(error)
         raise InputError(f"{path}: found {found}, expected a mixture in JSON.") from None
@@ -406,8 +397,8 @@ def _read_held_out(parts: list, style: str, name: str) -> list:  # of Part
 
 # %% ../../nbs/6_data/recipes.ipynb #f0a4e007
 def read_recipe(
-    config,  # a JSON file, a key of PAPER_RECIPES, or a dict of that form
-    root=None,  # where the parts' folders lie; None: beside the file
+    config: str | Path | dict,  # a JSON file, a key of PAPER_RECIPES, or a dict of that form
+    root: str | Path | None = None,  # where the parts' folders lie; None: beside the file
 ) -> Recipe:
     "Return the mixtures of a configuration. Raises InputError or FileNotFoundError."
     path, data = _read_data(config)
@@ -491,8 +482,8 @@ _GRIFFON_TREE = dict(
 
 # %% ../../nbs/6_data/recipes.ipynb #f114a563
 def export_tree(
-    scenes,  # function () -> iterator of scenes, called once for each format
-    folder,  # folder to write into
+    scenes: Callable,  # function () -> iterator of scenes, called once for each format
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file of the mixture
     """Write scenes in every format, one folder each, with their mixtures; return the mixture.
 

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['WHOLE_NUMBER_FORM', 'SIDE_FORM', 'NUMBER_FORM', 'FLAG_FORM', 'TEXT_FORM', 'WORDS_FORM', 'NAME_FORM', 'FILE_NAME_FORM',
-           'IDENTIFIER_FORM', 'BOX_FORM', 'ANY_FORM', 'Form', 'record_of', 'list_of', 'optional', 'check_value',
-           'read_box']
+           'IDENTIFIER_FORM', 'BOX_FORM', 'ANY_FORM', 'Form', 'record_of', 'list_of', 'optional', 'RepeatedKeys',
+           'check_value', 'read_box']
 
 # %% ../../nbs/6_data/records.ipynb #a75601b7
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
-from ..common.errors import InputError, make_input_error
+from ..common.errors import InputError, describe_value, make_input_error
 from ..regions.geometry import Box, check_region, is_below_a_pixel
 
 # %% ../../nbs/6_data/records.ipynb #4ee00dbd
@@ -180,6 +182,12 @@ def has_form(
     return True
 
 # %% ../../nbs/6_data/records.ipynb #b03fbb0f
+class RepeatedKeys(dict):
+    "An object of a file that holds a key twice; no form accepts it."
+
+    sentence = ""  # noun phrase that names the key
+
+
 class _Problem(NamedTuple):
     "One value that does not have its form."
 
@@ -215,6 +223,8 @@ def _make_problem_error(
     "Return the error that names a problem; its attribute `field` is the path of the field."
     place = f"{where}, field {problem.field}" if problem.field else where
     error = make_input_error(place, problem.found, problem.expected)
+    if isinstance(problem.found, RepeatedKeys):
+        error = InputError(f"{place}: found {problem.found.sentence}, expected each key once.")
     error.field = problem.field
     return error
 
@@ -267,16 +277,116 @@ def measure_overhang(
     (h, w), (x1, y1, x2, y2) = size, _list_corners(box, form)
     return max(-x1, -y1, x2 - w, y2 - h, 0)
 
+# %% ../../nbs/6_data/records.ipynb #23e15c97
+def _drop_repeated_boxes(
+    pairs: list,  # of (name, item, its box)
+) -> tuple:  # (items that stay, sentences about the others)
+    "Return the items without those whose name and box stood before."
+    kept, seen, sentences = [], set(), []
+    for name, item, box in pairs:
+        key = (name, box.x1, box.y1, box.x2, box.y2)
+        if key in seen:
+            edges = ", ".join(f"{edge:.6g}" for edge in box.list())
+            expected = "expected each object once; it was counted once"
+            sentences.append(
+                f"found {describe_value(name)} with the box [{edges}] again, {expected}"
+            )
+        else:
+            kept.append(item)
+        seen.add(key)
+    return kept, sentences
+
+
+def drop_repetitions(
+    scene,  # Scene: its objects and phrases are changed in place
+) -> list:  # of sentences without a full stop
+    """Drop each object whose name and box stood before in its scene, and each such box of a phrase.
+
+    Return a sentence about each one. The first object stays, with its mask."""
+    objects = [(o.name, o, o.box) for o in scene.objects]
+    scene.objects, sentences = _drop_repeated_boxes(objects)
+    for phrase in scene.phrases:
+        boxes = [(phrase.text, box, box) for box in phrase.boxes]
+        phrase.boxes, more = _drop_repeated_boxes(boxes)
+        sentences += more
+    return sentences
+
+# %% ../../nbs/6_data/records.ipynb #76522ff5
+def make_object(
+    pairs: list,  # of (key, value)
+) -> dict:
+    "Return an object of JSON. Raises an InputError for a key that stands in it twice."
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        double, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        error = InputError(f"the key {double[:60]!r} twice in one object")
+        error.field = double
+        raise error
+    return found
+
+
+def note_key(
+    keys: set,  # keys before it in the same object
+    key,  # what stands before the colon
+) -> None:
+    "Add a key to those of its object. Raises an InputError for a key that is there already."
+    if not isinstance(key, str):
+        raise InputError(f"{describe_value(key)} as a key, which is no text")
+    if key in keys:
+        raise InputError(f"the key {key[:60]!r} twice in one object")
+    keys.add(key)
+
+# %% ../../nbs/6_data/records.ipynb #4e8a43cd
+_DECODER = json.JSONDecoder(object_pairs_hook=make_object)
+_TOLERANT_DECODER = json.JSONDecoder()
+
+
+def decode_item(
+    text: str,  # JSON, perhaps cut
+    at: int,  # position where an item begins
+) -> tuple:  # (value, position behind it)
+    "Return one item of a file; one that holds a key twice comes as RepeatedKeys without that key."
+    try:
+        return _DECODER.raw_decode(text, at)
+    except InputError as error:
+        key, sentence = error.field, str(error)
+    value, end = _TOLERANT_DECODER.raw_decode(text, at)
+    found = RepeatedKeys(value if isinstance(value, dict) else {})
+    found.pop(key, None)
+    found.sentence = sentence
+    return found, end
+
 # %% ../../nbs/6_data/records.ipynb #0361c60d
 def describe_json_error(
     error: Exception,  # what Python's decoder raised
 ) -> str:
     "Return a noun phrase that says what a JSON decoder met."
+    if isinstance(error, InputError):  # of `make_object`
+        return str(error)
     if isinstance(error, RecursionError):
         return "brackets that are nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"broken JSON ({error.msg} at character {error.pos:,})"
     return "a number of more than 4,300 digits"
+
+# %% ../../nbs/6_data/records.ipynb #72f95a8e
+def _is_lfs_pointer(path: Path) -> bool:
+    "Return whether a file is the placeholder of a file that Git LFS did not fetch."
+    with open(path, "rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs")
+
+
+def describe_broken_file(
+    error: Exception,  # what the reader of a file raised
+    path: Path,  # of the file
+) -> str:
+    "Return a noun phrase about a file that is not JSON."
+    if _is_lfs_pointer(path):
+        return "a pointer of Git LFS (run `git lfs pull`)"
+    known = isinstance(error, (InputError, RecursionError))  # InputError: a key twice
+    if known or "int_max_str_digits" in str(error):
+        return describe_json_error(error)
+    return f"broken JSON ({error})"
 
 
 def decode_json(
@@ -286,7 +396,7 @@ def decode_json(
 ):
     "Return the value of a JSON text. Raises an InputError in one sentence."
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=make_object)
     except (ValueError, RecursionError) as error:
         found = describe_json_error(error)
         raise InputError(f"{where}: found {found}, expected {expected}.") from None

@@ -9,7 +9,7 @@ __all__ = ['RefScenes', 'export_refcoco', 'GenomeScenes', 'export_genome']
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -111,7 +111,7 @@ def _mdetr_rows(reader, path) -> Iterator:  # of (file name, (height, width), bo
         yield image["file_name"], size, box, a.get("segmentation"), [image["caption"]]
 
 # %% ../../nbs/6_data/referring_files.ipynb #ebddc52b
-def _open_table(path) -> "pyarrow.parquet.ParquetFile":
+def _open_table(path) -> object:  # pyarrow.parquet.ParquetFile
     "Return an open parquet file. Raises FileNotFoundError or InputError."
     import pyarrow.parquet as pq
 
@@ -225,7 +225,7 @@ class RefScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str = "finetune_refcoco_train.json",  # annotation file in `folder`
         images: str = "train2014",  # folder of the pictures in `folder`
         boxes: str = "xywh",  # of the column bbox in a parquet file: or "xyxy"
@@ -358,8 +358,8 @@ def _expression(text: str) -> dict:
 
 # %% ../../nbs/6_data/referring_files.ipynb #a796adf2
 def export_refcoco(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
     name: str = "finetune_refcoco_train.json",  # file name; .parquet writes a table
     first: int = 1,  # number of the first picture
 ) -> Path:  # file that was written
@@ -421,7 +421,7 @@ class GenomeScenes(AnnotationReader):
 
     def __init__(
         self,
-        folder,  # folder of annotations and pictures
+        folder: str | Path,  # folder of annotations and pictures
         annotations: str = "region_descriptions.json",  # annotation file in `folder`
         data: str = "image_data.json",  # file of sizes and addresses in `folder`
         images: str = ".",  # folder of the pictures in `folder`
@@ -496,8 +496,8 @@ def make_scene(  # noqa: F811
 
 # %% ../../nbs/6_data/referring_files.ipynb #cd689818
 def export_genome(
-    scenes,  # iterable of Scene
-    folder,  # folder to write into
+    scenes: Iterable,  # iterable of Scene
+    folder: str | Path,  # folder to write into
 ) -> Path:  # file that was written
     "Write scenes as Visual Genome, every other picture as one of COCO's; return the file."
     folder, regions, images = Path(folder), [], []

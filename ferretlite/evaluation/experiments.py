@@ -11,6 +11,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -90,10 +91,10 @@ def run_study(
     arms: dict,  # name -> what it changes: settings
     seeds: int,  # how many: 0, 1, …
     shared: dict,  # settings of all arms
-    work,  # function (settings, folder) -> dict of numbers; None: runs are only read
-    out,  # folder of the study
+    work: Callable | None,  # (settings, folder) -> dict of numbers; None: only read runs
+    out: str | Path,  # folder of the study
     name_arm: str | None = None,  # also put the arm's name into its settings, under this key
-    on_result=None,  # function, called with (arm, seed, result) after each run
+    on_result: Callable | None = None,  # function, called with (arm, seed, result) after each run
 ) -> dict:  # arm -> list of results, by seed
     """Return every arm's results, seed by seed; runs that were made before are read.
 
@@ -196,7 +197,7 @@ class Claim:
 
 # %% ../../nbs/8_evaluation/experiments.ipynb #e0c10020
 def judge_claims(
-    claims,  # of Claim
+    claims: list,  # of Claim
     found: dict,  # of run_study
 ) -> list:  # of (Claim, what `_compare_arms` says, verdict)
     """Return every claim and what may be said of it; claims with fewer than two pairs of runs are

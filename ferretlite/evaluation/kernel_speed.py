@@ -419,7 +419,7 @@ def format_kernel_table(
 # %% ../../nbs/9_scale/kernel_speed.ipynb #ee182fde
 def draw_kernel_times(
     record: dict,  # of `bench_kernels`
-) -> "matplotlib.figure.Figure":
+) -> object:  # matplotlib Figure
     "Draw times beside eager channels-last, forward and training, at every size that was measured."
     import matplotlib.pyplot as plt
 

@@ -64,8 +64,10 @@ def _measure_distance(here: list, there: list) -> float:
 # %% ../../nbs/9_scale/selftest.ipynb #f2b0c050
 @contextlib.contextmanager
 def _replay_neighbours(
-    sampler, chosen: list, replay: bool
-) -> Iterator[None]:  # `sampler`: SpatialAwareSampler, or one without neighbours
+    sampler,  # SpatialAwareSampler, or one without neighbours
+    chosen: list,
+    replay: bool,
+) -> Iterator[None]:
     """Record the neighbours of a sampler's points in `chosen`, or replay recorded ones.
 
     Without the replay, devices order points at equal distance differently."""

@@ -262,7 +262,7 @@ def _make_bench_config(way: str, side: int) -> FerretConfig:
 @torch.no_grad()
 def measure_image_cost(
     config: FerretConfig,  # of the model
-    image,  # PIL image, upright, RGB
+    image: Image.Image,  # PIL image, upright, RGB
 ) -> dict:  # tokens, GFLOP of the towers, ms to prepare, ms to see, MB
     "Return what one upright RGB image costs a model of random weights up to its visual tokens."
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from numbers import Integral
@@ -34,6 +34,7 @@ from ferretlite.evaluation.metrics import (
     WordResult,
 )
 from .scores import score_results
+from ..model.answers import Answer
 from ..model.closer import ask_again, ask_in_slices, read_words
 from ..model.inference import Ferret
 from ..regions.choices import read_count
@@ -77,8 +78,8 @@ class Question:
 
 def make_questions(
     scene: Scene,  # anything with .image .size .objects .split
-    key,  # text or number; with the task, the only source of randomness
-    tasks=None,  # names; None: those that suit the scene's split
+    key: str | int,  # text or number; with the task, the only source of randomness
+    tasks: list | None = None,  # names; None: those that suit the scene's split
     style: str = "ferret",  # or "griffon": the form in which a model is asked
 ) -> list:  # of Question
     "Return one question of each task that the scene can pose, in the canonical wording."
@@ -156,7 +157,7 @@ def _read_kind(phrase: str) -> str:
 
 
 def take_first_box(
-    answer,  # Answer of a model
+    answer: Answer,  # Answer of a model
 ) -> Box | None:
     "Return the box that an answer commits itself to."
     return next((box for g in answer.groundings for box in g.boxes), None)
@@ -290,7 +291,7 @@ def answer_questions(
     ferret: Ferret,  # model
     questions: list,  # of Question
     batch: int = 32,  # questions answered at once
-    on_progress=None,  # function, called with the share of the work that was done
+    on_progress: Callable | None = None,  # called with the share of the work that was done
 ) -> list:  # of Answer, in the order of the questions
     "Return the answer to every question; batches hold answers of similar length."
     answers, batches = [None] * len(questions), _batch_by_length(questions, batch)
@@ -440,7 +441,7 @@ def _merge_groups(results: dict) -> dict:  # name -> metric
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0004
 def evaluate(
     ferret: Ferret,  # model
-    suite="scenes",  # the only suite yet; or a list of Scene
+    suite: str | list = "scenes",  # the only suite yet; or a list of Scene
     n: int | None = None,  # test scenes, as many counting scenes are added; None: 1000, or the list
     seed: int = 0,  # of scenes and questions
     batch: int = 32,  # questions answered at once

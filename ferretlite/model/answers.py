@@ -6,6 +6,7 @@
 __all__ = ['Answer', 'GroundingList', 'list_groundings']
 
 # %% ../../nbs/4_model/answers.ipynb #a25e0004
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from warnings import warn
@@ -72,7 +73,7 @@ def show(self: Answer) -> Image.Image:
 @patch
 def save(
     self: Answer,
-    path,  # file to write; its ending says the format: .png, .jpg, …
+    path: str | Path,  # file to write; its ending says the format: .png, .jpg, …
 ) -> Path:
     """Write `show()` to a file, whole or not at all.
 
@@ -107,8 +108,8 @@ class GroundingList(list):
 
     def __init__(
         self,
-        groundings=(),  # of Grounding
-        warnings=(),  # sentences: what was dropped, and why
+        groundings: Iterable = (),  # of Grounding
+        warnings: Iterable = (),  # sentences: what was dropped, and why
         finish_reason: str = "stop",  # "stop", or "length": an answer was cut off
         reason: str = "",  # why the list is empty or incomplete
     ):

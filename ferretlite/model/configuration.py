@@ -179,7 +179,7 @@ def _check_amounts(config):
 
 # %% ../../nbs/4_model/configuration.ipynb #17ed0012
 @patch
-def check_views(self: FerretConfig):
+def check_views(self: FerretConfig) -> None:
     """Raise InputError where a view that is used does not consist of whole cells, where there are
     no grids to cut into, and for sizes that would fill the memory."""
     _check_amounts(self)

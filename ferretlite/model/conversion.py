@@ -163,9 +163,7 @@ def _load_renamed_weights(
 def convert_checkpoint(
     checkpoint: str | Path,  # folder of a public Ferret checkpoint
     out: str | Path,  # folder to write
-    tower: str
-    | Path
-    | None = None,  # folder or hub id of its CLIP tower; None: where its configuration says
+    tower: str | Path | None = None,  # folder or hub id of its CLIP tower; None: as configured
     dtype: torch.dtype | None = None,  # to store; None: as it is
 ) -> Path:
     """Write a public Ferret checkpoint as one of ours, and return its folder.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000c
 def _fold_layer(
@@ -314,7 +314,7 @@ def decode_one(
     embeddings: torch.Tensor,  # [1, L, D]: prompt without padding
     end: int,  # the end-of-answer token
     max_new_tokens: int,  # longest answer
-    tokenizer=None,  # of the model; None: nothing is guessed
+    tokenizer: PreTrainedTokenizerBase | None = None,  # of the model; None: nothing is guessed
 ) -> tuple:  # (tokens [1, n], their probabilities [1, n])
     "Return the likeliest continuation of one prompt, its end token included."
     start = embeddings.shape[1]

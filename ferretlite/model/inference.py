@@ -8,6 +8,7 @@ __all__ = ['Ferret']
 # %% ../../nbs/4_model/inference.ipynb #115f5191
 from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
 
 import torch
 from fastcore.basics import chunked, patch
@@ -86,9 +87,9 @@ class Ferret:
     @classmethod
     def load(
         cls,
-        name="tiny",  # a shipped name, a folder, or a hub id
-        device=None,  # None: the GPU if there is one
-        dtype=None,  # None: float32 on a CPU, bfloat16 on a GPU
+        name: str | Path = "tiny",  # a shipped name, a folder, or a hub id
+        device: str | torch.device | None = None,  # None: the GPU if there is one
+        dtype: torch.dtype | None = None,  # None: float32 on a CPU, bfloat16 on a GPU
     ) -> "Ferret":
         """Load a model and its processor; only safetensors and text are read.
 
@@ -242,7 +243,7 @@ def _check_limits(
             "temperature", temperature, f"0, or from {MIN_TEMPERATURE} to {MAX_TEMPERATURE}"
         )
 
-# %% ../../nbs/4_model/inference.ipynb #26t50022
+# %% ../../nbs/4_model/inference.ipynb #28a00003
 def _list_stream_options(
     streamer,  # of transformers, or None
     n: int,  # questions
@@ -256,7 +257,7 @@ def _list_stream_options(
         raise make_input_error("streamer", streamer, "one of transformers, such as TextStreamer")
     return dict(streamer=streamer)
 
-# %% ../../nbs/4_model/inference.ipynb #28a00003
+
 @patch
 def _answer(
     self: Ferret,
@@ -282,7 +283,7 @@ def _answer(
 def ask(
     self: Ferret,
     image,  # path, PIL image, array or bytes, or a list of them
-    prompt,  # a question, or a list; `<region>` marks where a region is meant
+    prompt: str | list,  # a question, or a list; `<region>` marks where a region is meant
     regions=None,  # Point, Box, Mask, array (image frame), or a list; several questions: a list
     crops=None,  # for `<crop>`: turns.Crop, path, PIL image, array or bytes, or a list, as regions
     max_new_tokens: int = 256,  # an answer longer than this is cut, and says so
@@ -376,7 +377,7 @@ def _list_phrases(
 def ground(
     self: Ferret,
     image,  # as for `ask`
-    phrase=None,  # `the red umbrella`, or a list of phrases
+    phrase: str | list | None = None,  # `the red umbrella`, or a list of phrases
     caption: str | None = None,  # instead of phrases: a sentence that lists them
     max_new_tokens: int = 512,  # of each answer
     look_again: bool = False,  # True: ask again in an enlarged window around each small object

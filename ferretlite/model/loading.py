@@ -78,7 +78,7 @@ def _refuse_size(
 
 # %% ../../nbs/4_model/loading.ipynb #55b9c893
 def find_model(
-    name,  # a shipped name, a folder, or a hub id
+    name: str | Path,  # a shipped name, a folder, or a hub id
 ) -> str:  # a folder or a hub id
     """Return where a model's files are.
 
@@ -150,7 +150,7 @@ def choose_dtype(
 
 # %% ../../nbs/4_model/loading.ipynb #26f10002
 def load_model(
-    folder,  # folder or hub id of a saved model
+    folder: str | Path,  # folder or hub id of a saved model
 ) -> tuple:  # (model, processor)
     """Return a saved model in float32 and its processor.
 
@@ -162,12 +162,12 @@ def load_model(
 
 # %% ../../nbs/4_model/loading.ipynb #10ad000a
 def save_model(
-    model,  # FerretForConditionalGeneration
-    processor,  # FerretProcessor of the model
-    folder,  # to write
+    model: FerretForConditionalGeneration,  # FerretForConditionalGeneration
+    processor: FerretProcessor,  # FerretProcessor of the model
+    folder: str | Path,  # to write
     half: bool = False,  # whether weights are stored as 16-bit numbers
     weights: dict | None = None,  # name -> tensor; None: the model's own
-):
+) -> None:
     """Write weights, configuration, tokenizer and chat template, as `from_pretrained` reads them.
 
     The configuration gets the tokenizer's fingerprint."""

@@ -500,26 +500,28 @@ def _check_prompt_inputs(
 @patch
 def forward(
     self: FerretForConditionalGeneration,
-    input_ids=None,  # [B, L]
-    attention_mask=None,  # [B, L], 1 where there is a token
-    position_ids=None,  # [B, L]; None: counted from the mask
-    inputs_embeds=None,  # [B, L, D], instead of `input_ids` and pixels
-    labels=None,  # [B, L], -100 where there is no loss
-    turn_ids=None,  # [B, L]: turn that each token belongs to, see `turn_mask`
+    input_ids: torch.Tensor | None = None,  # [B, L]
+    attention_mask: torch.Tensor | None = None,  # [B, L], 1 where there is a token
+    position_ids: torch.Tensor | None = None,  # [B, L]; None: counted from the mask
+    inputs_embeds: torch.Tensor | None = None,  # [B, L, D], instead of `input_ids` and pixels
+    labels: torch.Tensor | None = None,  # [B, L], -100 where there is no loss
+    turn_ids: torch.Tensor | None = None,  # [B, L]: each token's turn, see `turn_mask`
     past_key_values=None,  # key-value cache
-    use_cache=None,  # whether a cache comes back
-    logits_to_keep=0,  # number of last positions with logits; 0: all
-    global_pixels=None,  # [B, 3, H, W]: whole views
-    local_pixels=None,  # [T, 3, h, w]: tiles of all images
-    grids=None,  # [B, 2]: (rows, columns) of each image's tiles
-    regions=None,  # for each row its regions (image frame), in the order of their placeholders
-    image_sizes=None,  # (height, width) of each image
-    tower_maps=None,  # result of `compute_tower_maps`, instead of pixels
-    crop_pixels=None,  # [n, 3, H, W]: crops of all prompts in reading order
-    image_of=None,  # [B]: image that each row is about; pixels are then given once per image
-    num_items_in_batch=None,  # tokens with a loss in all accumulated batches
-    ids=None,  # names of the samples, which `Collator` adds; not read here
-    return_dict=None,  # False: a tuple comes back; None: as the configuration says
+    use_cache: bool | None = None,  # whether a cache comes back
+    logits_to_keep: int | torch.Tensor = 0,  # number of last positions with logits; 0: all
+    global_pixels: torch.Tensor | None = None,  # [B, 3, H, W]: whole views
+    local_pixels: torch.Tensor | None = None,  # [T, 3, h, w]: tiles of all images
+    grids: torch.Tensor | None = None,  # [B, 2]: (rows, columns) of each image's tiles
+    regions: list | None = None,  # each row's regions (image frame), as their placeholders
+    image_sizes: list | None = None,  # (height, width) of each image
+    tower_maps: torch.Tensor | None = None,  # result of `compute_tower_maps`, instead of pixels
+    crop_pixels: torch.Tensor | None = None,  # [n, 3, H, W]: crops of all prompts in reading order
+    image_of: torch.Tensor | None = None,  # [B]: each row's image; pixels then stand once per image
+    num_items_in_batch: int
+    | torch.Tensor
+    | None = None,  # tokens with a loss, all batches of a step
+    ids: list | None = None,  # names of the samples, which `Collator` adds; not read here
+    return_dict: bool | None = None,  # False: a tuple comes back; None: as the configuration says
     **options,  # further arguments of the language model
 ) -> CausalLMOutputWithPast | tuple:
     "Return logits [B, L, vocabulary], and the mean next-token loss where `labels` are given."
@@ -541,11 +543,11 @@ def forward(
 @patch
 def prepare_inputs_for_generation(
     self: FerretForConditionalGeneration,
-    input_ids,  # [B, L]: prompt and tokens so far
+    input_ids: torch.Tensor,  # [B, L]: prompt and tokens so far
     past_key_values=None,  # key-value cache
-    inputs_embeds=None,  # [B, L, D]: embeddings of the prompt, instead of its tokens and pixels
-    is_first_iteration=False,  # whether this is the prompt's own step
-    use_cache=True,  # whether later steps read a cache
+    inputs_embeds: torch.Tensor | None = None,  # [B, L, D]: prompt, embedded
+    is_first_iteration: bool = False,  # whether this is the prompt's own step
+    use_cache: bool | None = True,  # whether later steps read a cache
     **kwargs,  # further inputs of `generate`
 ) -> dict:  # arguments of `forward`
     "Return the inputs of a step; after the first one the cache stands for the image."

@@ -70,7 +70,7 @@ def get_input_embeddings(self: FerretPreTrainedModel) -> nn.Module:
 def set_input_embeddings(
     self: FerretPreTrainedModel,
     value: nn.Module,  # table of token embeddings
-):
+) -> None:
     "Replace the language model's table of token embeddings."
     self.language_model.set_input_embeddings(value)
 
@@ -85,7 +85,7 @@ def get_output_embeddings(self: FerretPreTrainedModel) -> nn.Module:
 def set_output_embeddings(
     self: FerretPreTrainedModel,
     new_embeddings: nn.Module,  # layer from hidden states to logits
-):
+) -> None:
     "Replace the language model's last layer."
     self.language_model.set_output_embeddings(new_embeddings)
 
@@ -180,7 +180,7 @@ def from_pretrained(
 
 
 @patch
-def check_trainable(self: FerretPreTrainedModel):
+def check_trainable(self: FerretPreTrainedModel) -> None:
     "Raise InputError for weights that learn and are float16, which cannot hold small steps."
     for name, parameter in self.named_parameters():
         if parameter.requires_grad and parameter.dtype == torch.float16:
@@ -222,7 +222,7 @@ def count_positions(self: FerretPreTrainedModel) -> int | None:  # None: no limi
 def check_prompt_length(
     self: FerretPreTrainedModel,
     length: int,  # tokens of a prompt, image tokens included
-):
+) -> None:
     "Raise InputError unless the prompt and one token of an answer fit the language model."
     limit = self.count_positions()
     if limit is not None and length >= limit:

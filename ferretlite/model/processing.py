@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from ..common.errors import InputError, make_input_error
 from ..common.pictures import load_image
@@ -85,7 +85,7 @@ class FerretProcessor(ProcessorMixin):
     def __init__(
         self,
         config: FerretConfig,  # of the model
-        tokenizer,  # of the language model, with our placeholders
+        tokenizer: PreTrainedTokenizerBase,  # of the language model, with our placeholders
     ):
         super().__init__(tokenizer, chat_template=tokenizer.chat_template)
         self.config = config
@@ -114,7 +114,7 @@ AutoProcessor.register(FerretConfig, FerretProcessor, exist_ok=True)
 @patch(cls_method=True)
 def from_pretrained(
     cls: FerretProcessor,
-    pretrained_model_name_or_path,  # folder or hub id of a model
+    pretrained_model_name_or_path: str | Path,  # folder or hub id of a model
     **kwargs,  # of transformers' `from_pretrained`, such as `revision`
 ) -> FerretProcessor:
     """Return the processor whose files lie beside a model's weights.
@@ -132,8 +132,8 @@ def from_pretrained(
 @patch(cls_method=True)
 def for_model(
     cls: FerretProcessor,
-    model,  # of `from_towers`
-    llm,  # folder or hub id of its language model
+    model: torch.nn.Module,  # of `from_towers`
+    llm: str | Path,  # folder or hub id of its language model
     chat: str | None = None,  # chat template, see `load_chat_tokenizer`
 ) -> FerretProcessor:
     "Return the processor of a model that was put together of towers and a language model."
@@ -144,9 +144,9 @@ def for_model(
 @patch
 def save_pretrained(
     self: FerretProcessor,
-    save_directory,  # where the files are written
+    save_directory: str | Path,  # where the files are written
     push_to_hub: bool = False,  # refused: folders are written, and nothing is sent
-):
+) -> None:
     "Write configuration (that of a model in the folder stays) and tokenizer with fingerprint."
     if push_to_hub:
         expected = "False; upload the folder with `huggingface_hub`"
@@ -177,7 +177,7 @@ def _cut_image(config, views, image) -> tuple:  # size, grid, bytes of the whole
     tiled = _lay_on_canvas(image, canvas, config.count_tile_cells(grid, size), cells)
     return size, grid, whole, list(split_tiles(tiled, grid))
 
-# %% ../../nbs/4_model/processor.ipynb #17ad0004
+
 def _map_images(function, images) -> list:  # results, in order
     threads = min(len(images), torch.get_num_threads())
     if threads < 2:
@@ -239,7 +239,7 @@ def _fill_marks(self: FerretProcessor, text, regions, size) -> str:  # as many m
     written = [format_region(r, size, self.config.style) + placeholder for r in regions]
     return first + "".join(region + text for region, text in zip(written, others))
 
-# %% ../../nbs/4_model/processor.ipynb #e599f236
+# %% ../../nbs/4_model/processor.ipynb #708612fd
 @patch
 def encode_prefix(
     self: FerretProcessor,
@@ -248,7 +248,7 @@ def encode_prefix(
     "Return what every conversation starts with: the start token and a placeholder per token."
     return [self.tokenizer.bos_token_id] + [self.image_id] * n_visual
 
-# %% ../../nbs/4_model/processor.ipynb #708612fd
+
 @patch
 def prepare_crops(
     self: FerretProcessor,
@@ -427,7 +427,7 @@ def __call__(
 @patch
 def apply_chat_template(
     self: FerretProcessor,
-    conversation,  # list of messages, see `read_messages`; or a list of such lists
+    conversation: list,  # list of messages, see `read_messages`; or a list of such lists
     chat_template: str | None = None,  # in Jinja; None: the tokenizer's
     tokenize: bool = False,  # whether tensors come back; else a text
     return_dict: bool = False,  # whether all tensors for the model come back; else `input_ids`
@@ -602,10 +602,10 @@ def _join_groundings(spans, marks) -> list[Grounding]:  # neighbours of one name
 @patch
 def decode_answer(
     self: FerretProcessor,
-    ids,  # token ids of one answer
+    ids: list,  # token ids of one answer
     probabilities=None,  # one per id
     size: tuple = (1000, 1000),  # (height, width) of the image
-    phrases=None,  # phrases that were asked for, if they are known: names of boxes end with one
+    phrases: list | None = None,  # known phrases that were asked for: names of boxes end with one
 ) -> DecodedAnswer:
     """Return words, groundings in the image frame with a score per box, and warnings.
 

@@ -8,12 +8,15 @@ __all__ = ['IMAGE_TOKEN', 'REGION_TOKEN', 'CROP_TOKEN', 'train_tokenizer', 'add_
            'replace_placeholder_vectors']
 
 # %% ../../nbs/4_model/tokens.ipynb #a67f4231
+from collections.abc import Iterable
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..common.errors import InputError
 from ..regions.grammar import format_region
+from ..scenes.questions import Turn
 
 # %% ../../nbs/4_model/tokens.ipynb #1fb17c23
 IMAGE_TOKEN, REGION_TOKEN, CROP_TOKEN = (
@@ -38,7 +41,7 @@ CHAT_TEMPLATE = (
 
 # %% ../../nbs/4_model/tokens.ipynb #8117866f
 def train_tokenizer(
-    texts,  # iterable of str: what the model will read and write
+    texts: Iterable,  # iterable of str: what the model will read and write
     vocab_size: int = 768,  # at most
 ) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE that keeps every digit a token of its own; any string can be written,
@@ -75,7 +78,7 @@ def train_tokenizer(
 
 # %% ../../nbs/4_model/tokens.ipynb #00f4ca4a
 def add_crop_token(
-    tokenizer,  # any tokenizer of transformers
+    tokenizer: PreTrainedTokenizerBase,  # any tokenizer of transformers
 ) -> PreTrainedTokenizerBase:  # the same tokenizer
     """Add the placeholder of pictures in questions behind all other tokens, and return the
     tokenizer.
@@ -87,7 +90,7 @@ def add_crop_token(
 
 # %% ../../nbs/4_model/tokens.ipynb #f2634c59
 def format_prompt(
-    turn,  # a Turn; its regions are in the image frame
+    turn: Turn,  # a Turn; its regions are in the image frame
     size: tuple,  # (height, width) of the image
     suffix: str = "",  # text behind each region's coordinates
 ) -> str:
@@ -109,7 +112,7 @@ def format_user_turn(
 
 # %% ../../nbs/4_model/tokens.ipynb #947c796c
 def encode_user_turn(
-    tokenizer,  # with a chat template
+    tokenizer: PreTrainedTokenizerBase,  # with a chat template
     prompt: str,  # words of the user
 ) -> list:  # of token ids
     "Return the tokens of `format_user_turn`."
@@ -117,7 +120,7 @@ def encode_user_turn(
 
 # %% ../../nbs/4_model/tokens.ipynb #b53a612c
 def encode_turns(
-    tokenizer,  # with a chat template
+    tokenizer: PreTrainedTokenizerBase,  # with a chat template
     prefix: list,  # token ids that all turns share
     turns: list,  # of (prompt, answer)
     max_text_tokens: int | None = None,  # of all turns; a turn that would pass it is left out
@@ -237,7 +240,7 @@ def next_token_loss(
 
 # %% ../../nbs/4_model/tokens.ipynb #08ff171d
 def find_written_boxes(
-    tokenizer,  # of the row's tokens
+    tokenizer: PreTrainedTokenizerBase,  # of the row's tokens
     row: dict,  # of encode_turns
 ) -> list:  # of (name, start, stop, text)
     """Return the boxes that a row's answers write.

@@ -9,6 +9,7 @@ __all__ = ['PAPER_SIZES', 'HUB_PRESETS', 'paper_config', 'check_chat_template', 
 import copy
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from fastcore.basics import patch
@@ -264,8 +265,8 @@ _TEMPLATE_ERRORS = (
 
 
 def check_chat_template(
-    tokenizer,  # with a chat template
-):
+    tokenizer: PreTrainedTokenizerBase,  # with a chat template
+) -> None:
     "Raise InputError unless the template writes a short question, and within the bounds."
     try:
         with _bounded_template():
@@ -286,7 +287,7 @@ def check_chat_template(
 
 # %% ../../nbs/4_model/real_towers.ipynb #39554eed
 def load_chat_tokenizer(
-    llm,  # folder or hub id of a language model
+    llm: str | Path,  # folder or hub id of a language model
     chat: str | None = None,  # key of CHAT_TEMPLATES; None: as its tokens say
     crops: bool = False,  # whether prompts may hold crops
 ) -> PreTrainedTokenizerBase:
@@ -318,8 +319,8 @@ VISION_MODEL_TYPES = {
 
 # %% ../../nbs/4_model/real_towers.ipynb #8ce3a2fc
 def load_tower(
-    name,  # folder or hub id
-    dtype=torch.float32,  # number format of the weights
+    name: str | Path,  # folder or hub id
+    dtype: torch.dtype = torch.float32,  # number format of the weights
 ) -> nn.Module:
     """Return a vision tower with its weights, read from safetensors.
 
@@ -389,12 +390,16 @@ def _derive_fields(
 @patch(cls_method=True)
 def from_towers(
     cls: FerretForConditionalGeneration,
-    global_tower=None,  # folder or hub id of a CLIP or SigLIP checkpoint (any of TOWER_CLASSES)
-    local_tower=None,  # folder or hub id of a DINOv2 or DINOv3 checkpoint; None: one tower alone
-    llm=None,  # folder or hub id of a language model for chat
-    crop_tower=None,  # folder or hub id of a CLIP checkpoint that reads crops (Griffon v2)
+    global_tower: str | Path | None = None,  # folder or hub id: CLIP, SigLIP, any of TOWER_CLASSES
+    local_tower: str
+    | Path
+    | None = None,  # folder or hub id: DINOv2 or DINOv3; None: no such tower
+    llm: str | Path | None = None,  # folder or hub id of a language model for chat
+    crop_tower: str
+    | Path
+    | None = None,  # folder or hub id of a CLIP that reads crops (Griffon v2)
     chat: str | None = None,  # key of CHAT_TEMPLATES; None: as its tokens say
-    dtype=torch.float32,  # number format of the weights
+    dtype: torch.dtype = torch.float32,  # number format of the weights
     **fields,  # of FerretConfig; by default they follow the towers
 ) -> FerretForConditionalGeneration:
     """Return a model of trained towers and a trained language model; what lies between them is

@@ -385,7 +385,7 @@ def compute_clip_loss(
 
 # %% ../../nbs/5_pretraining/clip.ipynb #4f49fcbc
 def pretrain_clip(
-    out,  # folder: the tower is written to `global/` there, in transformers' format
+    out: str | Path,  # folder: the tower is written to `global/` there, in transformers' format
     samples: int | None = None,  # scenes, each giving up to six views, or
     minutes: float | None = None,  # about how long
     resume: bool = False,  # go on with the run in `out`

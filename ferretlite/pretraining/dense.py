@@ -474,7 +474,7 @@ def load_dense_towers(
 
 # %% ../../nbs/5_pretraining/two_eyes.ipynb #10748fcc
 def pretrain_towers(
-    out,  # folder: `global/` and `local/` are written there in transformers' format
+    out: str | Path,  # folder: `global/` and `local/` are written there in transformers' format
     samples: int | None = None,  # scenes, each giving a global view and three local ones, or
     minutes: float | None = None,  # about how long
     resume: bool = False,  # go on with the run in `out`
@@ -483,7 +483,7 @@ def pretrain_towers(
     lr: float = 2e-3,  # peak learning rate
     sides: tuple = ("global", "local"),  # the towers that learn
     # folder of a finished run, or of shipped towers, to go on from, with another seed and schedule
-    start=None,
+    start: str | Path | None = None,
     split: str | None = "wide",  # of the scenes, see DenseViews; None: as the first edition
 ) -> dict:  # side -> question -> share of patches right
     """Train both towers on every patch, from nothing or from the end of another run; return what

@@ -171,7 +171,7 @@ class SelfDistiller(nn.Module):
 # %% ../../nbs/5_pretraining/dino.ipynb #e709e1bd
 @patch
 @torch.no_grad()
-def update_teacher(self: SelfDistiller):
+def update_teacher(self: SelfDistiller) -> None:
     "Move the teacher's weights towards the student's."
     for old, new in zip(self.teacher.parameters(), self.student.parameters()):
         old.lerp_(new, 1 - self.momentum)
@@ -180,7 +180,7 @@ def update_teacher(self: SelfDistiller):
 @patch
 def compute_tokens(
     self: SelfDistiller,
-    side,  # `self.student` or `self.teacher`
+    side: nn.ModuleDict,  # `self.student` or `self.teacher`
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
     hidden: torch.Tensor | None = None,  # bool [N, cells]: patches replaced by a learned token
 ) -> torch.Tensor:  # [N, 1 + cells, width], the class token first
@@ -192,7 +192,7 @@ def compute_tokens(
 @patch
 def score_words(
     self: SelfDistiller,
-    side,  # `self.student` or `self.teacher`
+    side: nn.ModuleDict,  # `self.student` or `self.teacher`
     pixels: torch.Tensor,  # [N, 3, H, W] in 0–1
 ) -> torch.Tensor:  # [N, words]
     "Return the similarity of whole views with one side's words."
@@ -258,7 +258,7 @@ def score_distillation(
 
 # %% ../../nbs/5_pretraining/dino.ipynb #7b40a172
 def pretrain_dino(
-    out,  # folder: the teacher's tower is written to `local/` there, in transformers' format
+    out: str | Path,  # gets the teacher's tower in `local/`, in transformers' format
     samples: int | None = None,  # scenes, four places each, or
     minutes: float | None = None,  # about how long
     resume: bool = False,  # go on with the run in `out`

@@ -116,7 +116,7 @@ def save_language_model(
 
 # %% ../../nbs/5_pretraining/tiny_lm.ipynb #05cb7ebc
 def pretrain_lm(
-    out,  # folder: model and tokenizer are written there in transformers' format
+    out: str | Path,  # folder: model and tokenizer are written there in transformers' format
     samples: int | None = None,  # scenes, or
     minutes: float | None = None,  # about how long
     resume: bool = False,  # go on with the run in `out`
@@ -127,7 +127,7 @@ def pretrain_lm(
     look: float = 0.3,  # weight of attention_loss
     compile: bool = False,  # by torch.compile: faster after a minute's wait; needs a C++ compiler
     style: str = "ferret",  # or "griffon": its questions, its view, its written form, and crops
-    start=None,  # folder of a language model to go on from, with whole scenes at once
+    start: str | Path | None = None,  # language model to go on from, with whole scenes at once
     wide: bool = False,  # lessons of the second edition, see ObjectScenes
 ) -> list:  # of (step, mean loss since the last report)
     "Train the tiny Llama on scenes described by object vectors; return the loss curve."

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ def compute_learning_rate(
 # %% ../../nbs/5_pretraining/loop.ipynb #cba63635
 def refuse_shipped_name(
     where: str,  # name of the argument
-    name,  # folder, as the user gave it; None: nothing was given
+    name: str | Path | None,  # folder, as the user gave it; None: nothing was given
 ) -> None:
     "Raise InputError for a name that means weights of the package, where a folder is meant."
     shipped = [path.name for path in WEIGHTS.iterdir()] if WEIGHTS.is_dir() else []
@@ -74,10 +74,10 @@ def _check_length(samples, minutes, batch_size):
 
 # %% ../../nbs/5_pretraining/loop.ipynb #26f30030
 def check_run_folder(
-    out,  # folder of a run, as the user gave it
-    samples=None,  # length of the run, or
-    minutes=None,  # about how long
-    batch_size=None,  # samples a step
+    out: str | Path,  # folder of a run, as the user gave it
+    samples: int | None = None,  # length of the run, or
+    minutes: float | None = None,  # about how long
+    batch_size: int | None = None,  # samples a step
 ) -> Path:
     """Return the folder as a path.
 
@@ -137,9 +137,9 @@ def lock_folder(
 
 # %% ../../nbs/5_pretraining/loop.ipynb #568e3a02
 def load_batches(
-    dataset,  # map-style dataset
+    dataset: torch.utils.data.Dataset,  # map-style dataset
     batch_size: int,  # items a step
-    collate,  # function list of items -> batch
+    collate: Callable,  # function list of items -> batch
     start: int = 0,  # first step
     # processes that prepare batches; 0: this one; None: one for each two cores
     workers: int | None = None,
@@ -313,7 +313,7 @@ def _note_loss(run: _RunState, step: int):
     run.losses = []
 
 
-def _report(run: _RunState, seconds: float) -> None:  # of a step
+def _report(run: _RunState, seconds: float) -> None:
     left = seconds * (run.steps - run.step) / 60
     print(
         f"step {run.step}/{run.steps}  loss {run.log[-1][1]:.3f}  {left:.1f} min left", flush=True
@@ -338,9 +338,9 @@ def _go_through(model, loss_of, batches, run: _RunState, budget: _Budget, every:
 # %% ../../nbs/5_pretraining/loop.ipynb #0e2e22f5
 def run_training_loop(
     model: nn.Module,  # module that learns; at the end it is on its old device again
-    loss_of,  # function batch -> loss
-    batches,  # function first step -> iterator of batches; a batch depends on its step alone
-    out,  # folder; `state.pt` there lets a stopped run go on
+    loss_of: Callable,  # function batch -> loss
+    batches: Callable,  # first step -> iterator of batches; a batch depends on its step alone
+    out: str | Path,  # folder; `state.pt` there lets a stopped run go on
     steps: int | None = None,  # number of steps, or
     minutes: float | None = None,  # about how long: speed is measured, then the steps are fixed
     lr: float = 1e-3,  # peak learning rate of AdamW

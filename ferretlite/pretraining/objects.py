@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 import torch
 from fastcore.basics import patch
+from transformers import PreTrainedTokenizerBase
 
 from ..model.corpus import GRIFFON_TASK_WEIGHTS, TASK_WEIGHTS
 from ferretlite.model.tokens import (
@@ -280,10 +281,10 @@ def rename_kind(objects: list, kind: str, name: str) -> list:  # of SceneObject
 def draw_lesson_objects(
     rng: random.Random,
     most,  # at most so many; None: whole scenes
-    first: int,
-    pool: int,
+    first: int,  # number of the pool's first scene
+    pool: int,  # number of its scenes
     split: str | None = None,  # of the scene; None: `count` or `train`
-) -> list:  # the pool's first scene, and how many there are -> SceneObjects in a square of 384
+) -> list:  # of SceneObject, in a square of 384
     "Draw the objects of a lesson's scene."
     if split is None:
         split = "count" if most is None and rng.random() < COUNT_SCENE_SHARE else "train"
@@ -406,7 +407,7 @@ def _make_wide_lesson(self: ObjectScenes, i):
 
 # %% ../../nbs/5_pretraining/objects.ipynb #b5656149
 def compute_word_shares(
-    tokenizer,  # of the language model
+    tokenizer: PreTrainedTokenizerBase,  # of the language model
     texts: list,  # n of str
 ) -> torch.Tensor:  # [n, V]
     """Return the share of each token in each text: the shares of a text add up to 1, those of an
@@ -518,7 +519,7 @@ def number_vectors(
 # %% ../../nbs/5_pretraining/objects.ipynb #76e2a8bd
 def collate_objects(
     items: list,  # what ObjectScenes gives
-    tokenizer,  # of the language model
+    tokenizer: PreTrainedTokenizerBase,  # of the language model
     most: int = MAX_TEXT_TOKENS,  # tokens of text per scene, at most
     style: str = "ferret",  # or "griffon", see `locate_patches`
 ) -> dict:  # name -> tensor
@@ -556,9 +557,9 @@ def collate_objects(
 
 # %% ../../nbs/5_pretraining/objects.ipynb #6cb9c5c5
 def embed_objects(
-    model,  # language model
+    model: torch.nn.Module,  # language model
     batch: dict,  # of collate_objects
-    tokenizer,  # of the language model
+    tokenizer: PreTrainedTokenizerBase,  # of the language model
     noise: float = 0.03,  # standard deviation of what is added to every vector
 ) -> torch.Tensor:  # embeddings [B, L, D]
     "Return the batch's token embeddings with the object vectors in their places."

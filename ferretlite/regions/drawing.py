@@ -121,9 +121,9 @@ def _tint_mask(canvas, mask):
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #a2e72b68
 def draw_answer(
     image: Image.Image,  # RGB
-    groundings=(),  # of Grounding: solid boxes, one colour per grounding
+    groundings: list = (),  # of Grounding: solid boxes, one colour per grounding
     regions=(),  # of Point, Box or Mask: dashed
-    colors=None,  # one per grounding; None takes PALETTE in turn
+    colors: list | None = None,  # one per grounding; None takes PALETTE in turn
 ) -> Image.Image:  # small images come back enlarged by a whole factor
     """Return a copy of the image with the boxes, names and scores of an answer (solid lines).
 
@@ -169,7 +169,7 @@ def _stores_colours(kind: str) -> bool:
 
 # %% ../../nbs/2_regions_and_text/drawing.ipynb #d61a8f5e
 def find_picture_format(
-    path,  # path of the picture to be written
+    path: str | Path,  # path of the picture to be written
 ) -> str:  # Pillow's name of the format
     """Return the picture format that the ending of a file name stands for.
 
@@ -190,7 +190,7 @@ def find_picture_format(
 
 def save_image(
     image: Image.Image,  # picture to write
-    path,  # path of the file; its ending names the format
+    path: str | Path,  # path of the file; its ending names the format
 ) -> Path:  # the path
     """Write a picture completely or not at all.
 

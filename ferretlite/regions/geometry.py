@@ -82,14 +82,20 @@ def _fill_runs(
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #0fcb6ae3
 class _PixelRegion:
-    "What all regions share: a dense mask from the `pixel_runs` of their own."
+    """Base class of the regions: a printed form, and a dense mask from their `pixel_runs`.
+
+    Numbers are printed to a tenth of a pixel. The numbers themselves are not rounded."""
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{f.name}={round(getattr(self, f.name), 1)}" for f in fields(self))
+        return f"{type(self).__name__}({numbers})"
 
     def to_mask(self, h: int, w: int) -> np.ndarray:
         "Return a mask [h, w] of the pixels that the region owns in an image of `h` by `w`."
         return _fill_runs(self.pixel_runs(h, w), h, w)
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #78dd560c
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Point(_PixelRegion):
     "A place in the image frame, in pixels; (0.5, 0.5) is the centre of the first pixel."
 
@@ -128,7 +134,7 @@ def pixel_runs(
     return runs if len(runs) else np.array([[column * h + row, 1]])
 
 # %% ../../nbs/2_regions_and_text/geometry.ipynb #5070bbfa
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Box(_PixelRegion):
     "A rectangle in the image frame: its four edges in pixels, so that its width is `x2 - x1`."
 

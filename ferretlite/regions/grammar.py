@@ -159,6 +159,7 @@ _UNREAD_FORMS = {  # group of `_BRACKET` -> name of a form that is found and not
     "tokens": "location tokens",
     "tagged": "numbers between box tags",
     "edges": "edges with names",
+    "bare": "four numbers without brackets",
 }
 _UNREAD_PATTERN = (
     rf"(?P<joined>[(（]{_ANY_PAIR}[)）]\s*+(?:to|and|[-–—,，、;；/]|->|→)?\s*+[(（]{_ANY_PAIR}[)）])"
@@ -177,7 +178,8 @@ _BRACKET = re.compile(
     rf"(?P<corners>\[\s*+\[{_PAIR}\]\s*+,\s*+\[{_PAIR}\]\s*+\]|\({_PAIR}\)\s*+,?\s*+\({_PAIR}\))"
     r"|(?P<outer>\[(?=\s*+(?:\[|\(\s*+[0-9])))"
     rf"|(?P<box>(?:\[|［(?=\s*+[0-9０-９]))[{_OWN_SIGNS}]*+[\]］]?)"
-    rf"|{_UNREAD_PATTERN}",
+    rf"|{_UNREAD_PATTERN}"
+    rf"|(?P<bare>(?<![\w.])[0-9]++(?:\.[0-9]++)?+(?:\s*+,\s*+[0-9]++(?:\.[0-9]++)?+){{3,}}+)",
     re.ASCII,
 )
 _FOREIGN_FORMS = {"corners": "two corners", "box": "full-width brackets", **_UNREAD_FORMS}
@@ -192,7 +194,7 @@ def find_foreign_boxes(
     found = []
     for match in _BRACKET.finditer(text):
         is_own = match["outer"] or (match["box"] and match[0].isascii())
-        if not is_own:
+        if not is_own and not match["bare"]:
             found.append((*match.span(), _FOREIGN_FORMS[match.lastgroup]))
     return found
 
@@ -213,7 +215,7 @@ def find_groundings(
     text: str,  # anything at all
     size: tuple[int, int],  # (height, width) of the image
     style: str = "ferret",  # or "griffon"
-    phrases=None,  # phrases that were asked for, if they are known
+    phrases: list | None = None,  # phrases that were asked for, if they are known
 ) -> tuple[list[Span], list[str]]:  # one span per box; what was dropped or changed, and why
     """Return every box in the text with its name, and a list of what was dropped or changed.
 
@@ -224,7 +226,7 @@ def find_groundings(
     phrases, spans, warnings = compile_phrases(phrases), [], []
     previous, place, name = 0, (0, 0), ""
     for match in _BRACKET.finditer(text):
-        if _holds_words(match):
+        if _holds_words(match) or _is_plain_list(match):
             continue
         found, problem = _find_name(text, previous, match.start(), style, phrases, place)
         if found != place:
@@ -243,6 +245,22 @@ def _holds_words(match) -> bool:
         return False
     ahead = re.split(r"[\[\]{}]", match.string[match.end() : match.end() + 60])[0]
     return "=" in ahead or len(re.findall("[0-9]+", ahead)) < 3  # `[x1=1, …]` has its own form
+
+
+_LEAST_SIDE = 0.01  # of an image: a list such as `1, 2, 3, 4` is no box
+
+
+def _is_plain_list(match) -> bool:
+    "Return whether numbers without brackets are no box for certain: too many, or in no order."
+    if match.lastgroup != "bare":
+        return False
+    ahead = match.string[match.end() : match.end() + 1]
+    numbers = [float(number) for number in match[0].split(",")]
+    side = 1 if "." in match[0] else N_BINS
+    if len(numbers) != 4 or max(numbers) > side or ahead.isalnum() or ahead in tuple("%_)]}>"):
+        return True
+    x1, y1, x2, y2 = numbers
+    return min(x2 - x1, y2 - y1) < _LEAST_SIDE * side
 
 
 def _add_span(spans, match, size, style, name, place) -> list:  # of warnings, none or one
@@ -334,7 +352,7 @@ def parse_groundings(
     size: tuple[int, int],  # (height, width) of the image
     style: str = "ferret",  # or "griffon"
     strict: bool = False,  # True: raise InputError unless `format_groundings` writes this text
-    phrases=None,  # phrases that were asked for, if they are known; not with `strict`
+    phrases: list | None = None,  # known phrases that were asked for; not with `strict`
 ) -> list[Grounding]:  # image frame
     "Return the groundings in a text; see `find_groundings` for what was dropped."
     spans, warnings = find_groundings(text, size, style, None if strict else phrases)

@@ -128,6 +128,11 @@ _PICTURE = _compile(
     r"(?:the|this)\s+(?:image|picture|photo|photograph|scene)"
     r"\s+(?:shows|depicts|features|contains|includes)\s+"
 )
+_REMARK = _compile(  # `as indicated by the logo`, `not to forget the logo`
+    r"(?:as\s+(?:also\s+)?(?:indicated|shown|seen|evidenced|suggested|implied|depicted)"
+    r"\s+(?:by|in|on|from)|not\s+to\s+(?:forget|mention))\s+"
+)
+_POSITION_OF = _compile(r"(?:coordinates?|locations?|positions?)\s+of\s+the\s+")
 _COORDINATES = _compile(
     r"(?:the\s+)?(?:bounding\s+box(?:es)?|coordinates?|locations?|positions?)\s+(?:of|for)\s+"
 )
@@ -142,7 +147,8 @@ _NOUN = (  # `a trash can by the door`: without another verb behind it, a modal 
     rf"(?:{_MODAL})(?!\s+(?:(?:also|not|now|still|clearly|easily|only)\s+)*(?:be|have|see|hold)\b)"
 )
 _VERB = _compile(
-    rf"(?<!\S)(?!{_NOUN})(?:{_AUXILIARY}|contains?|includes?|depicts?|shows?)(?=\s|\Z)"
+    rf"(?<!\S)(?!{_NOUN})(?:{_AUXILIARY}|contains?|includes?|depicts?|shows?"
+    r"|features(?=\s+(?:an?|the|its)\s))(?=\s|\Z)"
 )
 _RELATIVE = _compile(r"(?<!\S)(?:who|whom|whose|which|that|where|when)(?=\s)")
 _PRONOUN = _compile(
@@ -285,6 +291,9 @@ def _enter_sentence(
     opening = _find_last(_OPENING, text, begin, stop) or _PICTURE.match(text, begin, stop)
     if opening:
         return _skip_articles(text, opening.end(), stop), stop
+    if (remark := _REMARK.match(text, begin, stop)) and remark.end() < stop:
+        says_nothing = _NOWHERE.match(text, remark.end(), stop) is not None
+        return stop if says_nothing else _skip(_DETERMINER, text, remark.end(), stop), stop
     if pronoun := _PRONOUN.match(text, begin, stop):
         return _find_object(text, pronoun.end(), stop), stop
     coordinates = _COORDINATES.match(text, begin, stop)
@@ -352,6 +361,7 @@ def find_ferret_name(
     is_subject = stop < words_end and _PLURAL_VERB.match(text, stop, words_end)
     if not is_subject and (second := _find_second_object(text, begin, stop)):
         begin = second.end()  # not in `The man and the woman are dancing [..]`
+    begin = _skip(_POSITION_OF, text, begin, stop)
     place = _PLACE_AT_END.search(text, max(begin, stop - 64), stop)
     return _unwrap(text, *_trim(text, begin, place.start() if place else stop))
 

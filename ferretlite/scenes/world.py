@@ -483,7 +483,7 @@ def draw_scene(
 def sort_in_raster_order(
     objects: list,  # things with a `.box`
 ) -> list:  # from top to bottom, left to right
-    "Return the objects sorted by the top edge, then the left (paper section 3.3)."
+    "Return the objects sorted by the top edge, then the left (Ferret-v2, section 3.4)."
     return sorted(objects, key=lambda o: (o.box.y1, o.box.x1, o.box.y2, o.box.x2))
 
 

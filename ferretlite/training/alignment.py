@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 
 from ..common.devices import autocast
+from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
 from ..pretraining.clip import assign_patches
 from ..pretraining.objects import compute_word_shares, make_object_vectors
@@ -177,7 +178,7 @@ def _fit_projectors(model, seen: dict, names: tuple, targets: tuple, parts: list
 
 # %% ../../nbs/7_training/alignment.ipynb #4620ddd7
 def align_projectors(
-    model,  # FerretForConditionalGeneration, which is changed
+    model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which is changed
     processor: FerretProcessor,  # of the model
     names: tuple,  # of "global_projector", "local_projector"
     n: int = 300,  # scenes to learn from

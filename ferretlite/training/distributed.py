@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class LengthGroupedDataset(torch.utils.data.Dataset):
     def __init__(
         self,
         # of Conversation; its `length(i)` says how long an item is, or the words of the item do
-        dataset,
+        dataset: torch.utils.data.Dataset,
         batch_size: int,  # items of a batch
         batches: int = 8,  # batches of a window
         seed: int = 0,  # of the order of batches
@@ -119,14 +120,14 @@ def join_world() -> tuple:  # (rank, size)
     return read_world()
 
 
-def wait_for_all():
+def wait_for_all() -> None:
     "Wait until every process has come here."
     if read_world()[1] > 1:
         dist.barrier()
 
 # %% ../../nbs/7_training/distributed.ipynb #97ad0f85
 def decide_once(
-    decide,  # function without arguments; the first process alone calls it
+    decide: Callable,  # function without arguments; the first process alone calls it
 ) -> object:  # result of `decide`, in every process
     """Let the first process decide, and return its decision in every process.
 
@@ -235,7 +236,7 @@ def list_result_options(self: RunOptions) -> dict:  # name -> value
 def require_package(
     name: str,  # as it is imported
     purpose: str,  # beginning of the message, such as "Adapters need"
-):
+) -> None:
     "Raise MissingPackageError where a package of the extra `train` is missing."
     try:
         importlib.import_module(name)
@@ -247,7 +248,7 @@ def require_package(
 
 # %% ../../nbs/7_training/distributed.ipynb #8b8f33a6
 def list_adapters(
-    model,  # with a language model
+    model: torch.nn.Module,  # with a language model
 ) -> list:  # of parameters
     """Return the weights of low-rank adapters in the language model (see `RunOptions`).
 
@@ -256,10 +257,10 @@ def list_adapters(
 
 
 def add_adapters(
-    model,  # with a language model, which is changed
+    model: torch.nn.Module,  # with a language model, which is changed
     rank: int,  # of each adapter
     seed: int = 0,  # of the adapters' first weights
-):
+) -> None:
     """Add low-rank adapters to every matrix in the language model's layers; at first they change
     nothing.
 
@@ -279,8 +280,8 @@ def add_adapters(
 
 # %% ../../nbs/7_training/distributed.ipynb #787450a1
 def merge_adapters(
-    model,  # with adapters in its language model, which is changed
-):
+    model: torch.nn.Module,  # with adapters in its language model, which is changed
+) -> None:
     "Add what the adapters have learned to the matrices, and remove the adapters."
     for name, module in list(model.language_model.named_modules()):
         if hasattr(module, "lora_A") and hasattr(module, "merge"):
@@ -343,7 +344,7 @@ def _list_checkpoints(folder) -> list:  # of paths, oldest first
 
 
 def newest_checkpoint(
-    folder,  # of checkpoints
+    folder: str | Path,  # of checkpoints
 ) -> str | None:  # its path
     """Return the newest checkpoint whose files are as they were written; damage is warned of.
 
@@ -488,7 +489,7 @@ class SteadyTrainer(_WholeCheckpoints):
 
     def training_step(
         self,
-        model,  # module that the Trainer wrapped
+        model: torch.nn.Module,  # module that the Trainer wrapped
         inputs: dict,  # a batch; its `ids` name the records
         *args,  # of transformers' Trainer
         **kwargs,  # of transformers' Trainer

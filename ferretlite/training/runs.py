@@ -584,22 +584,22 @@ def _carry_out(asked: _Request, progress: bool):
 def train(
     preset: str = "tiny",  # a key of STAGES
     stage: str = "all",  # "all", "1", "2" or "3"
-    out="runs/tiny",  # the folder of the run, which loads as a model when it is done
+    out: str | Path = "runs/tiny",  # the folder of the run, which loads as a model when it is done
     samples: int | None = None,  # in all, or
     # in all, about: speed is measured, then the steps are fixed and saved
     minutes: float | None = None,
     resume: bool = False,  # go on with a run that was stopped
-    from_model=None,  # a folder to start from instead of the shipped towers and language model
+    from_model: str | Path | None = None,  # model to start from; None: shipped towers and LLM
     seed: int = 0,  # of scenes, questions and new weights
-    towers=None,  # folder of towers to start from instead of the shipped ones
-    lm=None,  # folder of a language model to start from instead of the shipped one
+    towers: str | Path | None = None,  # folder of towers to start from instead of the shipped ones
+    lm: str | Path | None = None,  # folder of a language model to start from; None: the shipped one
     # whether torch.compile compiles the language model: faster after a minute; needs a C++
     # compiler
     compile: bool = False,
     # fields of FerretConfig that differ from the preset's; from_model excludes config, lm, towers
     config: dict | None = None,
     options: RunOptions = DEFAULT_OPTIONS,  # how it is carried out
-    data=None,  # a mixture, see recipes.read_recipe: a JSON file or a preset's name; None: scenes
+    data: str | Path | None = None,  # JSON file or preset, see recipes.read_recipe; None: scenes
     skip: str | None = None,  # "bad": records that cannot be read are passed over and counted
     progress: bool = True,  # a bar with the time left, on stderr
 ) -> Path:  # `out`

@@ -20,7 +20,8 @@ from ..common.devices import autocast, choose_training_device, keep_freed_memory
 from ..common.meters import read_clock
 from ..common.tables import format_table
 from ..data.batches import Collator
-from ..model.modeling import VISION_INPUTS
+from ..model.modeling import VISION_INPUTS, FerretForConditionalGeneration
+from ..model.processing import FerretProcessor
 from ..model.tokens import replace_placeholder_vectors
 from .alignment import align_projectors
 from ferretlite.training.stages import (
@@ -251,8 +252,8 @@ def format_training_bench(
 
 # %% ../../nbs/7_training/training_speed.ipynb #5cc2ae21
 def measure_seconds_per_sample(
-    model,  # FerretForConditionalGeneration, which stays as it is
-    processor,  # of the model
+    model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which stays as it is
+    processor: FerretProcessor,  # of the model
     stage: Stage,  # what is carried out
     seed: int,  # of the scenes
     n: int = 3,  # steps that are timed

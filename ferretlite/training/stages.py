@@ -373,8 +373,8 @@ def _load_full_size_model(
 def _load_towers(
     model,
     eyes: dict,  # place in the model -> "global" or "local"
-    towers: Path,
-) -> None:  # their folder
+    towers: Path,  # their folder
+) -> None:
     "Load towers' weights into their places in a model."
     for name, side in eyes.items():
         if name == "local_tower" and model.local_tower is None:
@@ -399,8 +399,8 @@ def _fill_language_model(model, tokenizer, language):
 
 # %% ../../nbs/7_training/stages.ipynb #063556ad
 def start_model(
-    towers=None,  # folder with `global/` and `local/`; None: the shipped ones
-    lm=None,  # folder; None: the shipped one, for Griffon that which was taught in its manner
+    towers: str | Path | None = None,  # folder with `global/` and `local/`; None: the shipped ones
+    lm: str | Path | None = None,  # folder; None: the shipped one of the model's style
     seed: int = 0,  # of the weights between the parts
     config: dict | None = None,  # fields of FerretConfig that differ from the preset's
     preset: str = "tiny",  # a key of TINY_PRESETS; what is none begins as `tiny` does
@@ -453,9 +453,9 @@ def load_stage_model(
 
 # %% ../../nbs/7_training/stages.ipynb #19fa8ded
 def prepare_stage(
-    model,  # FerretForConditionalGeneration, which is changed
+    model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which is changed
     stage: Stage,  # whose parts learn
-):
+) -> None:
     """Freeze everything but the stage's parts; parts that this model was built without are passed
     over."""
     known, parts = dict.fromkeys(FERRET_PARTS + GRIFFON_PARTS), model.parts()
@@ -477,8 +477,8 @@ def prepare_stage(
 
 # %% ../../nbs/7_training/stages.ipynb #0ac57493
 def copy_projector(
-    model,  # FerretForConditionalGeneration, which is changed
-):
+    model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which is changed
+) -> None:
     """Start the local projector as a copy of the global one (paper section 3.4); where their shapes
     differ it stays as it is."""
     if model.local_projector is None:
@@ -502,7 +502,7 @@ def make_stage_processor(
 
 # %% ../../nbs/7_training/stages.ipynb #c7f37506
 def make_parameter_groups(
-    model,  # after prepare_stage
+    model: FerretForConditionalGeneration,  # after prepare_stage
     stage: Stage,  # with the learning rates
     weight_decay: float | None = None,  # of matrices; None: the stage's
 ) -> list:  # of dict, as torch's optimisers take them

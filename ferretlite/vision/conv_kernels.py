@@ -273,7 +273,9 @@ def list_compile_constants(kernel: str, tile: Tile, save: bool = True) -> dict: 
     )
 
 # %% ../../nbs/9_scale/triton.ipynb #e2a33b53
-def _make_compile_source(kernel, dtype: torch.dtype, constants: dict) -> "ASTSource":
+def _make_compile_source(
+    kernel, dtype: torch.dtype, constants: dict
+) -> object:  # triton's ASTSource
     "Return a kernel with its arguments' types, and which arguments are multiples of 16."
     from triton.compiler import ASTSource
 

@@ -117,7 +117,7 @@ def choose_neighbors(
 def load_ferret_weights(
     self: FerretSampler,
     state_dict: dict,  # official names, with or without their prefix (`model.region_geo_sampler.`)
-):
+) -> None:
     """Load an official Ferret sampler; other parts of the checkpoint are passed over.
 
     Raises InputError for a tensor that is missing, doubled, left over or of another shape."""

@@ -71,7 +71,7 @@ def upsample_map(
 # %% ../../nbs/3_vision/fusion.ipynb #0bb08bb8
 def compute_cell_centers(
     size: tuple,  # (h, w) of a map
-    device=None,  # of the result
+    device: torch.device | str | None = None,  # of the result
 ) -> Tensor:  # [h, w, 2], float32
     "Return the centres (x, y) of a map's cells in the unit frame."
     y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
@@ -138,7 +138,7 @@ class VisualPosition(nn.Module):
         self.bias = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
-    def reset_parameters(self):
+    def reset_parameters(self) -> None:
         "Start with small weights, so that the towers' features dominate at first."
         nn.init.normal_(self.weight, std=0.05)
         nn.init.zeros_(self.bias)

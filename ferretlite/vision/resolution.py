@@ -8,6 +8,7 @@ __all__ = ['FERRET_GRIDS', 'LLAVA_NEXT_GRIDS', 'compute_canvas_size', 'check_gri
 
 # %% ../../nbs/3_vision/resolution.ipynb #8f395d00
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 from einops import rearrange
@@ -58,8 +59,8 @@ def compute_canvas_size(
 
 # %% ../../nbs/3_vision/resolution.ipynb #11e20b8f
 def check_grids(
-    grids,  # (rows, cols) each
-):
+    grids: list,  # (rows, cols) each
+) -> None:
     "Raise an InputError unless there are grids, each with a row and a column at least."
     if not len(grids):
         raise InputError("found no grids to choose from, expected at least one (rows, cols)")
@@ -117,7 +118,7 @@ def filter_grids(
     grids: tuple,  # (rows, cols) each
     max_tiles: int | None = None,  # most tiles; None: any number
     max_visual_tokens: int | None = None,  # most tokens, whole view included; None: any number
-    cost=None,  # function grid -> its tokens with the whole view; needed for max_visual_tokens
+    cost: Callable | None = None,  # grid -> its tokens and the whole view's; for max_visual_tokens
 ) -> tuple:  # the grids that fit, order kept
     "Return the grids within a budget of tiles, of tokens, or of both. Raises InputError for none."
     check_grids(grids)

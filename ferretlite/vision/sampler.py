@@ -10,6 +10,7 @@ __all__ = ['stack_map_cells', 'gather_points', 'compute_square_distances', 'pick
 import inspect
 import pkgutil
 import zlib
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -130,7 +131,7 @@ def gather_points(
         .reshape(*index.shape, d)
     )
 
-# %% ../../nbs/3_vision/sampler.ipynb #e671ed36
+
 def compute_square_distances(
     a: Tensor,  # [M, S, 2]
     b: Tensor,  # [M, N, 2]
@@ -146,12 +147,23 @@ def find_central_point(
     "Return the index of the point nearest the centroid, where `pick_farthest_points` starts."
     return compute_square_distances(points.mean(1, keepdim=True), points)[:, 0].argmin(1)
 
+
+def find_nearest_points(
+    centers: Tensor,  # [M, S, 2]
+    points: Tensor,  # [M, N, 2]
+    k: int,  # neighbours per centre
+) -> Tensor:  # [M, S, k] indices into points
+    """Return the k points nearest to each centre.
+
+    The centre itself is among them when it is one of the points."""
+    return compute_square_distances(centers, points).topk(k, largest=False, sorted=False).indices
+
 # %% ../../nbs/3_vision/sampler.ipynb #b72d7022
 def pick_farthest_points(
     points: Tensor,  # [M, N, 2]
     n: int,  # how many to pick
     first: Tensor | None = None,  # [M], where to begin; None: in the middle
-    distances=compute_square_distances,  # function of [M, 1, 2] and [M, N, 2]
+    distances: Callable = compute_square_distances,  # function of [M, 1, 2] and [M, N, 2]
 ) -> Tensor:  # [M, n] indices, in the order of picking
     """Return n well-spread points by farthest point sampling.
 
@@ -163,17 +175,6 @@ def pick_farthest_points(
         nearest = torch.minimum(nearest, distances(latest, points)[:, 0])
         picked.append(nearest.argmax(1))
     return torch.stack(picked, 1)
-
-# %% ../../nbs/3_vision/sampler.ipynb #1ead7b0a
-def find_nearest_points(
-    centers: Tensor,  # [M, S, 2]
-    points: Tensor,  # [M, N, 2]
-    k: int,  # neighbours per centre
-) -> Tensor:  # [M, S, k] indices into points
-    """Return the k points nearest to each centre.
-
-    The centre itself is among them when it is one of the points."""
-    return compute_square_distances(centers, points).topk(k, largest=False, sorted=False).indices
 
 # %% ../../nbs/3_vision/sampler.ipynb #af0e524a
 def compute_expanded_distances(
@@ -187,6 +188,32 @@ def compute_expanded_distances(
     distances += (a**2).sum(-1)[:, :, None]
     distances += (b**2).sum(-1)[:, None]
     return distances
+
+# %% ../../nbs/3_vision/sampler.ipynb #d6137aee
+class Aggregator(nn.Module):
+    """Mixes, rectifies and normalises one row per (centre, neighbour) pair.
+
+    Holds the parameters under Ferret's public names."""
+
+    def __init__(
+        self,
+        dim: int,  # C, width of the map
+    ):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv1d(2 * (dim + 2), dim, 1), nn.ReLU())
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, rows) -> Tensor:  # [..., C], already mixed by the folded weights
+        rows, norm = self.net[1](rows), self.norm
+        if not may_read_weights(norm):
+            return norm(rows.to(norm.bias.dtype))
+        return F.layer_norm(
+            rows,
+            norm.normalized_shape,
+            norm.weight.to(rows.dtype),
+            norm.bias.to(rows.dtype),
+            norm.eps,
+        )
 
 # %% ../../nbs/3_vision/sampler.ipynb #b328fe03
 def compute_pair_rows(
@@ -274,37 +301,17 @@ def project_points(
     with _disable_autocast(points.device):
         return projected + F.linear(points.to(weight.dtype), weight[:, -2:])
 
-# %% ../../nbs/3_vision/sampler.ipynb #d6137aee
-class Aggregator(nn.Module):
-    """Mixes, rectifies and normalises one row per (centre, neighbour) pair.
-
-    Holds the parameters under Ferret's public names."""
-
-    def __init__(
-        self,
-        dim: int,  # C, width of the map
-    ):
-        super().__init__()
-        self.net = nn.Sequential(nn.Conv1d(2 * (dim + 2), dim, 1), nn.ReLU())
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, rows) -> Tensor:  # [..., C], already mixed by the folded weights
-        rows, norm = self.net[1](rows), self.norm
-        if not may_read_weights(norm):
-            return norm(rows.to(norm.bias.dtype))
-        return F.layer_norm(
-            rows,
-            norm.normalized_shape,
-            norm.weight.to(rows.dtype),
-            norm.bias.to(rows.dtype),
-            norm.eps,
-        )
-
 # %% ../../nbs/3_vision/sampler.ipynb #f2169a97
+def _write_exactly(region) -> str:
+    "Return a text of all digits of a region, which its printed form rounds."
+    if isinstance(region, Mask):
+        return repr(region.rle)
+    numbers = ", ".join(f"{name}={number!r}" for name, number in vars(region).items())
+    return f"{type(region).__name__}({numbers})"
+
+
 def _make_region_generator(base, region) -> torch.Generator:  # of the region's own
-    return torch.Generator().manual_seed(
-        base ^ zlib.crc32(repr(region.rle if isinstance(region, Mask) else region).encode())
-    )
+    return torch.Generator().manual_seed(base ^ zlib.crc32(_write_exactly(region).encode()))
 
 
 class RegionSampler(nn.Module):
@@ -321,7 +328,7 @@ class RegionSampler(nn.Module):
         self.in_dim, self.n_points = in_dim, n_points
 
     @torch.no_grad()
-    def start_as_pooling(self):
+    def start_as_pooling(self) -> None:
         """Start the last layer as an identity times 1/4 where both widths are equal.
 
         Then map and language model have one width, and there is nothing to translate."""
@@ -393,25 +400,6 @@ def _check_inputs(self: RegionSampler, maps, regions, sizes) -> None:  # raises 
                 f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]"
             )
 
-# %% ../../nbs/3_vision/sampler.ipynb #78b5edf1
-def check_stages(
-    n_points: int,  # points before the first stage
-    n_centers: tuple,  # points kept after each stage
-    n_neighbors: tuple,  # neighbours asked in each stage
-):
-    "Raise an InputError unless every stage has enough points to choose from."
-    if not n_centers or len(n_centers) != len(n_neighbors):
-        raise InputError(
-            f"found n_centers={n_centers} and n_neighbors={n_neighbors}, "
-            "expected one of each per stage"
-        )
-    for before, keep, k in zip((n_points, *n_centers), n_centers, n_neighbors):
-        if not (1 <= keep <= before and 1 <= k <= before):
-            raise InputError(
-                f"found a stage that keeps {keep} points and asks {k} neighbours of {before}, "
-                f"expected both within 1..{before}"
-            )
-
 # %% ../../nbs/3_vision/sampler.ipynb #dcb7bda2
 COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry, loaded on demand
     "ferret": "ferretlite.vision.ferret_v1_sampler:FerretSampler"
@@ -430,6 +418,25 @@ def _find_sampler_class(cls, compat) -> type:  # the class of what `cls(compat=c
             "expected it for a SpatialAwareSampler only"
         )
     return compatible
+
+
+def check_stages(
+    n_points: int,  # points before the first stage
+    n_centers: tuple,  # points kept after each stage
+    n_neighbors: tuple,  # neighbours asked in each stage
+):
+    "Raise an InputError unless every stage has enough points to choose from."
+    if not n_centers or len(n_centers) != len(n_neighbors):
+        raise InputError(
+            f"found n_centers={n_centers} and n_neighbors={n_neighbors}, "
+            "expected one of each per stage"
+        )
+    for before, keep, k in zip((n_points, *n_centers), n_centers, n_neighbors):
+        if not (1 <= keep <= before and 1 <= k <= before):
+            raise InputError(
+                f"found a stage that keeps {keep} points and asks {k} neighbours of {before}, "
+                f"expected both within 1..{before}"
+            )
 
 # %% ../../nbs/3_vision/sampler.ipynb #6d5292c0
 class SpatialAwareSampler(RegionSampler):
@@ -469,7 +476,7 @@ class SpatialAwareSampler(RegionSampler):
 # %% ../../nbs/3_vision/sampler.ipynb #908eeea6
 @patch
 @torch.no_grad()
-def start_as_pooling(self: SpatialAwareSampler):
+def start_as_pooling(self: SpatialAwareSampler) -> None:
     """Begin close to plain pooling: identities, plus a third of the usual random weights.
 
     So whatever can be read from the map can be read from the vector."""
@@ -596,7 +603,7 @@ class MeanSampler(RegionSampler):
         )
         return list(vectors.split([len(of_image) for of_image in regions]))
 
-# %% ../../nbs/3_vision/sampler.ipynb #6cad4a26
+
 # value of `kind` in a configuration -> class
 SAMPLER_CLASSES = {"spatial": SpatialAwareSampler, "mean": MeanSampler}
 

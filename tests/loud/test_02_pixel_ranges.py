@@ -120,3 +120,14 @@ def test_a_coloured_file_of_16_bits_follows_the_rule_too(tmp_path, channels):
     dark[..., : channels - (channels != 3)] = 4095  # white of 12 bits
     with pytest.raises(InputError, match="16-bit colours whose range is not certain"):
         load_image(write_deep_png(tmp_path / "b.png", dark))
+
+
+def test_the_message_names_what_is_wrong_with_the_shape_or_the_tensor():
+    two_channels = np.zeros((4, 5, 2), np.uint8)
+    with pytest.raises(InputError, match=r"shape \(4, 5, 2\).*keep one channel, or three"):
+        load_image(two_channels)
+    for tensor in (torch.zeros(4, 5).to_sparse(), torch.zeros(4, 5).to_sparse_csr()):
+        with pytest.raises(InputError, match=r"found a sparse tensor.*call its method to_dense"):
+            load_image(tensor)
+    with pytest.raises(InputError, match="move the channels to the end"):
+        load_image(np.zeros((3, 4, 5), np.uint8))

@@ -2,7 +2,16 @@
 
 import pytest
 
-from ferretlite.regions.grammar import find_groundings, parse_groundings
+from ferretlite.common.errors import InputError
+from ferretlite.regions.geometry import Box
+from ferretlite.regions.grammar import (
+    Grounding,
+    clean_name,
+    find_foreign_boxes,
+    find_groundings,
+    format_groundings,
+    parse_groundings,
+)
 
 SIZE = (1000, 1000)  # so that the middle of bin 100 is 100.5
 
@@ -74,3 +83,41 @@ def test_strict_reading_takes_our_own_form_only():
     for text in ("cat (100,200),(300,400)", "cat [[100, 200, 300, 400]]", "cat [1, 2, 3, 1000]"):
         with pytest.raises(ValueError):
             parse_groundings(text, SIZE, strict=True)
+
+
+@pytest.mark.parametrize(
+    "text, style",
+    [
+        ("cat 100, 200, 300, 400", "ferret"),
+        ("The cat is at 100,200,300,400.", "ferret"),
+        ("cat 0.100, 0.200, 0.300, 0.400", "griffon"),
+        ("0, 0, 1000, 1000", "ferret"),
+    ],
+)
+def test_four_numbers_without_brackets_are_reported(text, style):
+    spans, warnings = find_groundings(text, SIZE, style)
+    assert spans == [] and find_foreign_boxes(text) == []  # data keep such a list as words
+    assert len(warnings) == 1 and "found four numbers without brackets, expected" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the dice show 1, 2, 3, 4",
+        "in 1990, 1992, 2000 and 2004, or 1990, 1992, 2000, 2004",
+        "10, 20, 30, 40, 50",
+        "300, 400, 100, 200",
+        "100, 200, 300, 400px",
+        "10, 20, 30",
+    ],
+)
+def test_lists_of_numbers_are_no_boxes(text):
+    assert read(text) == ([], [])
+    assert read(f"{text} cat [1, 2, 3, 4]")[1] == []
+
+
+def test_a_name_with_four_numbers_reads_back():
+    name = clean_name("plan 100,200,300,400")
+    assert name == "plan 100 200 300 400"
+    with pytest.raises(InputError):
+        format_groundings([Grounding("plan 100,200,300,400", [Box(1, 2, 3, 4)])], SIZE)
