@@ -356,8 +356,7 @@ class GritDialogues(Dialogues):
         folder: str | Path,  # folder of annotations and pictures
         annotations: str,  # annotation file in `folder`
         images: str = "images",  # folder of the pictures in `folder`
-        switch: float
-        | None = None,  # share of conversations that ask for coordinates; None: leave all unchanged
+        switch: float | None = None,  # share that asks for coordinates; None: leave all unchanged
         **options,  # see AnnotationReader
     ):
         self.switch = switch

@@ -355,8 +355,7 @@ class Mixture(torch.utils.data.Dataset):
         style: str = "ferret",  # written form, a key of DEFAULT_TASKS
         seed: int = 0,  # seed of order and questions
         samples: int | None = None,  # number of samples; None: one epoch
-        processor: FerretProcessor
-        | None = None,  # with it, conversations are fitted into `most` tokens of text
+        processor: FerretProcessor | None = None,  # to fit conversations into `most` tokens
         most: int | None = None,  # tokens of text per picture
         skip: bool = False,  # True: leave out and count what cannot be read or used
         log: str | Path | None = None,  # file for notes about what was left out, see Skipped
@@ -527,8 +526,7 @@ def make_mixture(
     stage: int,  # its number
     samples: int | None = None,  # how many conversations; None: one epoch
     seed: int = 0,  # seed of order and questions
-    processor: FerretProcessor
-    | None = None,  # processor of the model; with it, what does not fit is left out
+    processor: FerretProcessor | None = None,  # the model's: to leave out what does not fit
     root: str | Path | None = None,  # folder of the parts' folders; None: beside the file
     skip: bool = False,  # True: leave out and count what cannot be read or used
     log: str | Path | None = None,  # file for notes about what was left out, see Skipped

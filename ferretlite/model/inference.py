@@ -188,6 +188,17 @@ def _generate(
     tokens = out.sequences[:, batch["input_ids"].shape[1] :]
     return tokens, gather_probabilities(out.logits, tokens)
 
+# %% ../../nbs/4_model/inference.ipynb #27f50001
+def _check_scores(
+    probabilities: torch.Tensor,  # [L], of the tokens of an answer
+):
+    "Raise InputError for an answer whose probabilities are no numbers."
+    if not torch.isfinite(probabilities).all():
+        raise InputError(
+            "model: found scores that are no numbers (NaN), expected finite ones; load the model "
+            "in float32, or leave the last layer out of a quantisation."
+        )
+
 # %% ../../nbs/4_model/inference.ipynb #46cb3043
 @patch
 def _read(
@@ -202,6 +213,7 @@ def _read(
 ) -> Answer:
     "Return one row of a batch as an answer."
     written = [t for t in tokens.tolist() if t != NO_TOKEN]
+    _check_scores(probabilities[: len(written)])
     ids, finish = cut_at_end_token(written, self.processor.tokenizer.eos_token_id)
     size = image.height, image.width
     found = self.processor.decode_answer(ids, probabilities[: len(ids)].tolist(), size, phrases)

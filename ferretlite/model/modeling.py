@@ -517,9 +517,7 @@ def forward(
     tower_maps: torch.Tensor | None = None,  # result of `compute_tower_maps`, instead of pixels
     crop_pixels: torch.Tensor | None = None,  # [n, 3, H, W]: crops of all prompts in reading order
     image_of: torch.Tensor | None = None,  # [B]: each row's image; pixels then stand once per image
-    num_items_in_batch: int
-    | torch.Tensor
-    | None = None,  # tokens with a loss, all batches of a step
+    num_items_in_batch: int | torch.Tensor | None = None,  # tokens with a loss in the whole step
     ids: list | None = None,  # names of the samples, which `Collator` adds; not read here
     return_dict: bool | None = None,  # False: a tuple comes back; None: as the configuration says
     **options,  # further arguments of the language model

@@ -348,6 +348,8 @@ def _encode_texts(self: FerretProcessor, text, images, regions, crops) -> BatchF
     texts, images, regions, crops = _list_texts(text, images, regions, crops)
     distinct, image_of = load_distinct_images(images)
     inputs = self.prepare_images(distinct) if images else {}
+    if not len(inputs.get("local_pixels", "-")):
+        del inputs["local_pixels"]  # programs that join batches expect no empty tensor
     inputs |= self.prepare_crops([crop for of_text in crops for crop in of_text])
     rows = []
     for k, words in enumerate(texts):
@@ -603,13 +605,11 @@ def _join_groundings(spans, marks) -> list[Grounding]:  # neighbours of one name
 def decode_answer(
     self: FerretProcessor,
     ids: list,  # token ids of one answer
-    probabilities=None,  # one per id
+    probabilities: list | None = None,  # one per id
     size: tuple = (1000, 1000),  # (height, width) of the image
     phrases: list | None = None,  # known phrases that were asked for: names of boxes end with one
 ) -> DecodedAnswer:
-    """Return words, groundings in the image frame with a score per box, and warnings.
-
-    Warnings say what was not well formed."""
+    "Return words, scored groundings (image frame), and warnings: what was not well formed."
     special = set(self.tokenizer.all_special_ids)
     if probabilities is None:
         probabilities = [1.0] * len(ids)

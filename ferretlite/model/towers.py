@@ -391,13 +391,9 @@ def _derive_fields(
 def from_towers(
     cls: FerretForConditionalGeneration,
     global_tower: str | Path | None = None,  # folder or hub id: CLIP, SigLIP, any of TOWER_CLASSES
-    local_tower: str
-    | Path
-    | None = None,  # folder or hub id: DINOv2 or DINOv3; None: no such tower
+    local_tower: str | Path | None = None,  # folder or hub id: DINOv2 or DINOv3; None: no tower
     llm: str | Path | None = None,  # folder or hub id of a language model for chat
-    crop_tower: str
-    | Path
-    | None = None,  # folder or hub id of a CLIP that reads crops (Griffon v2)
+    crop_tower: str | Path | None = None,  # folder or hub id: CLIP, reads crops (Griffon v2)
     chat: str | None = None,  # key of CHAT_TEMPLATES; None: as its tokens say
     dtype: torch.dtype = torch.float32,  # number format of the weights
     **fields,  # of FerretConfig; by default they follow the towers

@@ -7,6 +7,7 @@ __all__ = ['refuse_shipped_name', 'check_run_folder', 'load_batches', 'run_train
 
 # %% ../../nbs/5_pretraining/loop.ipynb #7a413c4b
 import hashlib
+import json
 import math
 import os
 import time
@@ -72,16 +73,39 @@ def _check_length(samples, minutes, batch_size):
     if minutes is not None and not (real and 0 < minutes <= _MOST):
         raise make_input_error("minutes", minutes, f"a number above 0, at most {_MOST}")
 
+# %% ../../nbs/5_pretraining/loop.ipynb #27f30001
+_MODEL_FILES = ("config.json", "model.safetensors", "model.safetensors.index.json")
+
+
+def _name_content(
+    folder: Path,  # may be missing
+) -> str | None:
+    "Return what a folder holds: a run of which kind, a model without a record, or None."
+    if not (folder / "run.json").is_file():
+        if (folder / "state.pt").exists():
+            return "a pretraining run"
+        held = any((folder / name).exists() for name in _MODEL_FILES)
+        return "a model without the record of a run" if held else None
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # damaged: whoever reads the record says so
+    if not isinstance(record, dict) or "log" not in record:
+        return None
+    return "a training run" if "settings" in record else "a pretraining run"
+
 # %% ../../nbs/5_pretraining/loop.ipynb #26f30030
 def check_run_folder(
     out: str | Path,  # folder of a run, as the user gave it
     samples: int | None = None,  # length of the run, or
     minutes: float | None = None,  # about how long
     batch_size: int | None = None,  # samples a step
+    kind: str = "a pretraining run",  # what will be written, or "a training run"
 ) -> Path:
     """Return the folder as a path.
 
-    Raises InputError for an empty name, for a file, and for a length that no run can have."""
+    Raises InputError for an empty name, a file, a length that no run can have, and for a folder
+    that holds a model or a run of another kind."""
     _check_length(samples, minutes, batch_size)
     if not str(out).strip():
         raise InputError(f"out: found {str(out)!r}, expected the name of a folder.")
@@ -91,6 +115,12 @@ def check_run_folder(
             if not path.is_dir():
                 raise InputError(f"out: found the file {path}, expected a folder or a new name.")
             break
+    content = _name_content(Path(out))
+    if content not in (None, kind):
+        raise InputError(
+            f"out: found {content} in {out}, which {kind} would overwrite, expected a new folder; "
+            "choose another one."
+        )
     return Path(out)
 
 # %% ../../nbs/5_pretraining/loop.ipynb #26f30002
@@ -364,6 +394,7 @@ def run_training_loop(
     run.settings = dict(lr=lr, weight_decay=weight_decay, muon=muon, **(settings or {}))
     budget = _Budget(run, minutes)
     with lock_folder(Path(out)):
+        check_run_folder(out)  # once more: another run may have begun and ended meanwhile
         if resume and run.path.exists():
             _load_state(run, model, device)
         if run.steps is None and minutes is None:

@@ -304,6 +304,7 @@ def _enter_sentence(
     return (_find_object(text, begin, stop) if linked else begin), stop
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #069ad2e5
+_PLURAL_VERB = _compile(r"\s*(?:are|were|have|do)(?=\s|\Z)")
 _HELD = _compile(  # words after which `and a …` may go on with what they began
     rf"(?<!\S)(?:(?!of\s)(?:{_PREPOSITION})|who|which|that|wearing|holding|carrying|having"
     r"|has|have|had)(?=\s)"
@@ -326,7 +327,6 @@ def _find_second_object(text, begin, stop) -> re.Match | None:
 # %% ../../nbs/2_regions_and_text/names.ipynb #dac86371
 _IN_BRACKETS = re.compile(r"\[([^\[\]\n]{1,200})\]\Z")  # `[cat] [..]`
 _ASIDE = _compile(r"(?:who|whom|whose|which)\s")
-_PLURAL_VERB = _compile(r"\s*(?:are|were|have|do)(?=\s|\Z)")
 
 
 def _is_list_number(text, begin, stop, end):

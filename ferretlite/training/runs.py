@@ -126,6 +126,9 @@ def _list_settings(asked: _Request) -> dict:  # name -> value, as JSON keeps the
     )
 
 # %% ../../nbs/7_training/runs.ipynb #7f77cc80
+_KIND = "a training run"  # and not a run of pre-training
+
+
 def _check_out(out) -> Path:
     "Return the folder of a run. Raises InputError for a name that means a model already."
     shipped = out in list_shipped_models() if isinstance(out, str) else False
@@ -135,7 +138,7 @@ def _check_out(out) -> Path:
             f"out: found {out!r}, the name of {kind}, expected a path, such as ./{out} or "
             f"runs/{out}."
         )
-    return check_run_folder(out)
+    return check_run_folder(out, kind=_KIND)
 
 # %% ../../nbs/7_training/runs.ipynb #7f77cc81
 def _check_start(start: _Start):
@@ -166,7 +169,7 @@ def _check_request(asked: _Request):
             raise InputError(
                 f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
             )
-    check_run_folder(asked.out, asked.samples, asked.minutes)
+    check_run_folder(asked.out, asked.samples, asked.minutes, kind=_KIND)
     if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
         raise make_input_error("seed", asked.start.seed, "a whole number from 0 to 4294967295")
     if asked.skip not in (None, "bad"):
@@ -437,11 +440,11 @@ def _next_stage(
     bar,
     data=None,
 ) -> tuple:  # (model, processor)
-    "Train a stage, save its model and note it in the record; load a stage that is done."
+    "Train a stage, save its model and note it in the record; pass over a stage that is done."
     folder = asked.out / f"stage-{number + 1}"
     if stage.name in run["done"]:
         bar.update(steps * stage.batch_size)
-        return _move_to_device(load_model(check_marked_folder(folder)))
+        return model, processor
     began = time.perf_counter()
     if number == 1:
         copy_projector(model)
@@ -541,6 +544,15 @@ def _warn_of_size(config, preset: str):
             stacklevel=2,
         )
 
+# %% ../../nbs/7_training/runs.ipynb #27f40001
+def _open_model(asked: _Request, run: dict | None, numbers: list) -> tuple:  # (model, processor)
+    "Return the model of the last stage that is done, or the model with which a run begins."
+    done = len(run["done"]) if run else 0
+    if not done:
+        return _start_model(asked)
+    folder = asked.out / f"stage-{numbers[done - 1] + 1}"
+    return _move_to_device(load_model(check_marked_folder(folder)))
+
 # %% ../../nbs/7_training/runs.ipynb #26f40005
 @contextlib.contextmanager
 def _hold_folder(out: Path):
@@ -556,10 +568,11 @@ def _go_on(asked: _Request, numbers: list, settings: dict, progress: bool):
     run = decide_once(lambda: _open_run(record, settings, asked.resume))
     if run:
         _check_plan(record, run, stages)
-        check_world(run.get("world_size", 1), asked.out, asked.options)
+        if run["done"] != run["stages"]:
+            check_world(run.get("world_size", 1), asked.out, asked.options)
     keep_freed_memory()
     use_deterministic_sums()
-    model, processor = _start_model(asked)
+    model, processor = _open_model(asked, run, numbers)
     files = decide_once(lambda: _check_data(asked, numbers, processor))
     if run and "data_files" in run:
         _check_fingerprints(asked.out, run["data_files"], files)

@@ -438,8 +438,7 @@ def run_stage(
     resume: bool = False,  # whether to go on from the newest checkpoint
     compile: bool = False,  # whether torch.compile compiles the language model
     options: RunOptions = DEFAULT_OPTIONS,  # how the run is carried out
-    data: torch.utils.data.Dataset
-    | None = None,  # dataset of Conversation from files; None: the stage's own scenes
+    data: torch.utils.data.Dataset | None = None,  # of Conversation; None: the stage's own scenes
 ) -> tuple:  # (log of (step, loss), the trainer)
     """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
     conversations from files, which are told whole."""

@@ -123,8 +123,8 @@ def test_a_coloured_file_of_16_bits_follows_the_rule_too(tmp_path, channels):
 
 
 def test_the_message_names_what_is_wrong_with_the_shape_or_the_tensor():
-    two_channels = np.zeros((4, 5, 2), np.uint8)
-    with pytest.raises(InputError, match=r"shape \(4, 5, 2\).*keep one channel, or three"):
+    two_channels = np.zeros((6, 5, 2), np.uint8)
+    with pytest.raises(InputError, match=r"shape \(6, 5, 2\).*keep one channel, or three"):
         load_image(two_channels)
     for tensor in (torch.zeros(4, 5).to_sparse(), torch.zeros(4, 5).to_sparse_csr()):
         with pytest.raises(InputError, match=r"found a sparse tensor.*call its method to_dense"):
