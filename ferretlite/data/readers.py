@@ -377,7 +377,7 @@ def __len__(self: AnnotationReader):
 @patch
 def __getitem__(self: AnnotationReader, i) -> Scene:
     scene = self.make_scene(i, self.record(i))
-    for sentence in drop_repetitions(scene):
+    for sentence in drop_repetitions(scene) if isinstance(scene, Scene) else ():
         self.box_counts["repeated"] += 1
         self._list_problem(REPEATED, InputError(f"{self.sources()[0]}, {scene.id}: {sentence}."))
     return scene

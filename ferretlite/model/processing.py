@@ -348,9 +348,8 @@ def _encode_texts(self: FerretProcessor, text, images, regions, crops) -> BatchF
     texts, images, regions, crops = _list_texts(text, images, regions, crops)
     distinct, image_of = load_distinct_images(images)
     inputs = self.prepare_images(distinct) if images else {}
-    if not len(inputs.get("local_pixels", "-")):
-        del inputs["local_pixels"]  # programs that join batches expect no empty tensor
     inputs |= self.prepare_crops([crop for of_text in crops for crop in of_text])
+    inputs = {k: v for k, v in inputs.items() if len(v)}  # no empty tensors
     rows = []
     for k, words in enumerate(texts):
         size, n_visual = None, 0

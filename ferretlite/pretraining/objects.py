@@ -33,14 +33,12 @@ from ..regions.grammar import format_region
 from ..scenes.conversations import make_conversation
 from ..scenes.world import KINDS, LETTERS, Scene, make_scene
 
-# %% ../../nbs/5_pretraining/objects.ipynb #a09f76b5
+# %% ../../nbs/5_pretraining/objects.ipynb #f3cca890
 OCTAVES = 6  # frequencies of the waves of an edge, each twice the one before
-
-# %% ../../nbs/5_pretraining/objects.ipynb #953f48f1
 EDGE_WIDTH = 4 * (2 * OCTAVES + 1)  # length of the code of an object's four edges
 LETTER_SLOTS = 4  # letters of the longest word
 
-# %% ../../nbs/5_pretraining/objects.ipynb #f3cca890
+
 def encode_edges(
     edges: torch.Tensor,  # [..., 4]: x1, y1, x2, y2 in the unit frame
     # [..., 4]: how uncertain each edge is, as a standard deviation in the unit frame
@@ -241,7 +239,7 @@ CURRICULA = {  # style -> parts: (last lesson, objects at most (None: all), task
     ),
 }
 
-# %% ../../nbs/5_pretraining/objects.ipynb #ec042a07
+# %% ../../nbs/5_pretraining/objects.ipynb #b40dfd1f
 # elsewhere lists are short, and the next of many is the hardest to find
 COUNT_SCENE_SHARE = 0.6  # share of the whole scenes that hold one to ten of a kind
 UNNAMED_KIND_SHARE = 0.25  # share of Griffon's lessons that look for a kind by example, not name
@@ -250,7 +248,7 @@ WORD_SHARE = 0.2  # share of lessons about one word that fills a view
 _WIDE_TASKS = dict(absent=1.2, absent_phrase=0.4)  # beside the others, for Ferret
 _WORD_TASKS = dict(word=1.0, name=0.5, rec=0.25, absent=0.25)  # of a lesson about one word
 
-# %% ../../nbs/5_pretraining/objects.ipynb #b40dfd1f
+
 @cache
 def load_pooled_objects(
     number: int, split: str

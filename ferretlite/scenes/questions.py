@@ -61,7 +61,7 @@ class Conversation:
     linked: bool = False  # a dialogue: later turns speak of earlier ones
 
 # %% ../../nbs/2_regions_and_text/questions.ipynb #62a8b2dd
-# asks for boxes in a caption (Ferret-v2, section 3.3)
+# asks for boxes in a caption (Ferret-v2, section 3.4)
 GROUNDING_SWITCH = "Include the coordinates for each mentioned object."
 
 WORDINGS = {  # task -> prompts; the first is canonical (paper or public code where they have one)

@@ -126,9 +126,6 @@ def _list_settings(asked: _Request) -> dict:  # name -> value, as JSON keeps the
     )
 
 # %% ../../nbs/7_training/runs.ipynb #7f77cc80
-_KIND = "a training run"  # and not a run of pre-training
-
-
 def _check_out(out) -> Path:
     "Return the folder of a run. Raises InputError for a name that means a model already."
     shipped = out in list_shipped_models() if isinstance(out, str) else False
@@ -138,7 +135,7 @@ def _check_out(out) -> Path:
             f"out: found {out!r}, the name of {kind}, expected a path, such as ./{out} or "
             f"runs/{out}."
         )
-    return check_run_folder(out, kind=_KIND)
+    return check_run_folder(out, kind="a training run")
 
 # %% ../../nbs/7_training/runs.ipynb #7f77cc81
 def _check_start(start: _Start):
@@ -169,7 +166,7 @@ def _check_request(asked: _Request):
             raise InputError(
                 f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
             )
-    check_run_folder(asked.out, asked.samples, asked.minutes, kind=_KIND)
+    check_run_folder(asked.out, asked.samples, asked.minutes, kind="a training run")
     if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
         raise make_input_error("seed", asked.start.seed, "a whole number from 0 to 4294967295")
     if asked.skip not in (None, "bad"):
@@ -277,17 +274,10 @@ def _begin_run(model, processor, stages, settings: dict) -> dict:
     )
     if torch.cuda.is_available():
         machine["device"] = torch.cuda.get_device_name()
-    return dict(
-        settings=settings,
-        steps=steps,
-        scenes=scenes,
-        stages=[s.name for s in stages],
-        done=[],
-        log={},
-        seconds=0.0,
-        world_size=read_world()[1],
-        machine=machine,
-    )
+    names = [s.name for s in stages]
+    plan = dict(settings=settings, steps=steps, scenes=scenes, stages=names)
+    progress = dict(done=[], log={}, seconds=0.0, world_size=read_world()[1])
+    return dict(**plan, **progress, machine=machine)
 
 # %% ../../nbs/7_training/runs.ipynb #ab5951fd
 def _save_record(path, run: dict):
@@ -547,10 +537,9 @@ def _warn_of_size(config, preset: str):
 # %% ../../nbs/7_training/runs.ipynb #27f40001
 def _open_model(asked: _Request, run: dict | None, numbers: list) -> tuple:  # (model, processor)
     "Return the model of the last stage that is done, or the model with which a run begins."
-    done = len(run["done"]) if run else 0
-    if not done:
+    if not run or not run["done"]:
         return _start_model(asked)
-    folder = asked.out / f"stage-{numbers[done - 1] + 1}"
+    folder = asked.out / f"stage-{numbers[len(run['done']) - 1] + 1}"
     return _move_to_device(load_model(check_marked_folder(folder)))
 
 # %% ../../nbs/7_training/runs.ipynb #26f40005
