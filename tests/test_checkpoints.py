@@ -329,6 +329,22 @@ def test_checkpoints_of_stages_that_are_done_make_room(begin, runs, copy, capsys
     assert float(freed[1]) == pytest.approx(held / 1e6, rel=0.1)  # of two other checkpoints
 
 
+# Resuming
+
+
+@pytest.mark.parametrize("name, stage", [("cut", "stage-1"), ("whole", "stage-2")])
+def test_a_run_that_goes_on_reads_one_model(begin, runs, tmp_path, monkeypatch, name, stage):
+    "The models of earlier stages may be gone, and the parts that the run began with are not read."
+    out, read = shutil.copytree(runs / name, tmp_path / "run"), []
+    load = training.load_model
+    monkeypatch.setattr(training, "load_model", lambda place: (read.append(place), load(place))[1])
+    monkeypatch.setattr(training, "start_model", None)
+    if stage == "stage-2":
+        shutil.rmtree(out / "stage-1")
+    go(out, begin)
+    assert read == [out / stage] and same(weights(out), weights(runs / "whole"))
+
+
 # Processes
 
 
@@ -390,6 +406,9 @@ def test_another_number_of_processes_is_told(begin, runs, copy, tmp_path):
         go(copy, begin, options=options)
     with pytest.warns(FerretliteWarning, match="began with 2 processes and goes on with 1"):
         go(copy, begin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FerretliteWarning)
+        go(copy, begin)  # it is done, and does not go on
     assert same(weights(copy), weights(runs / "whole"))
 
 

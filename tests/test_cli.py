@@ -128,7 +128,7 @@ def test_shells_can_complete_words(words, completions):
         ),
         (["ask", "PICTURE", " "], "'QUESTION': found ' '"),
         (["ask", "BROKEN", "what?"], "broken.png: found a damaged picture"),
-        (["ask", "PICTURE", "what?", "--model", "ferret-v2-7b"], "comes without weights"),
+        (["ask", "PICTURE", "what?", "--model", "ferret-v2-7b"], "size without weights"),
         (["eval", "nowhere"], "no model nowhere"),
         (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
         (["train", "--out", "x", "--minutes", "0"], "'--minutes': found '0', expected a number"),

@@ -226,7 +226,7 @@ def test_the_order_of_boxes_is_a_switch_that_asks_the_same_questions():
         and max(map(len, tops)) > 2
         and any(told(left[i]) != told(raster[i]) for i in range(4))
     )
-    with pytest.raises(ValueError, match="Unknown order 'top': expected one of left, raster."):
+    with pytest.raises(ValueError, match="order: found 'top', expected one of left, raster."):
         ConversationDataset(SceneStream(4), tasks, order="top")
 
 

@@ -301,7 +301,7 @@ def test_the_resampler_is_one_cross_attention_from_places_to_places():
 
 
 def test_an_unknown_projector_is_refused():
-    with pytest.raises(ValueError, match="Unknown projector 'perceiver'"):
+    with pytest.raises(ValueError, match="projector: found 'perceiver'"):
         make_downsampler("perceiver", 3, 5)
 
 

@@ -597,7 +597,7 @@ def test_verbs_refuse_what_they_cannot_do(griffon_model, random_model):
         ferret.find(image, like=CROPS[0])
     with pytest.raises(ValueError, match="2 questions and 1 entries"):
         griffon.ask(image, ["<crop>?", "<crop>?"], crops=[CROPS[0]])
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(FileNotFoundError, match="found no file"):
         griffon.find(image, like="no-such-crop.png")
 
 

@@ -619,9 +619,9 @@ def test_models_are_found_by_name_folder_or_hub_id(tmp_path, monkeypatch):
     assert find_model(tmp_path / "ours") == str(tmp_path / "ours") and find_model("ours") == "ours"
     with pytest.raises(ValueError, match="of type 'llama'"):
         find_model("theirs")
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match="found no model"):
         find_model("empty")
-    with pytest.raises(ValueError, match="comes without weights"):
+    with pytest.raises(ValueError, match="size without weights"):
         find_model("ferret-v2-7b")
     assert find_model("owner-1/some.model_2") == "owner-1/some.model_2"
     for missing in ("nothing", "a/b/c", "theirs/none", "/owner/name", "own er/name"):

@@ -548,7 +548,7 @@ def test_a_bench_on_an_unknown_gpu_has_no_roof_and_without_triton_or_gpu_there_i
     with pytest.raises(ImportError, match="needs Triton"):
         bench_kernels(True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="found none on this machine"):
+    with pytest.raises(ValueError, match="found no NVIDIA GPU"):
         bench_kernels(True)
 
 

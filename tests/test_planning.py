@@ -264,8 +264,8 @@ def test_a_public_checkpoint_computes_the_same_as_ours(public, tmp_path):
 def test_what_is_no_public_checkpoint_is_refused_in_a_sentence(public, tmp_path, capsys):
     folder = public[0]
     for place, says in (
-        (tmp_path, "There is no config.json"),
-        (folder / "clip", "holds no weights for global_projector"),
+        (tmp_path, "found no config.json"),
+        (folder / "clip", "found no weights for global_projector"),
     ):
         assert (
             main(["convert", str(place), str(tmp_path / "out")]) == 2
@@ -275,7 +275,7 @@ def test_what_is_no_public_checkpoint_is_refused_in_a_sentence(public, tmp_path,
     (tmp_path / "config.json").write_text("{}")
     assert (
         main(["convert", str(tmp_path), str(tmp_path / "out")]) == 2
-        and "There are no weights" in capsys.readouterr().err
+        and "found no weights" in capsys.readouterr().err
     )
 
 
@@ -326,5 +326,5 @@ def test_the_rows_that_a_checkpoint_lacks_are_the_mean_of_the_others(public, tmp
         convert_checkpoint(folder / "model", tmp_path / "half", dtype=torch.float16), dtype="auto"
     )
     assert half.dtype == torch.float16
-    with pytest.raises(ValueError, match="already holds a model"):
+    with pytest.raises(ValueError, match="found a model in it"):
         convert_checkpoint(folder / "model", tmp_path / "o")

@@ -471,7 +471,7 @@ def test_public_checkpoints_with_tiles(fields, resolution):
 
 
 def test_weights_are_read_from_safetensors_first(tmp_path):
-    with pytest.raises(FileNotFoundError, match="There are no weights"):
+    with pytest.raises(FileNotFoundError, match="found no weights"):
         read_weights(tmp_path)
     torch.save(dict(a=torch.ones(1)), tmp_path / "pytorch_model-1.bin")
     assert read_weights(tmp_path)["a"].item() == 1

@@ -503,7 +503,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop(tmp_path):
             tmp_path,
             steps=5,
         )
-    with pytest.raises(ValueError, match="Neither steps nor minutes"):
+    with pytest.raises(ValueError, match="steps and minutes: found neither"):
         run_training_loop(model, None, constant(1.0), tmp_path)
 
 

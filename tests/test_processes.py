@@ -195,9 +195,7 @@ def test_a_run_of_two_processes_is_written_by_the_first(begin, finished, tmp_pat
     (first, told), (second, told_too) = (
         (tmp_path / f"said-{rank}").read_text().split(" ", 1) for rank in (0, 1)
     )
-    assert (
-        told == told_too and "already holds a run" in told and int(first) > 9 and int(second) == 0
-    )
+    assert told == told_too and "found a run in it" in told and int(first) > 9 and int(second) == 0
     for rank in (0, 1):
         said = (tmp_path / f"seed-{rank}").read_text()
         assert "seed: found 1 in process 1, expected 0 as in process 0" in said
@@ -221,7 +219,7 @@ def test_a_process_that_finds_nobody_does_not_train_alone(tmp_path):
     process = start(alone, tmp_path, WORLD_SIZE=2)
     process.join(60)
     assert (
-        "Found 1 process where WORLD_SIZE says 2" in (tmp_path / "said").read_text()
+        "WORLD_SIZE: found 1 process, expected 2" in (tmp_path / "said").read_text()
         and not (tmp_path / "run").exists()
     )
 

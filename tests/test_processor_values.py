@@ -103,7 +103,7 @@ def test_crops_and_regions_are_written_in_the_prompt(griffon_model, random_model
         == "Is [250, 300] <region_fea> so?"
     )
     for reserved in ("<crop_fea>", "<bos>", "USER:"):
-        with pytest.raises(ValueError, match=f"holds {reserved}, which is reserved"):
+        with pytest.raises(ValueError, match=f"found {reserved}, which is reserved"):
             griffon_model[1].fill_prompt(f"a {reserved}", [], (9, 9))
     assert random_model[1].encode_prefix(3) == [1, 3, 3, 3]
 

@@ -20,19 +20,17 @@ notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.ste
 MOST_PRONOUNS, MOST_PRONOUNS_ON_AVERAGE = 7.5, 6
 MOST_OPENINGS = 20  # per 1,000 sentences; d2l-en has 10 and LLMs-from-scratch none
 LARGEST_PICTURE = 150_000  # bytes
-WIDEST_PICTURE = 1000  # pixels: a wider picture is shrunk on the page, with its labels
-SMALLEST_LETTERS = 8  # points
-LOWEST_DPI = 72  # a letter of 8 points is then 8 pixels high
+WIDEST_FIGURE = 1000  # pixels: a page shrinks a wider figure, and its labels with it
+SMALLEST_LETTERS = 8  # points, and pixels of the stored picture
 
 PRONOUNS = frozenset(
     "it its they them their those these this that which whose who whom what whoever somebody nobody"
     " one ones both each other others".split()
 )
 INDEFINITE = "Who What Whatever Whoever Where Whether Nothing Nobody Somebody".split()
-OF_A_QUESTION = "is are does do can should would".split()  # "What is …?" asks, and hides no subject
-FONT_ARGUMENTS = ("fontsize", "labelsize", "title_fontsize", "legend_fontsize")
-FONT_SETTINGS = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize")
-FONT_SETTINGS += ("ytick.labelsize", "legend.fontsize", "figure.titlesize")
+FONT_NAMES = ("fontsize", "labelsize", "title_fontsize", "legend_fontsize")
+FONT_NAMES += ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize")
+FONT_NAMES += ("ytick.labelsize", "legend.fontsize", "figure.titlesize")
 
 
 # -- reading notebooks
@@ -77,8 +75,9 @@ def list_sentences(text: str) -> list[str]:
 
 def list_openings(text: str) -> list[str]:
     """Return the clauses whose subject names nothing, such as *What follows* or *Nothing stops*."""
-    found = re.findall(rf"(?:^|[.!?:;]\s+)((?:{'|'.join(INDEFINITE)}) (\w+)[^.!?:;]{{0,50}})", text)
-    return [clause for clause, verb in found if verb not in (*OF_A_QUESTION, "if")]
+    subject = "|".join(INDEFINITE)
+    found = re.findall(rf"(?:^|[.!?:;]\s+)((?:{subject}) [^.!?:;]*)(?=(.?))", text)
+    return [clause for clause, end in found if end != "?"]  # a question hides no subject
 
 
 # -- the counts themselves, by hand
@@ -147,25 +146,10 @@ def pictures(cell: dict) -> list[tuple[str, bytes]]:
     ]
 
 
-def width_of(kind: str, data: bytes) -> int:
-    """Return the width in pixels that a picture's header tells."""
-    if kind == "image/png":
-        return int.from_bytes(data[16:20], "big")
-    at = 2
-    while data[at + 1] not in (0xC0, 0xC1, 0xC2):  # the segment that starts a frame
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return int.from_bytes(data[at + 7 : at + 9], "big")
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg"])
-def test_the_width_of_a_picture_is_read_from_its_header(kind):
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (317, 41), "white").save(file, kind)
-    assert width_of(f"image/{kind}", file.getvalue()) == 317
+def figure_widths(cell: dict) -> list[int]:
+    """Return the widths in pixels of a cell's figures, in the size in which they were drawn."""
+    texts = ["".join(o.get("data", {}).get("text/plain", "")) for o in cell.get("outputs", [])]
+    return [int(width) for width in re.findall(r"<Figure size (\d+)", "\n".join(texts))]
 
 
 def shown_pictures(path: Path) -> list:
@@ -189,12 +173,10 @@ def test_a_picture_has_a_text_for_readers_who_do_not_see_it(path):
 
 @notebooks
 def test_a_picture_is_light_and_no_wider_than_a_page(path):
-    heavy = [
-        (len(data), width_of(kind, data), text_of(cell)[:120])
-        for cell, kind, data in shown_pictures(path)
-        if len(data) >= LARGEST_PICTURE or width_of(kind, data) > WIDEST_PICTURE
-    ]
-    assert not heavy
+    sizes = [(len(data), text_of(cell)[:120]) for cell, _, data in shown_pictures(path)]
+    assert not [(size, source) for size, source in sizes if size >= LARGEST_PICTURE]
+    widths = [(max(figure_widths(c), default=0), text_of(c)[:120]) for c in cells(path)]
+    assert not [(width, source) for width, source in widths if width > WIDEST_FIGURE]
 
 
 def numbers_of(tree: ast.AST) -> list[tuple[str, float]]:
@@ -212,38 +194,40 @@ def numbers_of(tree: ast.AST) -> list[tuple[str, float]]:
     return [(name, v.value) for name, v in found if isinstance(v, ast.Constant)]
 
 
-def list_small_letters(source: str) -> list[str]:
-    """Return the arguments and settings that make letters of a figure smaller than 8 points or
-    pixels.
-    """
-    lines = ("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
-    small = []
-    for name, number in numbers_of(ast.parse("\n".join(lines))):
-        if name in (*FONT_ARGUMENTS, *FONT_SETTINGS):
-            if number in ("x-small", "xx-small"):
-                small.append(f"{name}={number}")
-            if isinstance(number, int | float) and number < SMALLEST_LETTERS:
-                small.append(f"{name}={number}")
-        if name in ("dpi", "figure.dpi") and number < LOWEST_DPI:
-            small.append(f"{name}={number}")
+def list_small_letters(sources: list[str]) -> list[str]:
+    """Return the letters in figures that are smaller than 8 points, or than 8 stored pixels.
+
+    A cell's own `dpi` and font sizes come before the notebook's settings."""
+    small, dpi, points = [], 100, 10  # of matplotlib
+    for source in sources:
+        lines = ("" if re.match(r"\s*[%!]", line) else line for line in source.split("\n"))
+        found = numbers_of(ast.parse("\n".join(lines)))
+        settings = dict(found)
+        dpi, points = settings.get("figure.dpi", dpi), settings.get("font.size", points)
+        sizes = [n for name, n in found if name in FONT_NAMES]
+        small += [size for size in sizes if size in ("x-small", "xx-small")]
+        sizes = [size for size in sizes if isinstance(size, int | float)]
+        small += [f"{size} points" for size in sizes if size < SMALLEST_LETTERS]
+        own_dpi = settings.get("dpi", dpi)
+        pixels = min([*sizes, points]) * own_dpi / 72
+        if "dpi" in settings or "figure.dpi" in settings or sizes:
+            small += [f"{pixels:.1f} pixels"] if pixels < SMALLEST_LETTERS else []
     return small
 
 
 def test_small_letters_by_hand():
-    assert list_small_letters("ax.text(0, 0, 'a', fontsize=7.5)") == ["fontsize=7.5"]
-    assert list_small_letters("plt.rcParams['font.size'] = 6") == ["font.size=6"]
-    assert list_small_letters("plt.rcParams.update({'figure.dpi': 65, 'font.size': 8})") == [
-        "figure.dpi=65"
-    ]
-    assert list_small_letters("ax.legend(fontsize='x-small')\nax.tick_params(labelsize=8)") == [
-        "fontsize=x-small"
-    ]
+    assert list_small_letters(["ax.text(0, 0, 'a', fontsize=7.5)"]) == ["7.5 points"]
+    assert list_small_letters(["plt.rcParams['font.size'] = 7"]) == ["7 points"]
+    assert list_small_letters(["plt.figure(dpi=60)", "plt.figure(dpi=45)"]) == ["6.2 pixels"]
+    settings = "plt.rcParams.update({'figure.dpi': 65, 'font.size': 9})"
+    assert list_small_letters([settings]) == []
+    assert list_small_letters([settings, "ax.set_title('a', fontsize=8)"]) == ["7.2 pixels"]
+    assert list_small_letters(["ax.legend(fontsize='x-small')"]) == ["x-small"]
 
 
 @notebooks
 def test_letters_in_pictures_are_at_least_eight_points_high(path):
-    code = [text_of(c) for c in cells(path) if c["cell_type"] == "code"]
-    small = [(found, source[:120]) for source in code if (found := list_small_letters(source))]
+    small = list_small_letters([text_of(c) for c in cells(path) if c["cell_type"] == "code"])
     assert not small
 
 

@@ -1199,7 +1199,7 @@ def test_scenes_for_practice_are_searched_alone():
 def test_written_tasks_take_the_place_of_others_where_a_scene_has_phrases():
     talk = make_conversation(told(), dict(rec=1, name=1, find=1, count=1), random.Random(0), 6)
     assert {t.task for t in talk.turns} == {"rec", "name", "find"}
-    with pytest.raises(ValueError, match="Unknown task"):
+    with pytest.raises(ValueError, match="task: found"):
         make_conversation(told(), dict(rec=1, find_all=1), random.Random(0))
 
 

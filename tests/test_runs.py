@@ -134,7 +134,7 @@ def test_alone_a_process_is_the_first_of_one(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match="Found 1 process where WORLD_SIZE says 3"):
+    with pytest.raises(ValueError, match="WORLD_SIZE: found 1 process, expected 3"):
         join_world()
 
 

@@ -282,7 +282,7 @@ def test_sizes_that_a_sampler_has_unless_told():
     )
     mean = make_sampler(4, 6, "mean", n_points=3)
     assert type(mean) is MeanSampler and mean.n_points == 3
-    with pytest.raises(ValueError, match="Unknown sampler 'median'"):
+    with pytest.raises(ValueError, match="sampler: found 'median'"):
         make_sampler(4, 6, "median")
     with pytest.raises(ValueError, match="has no option 'pool'"):
         make_sampler(4, 6, "mean", pool="max")

@@ -467,7 +467,7 @@ def test_long_answers_come_first_by_the_square_of_their_length():
 
 
 def test_unknown_task_is_named():
-    with pytest.raises(ValueError, match="Unknown task 'sing': expected some of caption"):
+    with pytest.raises(ValueError, match="task: found 'sing', expected some of caption"):
         make_conversation(SCENES[0], {"sing": 1}, random.Random(0))
 
 
@@ -663,9 +663,9 @@ def test_written_phrases_keep_the_asked_order_too():
 
 def test_an_unknown_order_is_refused_whatever_is_asked():
     for tasks in (dict(find_set=1), dict(rec=1), {}):
-        with pytest.raises(ValueError, match="Unknown order 'top': expected one of left, raster."):
+        with pytest.raises(ValueError, match="order: found 'top', expected one of left, raster."):
             make_conversation(SCENES[0], tasks, random.Random(0), order="top")
-    with pytest.raises(ValueError, match="Unknown order 'top'"):
+    with pytest.raises(ValueError, match="order: found 'top'"):
         GRIFFON_TASKS["find_set"](SCENES[0], random.Random(0), order="top")
 
 
@@ -721,7 +721,7 @@ def test_scenes_and_examples_say_what_they_cannot_draw():
     from ferretlite.scenes.world import make_example, make_scene
 
     assert make_scene(0, np.int64(64)).size == make_scene(0, 64.0).size == (64, 64)
-    with pytest.raises(ValueError, match="Unknown colour 'teal'"):
+    with pytest.raises(ValueError, match="color: found 'teal'"):
         make_example("star", 0, color="teal")
-    with pytest.raises(ValueError, match="Unknown fill 'dotted'"):
+    with pytest.raises(ValueError, match="fill: found 'dotted'"):
         make_example("star", 0, fill="dotted")

@@ -61,7 +61,7 @@ class Clock:
 def test_which_stages_are_meant():
     assert _select_stages("tiny", "all") == [0, 1, 2] and _select_stages("tiny", "3") == [2]
     for stage in ("0", "4", "I"):
-        with pytest.raises(ValueError, match="Unknown stage"):
+        with pytest.raises(ValueError, match="stage: found"):
             _select_stages("tiny", stage)
 
 
@@ -110,17 +110,17 @@ def write_run(folder, **changes):
 def test_a_run_goes_on_only_under_its_settings(tmp_path, name, value):
     record = write_run(tmp_path)
     assert _open_run(record, SETTINGS, True)["steps"] == [1]
-    with pytest.raises(ValueError, match=f"was started with {name}="):
+    with pytest.raises(ValueError, match=f"expected {name}="):
         _open_run(record, {**SETTINGS, name: value}, True)
     if name != "minutes":  # without minutes a run keeps those it was started with
-        with pytest.raises(ValueError, match=f"was started with {name}="):
+        with pytest.raises(ValueError, match=f"expected {name}="):
             _open_run(write_run(tmp_path, **{name: value}), SETTINGS, True)
 
 
 def test_a_resumed_run_need_not_say_how_long_it_is(tmp_path):
     record = write_run(tmp_path, minutes=3.0)
     assert _open_run(record, {**SETTINGS, "samples": None, "minutes": None}, True)
-    with pytest.raises(ValueError, match="already holds a run"):
+    with pytest.raises(ValueError, match="found a run in it"):
         _open_run(record, SETTINGS, False)
     old = tmp_path / "old.json"
     fewer = {k: v for k, v in SETTINGS.items() if k not in ("lm", "data", "options")}
@@ -129,7 +129,7 @@ def test_a_resumed_run_need_not_say_how_long_it_is(tmp_path):
     new = tmp_path / "new" / "run.json"
     assert _open_run(new, SETTINGS, False) is None
     assert _open_run(new, {**SETTINGS, "samples": None, "minutes": 1.0}, False) is None
-    with pytest.raises(ValueError, match="Neither samples nor minutes"):
+    with pytest.raises(ValueError, match="samples and minutes: found neither"):
         _open_run(new, {**SETTINGS, "samples": None}, False)
 
 

@@ -232,6 +232,16 @@ def test_a_pipeline_does_not_mix_up_the_images_of_a_batch(ferret, scene):
         pipe(text=told, max_new_tokens=2, batch_size=2)
 
 
+def test_a_pipeline_with_a_model_of_one_view(griffon_model, scene):
+    "It has no tiles and no crops, and empty tensors would break the pipeline's own collation."
+    model, processor = griffon_model
+    pipe = pipeline("image-text-to-text", model=model.eval(), processor=processor)
+    told = [chat(scene), chat(scene, "How many stars?")]
+    assert len(pipe(text=told, max_new_tokens=2)) == 2
+    with pytest.raises(InputError, match=r"rows about images \[0\] of 2.*batch_size=1"):
+        pipe(text=told, max_new_tokens=2, batch_size=2)
+
+
 # The processor
 
 
@@ -574,6 +584,38 @@ def test_whole_numbers_as_weights(ferret, batch):
     assert type(layer.weight) is not torch.nn.Parameter  # the sampler is quantised as well
     found, wanted = last_logits(model, batch), last_logits(ferret.model, batch)
     assert torch.nn.functional.cosine_similarity(found, wanted).item() > 0.99
+
+
+def test_a_pruned_layer_computes_without_its_weights(ferret, batch, scene):
+    "PyTorch's pruning multiplies a weight by a mask before each call."
+    from torch.nn.utils import prune
+
+    linear = [n for n, m in ferret.model.named_modules() if isinstance(m, torch.nn.Linear)]
+    names = [n for n in linear if n.endswith(LAYERS)]
+    assert len(names) >= 8
+    pruned, zeroed = copy.deepcopy(ferret.model), copy.deepcopy(ferret.model)
+    for name in names:
+        prune.l1_unstructured(layer := pruned.get_submodule(name), "weight", 0.5)
+        zeroed.get_submodule(name).weight.data.copy_(layer.weight.detach())
+    found, wanted = last_logits(pruned, batch), last_logits(zeroed, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert (found - last_logits(ferret.model, batch)).abs().max() > 1e-2
+    answers = [
+        Ferret(m, ferret.processor).ask(scene.image, "Where is it?", max_new_tokens=5).raw_text
+        for m in (pruned, zeroed)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_scores_that_are_no_numbers_are_no_answer(scene):
+    "Such as those of Float8 weights in a row of zeros: torchao divides by its largest number."
+    other = small_ferret()
+    with torch.no_grad():
+        other.model.get_output_embeddings().weight[7] = math.nan
+    for ask in (lambda q: other.ask(scene.image, q), lambda q: other.chat(scene.image).ask(q)):
+        with pytest.raises(InputError, match="model: found scores that are no numbers") as error:
+            ask("Where is it?")
+        assert str(error.value).endswith(".")
 
 
 LAYERS = (

@@ -30,7 +30,7 @@ def write_whole(
     Raises InputError where `path` names a folder, a device or a pipe."""
     path = Path(path)
     if path.name == "" or path.exists() and not path.is_file():
-        raise InputError(f"{str(path)!r} is no file: expected a file name that can be written.")
+        raise InputError(f"path: found {str(path)!r}, expected a file name that can be written.")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -49,7 +49,9 @@ def write_folder_whole(
     Raises InputError where `folder` already holds files."""
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} already holds files: choose another folder.")
+        raise InputError(
+            f"{folder}: found files in it, expected a new or empty folder; choose another folder."
+        )
     place = folder.absolute()
     part = place.with_name(f"{place.name}.{os.getpid()}.part")
     part.mkdir(parents=True)

@@ -146,7 +146,7 @@ def _check_file(path) -> None:
     "Raise InputError unless a path names a regular file."
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
-        raise InputError(f"{path} is a folder: expected the path of an image file.")
+        raise InputError(f"{path}: found a folder, expected the path of an image file.")
     if not stat.S_ISREG(mode):
         raise InputError(f"{path}: found a pipe or a device, expected an image file.")
 
@@ -252,7 +252,7 @@ def _open_path(text) -> tuple:  # (name for messages, PIL image whose pixels are
         with contextlib.suppress(InputError):
             return "the image", _open_header(io.BytesIO(raw), "the image")
     raise _MissingPicture(
-        f"There is no file {path if path and len(path) < 1000 else describe_value(text)}: "
+        f"{path if path and len(path) < 1000 else describe_value(text)}: found no file, "
         "expected the path of an image."
     )
 

@@ -30,8 +30,8 @@ def _check_shares(split: str, others: dict, close: float):
     shares = list(others.values())
     if split in others or min(shares, default=0) < 0 or not sum(shares) <= 1:
         raise InputError(
-            f"Found others={others} beside split={split!r}: "
-            "expected shares of other splits that add up to at most 1."
+            f"others: found {others} beside split={split!r}, expected shares of other splits that "
+            "add up to at most 1."
         )
     if not 0 <= close <= 1:
         raise make_input_error("close", close, "a share from 0 to 1")
@@ -63,7 +63,7 @@ class SceneStream(torch.utils.data.Dataset):
 
     def __getitem__(self, i):
         if not 0 <= i < self.n:
-            raise IndexError(f"There is no scene {i}: expected a number below {self.n}.")
+            raise IndexError(f"scene: found the number {i}, expected one below {self.n}.")
         rng = random.Random(f"size-{self.seed + i}")
         size = self.size or rng.choice(self.sizes)
         shares = {**self.others, self.split: 1 - sum(self.others.values())}

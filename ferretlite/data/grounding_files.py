@@ -78,7 +78,7 @@ def _read_xml(path: Path) -> ET.Element:
     "Return the root of an XML file without entities of its own. Raises InputError."
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no file {path}: expected the boxes of a Flickr30k picture."
+            f"{path}: found no file, expected the boxes of a Flickr30k picture."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -147,7 +147,7 @@ def _read_sentences(path: Path) -> list:  # of str
     "Return the lines of a file of sentences that are not blank. Raises InputError."
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no file {path}: expected the sentences of a Flickr30k picture."
+            f"{path}: found no file, expected the sentences of a Flickr30k picture."
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -221,7 +221,7 @@ def list_picture_numbers(self: FlickrScenes) -> list:
     path = self.folder / f"{self.split}.txt"
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no file {path}: expected the numbers of the split's pictures, one a line."
+            f"{path}: found no file, expected the numbers of the split's pictures, one a line."
         )
     try:
         numbers = path.read_text(encoding="utf-8-sig").split()

@@ -386,7 +386,7 @@ def locate_sample(
 @patch
 def __getitem__(self: Mixture, i):
     if not 0 <= i < self.samples:
-        raise IndexError(f"There is no sample {i}: expected a number below {self.samples}.")
+        raise IndexError(f"sample: found the number {i}, expected one below {self.samples}.")
     p, record, key = self.locate_sample(i)
     part, reader = self.parts[p]
     for attempt in range(self.tries):

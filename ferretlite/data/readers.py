@@ -152,7 +152,7 @@ def _open_annotations(
     if path.is_dir():
         raise InputError(f"{path}: found a folder, expected {what} in a file.")
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}: expected {what}.")
+        raise FileNotFoundError(f"{path}: found no file, expected {what}.")
     if not path.is_file() or path.stat().st_size == 0:
         kind = "an empty file" if path.is_file() else "something that is no regular file"
         raise InputError(f"{path}: found {kind}, expected {what}.")
@@ -431,7 +431,7 @@ def row(
 ) -> dict:
     "Return the i-th row: record (JSON text), picture and coco. Raises IndexError."
     if not -len(self) <= i < len(self):
-        raise IndexError(f"There is no record {i}: expected a number below {len(self)}.")
+        raise IndexError(f"record: found the number {i}, expected one below {len(self)}.")
     return self.table[int(i % len(self) if self.kept is None else self.kept[i])]
 
 

@@ -338,8 +338,8 @@ def _read_data(config) -> tuple:  # (path or None, dict)
         return path, json.loads(text, object_pairs_hook=make_object)
     except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(
-            f"There is no file {path}: "
-            f"expected a mixture in JSON, or one of {', '.join(PAPER_RECIPES)}."
+            f"{path}: found no file, expected a mixture in JSON, or one of "
+            f"{', '.join(PAPER_RECIPES)}."
         ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: found bytes that are not UTF-8, expected a mixture.") from None

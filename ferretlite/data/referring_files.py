@@ -116,7 +116,7 @@ def _open_table(path) -> object:  # pyarrow.parquet.ParquetFile
     import pyarrow.parquet as pq
 
     if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}: expected RefCOCO as parquet.")
+        raise FileNotFoundError(f"{path}: found no file, expected RefCOCO as parquet.")
     try:
         return pq.ParquetFile(path)
     except Exception as error:

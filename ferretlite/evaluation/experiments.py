@@ -33,7 +33,7 @@ def _hash_settings(settings: dict) -> str:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"These settings cannot be written down ({error}): expected names, numbers, "
+            f"settings: found what cannot be written down ({error}), expected names, numbers, "
             "lists and dictionaries."
         ) from None
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -43,7 +43,9 @@ def _read_run(path: Path, settings: dict) -> dict:
     "Return the result of an earlier run. Raises InputError where it had other settings."
     held = json.loads(path.read_text())
     if held["settings"] != json.loads(json.dumps(settings)):
-        raise InputError(f"{path} holds a run with other settings: expected those of its name.")
+        raise InputError(
+            f"{path}: found a run with other settings, expected those of its name; remove the file."
+        )
     return held["result"]
 
 
@@ -155,7 +157,7 @@ def _compare_arms(
     n = min(len(a), len(b))
     if n < 2:
         raise InputError(
-            f"Found {n} pair of runs of {arm!r} and {against!r}: expected at least two seeds."
+            f"seeds: found {n} pair of runs of {arm!r} and {against!r}, expected at least two."
         )
     differences = np.subtract(a[:n], b[:n])
     error = differences.std(ddof=1) / math.sqrt(n)

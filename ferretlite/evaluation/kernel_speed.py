@@ -481,8 +481,8 @@ def bench_kernels(
     Raises ValueError where there is none."""
     if not torch.cuda.is_available():
         raise InputError(
-            "bench kernels times kernels on an NVIDIA GPU and found none on this machine: "
-            "run it where torch.cuda.is_available() is true."
+            "bench kernels: found no NVIDIA GPU, expected one; run it where "
+            "torch.cuda.is_available() is true."
         )
     if triton is None:
         raise MissingPackageError("bench kernels needs Triton: pip install triton")

@@ -69,7 +69,7 @@ class RecResult:
         self.truth = _clip_truth(self.truth, self.size)
         if not self.candidates:
             raise InputError(
-                "a RecResult needs the boxes of all objects of its scene as candidates, found none"
+                "candidates: found none, expected the boxes of all objects of the scene."
             )
 
 
@@ -77,8 +77,8 @@ def _clip_truth(box: Box, size: tuple) -> Box:
     clipped = box.clip(size)
     if clipped.area <= 0:
         raise InputError(
-            f"the true box {box.list()} has no area inside its image of size {tuple(size)}, "
-            "so no answer could be right"
+            f"truth: found the box {box.list()} without area inside its image of size "
+            f"{tuple(size)}, expected one that an answer could match."
         )
     return clipped
 
@@ -148,19 +148,19 @@ class ChoiceResult:
     def __post_init__(self):
         if self.form not in REGION_FORMS:
             raise InputError(
-                f"a region is given as one of {', '.join(REGION_FORMS)}, found {self.form!r}"
+                f"form: found {self.form!r}, expected one of {', '.join(REGION_FORMS)}."
             )
         if self.truth not in self.options:
-            raise InputError(f"the truth {self.truth!r} is not among the options {self.options}")
+            raise InputError(
+                f"truth: found {self.truth!r}, expected one of the options {self.options}."
+            )
         for name in self.options:
             _check_name(name)
 
 
 def _check_name(name: str) -> None:
     if not normalise_name(name):
-        raise InputError(
-            f"a name needs at least one letter or digit to be compared, found {name!r}"
-        )
+        raise InputError(f"name: found {name!r}, expected at least one letter or digit to compare.")
 
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #91aebf8a
 def _compute_choice_rate(results: list) -> dict:
@@ -190,7 +190,9 @@ class NameResult:
     def __post_init__(self):
         _check_name(self.truth)
         if self.vocabulary_size < 1:
-            raise InputError(f"a vocabulary holds at least one name, found {self.vocabulary_size}")
+            raise InputError(
+                f"vocabulary_size: found {self.vocabulary_size}, expected one name at least."
+            )
 
 
 @dataclass
@@ -246,7 +248,7 @@ class PhraseResult:
     def __post_init__(self):
         for grounding in self.truth:
             if not grounding.boxes:
-                raise InputError(f"the phrase {grounding.name!r} has no true box")
+                raise InputError(f"{grounding.name!r}: found no true box, expected one at least.")
             _check_name(grounding.name)
         self.truth = [self._clip_grounding(g) for g in self.truth]
 
@@ -256,8 +258,8 @@ class PhraseResult:
         boxes = [box for box in clipped if box.area > 0]
         if not boxes:
             raise InputError(
-                f"the true boxes of {grounding.name!r} have no area inside their image "
-                f"of size {tuple(self.size)}, so no answer could be right"
+                f"{grounding.name!r}: found true boxes without area inside their image of size "
+                f"{tuple(self.size)}, expected boxes that an answer could match."
             )
         return Grounding(grounding.name, boxes)
 
@@ -291,13 +293,13 @@ def _is_phrase_right(truth: list, answer: list, protocol: str) -> bool:
 # %% ../../nbs/2_regions_and_text/metrics.ipynb #2a8b5168
 def compute_phrase_metrics(
     results: list,  # of PhraseResult
-    protocol: str = "merged",  # merged (Ferret's evaluation), or any
+    protocol: str = "merged",  # merged (true and answered boxes), or any
 ) -> dict:
     """Return the share of phrases whose box is right.
 
     The key is `phrase.acc` for merged boxes and `phrase.any` for any box."""
     if protocol not in PHRASE_PROTOCOLS:
-        raise InputError(f"the protocol is merged or any, found {protocol!r}")
+        raise InputError(f"protocol: found {protocol!r}, expected merged or any.")
     hits, chance, boxes, sizes = [], [], [], []
     for r in results:
         pool = r.candidates or [box for g in r.truth for box in g.boxes]

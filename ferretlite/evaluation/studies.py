@@ -154,9 +154,9 @@ def _train_and_ask(
     """
     if settings["start"] != (ours := _hash_start_weights(settings["tower"])):
         raise InputError(
-            f"The study starts from {settings['start']}, and this package's weights and "
-            f"stages give {ours}: expected the same. Put the new key into RESOLUTION_SETTINGS "
-            "and make all runs again."
+            f"settings: found start={settings['start']}, expected {ours}, as this package's "
+            "weights and stages give; put the new key into RESOLUTION_SETTINGS and make all runs "
+            "again."
         )
     folder, resume = Path(folder), (Path(folder) / "run.json").exists()
     with tempfile.TemporaryDirectory() as towers:

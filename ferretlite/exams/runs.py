@@ -134,7 +134,9 @@ def _open_picture(exam: Exam, folder, item: ExamItem):
     try:
         return load_image(base64.b64decode(text, validate=True))
     except (binascii.Error, TypeError, ValueError) as error:
-        raise InputError(f"{exam.name}, question {item.id}: found no picture ({error}).") from None
+        raise InputError(
+            f"{exam.name}, question {item.id}: found no picture ({error}), expected one."
+        ) from None
 
 
 def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, **options) -> list:

@@ -119,7 +119,7 @@ def _check_switches(config) -> None:  # raises InputError for a word that a swit
     for name, known in SWITCH_VALUES.items():
         if getattr(config, name) not in known:
             raise InputError(
-                f"Found {name}={getattr(config, name)!r}: expected one of {', '.join(known)}."
+                f"{name}: found {getattr(config, name)!r}, expected one of {', '.join(known)}."
             )
 
 
@@ -127,8 +127,8 @@ def _check_field_names(names) -> None:  # raises InputError for a field that not
     for name in names:
         if not (name.startswith("_") or name in TRANSFORMERS_FIELDS):
             raise InputError(
-                f"Found the unknown field {name!r}: expected fields of FerretConfig; those of "
-                "a part, such as its sampler, go into that part's own."
+                f"configuration: found the unknown field {name!r}, expected fields of "
+                "FerretConfig; those of a part, such as its sampler, go into that part's own."
             )
 
 # %% ../../nbs/4_model/configuration.ipynb #17ac0012
@@ -195,7 +195,7 @@ def check_views(self: FerretConfig) -> None:
         view, cell = getattr(self, name), tower.patch_size * self.merge
         if len(view) != 2 or min(view) < cell or any(side % cell for side in view):
             raise InputError(
-                f"Found {name}={tuple(view)}: expected a height and a width that are multiples of "
+                f"{name}: found {tuple(view)}, expected a height and a width that are multiples of "
                 f"{cell}, the side of a cell ({tower.patch_size} pixels a patch, "
                 f"merge={self.merge})."
             )
@@ -326,8 +326,8 @@ def choose_image_grid(
     n = self.count_visual_tokens((0, 0))
     if self.max_visual_tokens is not None and n > self.max_visual_tokens:
         raise InputError(
-            f"Found max_visual_tokens={self.max_visual_tokens} and a {self.resolution} view of "
-            f"{n} tokens: expected a larger budget or a smaller view."
+            f"max_visual_tokens: found {self.max_visual_tokens} and a {self.resolution} view of "
+            f"{n} tokens, expected a larger budget or a smaller view."
         )
     return 0, 0
 

@@ -33,7 +33,7 @@ def read_weights(folder: str | Path) -> dict:  # name -> tensor
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise FileNotFoundError(
-            f"There are no weights in {folder}: expected *.safetensors or pytorch_model*.bin."
+            f"{folder}: found no weights, expected *.safetensors or pytorch_model*.bin."
         )
     for file in files:
         found.update(
@@ -113,15 +113,15 @@ def _read_checkpoint(checkpoint: Path) -> tuple:  # (its config.json, its weight
     """
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(
-            f"There is no config.json in {checkpoint}: expected the folder of a public "
-            "Ferret checkpoint."
+            f"{checkpoint}: found no config.json, expected the folder of a public Ferret "
+            "checkpoint."
         )
     theirs = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     weights = rename_public_weights(read_weights(checkpoint))
     for name in ("global_projector.", "sampler.flatten_projector.", "language_model.model.layers."):
         if not any(k.startswith(name) for k in weights):
             raise InputError(
-                f"{checkpoint} holds no weights for {name.rstrip('.')}: expected a Ferret "
+                f"{checkpoint}: found no weights for {name.rstrip('.')}, expected a Ferret "
                 "checkpoint with its projector and its region sampler."
             )
     return theirs, weights
@@ -172,7 +172,9 @@ def convert_checkpoint(
     """
     checkpoint, out = Path(checkpoint), Path(out)
     if (out / "config.json").exists():
-        raise InputError(f"{out} already holds a model: choose another folder.")
+        raise InputError(
+            f"{out}: found a model in it, expected a new folder; choose another folder."
+        )
     theirs, weights = _read_checkpoint(checkpoint)
     seeing = load_tower(tower or theirs.get("mm_vision_tower"))
     words = load_chat_tokenizer(checkpoint, "vicuna")

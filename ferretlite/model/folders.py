@@ -303,7 +303,10 @@ def load_all_weights(
                 output_loading_info=True,
                 **options,
             )
-    except Exception as error:  # a configuration of a stranger can fail in any way
+    except Exception as error:
+        # of any class: config.json sets arguments of classes of transformers, which check few of
+        # them, so a wrong value raises what Python or PyTorch raise where it is used first; a
+        # mistake of this package stays visible as the cause of the sentence
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{place}: found files that cannot be loaded ({reason}), expected those of a saved "
@@ -337,7 +340,8 @@ def load_own_tokenizer(
     own = {} if config is None else dict(config=config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **own, **options)
-    except Exception as error:  # a file of a stranger can fail in any way
+    except Exception as error:
+        # of any class: the Rust library behind tokenizers raises plain Exception
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{place}: found a tokenizer that cannot be loaded ({reason}), expected that of a "

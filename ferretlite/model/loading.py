@@ -55,12 +55,11 @@ def _check_model_folder(
         return str(folder)
     if kind:
         raise InputError(
-            f"The folder {folder} holds a model of type {kind!r}: expected one of ours "
-            "('ferretlite')."
+            f"{folder}: found a model of type {kind!r}, expected one of ours ('ferretlite')."
         )
     raise InputError(
-        f"The folder {folder} holds no model (no readable config.json): expected a folder "
-        "that a finished `ferretlite train` or `save_pretrained` wrote."
+        f"{folder}: found no model (no readable config.json), expected a folder that a finished "
+        "`ferretlite train` or `save_pretrained` wrote."
     )
 
 
@@ -71,9 +70,9 @@ def _refuse_size(
     build = "FerretForConditionalGeneration.from_towers"
     preset = f"ferretlite.model.towers.HUB_PRESETS[{name!r}]"
     raise InputError(
-        f"The size {name!r} comes without weights: `{build}(**{preset})` puts it together "
-        "of public towers and a public language model, and what lies between them has to be "
-        "trained."
+        f"{name}: found the name of a size without weights, expected a model; "
+        f"`{build}(**{preset})` puts it together of public towers and a public language model, "
+        "and what lies between them has to be trained."
     )
 
 # %% ../../nbs/4_model/loading.ipynb #55b9c893
@@ -102,8 +101,9 @@ def find_model(
     if is_id and not folder.exists() and not Path(folder.parts[0]).exists():
         return str(name)
     raise FileNotFoundError(
-        f"There is no model {name}: expected a shipped name "
-        f"({', '.join(shipped) or 'none found'}), a folder, or a hub id such as owner/name."
+        f"{name}: found no model, expected a shipped name "
+        f"({', '.join(shipped) or 'none found'}), a folder, or "
+        "a hub id such as owner/name."
     )
 
 # %% ../../nbs/4_model/loading.ipynb #a8dfb932

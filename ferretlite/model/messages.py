@@ -34,8 +34,8 @@ def check_words(
     reserved = [word for word in tokenizer.all_special_tokens if word in text]
     if reserved:
         raise InputError(
-            f"The prompt holds {reserved[0]}, which is reserved: write <region> where a region is "
-            "meant."
+            f"prompt: found {reserved[0]}, which is reserved, expected other words; write "
+            "<region> where a region is meant."
         )
 
 # %% ../../nbs/4_model/messages.ipynb #26t0001b

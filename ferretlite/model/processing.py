@@ -97,8 +97,8 @@ class FerretProcessor(ProcessorMixin):
         found = [tokenizer.convert_tokens_to_ids(word) for word in words]
         if found != expected:
             raise InputError(
-                f"The tokenizer numbers its placeholders {', '.join(map(str, found))}: the "
-                f"configuration expects {', '.join(map(str, expected))}."
+                f"tokenizer: found the placeholders {', '.join(map(str, found))}, expected "
+                f"{', '.join(map(str, expected))}, as configured."
             )
         self.image_id, self.region_id = found[:2]
 
@@ -254,9 +254,7 @@ def prepare_crops(
     self: FerretProcessor,
     crops: list,  # of turns.Crop, or pictures as `load_image` takes them
 ) -> dict:  # crop_pixels [n, 3, side, side]
-    """Return crops as the pixels of the crop encoder: {} for a model without one.
-
-    Raises InputError where such a model is shown a crop."""
+    "Return crops as pixels of the crop encoder. InputError for crops without such an encoder."
     if not self.config.crop_tower:
         if crops:
             raise InputError(
@@ -298,9 +296,9 @@ def _list_questions(images, prompts, regions, crops) -> tuple:  # four lists of 
     crops = [list(held or []) for held in (nothing if crops is None else crops)]
     if not len(images) == len(prompts) == len(regions) == len(crops) > 0:
         raise InputError(
-            f"Found {len(images)} images, {len(prompts)} prompts, {len(regions)} lists of regions "
-            f"and {len(crops)} of crops: expected one of each per question, and at least one "
-            "question."
+            f"questions: found {len(images)} images, {len(prompts)} prompts, {len(regions)} lists "
+            f"of regions and {len(crops)} of crops, expected one of each per question, and at "
+            "least one question."
         )
     return list(images), list(prompts), regions, crops
 
@@ -439,9 +437,8 @@ def apply_chat_template(
     """Return conversations as the model reads them.
 
     Raises InputError for messages that cannot be read, and for reserved words in them."""
-    several = isinstance(conversation, (list, tuple)) and isinstance(
-        next(iter(conversation), None), (list, tuple)
-    )
+    lists = (list, tuple)
+    several = isinstance(conversation, lists) and isinstance(next(iter(conversation), None), lists)
     texts, images, regions = [], [], []
     for messages in conversation if several else [conversation]:
         messages, of_images, of_regions = read_messages(messages)
@@ -466,8 +463,8 @@ def _check_answers(self: FerretProcessor, conversations) -> None:  # InputError 
         found = [word for word in words for turn in c.turns if word in turn.answer]
         if found:
             raise InputError(
-                f"An answer of {c.id} holds {found[0]}, which is reserved for what is put in its "
-                "place: expected plain text."
+                f"answer of {c.id}: found {found[0]}, which is reserved for what is put in its "
+                "place, expected plain text."
             )
 
 

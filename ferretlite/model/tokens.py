@@ -284,7 +284,7 @@ def replace_placeholder_vectors(
     Raises ValueError where their numbers differ: nothing is dropped silently."""
     if (found := int(places.sum())) != len(vectors):
         raise InputError(
-            f"The prompt holds {found} {name} placeholders but there are {len(vectors)} {name} "
-            "vectors: they must be equal in number."
+            f"prompt: found {found} {name} placeholders, expected {len(vectors)}, one for each "
+            f"{name} vector."
         )
     return embeddings.masked_scatter(places[..., None], vectors.to(embeddings.dtype))

@@ -131,7 +131,7 @@ def paper_config(
     `small` has the base towers and a chat model of 0.4 billion weights. Raises ValueError for
     another name."""
     if name not in PAPER_SIZES:
-        raise InputError(f"Unknown size {name!r}: expected one of {', '.join(PAPER_SIZES)}.")
+        raise InputError(f"size: found {name!r}, expected one of {', '.join(PAPER_SIZES)}.")
     if name == "small":
         return _small_config()
     wide = dict(
@@ -296,9 +296,7 @@ def load_chat_tokenizer(
 
     One of ours stays as it is. Raises ValueError for an unknown family."""
     if chat is not None and chat not in CHAT_TEMPLATES:
-        raise InputError(
-            f"Unknown chat family {chat!r}: expected one of {', '.join(CHAT_TEMPLATES)}."
-        )
+        raise InputError(f"chat: found {chat!r}, expected one of {', '.join(CHAT_TEMPLATES)}.")
     tokenizer = load_own_tokenizer(llm)
     if not {IMAGE_TOKEN, REGION_TOKEN} <= set(tokenizer.all_special_tokens):
         _set_chat_format(tokenizer, chat or find_chat_family(tokenizer))
@@ -328,7 +326,7 @@ def load_tower(
     own_kind = check_model_files(name).get("model_type")
     if (kind := VISION_MODEL_TYPES.get(own_kind, own_kind)) not in TOWER_CLASSES:
         raise InputError(
-            f"{name} holds a model of type {kind!r}: expected a vision tower among "
+            f"{name}: found a model of type {kind!r}, expected a vision tower among "
             f"{', '.join(TOWER_CLASSES)}."
         )
     texts = own_kind in VISION_MODEL_TYPES  # beside the tower for pictures
@@ -404,8 +402,7 @@ def from_towers(
     Its processor: `FerretProcessor.for_model(model, llm, chat)`."""
     if global_tower is None or llm is None:
         raise InputError(
-            "A model needs eyes and words: expected global_tower and llm, each a folder or a hub "
-            "id."
+            "global_tower and llm: found one or none, expected both, each a folder or a hub id."
         )
     tokenizer = load_chat_tokenizer(llm, chat, crop_tower is not None)
     towers = dict(global_tower=global_tower, local_tower=local_tower, crop_tower=crop_tower)

@@ -160,8 +160,8 @@ def encode_captions(
         unknown = [w for w in words if w not in CAPTION_WORDS]
         if unknown:
             raise InputError(
-                f"The caption {caption!r} holds the unknown word {unknown[0]!r}: expected words "
-                "of CAPTION_WORDS."
+                f"caption {caption!r}: found the unknown word {unknown[0]!r}, expected words of "
+                "CAPTION_WORDS."
             )
         ids = [CAPTION_WORDS.index(w) for w in ("<start>", *words[: most - 2], "<end>")]
         row[: len(ids)] = torch.tensor(ids)

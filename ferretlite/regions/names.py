@@ -296,6 +296,9 @@ def _enter_sentence(
         return stop if says_nothing else _skip(_DETERMINER, text, remark.end(), stop), stop
     if pronoun := _PRONOUN.match(text, begin, stop):
         return _find_object(text, pronoun.end(), stop), stop
+    if (verb := _VERB.match(text, begin, stop)) and verb.end() < stop:
+        if _DETERMINER.match(text, verb.end() + 1, stop):  # `shows the wheel`
+            return _find_object(text, verb.end() + 1, stop), stop
     coordinates = _COORDINATES.match(text, begin, stop)
     if coordinates:
         begin = coordinates.end()

@@ -59,7 +59,7 @@ def _check_tasks(scene: Scene, tasks: dict, order: str) -> dict:  # name -> func
         known = known | WRITTEN_TASKS
     unknown = [t for t in tasks if t not in known]
     if unknown:
-        raise InputError(f"Unknown task {unknown[0]!r}: expected some of {', '.join(known)}.")
+        raise InputError(f"task: found {unknown[0]!r}, expected some of {', '.join(known)}.")
     check_order(order)
     return known
 

@@ -38,7 +38,7 @@ def check_order(
 ) -> str:  # the same
     "Return the order. Raises InputError for an unknown one."
     if order not in BOX_ORDERS:
-        raise InputError(f"Unknown order {order!r}: expected one of {', '.join(BOX_ORDERS)}.")
+        raise InputError(f"order: found {order!r}, expected one of {', '.join(BOX_ORDERS)}.")
     return order
 
 

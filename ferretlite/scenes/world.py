@@ -521,7 +521,7 @@ def make_scene(
     scenes; pictures of `extreme` and `word` have sizes of their own. Raises InputError for an
     unknown split."""
     if split not in SPLITS:
-        raise InputError(f"Unknown split {split!r}: expected one of {', '.join(SPLITS)}.")
+        raise InputError(f"split: found {split!r}, expected one of {', '.join(SPLITS)}.")
     size = (int(size), int(size)) if isinstance(size, Real) else tuple(size)
     image, found, owner = draw_scene(seed, size, split)
     for i, obj in found:
@@ -544,12 +544,12 @@ def make_example(
     glyphs = KINDS | NOVEL_KINDS | PRACTICE_KINDS
     if kind not in glyphs:
         raise InputError(
-            f"Unknown kind {kind!r}: expected a key of KINDS or NOVEL_KINDS, such as star."
+            f"kind: found {kind!r}, expected a key of KINDS or NOVEL_KINDS, such as star."
         )
     if color not in (None, *COLORS):
-        raise InputError(f"Unknown colour {color!r}: expected one of {', '.join(COLORS)}.")
+        raise InputError(f"color: found {color!r}, expected one of {', '.join(COLORS)}.")
     if fill not in (None, *FILLS):
-        raise InputError(f"Unknown fill {fill!r}: expected one of {', '.join(FILLS)}.")
+        raise InputError(f"fill: found {fill!r}, expected one of {', '.join(FILLS)}.")
     # 8 is the number of the split `practice` too; its scenes are pictures of another size
     rng = np.random.default_rng([8, list(glyphs).index(kind), seed])
     canvas, (_, drawn, filled) = _draw_background(rng, side, side), _draw_style(rng, kind)

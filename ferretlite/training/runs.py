@@ -70,11 +70,11 @@ from .trainer import check_options, run_stage
 def _select_stages(preset: str, stage: str) -> list:  # of indices
     "Return the indices of the stages of a preset that are meant."
     if preset not in STAGES:
-        raise InputError(f"Unknown preset {preset!r}: expected one of {', '.join(STAGES)}.")
+        raise InputError(f"preset: found {preset!r}, expected one of {', '.join(STAGES)}.")
     numbers = range(len(STAGES[preset]))
     choices = ["all"] + [str(i + 1) for i in numbers]
     if str(stage) not in choices:
-        raise InputError(f"Unknown stage {stage!r}: expected one of {', '.join(choices)}.")
+        raise InputError(f"stage: found {stage!r}, expected one of {', '.join(choices)}.")
     return list(numbers) if str(stage) == "all" else [int(stage) - 1]
 
 # %% ../../nbs/7_training/runs.ipynb #4fd7ba56
@@ -164,7 +164,8 @@ def _check_request(asked: _Request):
     for part in asked.options.slow:
         if part not in known:
             raise InputError(
-                f"Found a learning rate for {part!r}: expected parts among {', '.join(known)}."
+                f"slow: found a learning rate for {part!r}, expected parts among "
+                f"{', '.join(known)}."
             )
     check_run_folder(asked.out, asked.samples, asked.minutes, kind="a training run")
     if not isinstance(asked.start.seed, int) or not 0 <= asked.start.seed < 2**32:
@@ -215,21 +216,21 @@ def _open_run(
         _refuse_stages(record.parent)
         if settings["samples"] is None and settings["minutes"] is None:
             raise InputError(
-                "Neither samples nor minutes were given: expected one of them, such as "
-                "--minutes 10."
+                "samples and minutes: found neither, expected one of them, such as --minutes 10."
             )
         return None
     if not resume:
         raise InputError(
-            f"{record.parent} already holds a run: choose another folder, or add --resume "
-            "to go on with it."
+            f"{record.parent}: found a run in it, expected a new folder; choose another folder, "
+            "or add --resume to go on with it."
         )
     run = _read_record(record)
     changed = _find_changes(settings, run["settings"])
     if changed:
         raise InputError(
-            f"{record.parent} was started with {changed[0]}={run['settings'].get(changed[0])}: "
-            "resume it with the same, or choose another folder."
+            f"{record.parent}: found another {changed[0]} than when the run began, expected "
+            f"{changed[0]}={run['settings'].get(changed[0])}; resume it with the same, or choose "
+            "another folder."
         )
     return run
 

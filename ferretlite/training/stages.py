@@ -433,7 +433,7 @@ def load_stage_model(
     Of the stages between, the package carries what they changed. Raises ValueError for another
     number."""
     if number not in range(4):
-        raise InputError(f"There is no stage {number!r}: expected 0 (the beginning), 1, 2 or 3.")
+        raise InputError(f"stage: found {number!r}, expected 0 (the beginning), 1, 2 or 3.")
     if number == 3:
         return load_model(WEIGHTS / "tiny")
     model, processor = start_model(
@@ -446,8 +446,8 @@ def load_stage_model(
         ).unexpected_keys
         if unknown:
             raise ValueError(
-                f"The weights after stage {number} hold {unknown[0]!r}: expected names of "
-                "the model's parameters."
+                f"weights after stage {number}: found {unknown[0]!r}, expected names of the "
+                "model's parameters."
             )
     return model, processor
 
@@ -462,12 +462,13 @@ def prepare_stage(
     unknown = [p for p in stage.trains if p not in known]
     if unknown:
         raise InputError(
-            f"Stage {stage.name} trains {unknown[0]!r}: expected parts among {', '.join(known)}."
+            f"stage {stage.name}: found {unknown[0]!r} to be trained, expected parts among "
+            f"{', '.join(known)}."
         )
     if stage.visits > 1 and any(p.endswith("tower") for p in stage.trains):
         raise InputError(
-            f"Stage {stage.name} shows pictures {stage.visits} times and trains a tower: "
-            "kept maps would be out of date, expected visits=1."
+            f"stage {stage.name}: found visits={stage.visits} and a tower that is trained, "
+            "expected visits=1, since kept maps would be out of date."
         )
     model.requires_grad_(False)
     for name in stage.trains:

@@ -87,7 +87,7 @@ def _count_samples_at_once(stage: Stage, options: RunOptions) -> int:
     at_once = options.at_once or max(1, stage.batch_size // size)
     if stage.batch_size % (at_once * size):
         raise InputError(
-            f"Stage {stage.name} takes {stage.batch_size} samples a step: expected a "
+            f"stage {stage.name}: found {stage.batch_size} samples a step, expected a "
             f"multiple of {at_once * size}, since {size} process{'es' * (size > 1)} "
             f"compute{'s' * (size == 1)} {at_once} at once."
         )

@@ -37,7 +37,7 @@ def may_use_kernels(
 def check_impl(impl: str) -> str:
     "Return `impl` itself. Raises InputError for an unknown one."
     if impl not in ("auto", "triton", "torch"):
-        raise InputError(f"found impl={impl!r}, expected one of auto, triton, torch")
+        raise InputError(f"impl: found {impl!r}, expected one of auto, triton, torch.")
     return impl
 
 # %% ../../nbs/3_vision/downsampling.ipynb #0c6981fc
@@ -63,8 +63,8 @@ class ConvDownsampler(nn.Module):
         self.fits_kernel = (kernel, stride, padding) == (3, 2, 1)
         if impl == "triton" and not self.fits_kernel:
             raise InputError(
-                f"found kernel={kernel}, stride={stride}, padding={padding} with impl='triton', "
-                "expected 3, 2, 1"
+                f"impl='triton': found kernel={kernel}, stride={stride}, padding={padding}, "
+                "expected 3, 2, 1."
             )
         self.conv = nn.Conv2d(in_dim, hidden or out_dim, kernel, stride, padding)
         self.act = nn.GELU() if gelu else nn.Identity()
@@ -269,7 +269,7 @@ def make_downsampler(
     "Return a projector by name. Raises InputError for an unknown one."
     if kind not in DOWNSAMPLER_CLASSES:
         raise InputError(
-            f"Unknown projector {kind!r}: expected one of {', '.join(DOWNSAMPLER_CLASSES)}."
+            f"projector: found {kind!r}, expected one of {', '.join(DOWNSAMPLER_CLASSES)}."
         )
     return DOWNSAMPLER_CLASSES[kind](in_dim, out_dim, **options)
 

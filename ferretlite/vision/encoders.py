@@ -86,8 +86,8 @@ def build_tower(
     Raises InputError for any other kind of configuration."""
     if config.model_type not in TOWER_CLASSES:
         raise InputError(
-            f"Unknown vision tower {config.model_type!r}: "
-            f"expected one of {', '.join(TOWER_CLASSES)}."
+            f"vision tower: found the model type {config.model_type!r}, expected one of "
+            f"{', '.join(TOWER_CLASSES)}."
         )
     return TOWER_CLASSES[config.model_type](config)
 
@@ -217,7 +217,9 @@ def compute_tower_map(
     InputError where the size is not a whole number of patches."""
     patch, (h, w) = tower.config.patch_size, pixels.shape[-2:]
     if h % patch or w % patch:
-        raise InputError(f"A view of {h}x{w} pixels does not divide into {patch}-pixel patches.")
+        raise InputError(
+            f"view: found {h} x {w} pixels, expected sides that divide into patches of {patch}."
+        )
     hidden = embed_patches(tower, pixels, mode)
     if tower.config.model_type in CAPTION_TRAINED_TYPES:
         if hasattr(tower, "pre_layrnorm"):

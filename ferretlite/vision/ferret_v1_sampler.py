@@ -124,31 +124,31 @@ def load_ferret_weights(
     own, official = self.state_dict(), {}
     if not isinstance(state_dict, dict):
         raise InputError(
-            f"found a {type(state_dict).__name__}, "
-            "expected a checkpoint's dictionary of names and tensors"
+            f"checkpoint: found a {type(state_dict).__name__}, expected a dictionary of names "
+            "and tensors."
         )
     for full, t in state_dict.items():
         name = full.rsplit("region_geo_sampler.", 1)[-1]
         if name == full and name.split(".")[0] not in {n.split(".")[0] for n in own}:
             continue  # of another part
         if name in official:
-            raise InputError(f"found {name!r} twice in the checkpoint, expected one Ferret sampler")
+            raise InputError(f"checkpoint: found {name!r} twice, expected one Ferret sampler.")
         if name not in own:
             raise InputError(
-                f"found {full!r} in the checkpoint, expected a Ferret sampler of "
-                f"{len(self.n_centers)} stages, which has no such weights"
+                f"checkpoint: found {full!r}, expected a Ferret sampler of "
+                f"{len(self.n_centers)} stages, which has no such weights."
             )
         official[name] = t
     for name, t in own.items():
         if name not in official:
             raise InputError(
-                f"found no {name!r} in the checkpoint, "
-                f"expected a Ferret sampler of {len(self.n_centers)} stages"
+                f"checkpoint: found no {name!r}, expected a Ferret sampler of "
+                f"{len(self.n_centers)} stages."
             )
         if official[name].shape != t.shape:
             raise InputError(
-                f"found {name!r} of shape {tuple(official[name].shape)}, "
-                f"expected {tuple(t.shape)}: "
-                "set in_dim, out_dim, n_points and n_centers to the checkpoint's"
+                f"checkpoint: found {name!r} of shape {tuple(official[name].shape)}, expected "
+                f"{tuple(t.shape)}; set in_dim, out_dim, n_points and n_centers to the "
+                "checkpoint's."
             )
     self.load_state_dict(official)

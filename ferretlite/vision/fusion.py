@@ -50,8 +50,8 @@ def join_patches(
     Raises InputError where the map does not divide."""
     if maps.shape[1] % k or maps.shape[2] % k:
         raise InputError(
-            f"found a map of {maps.shape[1]} x {maps.shape[2]} cells, "
-            f"expected sides that divide by {k}"
+            f"maps: found {maps.shape[1]} x {maps.shape[2]} cells, expected sides that divide by "
+            f"{k}."
         )
     return rearrange(maps, "n (h a) (w b) c -> n h w (a b c)", a=k, b=k)
 
@@ -95,8 +95,8 @@ def fuse_maps(
         return torch.cat([local, stretched], -1)
     if local.shape[-1] != global_.shape[-1]:
         raise InputError(
-            f"found a local map of width {local.shape[-1]} and a global map of width "
-            f"{global_.shape[-1]}, expected equal widths: project both first"
+            f"maps: found a local one of width {local.shape[-1]} and a global one of width "
+            f"{global_.shape[-1]}, expected equal widths; project both first."
         )
     return local + stretched
 

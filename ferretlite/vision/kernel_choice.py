@@ -107,10 +107,10 @@ def resolve_implementation(
 
     Raises ValueError for any other `impl` or value."""
     if impl not in IMPLEMENTATIONS:
-        raise InputError(f"found impl={impl!r}, expected one of {', '.join(IMPLEMENTATIONS)}")
+        raise InputError(f"impl: found {impl!r}, expected one of {', '.join(IMPLEMENTATIONS)}.")
     said = os.environ.get("FERRETLITE_TRITON", "") if impl == "auto" else ""
     if said not in ("", "0", "1"):
-        raise InputError(f"found FERRETLITE_TRITON={said!r} in the environment, expected 0 or 1")
+        raise InputError(f"FERRETLITE_TRITON: found {said!r} in the environment, expected 0 or 1.")
     return {"": impl, "0": "torch", "1": "triton"}[said]
 
 # %% ../../nbs/9_scale/kernel_choice.ipynb #b65e1dbb
@@ -122,12 +122,12 @@ def _check_can_run(x: Tensor):
         )
     if not (x.is_cuda or x.is_meta or is_interpreted()):
         raise InputError(
-            f"found a map on {x.device.type}, expected one on cuda: Triton's kernels run on a "
+            f"map: found it on {x.device.type}, expected cuda; Triton's kernels run on a "
             "GPU (or, slowly, anywhere with TRITON_INTERPRET=1 set before "
-            "ferretlite.vision.conv_kernels is imported)"
+            "ferretlite.vision.conv_kernels is imported)."
         )
     if x.dtype not in KERNEL_DTYPES:
-        raise InputError(f"found a map of {x.dtype}, expected float32, float16 or bfloat16")
+        raise InputError(f"map: found {x.dtype}, expected float32, float16 or bfloat16.")
 
 
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:

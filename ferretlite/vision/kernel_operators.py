@@ -452,9 +452,8 @@ def _check_shuffle(maps: Tensor, weight: Tensor, bias: Tensor, k: int) -> None:
         )
     if not _fits_one_program(C, k):
         raise ValueError(
-            f"found {k} x {k} cells of {C} channels, "
-            f"expected at most {MAX_PROGRAM_NUMBERS} numbers, "
-            "each factor rounded up to a power of two, for one program"
+            f"found {k} x {k} cells of {C} channels, expected at most {MAX_PROGRAM_NUMBERS} "
+            "numbers, each factor rounded up to a power of two, for one program"
         )
 
 

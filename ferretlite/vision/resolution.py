@@ -63,10 +63,10 @@ def check_grids(
 ) -> None:
     "Raise an InputError unless there are grids, each with a row and a column at least."
     if not len(grids):
-        raise InputError("found no grids to choose from, expected at least one (rows, cols)")
+        raise InputError("grids: found none to choose from, expected at least one (rows, cols).")
     for grid in grids:
         if len(grid) != 2 or min(grid) < 1:
-            raise InputError(f"found the grid {tuple(grid)}, expected (rows, cols) of one at least")
+            raise InputError(f"grids: found {tuple(grid)}, expected (rows, cols) of one at least.")
 
 # %% ../../nbs/3_vision/resolution.ipynb #6c21915d
 def measure_shape_mismatch(
@@ -88,9 +88,9 @@ def choose_grid(
     Raises InputError for an empty image, tile or menu."""
     size = tuple(int(n) for n in size)
     if min(size) < 1:
-        raise InputError(f"found an image of size {size}, expected at least one pixel each way")
+        raise InputError(f"image: found the size {size}, expected at least one pixel each way.")
     if min(compute_canvas_size(tile, (1, 1))) < 1:
-        raise InputError(f"found tiles of {tile} pixels, expected at least one pixel each way")
+        raise InputError(f"tile: found {tile} pixels, expected at least one pixel each way.")
     check_grids(grids)
 
     def cost(grid):
@@ -123,18 +123,18 @@ def filter_grids(
     "Return the grids within a budget of tiles, of tokens, or of both. Raises InputError for none."
     check_grids(grids)
     if max_visual_tokens is not None and cost is None:
-        raise InputError("found max_visual_tokens without cost, expected both")
+        raise InputError("max_visual_tokens: found it without cost, expected both.")
     few = [tuple(g) for g in grids if max_tiles is None or g[0] * g[1] <= max_tiles]
     if not few:
         raise InputError(
-            f"found no grid within {max_tiles} tiles, "
-            f"expected max_tiles to be {min(g[0] * g[1] for g in grids)} at least"
+            f"max_tiles: found no grid within {max_tiles} tiles, expected at least "
+            f"{min(g[0] * g[1] for g in grids)}."
         )
     fits = tuple(g for g in few if max_visual_tokens is None or cost(g) <= max_visual_tokens)
     if not fits:
         raise InputError(
-            f"found no grid within {max_visual_tokens} visual tokens, "
-            f"expected max_visual_tokens to be {min(map(cost, few))} at least"
+            f"max_visual_tokens: found no grid within {max_visual_tokens}, expected at least "
+            f"{min(map(cost, few))}."
         )
     return fits
 
@@ -173,8 +173,8 @@ def split_tiles(
     rows, cols = grid
     if pixels.shape[-2] % rows or pixels.shape[-1] % cols:
         raise InputError(
-            f"found {pixels.shape[-2]} x {pixels.shape[-1]} pixels for a {rows} x {cols} grid, "
-            "expected sides that divide evenly"
+            f"pixels: found {pixels.shape[-2]} x {pixels.shape[-1]} for a {rows} x {cols} grid, "
+            "expected sides that divide evenly."
         )
     return rearrange(pixels, "c (rows h) (cols w) -> (rows cols) c h w", rows=rows, cols=cols)
 
@@ -189,6 +189,6 @@ def merge_tiles(
     rows, cols = grid
     if len(maps) != rows * cols:
         raise InputError(
-            f"found {len(maps)} maps for a {rows} x {cols} grid, expected {rows * cols}"
+            f"maps: found {len(maps)} for a {rows} x {cols} grid, expected {rows * cols}."
         )
     return rearrange(maps, "(rows cols) h w c -> (rows h) (cols w) c", rows=rows, cols=cols)

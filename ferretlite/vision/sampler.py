@@ -324,7 +324,9 @@ class RegionSampler(nn.Module):
     ):
         super().__init__()
         if n_points < 1:
-            raise InputError(f"found n_points={n_points}, expected at least one point to look from")
+            raise InputError(
+                f"n_points: found {n_points}, expected at least one point to look from."
+            )
         self.in_dim, self.n_points = in_dim, n_points
 
     @torch.no_grad()
@@ -380,25 +382,18 @@ def draw_points_on_maps(
 @patch
 def _check_inputs(self: RegionSampler, maps, regions, sizes) -> None:  # raises InputError
     if sizes is None:
-        raise InputError(
-            "found regions without image sizes; expected the (height, width) of each image"
-        )
+        raise InputError("sizes: found none, expected the (height, width) of each image.")
     for of_image in regions:
         if isinstance(of_image, (Point, Box, Mask)):
-            raise InputError(
-                f"found {of_image} where an image's regions should be; "
-                "expected a list of regions for each image"
-            )
+            raise InputError(f"regions: found {of_image}, expected a list for each image.")
     if not len(maps) == len(regions) == len(sizes) > 0:
         raise InputError(
-            f"found {len(maps)} maps, {len(regions)} lists of regions and {len(sizes)} image "
-            "sizes; expected one of each per image"
+            f"sampler: found {len(maps)} maps, {len(regions)} lists of regions and {len(sizes)} "
+            "image sizes, expected one of each per image."
         )
     for m in maps:
         if m.ndim != 3 or m.shape[-1] != self.in_dim or not m.numel():
-            raise InputError(
-                f"found a map of shape {tuple(m.shape)}, expected [h, w, {self.in_dim}]"
-            )
+            raise InputError(f"map: found shape {tuple(m.shape)}, expected [h, w, {self.in_dim}].")
 
 # %% ../../nbs/3_vision/sampler.ipynb #dcb7bda2
 COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry, loaded on demand
@@ -408,14 +403,13 @@ COMPATIBLE_SAMPLERS = {  # value of `compat` -> module:class with that geometry,
 
 def _find_sampler_class(cls, compat) -> type:  # the class of what `cls(compat=compat)` makes
     if compat not in (None, *COMPATIBLE_SAMPLERS):
-        raise InputError(f"found compat={compat!r}, expected None or 'ferret'")
+        raise InputError(f"compat: found {compat!r}, expected None or 'ferret'.")
     if compat is None:
         return cls
     compatible = pkgutil.resolve_name(COMPATIBLE_SAMPLERS[compat])
     if cls not in (SpatialAwareSampler, compatible):
         raise InputError(
-            f"found compat={compat!r} for a {cls.__name__}, "
-            "expected it for a SpatialAwareSampler only"
+            f"compat: found {compat!r} for a {cls.__name__}, expected it for a SpatialAwareSampler."
         )
     return compatible
 
@@ -428,14 +422,14 @@ def check_stages(
     "Raise an InputError unless every stage has enough points to choose from."
     if not n_centers or len(n_centers) != len(n_neighbors):
         raise InputError(
-            f"found n_centers={n_centers} and n_neighbors={n_neighbors}, "
-            "expected one of each per stage"
+            f"stages: found n_centers={n_centers} and n_neighbors={n_neighbors}, expected one of "
+            "each per stage."
         )
     for before, keep, k in zip((n_points, *n_centers), n_centers, n_neighbors):
         if not (1 <= keep <= before and 1 <= k <= before):
             raise InputError(
-                f"found a stage that keeps {keep} points and asks {k} neighbours of {before}, "
-                f"expected both within 1..{before}"
+                f"stages: found one that keeps {keep} points and asks {k} neighbours of {before}, "
+                f"expected both within 1..{before}."
             )
 
 # %% ../../nbs/3_vision/sampler.ipynb #6d5292c0
@@ -460,7 +454,7 @@ class SpatialAwareSampler(RegionSampler):
         super().__init__(in_dim, n_points)
         check_stages(n_points, n_centers, n_neighbors)
         if pool not in ("max", "mean"):
-            raise InputError(f"found pool={pool!r}, expected 'max' or 'mean'")
+            raise InputError(f"pool: found {pool!r}, expected 'max' or 'mean'.")
         self.n_centers, self.n_neighbors, self.pool = tuple(n_centers), tuple(n_neighbors), pool
         self.diff_projector_list = nn.ModuleList(
             nn.Linear(in_dim + 2, in_dim + 2) for _ in n_centers
@@ -618,11 +612,11 @@ def make_sampler(
 
     Raises InputError for an unknown name, and for options that its class does not have."""
     if kind not in SAMPLER_CLASSES:
-        raise InputError(f"Unknown sampler {kind!r}: expected one of {', '.join(SAMPLER_CLASSES)}.")
+        raise InputError(f"sampler: found {kind!r}, expected one of {', '.join(SAMPLER_CLASSES)}.")
     arguments = list(inspect.signature(SAMPLER_CLASSES[kind].__init__).parameters)
     known = arguments[3:]  # after self and the widths
     if unknown := [name for name in options if name not in known]:
         raise InputError(
-            f"The {kind} sampler has no option {unknown[0]!r}: expected among {', '.join(known)}."
+            f"sampler {kind}: found the option {unknown[0]!r}, expected one of {', '.join(known)}."
         )
     return SAMPLER_CLASSES[kind](in_dim, out_dim, **options)

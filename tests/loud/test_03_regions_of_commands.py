@@ -79,7 +79,8 @@ def test_pixels_are_read_as_pixels(asked, words, region):
 def test_a_box_that_leaves_the_image_is_clipped_with_a_warning(capsys, asked, option):
     assert cli.main(["ask", "a.png", "is it?", option, "-5,-5,9,9"]) == 0
     told = capsys.readouterr().err
-    assert f"{option}: " in told and "a box inside 40 x 30 pixels" in told and "clipped" in told
+    assert f"{option}: found Box" in told and "a box inside 40 x 30 pixels" in told
+    assert "clipped" in told
     assert asked == [[[0, 0, 9, 9]]]
 
 

@@ -156,7 +156,7 @@ def test_a_mixture_that_changed_meanwhile_is_refused(tmp_path, mixture, short, m
 def test_towers_are_part_of_what_a_run_is(tmp_path, short, monkeypatch):
     out = tmp_path / "run"
     kill(monkeypatch, out, None, short)
-    with pytest.raises(InputError, match="was started with towers="):
+    with pytest.raises(InputError, match="expected towers="):
         train(out=out, resume=True, **{**short, "towers": None})
 
 
@@ -191,7 +191,7 @@ def test_a_pretraining_goes_on_only_as_the_same_run(other, says, tmp_path):
         )
 
     learn(2, **asked)  # stopped after two of four steps
-    with pytest.raises(InputError, match=f"was started with {says}: resume it with the same"):
+    with pytest.raises(InputError, match=f"expected {says}; resume it with the same"):
         learn(2, resume=True, **{**asked, **other})
     assert len(learn(2, resume=True, **asked)) == 2
 

@@ -58,7 +58,7 @@ def test_a_command_says_that_it_takes_the_shipped_model(capsys, monkeypatch, bot
 
 def test_a_dot_and_a_slash_mean_the_folder(capsys, both):
     assert cli.main(["eval", "./tiny", "--n", "1"]) == 2
-    assert "folder tiny holds no model" in capsys.readouterr().err
+    assert "tiny: found no model" in capsys.readouterr().err
 
 
 def test_nothing_is_said_where_the_name_means_one_model(capsys, monkeypatch, tmp_path):

@@ -48,7 +48,7 @@ def test_a_bug_shows_its_place_and_asks_for_a_report(capsys, error):
     [
         InputError("a.json: found nothing, expected a number."),
         MissingPackageError("adapters: found no package peft, expected it."),
-        FileNotFoundError("There is no file a.png."),
+        FileNotFoundError("a.png: found no file."),
         PermissionError(13, "Permission denied", "a.png"),
         OSError(28, "No space left on device"),
         OSError("owner/name is no model of the hub."),

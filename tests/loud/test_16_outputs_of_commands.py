@@ -87,7 +87,7 @@ def test_scenes_are_never_mixed_with_other_files(capsys, here):
     (here / "s").mkdir()
     (here / "s" / "mine.txt").touch()
     assert cli.main(["scenes", "s", "--n", "1", "--size", "64"]) == 2
-    assert "already holds files" in read_error(capsys)
+    assert "found files in it" in read_error(capsys)
     assert [p.name for p in (here / "s").iterdir()] == ["mine.txt"]
 
 

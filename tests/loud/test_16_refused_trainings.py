@@ -1,15 +1,18 @@
 """Item 16: a training that is refused leaves nothing behind, and a folder has a name."""
 
+import json
 import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ferretlite.common.errors import InputError
 from ferretlite.pretraining.clip import pretrain_clip
 from ferretlite.pretraining.dense import pretrain_towers
 from ferretlite.pretraining.dino import pretrain_dino
 from ferretlite.pretraining.language import pretrain_lm
+from ferretlite.pretraining.loop import run_training_loop
 from ferretlite.training import runs as run
 from ferretlite.training.distributed import RunOptions
 from ferretlite.training.runs import train
@@ -30,11 +33,11 @@ def files(folder):
         (dict(samples=0), "samples: found 0, expected a whole number from 1"),
         (dict(samples=-3), "samples: found -3"),
         (dict(minutes=float("nan"), samples=None), "minutes: found nan"),
-        (dict(samples=None), "Neither samples nor minutes"),
+        (dict(samples=None), "samples and minutes: found neither"),
         (dict(seed=-1), "seed: found -1, expected a whole number from 0"),
         (dict(seed=2**32), "seed: found 4294967296"),
-        (dict(preset="giant"), "Unknown preset 'giant'"),
-        (dict(stage="4"), "Unknown stage '4'"),
+        (dict(preset="giant"), "preset: found 'giant'"),
+        (dict(stage="4"), "stage: found '4'"),
         (dict(config=dict(merge=2), from_model="tiny"), "config beside from_model: found both"),
     ],
 )
@@ -111,3 +114,33 @@ def test_a_file_is_no_folder(tmp_path, begin):
             with pytest.raises(InputError, match="out: found the file .*run, expected a folder"):
                 teach(out=out, samples=4)
     assert (tmp_path / "run").read_text() == "mine"
+
+
+def write(folder, name, **record):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(record))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_model_without_a_record_is_not_overwritten(name, tmp_path, begin):
+    out = write(tmp_path / "model", name)
+    for teach in (train, *PRETRAININGS):
+        for resume in (False, True):
+            with pytest.raises(InputError, match="found a model without the record of a run"):
+                teach(out=out, samples=4, resume=resume)
+    assert [p.name for p in files(out)] == [name]
+
+
+def test_a_run_of_another_kind_is_not_overwritten(tmp_path):
+    done = write(tmp_path / "done", "run.json", settings={}, log={}, stages=[])
+    for teach in PRETRAININGS:
+        with pytest.raises(InputError, match="found a training run in .*, which a pretraining run"):
+            teach(out=done, samples=4)
+    with pytest.raises(InputError, match="found a training run"):  # it ended in the meantime
+        run_training_loop(torch.nn.Linear(1, 1), None, None, done, steps=1)
+    towers = write(tmp_path / "towers", "run.json", seed=0, steps=36, log=[])
+    killed = write(tmp_path / "killed", "state.pt")
+    for out in (towers, killed):
+        with pytest.raises(InputError, match="found a pretraining run in .*, which a training run"):
+            train(out=out, samples=4, resume=True)

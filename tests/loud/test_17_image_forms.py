@@ -90,9 +90,9 @@ REFUSED = {
     "an address": ("https://example.org/cat.png", "download the picture first"),
     "a broken data URI": ("data:image/png;base64,????" + "A" * 500_000, "base64 text"),
     "a data URI without data": ("data:image/png;base64" + "A" * 500_000, "comma"),
-    "text": ("A" * 500_000, "There is no file"),
-    "text with a zero": ("cat\0.png", "There is no file"),
-    "base64 of no picture": (base64.b64encode(b"x" * 300).decode(), "There is no file"),
+    "text": ("A" * 500_000, "found no file"),
+    "text with a zero": ("cat\0.png", "found no file"),
+    "base64 of no picture": (base64.b64encode(b"x" * 300).decode(), "found no file"),
     "no bytes": (b"", "an empty file"),
 }
 
