@@ -38,6 +38,8 @@ extras = {
     for name in ("notebooks", "triton", "train", "eval", "captions", "ocr", "docs")
 }
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
+# not in `dev`: once torchao is installed, every program that uses transformers imports it
+extras["quant"] = requirements("requirements_quant")
 
 setup(
     name=cfg["lib_name"],

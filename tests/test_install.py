@@ -243,6 +243,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
         "train",
         "eval",
         "ocr",
+        "quant",
         "docs",
         "dev",
     }

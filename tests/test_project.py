@@ -212,6 +212,7 @@ def test_module_needs_no_extra_to_import(path):
         "hypothesis",
         "triton",
         "peft",
+        "torchao",
         "tensorboard",
         "gguf",
     }

@@ -116,8 +116,7 @@ def _read_region(kind, value, size, option) -> object:  # a Point, Box or Mask
             "image, expected corners x1,y1,x2,y2 in pixels."
         )
     if doubt := geometry.describe_doubtful_region(typed, size):
-        doubt = doubt.removeprefix("regions: ")
-        warnings.warn(f"{option}: {doubt}", FerretliteWarning, stacklevel=2)
+        warnings.warn(doubt.replace("regions", option, 1), FerretliteWarning, stacklevel=2)
     return region
 
 

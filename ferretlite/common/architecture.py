@@ -182,7 +182,8 @@ def draw_architecture(
         _draw_arrow(ax, _find_path(start, end), "#999999" if chosen else "#444444")
     for name, block in blocks.items():
         is_chosen = block.part in chosen or (shows_stages and block.stages)
-        color = "#f5a742" if is_chosen else "#f4f4f4" if chosen else _COLORS[block.kind]
+        plain = "#f4f4f4" if chosen else _COLORS[block.kind]
+        color = "#f5a742" if is_chosen else plain
         text = _label_with_stages(block) if shows_stages else block.label
         _draw_block(ax, block, color, bool(chosen) and not is_chosen, text)
         if name in _TOKENS:

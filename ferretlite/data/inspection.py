@@ -308,7 +308,7 @@ def _format_left_out(
         for verb, reason, n in kinds
     ]
 
-
+# %% ../../nbs/6_data/inspection.ipynb #bc2c0b49
 def format_check(
     found: dict,  # result of check_mixture
 ) -> str:

@@ -31,7 +31,7 @@ from ferretlite.data.records import (
     decode_item,
     decode_json,
     describe_broken_file,
-    drop_repetitions,
+    drop_repeated_objects,
     measure_overhang,
     note_key,
     read_box,
@@ -377,7 +377,7 @@ def __len__(self: AnnotationReader):
 @patch
 def __getitem__(self: AnnotationReader, i) -> Scene:
     scene = self.make_scene(i, self.record(i))
-    for sentence in drop_repetitions(scene) if isinstance(scene, Scene) else ():
+    for sentence in drop_repeated_objects(scene) if isinstance(scene, Scene) else ():
         self.box_counts["repeated"] += 1
         self._list_problem(REPEATED, InputError(f"{self.sources()[0]}, {scene.id}: {sentence}."))
     return scene

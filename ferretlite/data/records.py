@@ -297,7 +297,7 @@ def _drop_repeated_boxes(
     return kept, sentences
 
 
-def drop_repetitions(
+def drop_repeated_objects(
     scene,  # Scene: its objects and phrases are changed in place
 ) -> list:  # of sentences without a full stop
     """Drop each object whose name and box stood before in its scene, and each such box of a phrase.

@@ -423,7 +423,7 @@ def draw_kernel_times(
     "Draw times beside eager channels-last, forward and training, at every size that was measured."
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True)
     for ax, training in zip(axes, (False, True)):
         rows = [r for r in record["rows"] if r["training"] == training]
         names = [
@@ -445,9 +445,9 @@ def draw_kernel_times(
                 ax.plot(*zip(*found), "o", ms=3, color=color, label=column)
         ax.axhline(1, color="k", lw=0.7)
         ax.set(title="training" if training else "forward", xticks=range(len(rows)), yscale="log")
-        ax.set_xticklabels(names, rotation=90, fontsize=5)
+        ax.set_xticklabels(names, rotation=90, fontsize=8)
     axes[0].set_ylabel("times as fast as\neager (channels-last)")
-    axes[0].legend(fontsize=6)
+    axes[0].legend(fontsize=8)
     fig.tight_layout()
     return fig
 

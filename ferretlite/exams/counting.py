@@ -17,6 +17,7 @@ from ferretlite.data.detection_files import (  # noqa: F811
     convert_to_xywh,
     save_scene_image,
 )
+from ..evaluation.metrics import merge_boxes
 from ..evaluation.statistics import compute_bootstrap_interval
 from ferretlite.exams.core import (  # noqa: F811
     Exam,
@@ -28,7 +29,7 @@ from ferretlite.exams.core import (  # noqa: F811
     make_score,
     read_exam_json,
 )
-from .grounding import merge_boxes, place_corners  # noqa: F811
+from .grounding import place_corners  # noqa: F811
 from ..regions.choices import read_count
 from ..regions.geometry import Box  # noqa: F811
 

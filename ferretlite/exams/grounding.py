@@ -28,7 +28,7 @@ from ferretlite.data.referring_files import (
     export_refcoco,
     make_expressions,
 )
-from ..evaluation.metrics import find_best_fixed_box, find_size_class
+from ..evaluation.metrics import find_best_fixed_box, find_size_class, merge_boxes
 from ferretlite.exams.core import (
     Exam,
     ExamItem,
@@ -338,14 +338,14 @@ _REFCOCOS_FILES = ("refcocos_test.json", "refcocos.json")
 def _read_refcocos(folder) -> list:  # of ExamItem
     "Return the questions of refcocos, whose `solution` is a box in pixels or nothing."
     items = []
-    for path in find_exam_files(folder, _REFCOCOS_FILES, "refcocos")[:1]:
-        records = read_exam_json(path, "a list of expressions in the form of refcocos")
-        for k, (record, where) in enumerate(list_records(records, None, path)):
-            image = get_field(record, "image", str, where)
-            text, box = get_field(record, "normal_caption", str, where), record.get("solution")
-            boxes = [] if box is None else [place_corners(box, f"{where}, field solution")]
-            group, size = _name_target_group(boxes), _get_size(record, where)
-            items.append(_make_rec_item(str(k), group, image, size, text, boxes))
+    path = find_exam_files(folder, _REFCOCOS_FILES, "refcocos")[0]
+    records = read_exam_json(path, "a list of expressions in the form of refcocos")
+    for k, (record, where) in enumerate(list_records(records, None, path)):
+        image = get_field(record, "image", str, where)
+        text, box = get_field(record, "normal_caption", str, where), record.get("solution")
+        boxes = [] if box is None else [place_corners(box, f"{where}, field solution")]
+        group, size = _name_target_group(boxes), _get_size(record, where)
+        items.append(_make_rec_item(str(k), group, image, size, text, boxes))
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #47f5da98
@@ -436,12 +436,6 @@ _TARGET_EXAMS = tuple(
 )
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #5cca2ba4
-def merge_boxes(boxes: list) -> Box:
-    "Return the box around boxes."
-    corners = list(zip(*(box.list() for box in boxes)))
-    return Box(min(corners[0]), min(corners[1]), max(corners[2]), max(corners[3]))
-
-
 def _normalise_phrase(text: str) -> str:
     "Return a phrase in lower case, without punctuation."
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())

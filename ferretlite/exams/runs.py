@@ -236,8 +236,8 @@ def run_exam(
     label += "+look-again" if look_again else ""
     answers = _read_saved(save, exam, items, label) if save else {}
     left = [item for item in items if item.id not in answers]
-    for item in left[:1]:
-        _open_picture(exam, folder, item)  # said now, and not after an hour
+    if left:
+        _open_picture(exam, folder, left[0])  # said now, and not after an hour
     with tqdm(total=len(items), initial=len(items) - len(left), disable=not progress,
               file=sys.stderr, desc=exam.name) as bar:  # fmt: skip
         for k in range(0, len(left), batch):

@@ -128,9 +128,9 @@ _ROC_FILES = ("lvis_eval.jsonl", "lvis_roc.jsonl")
 def _read_roc(folder) -> list:  # of ExamItem
     "Return the questions of a file of referring classification."
     items = []
-    for path in find_exam_files(folder, _ROC_FILES, "lvis-roc")[:1]:
-        for k, (line, where) in enumerate(read_exam_lines(path, "objects with two names")):
-            items += _make_choice_items(line, k, where)
+    path = find_exam_files(folder, _ROC_FILES, "lvis-roc")[0]
+    for k, (line, where) in enumerate(read_exam_lines(path, "objects with two names")):
+        items += _make_choice_items(line, k, where)
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #e78380d8

@@ -380,7 +380,8 @@ def _list_phrases(
         phrases = list(phrase) if is_list(phrase) else [phrase]
     bad = [p for p in phrases if not isinstance(p, str) or not can_name_object(p)]
     if bad or not phrases:
-        found = bad[0] if bad and caption is None else caption if phrase is None else phrase
+        given = caption if phrase is None else phrase
+        found = bad[0] if bad and caption is None else given
         raise make_input_error("ground", found, "the name of what to look for, in each phrase")
     return phrases
 

@@ -331,8 +331,8 @@ def _list_texts(text, images, regions, crops) -> tuple:  # four lists; `images` 
     one = isinstance(text, str) and (not regions or not isinstance(regions[0], (list, tuple)))
     nothing = [None] * len(texts)
     regions = [regions] if one else list(nothing if regions is None else regions)
-    crops = nothing if crops is None else [crops] if isinstance(text, str) else crops
-    crops = [list(held or []) for held in crops]
+    crops = [crops] if isinstance(text, str) else crops
+    crops = [list(held or []) for held in (nothing if crops is None else crops)]
     if len(images) not in (0, len(texts)) or not len(texts) == len(regions) == len(crops):
         raise InputError(
             f"text: found {len(texts)} texts, {len(images)} images, {len(regions)} lists of "

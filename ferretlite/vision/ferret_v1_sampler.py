@@ -62,15 +62,15 @@ class FerretSampler(SpatialAwareSampler):
         "Return every pixel, some repeated; or a random choice where there are more."
         points = []
         for region, size in ((r, size) for of_image, size in zip(regions, sizes) for r in of_image):
-            dice = generator if self.training else torch.Generator().manual_seed(0)
+            source = generator if self.training else torch.Generator().manual_seed(0)
             pixels = list_ferret_pixels(region, size)
             n, lacking = len(pixels), self.n_points - len(pixels)
             if lacking > 0:
                 pixels = torch.cat(
-                    [pixels, pixels[torch.randint(0, n, (lacking,), generator=dice)]]
+                    [pixels, pixels[torch.randint(0, n, (lacking,), generator=source)]]
                 )
             if lacking < 0:
-                pixels = pixels[torch.randperm(n, generator=dice)[: self.n_points]]
+                pixels = pixels[torch.randperm(n, generator=source)[: self.n_points]]
             points.append(pixels)
         self.generator = generator
         return torch.stack(points) if points else torch.zeros(0, self.n_points, 2)
