@@ -5,6 +5,7 @@ front page whose numbers are those of the records.
 import ast
 import base64
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -281,3 +282,13 @@ def test_the_first_example_prints_boxes_that_can_be_read():
     ]
     numbers = re.findall(r"[xy][12]=([\d.]+)", "".join(printed))
     assert len(numbers) >= 4 and all(len(n.partition(".")[2]) == 1 for n in numbers)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-griffon"])
+def test_a_model_card_counts_the_weights_of_its_file(model):
+    folder = ROOT / "ferretlite" / "weights" / model
+    data = (folder / "model.safetensors").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    counted = sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    told = re.search(r" of ([\d.]+) million weights", (folder / "README.md").read_text())
+    assert float(told[1]) == round(counted / 1e6, 2)

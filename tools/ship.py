@@ -8,9 +8,11 @@ A run of `ferretlite pretrain` becomes tiny-towers/, tiny-lm/ or tiny-griffon-lm
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ferretlite.common.files import write_json, write_whole
@@ -47,11 +49,11 @@ GRIFFON = LABELS | {
 }
 ABOUT = {
     "tiny": (
-        """A Ferret-v2 of 5.5 million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
+        """A Ferret-v2 of {weights} million weights: a CLIP-style and a DINOv2-style ViT (192-pixel views, 16-pixel patches, four of them to a token), two projectors, a region sampler and a small
 Llama. It knows scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works."""
     ),
     "tiny-griffon": (
-        """A Griffon v2 of some five million weights: a DINOv2-style ViT that sees 384 pixels at once (16-pixel patches), a strided convolution that makes 144 tokens of them, a frozen CLIP-style
+        """A Griffon v2 of {weights} million weights: a DINOv2-style ViT that sees 384 pixels at once (16-pixel patches), a strided convolution that makes 144 tokens of them, a frozen CLIP-style
 encoder whose class token turns each picture in a question into one token, and a small Llama. It answers in Griffon's written form, says `None`, and looks for what it is shown. It knows
 scenes of drawn glyphs, **not photographs**: it is for learning and teaching how such a model works. (The paper's one tower is CLIP's; ours is the shipped local one, which names things best.)"""
     ),
@@ -60,6 +62,13 @@ scenes of drawn glyphs, **not photographs**: it is for learning and teaching how
 GRIFFON_LM = """It was taught in Griffon's manner: its questions, its written form, one view of 144 tokens, and vectors for pictures in questions. `ferretlite train --preset tiny-griffon` begins with it.
 
 """
+
+
+def count_weights(folder: Path) -> str:
+    "Millions of numbers in a model file, with two decimals."
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+    return f"{sum(map(math.prod, shapes)) / 1e6:.2f}"
 
 
 def card(run: dict, scores: dict, command: str, n: int) -> str:
@@ -76,7 +85,7 @@ def card(run: dict, scores: dict, command: str, n: int) -> str:
     return (
         f"""# ferretlite {preset}
 
-{ABOUT[preset]}
+{ABOUT[preset].format(weights=count_weights(WEIGHTS / preset))}
 
 **Made by** `{command}` from the shipped `tiny-towers` and {lm}: {sum(run["steps"]) * 16:,} samples in three stages
 ({", ".join(f"{name.split()[0]}: {steps} steps" for name, steps in zip(run["stages"], run["steps"]))} of 16 scenes), seed {run["settings"]["seed"]},

@@ -27,8 +27,7 @@ from ..common.files import write_json
 def _hash_settings(settings: dict) -> str:
     """Return a name for settings: twelve hexadecimal digits that do not depend on their order.
 
-    Raises InputError for what JSON cannot hold.
-    """
+    Raises InputError for what JSON cannot hold."""
     try:
         text = json.dumps(settings, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -101,8 +100,7 @@ def run_study(
     """Return every arm's results, seed by seed; runs that were made before are read.
 
     An arm's list ends before its first missing run: one that another process is making, or any with
-    `work=None`. Raises InputError without an arm or a seed.
-    """
+    `work=None`. Raises InputError without an arm or a seed."""
     if not arms:
         raise make_input_error("arms", arms, "at least one arm")
     if seeds < 1:
@@ -148,8 +146,7 @@ def _compare_arms(
     """Return the mean difference of two arms over seeds, with Student's interval, and the smallest
     true difference that four such studies in five would find.
 
-    Raises InputError below two seeds.
-    """
+    Raises InputError below two seeds."""
     a, b = (
         [run[metric] - (run[beyond] if beyond else 0) for run in found[name]]
         for name in (arm, against)
@@ -187,8 +184,7 @@ def _judge_difference(
 @dataclass(frozen=True)
 class Claim:
     """What somebody says, as a rule: `arm` beats `against` in `metric`, by more than `at_least`;
-    with `beyond`, by so much more than in that other metric.
-    """
+    with `beyond`, by so much more than in that other metric."""
 
     text: str  # the claim in words
     arm: str  # name of the arm that should be better
@@ -205,8 +201,7 @@ def judge_claims(
     """Return every claim and what may be said of it; claims with fewer than two pairs of runs are
     left out.
 
-    Raises InputError for a claim about an arm that the study does not have.
-    """
+    Raises InputError for a claim about an arm that the study does not have."""
     for arm in {arm for c in claims for arm in (c.arm, c.against)} - set(found):
         raise InputError(f"claims: found the arm {arm!r}, expected one of {', '.join(found)}.")
     pairs = [

@@ -102,8 +102,7 @@ def _count_shown_tokens(
 def _count_tower_flop(part: PreTrainedConfig, weights: int, views: int, tokens: int) -> float:
     """Return the operations of one tower on some views; embeddings are looked up or small.
 
-    A captioned tower's last layer is not computed.
-    """
+    A captioned tower's last layer is not computed."""
     if part is None or not views:
         return 0.0
     layers = part.num_hidden_layers - (
@@ -211,8 +210,7 @@ def _count_training_flop(
 # %% ../../nbs/9_scale/scaling_up.ipynb #bfe09b8e
 def _shard_model(model: torch.nn.Module, mesh) -> torch.nn.Module:
     """Spread a model's weights over the processes of a mesh (`fully_shard`): each layer of towers
-    and language model by itself, then what is left.
-    """
+    and language model by itself, then what is left."""
     from torch.distributed.fsdp import fully_shard
 
     for module in list(model.modules()):
@@ -342,8 +340,7 @@ def _choose_at_once(
 ) -> int:  # 0: none fits
     """Return the largest power of two of samples that fits into a GPU, up to its share of a batch.
 
-    `memory` is a function from samples at once to kinds of bytes.
-    """
+    `memory` is a function from samples at once to kinds of bytes."""
     share = max(1, stage.batch_size // gpus)
     room = 0.92 * gpu_memory * 1e9  # the rest is lost to fragments and the CUDA context
     sizes = [2**k for k in range(12)]

@@ -190,8 +190,7 @@ def _compare_answers(
 # %% ../../nbs/9_scale/selftest.ipynb #0b931bf5
 def _run_training_steps(preset: str, number: int, steps: int = 5) -> list:  # of losses
     """Return the losses of a few training steps of a preset's stage, in this machine's precision;
-    nothing is kept.
-    """
+    nothing is kept."""
     model, processor = start_model(preset=preset)
     model.to(choose_training_device())
     stage = replace(
@@ -236,8 +235,7 @@ def selftest(
 ) -> list:  # of (what, found, allowed, whether it is well)
     """Return whether this machine's GPU computes what its CPU computes, part by part.
 
-    Without a GPU: the CPU in float64, and its own bfloat16.
-    """
+    Without a GPU: the CPU in float64, and its own bfloat16."""
     if n < 1:
         raise make_input_error("n", n, "at least one question")
     device = torch.device(device or choose_training_device())

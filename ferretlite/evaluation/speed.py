@@ -127,8 +127,7 @@ def format_projector_bench(
 class PlainSampler(SpatialAwareSampler):
     """The same sampler computed as it is told: two linear layers per (centre, neighbour).
 
-    For reading and for comparing.
-    """
+    For reading and for comparing."""
 
     def aggregate_stage(self, stage, points, features) -> tuple:  # as SpatialAwareSampler's
         "Keep S well-spread points; let each gather what its neighbours know."
@@ -237,8 +236,7 @@ _RESOLUTION_SIDES = (192, 384, 768)
 
 def _make_bench_config(way: str, side: int) -> FerretConfig:
     """Return a configuration of two tiny towers with 192-pixel views; `direct` shows them a square
-    of this side.
-    """
+    of this side."""
     return FerretConfig(
         global_tower=make_tiny_clip_config(image_size=192),
         local_tower=make_tiny_dino_config(image_size=192),
@@ -325,8 +323,7 @@ def bench_resolution(
     seed: int = 0,  # of the images, which are noise
 ) -> dict:  # rows: measure_image_cost by way and side; images a second, and their ratio
     """Return what each way of seeing costs by the size of the image, and how fast images are
-    prepared beside transformers' LLaVA-NeXT, in the same run.
-    """
+    prepared beside transformers' LLaVA-NeXT, in the same run."""
     _check_runs(n=n)
     rng = np.random.default_rng(seed)
 

@@ -150,8 +150,7 @@ def _train_and_ask(
     every answer's row.
 
     Raises ValueError where the settings name another start than the package's weights and stages
-    give.
-    """
+    give."""
     if settings["start"] != (ours := _hash_start_weights(settings["tower"])):
         raise InputError(
             f"settings: found start={settings['start']}, expected {ours}, as this package's "

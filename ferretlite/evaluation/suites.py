@@ -323,8 +323,7 @@ def _make_suite_scenes(
 ) -> Iterator:  # of (key, Scene)
     """Yield `n` scenes of a split, then `n` of each other split (for counting).
 
-    No two seeds share a scene.
-    """
+    No two seeds share a scene."""
     for kind in dict.fromkeys((split, *others)):
         for i in range(n):
             yield f"{seed} {kind} {i}", make_scene(seed * 1_000_000 + i, size, kind)

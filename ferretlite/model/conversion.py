@@ -27,8 +27,7 @@ from ..vision.resolution import LLAVA_NEXT_GRIDS
 def read_weights(folder: str | Path) -> dict:  # name -> tensor
     """Return all weights of a checkpoint, from safetensors or from the tensors of PyTorch files.
 
-    Raises FileNotFoundError where there are none.
-    """
+    Raises FileNotFoundError where there are none."""
     folder, found = Path(folder), {}
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
@@ -109,8 +108,7 @@ def make_public_config(
 def _read_checkpoint(checkpoint: Path) -> tuple:  # (its config.json, its weights by our names)
     """Return what a public Ferret checkpoint holds.
 
-    Raises ValueError or FileNotFoundError in a sentence for what is not there.
-    """
+    Raises ValueError or FileNotFoundError in a sentence for what is not there."""
     if not (checkpoint / "config.json").is_file():
         raise FileNotFoundError(
             f"{checkpoint}: found no config.json, expected the folder of a public Ferret "
@@ -168,8 +166,7 @@ def convert_checkpoint(
 ) -> Path:
     """Write a public Ferret checkpoint as one of ours, and return its folder.
 
-    Raises ValueError or FileNotFoundError in a sentence for what is not there.
-    """
+    Raises ValueError or FileNotFoundError in a sentence for what is not there."""
     checkpoint, out = Path(checkpoint), Path(out)
     if (out / "config.json").exists():
         raise InputError(

@@ -310,7 +310,7 @@ def _draw_losses(run: dict, path):
         axis.plot([start + step for step, _ in log], [loss for _, loss in log], label=name)
         start += steps
     axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, format="png")
 
