@@ -267,7 +267,7 @@ def test_scenes_that_pose_no_question_are_left_out_of_a_batch(random_model):
 
 def test_a_stream_ends_and_refuses_shares_that_cannot_be():
     assert len([scene.seed for scene in SceneStream(2, size=64)]) == 2
-    with pytest.raises(IndexError, match="no scene 2"):
+    with pytest.raises(IndexError, match="scene: found the number 2"):
         SceneStream(2)[2]
     for others in (dict(count=0.7, practice=0.5), dict(count=-0.1), dict(train=0.5)):
         with pytest.raises(ValueError, match="add up to at most 1"):

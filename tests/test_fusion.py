@@ -121,9 +121,9 @@ def test_maps_are_fused_by_concatenation_local_channels_first_or_not_at_all():
 
 
 def test_maps_of_different_width_have_no_sum():
-    with pytest.raises(ValueError, match="width 1 and a global map of width 2"):
+    with pytest.raises(ValueError, match="width 1 and a global one of width 2"):
         fuse_maps(LOCAL, WHOLE.repeat(1, 1, 2))
-    with pytest.raises(ValueError, match="width 2 and a global map of width 1"):
+    with pytest.raises(ValueError, match="width 2 and a global one of width 1"):
         fuse_maps(LOCAL.repeat(1, 1, 2), WHOLE)
 
 

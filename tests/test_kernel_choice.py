@@ -236,7 +236,7 @@ def test_what_our_kernels_cannot_do_is_refused(monkeypatch):
         assert chosen(OnGpu(dtype), "triton") and chosen(torch.zeros(1, device="meta"), "triton")
     with pytest.raises(ValueError, match="expected float32, float16 or bfloat16"):
         chosen(OnGpu(torch.float64), "triton")
-    with pytest.raises(ValueError, match="found a map on cpu"):
+    with pytest.raises(ValueError, match="map: found it on cpu"):
         chosen(torch.zeros(1), "triton")
     monkeypatch.setattr(kernel_choice, "is_interpreted", lambda: True)
     assert chosen(torch.zeros(1), "triton")

@@ -762,17 +762,11 @@ def test_one_tower_and_one_tile_keep_the_global_view_alone(random_model):
 def test_vectors_and_placeholders_must_be_equal_in_number(random_model):
     model, processor = random_model
     batch = ask(processor, ASKED[1:2])
-    with pytest.raises(
-        ValueError, match="holds 1 region placeholders but there are 2 region vectors"
-    ):
+    with pytest.raises(ValueError, match="1 region placeholders, expected 2"):
         model(**{**batch, "regions": [[Point(1, 1), Point(2, 2)]]})
-    with pytest.raises(
-        ValueError, match="holds 1 region placeholders but there are 0 region vectors"
-    ):
+    with pytest.raises(ValueError, match="1 region placeholders, expected 0"):
         model(**{**batch, "regions": None})
-    with pytest.raises(
-        ValueError, match="holds 47 image placeholders but there are 48 image vectors"
-    ):
+    with pytest.raises(ValueError, match="47 image placeholders, expected 48"):
         model(
             **{
                 **batch,

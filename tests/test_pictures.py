@@ -116,7 +116,7 @@ def test_a_file_that_is_no_picture_gets_one_sentence(tmp_path):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match="no file .*absent.png"):
         load_image(tmp_path / "absent.png")
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(ValueError, match="found a folder"):
         load_image(str(tmp_path))
     with pytest.raises(ValueError, match="the image: found no picture"):
         load_image(b"nothing")

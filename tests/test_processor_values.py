@@ -360,7 +360,7 @@ def test_griffons_answers_are_the_names_of_their_boxes(griffon_model):
 def test_each_placeholder_has_to_have_the_number_that_is_expected(griffon_model):
     config, words = griffon_model[1].config, griffon_model[1].tokenizer
     for name in ("image_token_id", "region_token_id", "crop_token_id"):
-        with pytest.raises(ValueError, match="expects .*99"):
+        with pytest.raises(ValueError, match="expected .*99"):
             FerretProcessor(FerretConfig.from_dict({**config.to_dict(), name: 99}), words)
 
 

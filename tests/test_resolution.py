@@ -89,9 +89,9 @@ def test_a_cap_of_1280_tokens_admits_only_four_tiles_of_224():
         count_grid_tokens((2, 2), 256, 256) == 1280 and count_grid_tokens((2, 3), 256, 256) == 1792
     )
     assert count_grid_tokens((2, 2), 576, 576) == 2880
-    with pytest.raises(ValueError, match="to be 1152 at least"):
+    with pytest.raises(ValueError, match="expected at least 1152"):
         filter_grids(FERRET_GRIDS, max_visual_tokens=1000, cost=cost(576))
-    with pytest.raises(ValueError, match="max_tiles to be 4 at least"):
+    with pytest.raises(ValueError, match="max_tiles: .*expected at least 4"):
         filter_grids([(2, 2), (2, 3)], max_tiles=3)
     with pytest.raises(ValueError, match="without cost"):
         filter_grids(FERRET_GRIDS, max_visual_tokens=1280)
@@ -151,16 +151,16 @@ def test_an_empty_image_or_no_grids_gets_one_sentence():
     with pytest.raises(ValueError, match="at least one pixel"):
         choose_grid((0, 5), 224)
     for grids, says in (
-        ((), "no grids"),
-        ([(1, 0)], r"the grid \(1, 0\), expected .rows, cols. of one at least"),
-        ([(1, 1, 1)], "the grid"),
-        ([(-1, -2)], "the grid"),
+        ((), "grids: found none"),
+        ([(1, 0)], r"grids: found \(1, 0\), expected .rows, cols. of one at least"),
+        ([(1, 1, 1)], "grids: found"),
+        ([(-1, -2)], "grids: found"),
     ):
         with pytest.raises(ValueError, match=says):
             choose_grid((5, 5), 224, grids)
         with pytest.raises(ValueError, match=says):
             filter_grids(grids, max_tiles=4)
-    with pytest.raises(ValueError, match="tiles of 0 pixels"):
+    with pytest.raises(ValueError, match="tile: found 0 pixels"):
         choose_grid((5, 5), 0)
     assert (
         choose_grid((480, 640), 336.0)
@@ -285,7 +285,7 @@ def test_one_pixel_and_one_place_are_enough():
         with pytest.raises(ValueError, match="at least one pixel"):
             choose_grid(size, 4)
     for tile in ((0, 4), (4, 0)):
-        with pytest.raises(ValueError, match="tiles of"):
+        with pytest.raises(ValueError, match="tile: found"):
             choose_grid((4, 4), tile)
     for grid in ((0, 1), (1, 0), (1,)):
         with pytest.raises(ValueError, match="of one at least"):
@@ -316,9 +316,9 @@ def test_budgets_include_their_limit_and_keep_the_order():
     assert filter_grids(grids, None, 13, cost) == ((1, 3), (1, 1))
     assert filter_grids(grids, 1, 22, cost) == ((1, 1),)
     assert filter_grids(grids, 1, 11, cost) == ((1, 1),)
-    with pytest.raises(ValueError, match="expected max_visual_tokens to be 11 at least"):
+    with pytest.raises(ValueError, match="max_visual_tokens: .*expected at least 11"):
         filter_grids(grids, None, 10, cost)
-    with pytest.raises(ValueError, match="expected max_tiles to be 1 at least"):
+    with pytest.raises(ValueError, match="max_tiles: .*expected at least 1"):
         filter_grids(grids, 0)
 
 

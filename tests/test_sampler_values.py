@@ -284,7 +284,7 @@ def test_sizes_that_a_sampler_has_unless_told():
     assert type(mean) is MeanSampler and mean.n_points == 3
     with pytest.raises(ValueError, match="sampler: found 'median'"):
         make_sampler(4, 6, "median")
-    with pytest.raises(ValueError, match="has no option 'pool'"):
+    with pytest.raises(ValueError, match="found the option 'pool'"):
         make_sampler(4, 6, "mean", pool="max")
     assert RegionSampler(4, 1).n_points == 1
 

@@ -142,3 +142,38 @@ def results_in_comments(path: Path) -> list[str]:
 def test_results_are_annotations_not_comments(path):
     """`) -> list:  # of boxes`, and not `):  # list of boxes`."""
     assert not results_in_comments(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_docstrings_end_in_their_last_line(path):
+    """One way: the closing quotes stand behind the last word, and not on a line of their own."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    nodes = (*api_pages.FUNCTIONS, ast.ClassDef)
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, nodes) and ast.get_docstring(node):
+            assert lines[node.body[0].end_lineno - 1].strip() != '"""', node.name
+
+
+def has_nested_choice(node) -> bool:
+    return isinstance(node, ast.IfExp) and isinstance(node.orelse, ast.IfExp)
+
+
+def loops_over_one(node) -> bool:
+    """Return whether a node is `for x in y[:1]`, which is an `if`."""
+    if not isinstance(node, ast.For) or not isinstance(node.iter, ast.Subscript):
+        return False
+    return ast.unparse(node.iter.slice) == ":1"
+
+
+def is_run_for_its_effects(node) -> bool:
+    """Return whether a node is a comprehension whose value nobody takes."""
+    comprehensions = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    return isinstance(node, ast.Expr) and isinstance(node.value, comprehensions)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_statement_hides_another(path):
+    """No `a if b else c if d else e`, no `for x in y[:1]`, no comprehension for its effects."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        hidden = has_nested_choice(node), loops_over_one(node), is_run_for_its_effects(node)
+        assert not any(hidden), ast.unparse(node)

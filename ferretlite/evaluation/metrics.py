@@ -191,7 +191,7 @@ class NameResult:
         _check_name(self.truth)
         if self.vocabulary_size < 1:
             raise InputError(
-                f"vocabulary_size: found {self.vocabulary_size}, expected one name at least."
+                f"vocabulary_size: found {self.vocabulary_size}, expected at least one name."
             )
 
 

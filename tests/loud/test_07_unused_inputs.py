@@ -44,7 +44,7 @@ def test_a_region_without_an_image_is_missed(ferret):
 
 
 def test_a_region_that_is_not_given_is_missed(ferret, batch):
-    with pytest.raises(ValueError, match="1 region placeholders but there are 0"):
+    with pytest.raises(ValueError, match="1 region placeholders, expected 0"):
         ferret.model(**without(batch, "regions"))
 
 
