@@ -299,7 +299,7 @@ def test_a_study_does_not_mix_runs_that_started_elsewhere(tmp_path):
         == _hash_start_weights(_RESOLUTION_SETTINGS["tower"])
         != _hash_start_weights("global")
     )
-    with pytest.raises(ValueError, match="starts from 0123, and this package"):
+    with pytest.raises(ValueError, match="found start=0123, expected"):
         _train_and_ask(
             {**_RESOLUTION_SETTINGS, **_RESOLUTION_ARMS["fixed"], "seed": 0, "start": "0123"},
             tmp_path,
