@@ -13,18 +13,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ferretlite.data.dialogue_exports import export_grit, export_llava
+from ferretlite.data.dialogue_exports import export_grit
 from ferretlite.data.dialogues import (
     _BLANK_IMAGE,
-    _BOX_PATTERN,
     _PLACEHOLDER_PATTERN,
+    BOX_PATTERN,
     GritDialogues,
-    LlavaDialogues,
-    _convert_from_square,
-    _read_text_box,
     _strip_turn_marks,
     replace_box_placeholders,
 )
+from ferretlite.data.llava import LlavaDialogues, _convert_from_square, _read_text_box, export_llava
 from ferretlite.data.pseudo_boxes import (
     GroundingDino,
     NameFinder,
@@ -339,7 +337,7 @@ def test_exported_llava_records(tmp_path):
 
 
 def test_a_box_in_a_text_is_four_numbers_in_brackets():
-    assert [m.group() for m in _BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [12,40,300,-4]")] == [
+    assert [m.group() for m in BOX_PATTERN.finditer("a [0.25, 1, 0,.5] b [12,40,300,-4]")] == [
         "[0.25, 1, 0,.5]",
         "[12,40,300,-4]",
     ]
@@ -349,7 +347,7 @@ def test_a_box_in_a_text_is_four_numbers_in_brackets():
         "[0.1, 0.2, 0.3, 0.4, 0.5]",
         "0.1, 0.2, 0.3, 0.4",
     ):
-        assert not _BOX_PATTERN.search(text)
+        assert not BOX_PATTERN.search(text)
 
 
 def test_fractions_of_a_padded_square():

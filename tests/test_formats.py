@@ -13,13 +13,10 @@ from ferretlite.data import detection_files as formats
 from ferretlite.data import grounding_files, referring_files
 from ferretlite.data.coco import CocoScenes, _fill_polygons
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
-from ferretlite.data.dialogue_exports import export_grit, export_llava
-from ferretlite.data.dialogues import (
-    GritDialogues,
-    LlavaDialogues,
-    _convert_from_square,
-)
+from ferretlite.data.dialogue_exports import export_grit
+from ferretlite.data.dialogues import GritDialogues
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
+from ferretlite.data.llava import LlavaDialogues, _convert_from_square, export_llava
 from ferretlite.data.pseudo_boxes import (
     NameFinder,
     WordFinder,

@@ -14,8 +14,9 @@ from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
 from ferretlite.data.coco import CocoScenes
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
-from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.dialogues import GritDialogues
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.data.mixtures import (
     _LIST_TASKS,
     Mixture,

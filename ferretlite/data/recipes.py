@@ -32,14 +32,15 @@ from ferretlite.data.detection_files import (
     export_lvis,
     export_objects365,
 )
-from .dialogue_exports import export_grit, export_llava
-from .dialogues import Dialogues, GritDialogues, LlavaDialogues
+from .dialogue_exports import export_grit
+from .dialogues import Dialogues, GritDialogues
 from ferretlite.data.grounding_files import (
     FlickrScenes,
     GriffonScenes,
     export_flickr,
     export_griffon,
 )
+from .llava import LlavaDialogues, export_llava
 
 # %% ../../nbs/6_data/recipes.ipynb #f0a4e001
 from .paper_recipes import PAPER_RECIPES

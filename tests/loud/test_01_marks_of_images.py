@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.dialogues import LlavaDialogues
+from ferretlite.data.llava import LlavaDialogues
 
 ANSWER = {"from": "gpt", "value": "A cat."}
 

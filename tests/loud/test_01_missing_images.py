@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.dialogues import GritDialogues
+from ferretlite.data.llava import LlavaDialogues
 
 QUESTION, ANSWER = "<image>\nWhat is this?", "A cat."
 TALK = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]

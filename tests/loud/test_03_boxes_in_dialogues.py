@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.dialogues import GritDialogues
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.regions.grammar import find_groundings
 
 SIZE = (100, 200)  # height, width

@@ -10,8 +10,9 @@ from PIL import Image
 from ferretlite.common.errors import FerretliteWarning
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data.coco import CocoScenes
-from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.dialogues import GritDialogues
 from ferretlite.data.inspection import check_mixture, format_check
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.data.readers import CLIPPED
 from ferretlite.model.inference import Ferret
 from ferretlite.model.processing import FerretProcessor

@@ -9,7 +9,7 @@ import torch
 
 from ferretlite.app import cli
 from ferretlite.common.errors import InputError
-from ferretlite.data.dialogues import LlavaDialogues
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.pretraining import clip, dense, dino, language
 from ferretlite.pretraining.loop import run_training_loop
 from ferretlite.scenes.world import make_scene

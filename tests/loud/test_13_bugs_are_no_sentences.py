@@ -9,7 +9,7 @@ import torch
 from ferretlite.app import cli
 from ferretlite.app.options import run_guarded
 from ferretlite.common.errors import InputError, MissingPackageError
-from ferretlite.data.dialogues import LlavaDialogues
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.data.mixtures import make_mixture
 from ferretlite.model import inference
 

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.dialogues import GritDialogues, LlavaDialogues
+from ferretlite.data.dialogues import GritDialogues
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.regions.geometry import Box
 
 ASKED = (

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ferretlite.common.errors import InputError
 from ferretlite.data.coco import CocoScenes
-from ferretlite.data.dialogues import LlavaDialogues
+from ferretlite.data.llava import LlavaDialogues
 from ferretlite.data.readers import walk_json
 from ferretlite.exams.core import read_exam_json
 
