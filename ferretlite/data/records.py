@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WHOLE_NUMBER_FORM', 'SIDE_FORM', 'NUMBER_FORM', 'FLAG_FORM', 'TEXT_FORM', 'WORDS_FORM', 'NAME_FORM', 'FILE_NAME_FORM',
-           'IDENTIFIER_FORM', 'BOX_FORM', 'ANY_FORM', 'Form', 'record_of', 'list_of', 'optional', 'RepeatedKeys',
-           'check_value', 'read_box']
+           'IDENTIFIER_FORM', 'BOX_FORM', 'ANY_FORM', 'Form', 'record_of', 'list_of', 'optional', 'check_value',
+           'read_box']
 
 # %% ../../nbs/6_data/records.ipynb #a75601b7
 import json
@@ -182,7 +182,7 @@ def has_form(
     return True
 
 # %% ../../nbs/6_data/records.ipynb #b03fbb0f
-class RepeatedKeys(dict):
+class _RepeatedKeys(dict):
     "An object of a file that holds a key twice; no form accepts it."
 
     sentence = ""  # noun phrase that names the key
@@ -223,7 +223,7 @@ def _make_problem_error(
     "Return the error that names a problem; its attribute `field` is the path of the field."
     place = f"{where}, field {problem.field}" if problem.field else where
     error = make_input_error(place, problem.found, problem.expected)
-    if isinstance(problem.found, RepeatedKeys):
+    if isinstance(problem.found, _RepeatedKeys):
         error = InputError(f"{place}: found {problem.found.sentence}, expected each key once.")
     error.field = problem.field
     return error
@@ -345,13 +345,13 @@ def decode_item(
     text: str,  # JSON, perhaps cut
     at: int,  # position where an item begins
 ) -> tuple:  # (value, position behind it)
-    "Return one item of a file; one that holds a key twice comes as RepeatedKeys without that key."
+    "Return one item of a file; one that holds a key twice comes as _RepeatedKeys without that key."
     try:
         return _DECODER.raw_decode(text, at)
     except InputError as error:
         key, sentence = error.field, str(error)
     value, end = _TOLERANT_DECODER.raw_decode(text, at)
-    found = RepeatedKeys(value if isinstance(value, dict) else {})
+    found = _RepeatedKeys(value if isinstance(value, dict) else {})
     found.pop(key, None)
     found.sentence = sentence
     return found, end
