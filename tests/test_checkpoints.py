@@ -211,7 +211,11 @@ REFUSED = [  # file, damage, what the sentence says
     ("run.json", rewrite(lambda run: run.update(steps=[6, 7])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(done=["IV"])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.pop("log")), "a plan that does not fit"),
-    ("run.json", rewrite(lambda run: run["settings"].update(seed=1)), "started with seed=1"),
+    (
+        "run.json",
+        rewrite(lambda run: run["settings"].update(seed=1)),
+        "found another seed than when the run began",
+    ),
     ("run.json", rewrite(lambda run: run.update(scenes=[9, 9])), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(log={"I": 3})), "a plan that does not fit"),
     ("run.json", rewrite(lambda run: run.update(world_size="two")), "a plan that does not fit"),

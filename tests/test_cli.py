@@ -116,7 +116,7 @@ def test_shells_can_complete_words(words, completions):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["ask", "none.png", "what?"], "none.png: expected the path of an image"),
+        (["ask", "none.png", "what?"], "none.png: found no file, expected the path of an image"),
         (["ask", "PICTURE", "what?", "--colour"], "No such option: --colour"),
         (["ask", "PICTURE", "what?", "--region", "1,2,3"], "x1,y1,x2,y2"),
         (["ask", "PICTURE", "what?", "--region", "500,5,600,60"], "outside"),
@@ -124,12 +124,12 @@ def test_shells_can_complete_words(words, completions):
         (["ask", "PICTURE", "what?", "--point=-3,5"], "outside"),
         (
             ["ask", "PICTURE", "what?", "--mask", "none.png"],
-            "none.png: expected the path of an image",
+            "none.png: found no file, expected the path of an image",
         ),
         (["ask", "PICTURE", " "], "'QUESTION': found ' '"),
         (["ask", "BROKEN", "what?"], "broken.png: found a damaged picture"),
         (["ask", "PICTURE", "what?", "--model", "ferret-v2-7b"], "size without weights"),
-        (["eval", "nowhere"], "no model nowhere"),
+        (["eval", "nowhere"], "nowhere: found no model"),
         (["train", "--out", "x", "--stage", "4", "--samples", "8"], "--stage"),
         (["train", "--out", "x", "--minutes", "0"], "'--minutes': found '0', expected a number"),
         (["train", "--out", "x", "--minutes", "1", "--samples", "8"], "exclude each other"),
@@ -318,7 +318,7 @@ def test_scenes_are_written_as_coco_and_never_over_others(capsys, tmp_path):
         o.box for o in make_scene(7, (96, 128), "val").objects
     ]
     code, _, err = run(capsys, "scenes", tmp_path / "s", "--n", 1)
-    assert code == 2 and "already holds" in err
+    assert code == 2 and "found files in it" in err
 
 
 def truth_of(question):

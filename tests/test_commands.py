@@ -638,7 +638,7 @@ def test_nothing_is_written_over_other_files(tmp_path):
     with write_folder_whole(tmp_path / "new") as part:
         (part / "x.json").touch()
     assert (tmp_path / "new" / "x.json").exists()
-    with pytest.raises(ValueError, match="already holds"):
+    with pytest.raises(ValueError, match="found files in it"):
         with write_folder_whole(tmp_path / "new"):
             raise AssertionError("the folder was given out")
     (tmp_path / "empty").mkdir()

@@ -77,7 +77,7 @@ def test_the_ith_scene_of_a_stream_depends_on_its_seed_alone():
     assert (scene.seed, scene.split, scene.size, scene.id) == (43, "test", (48, 72), "test-43")
     assert scene.image.tobytes() == make_scene(43, (48, 72), "test").image.tobytes()
     for i in (-1, 5):
-        with pytest.raises(IndexError, match=f"no scene {i}"):
+        with pytest.raises(IndexError, match=f"scene: found the number {i}, expected one below 5"):
             SceneStream(5)[i]
     drawn = [random.Random(f"size-{k}").choice(SceneStream.sizes) for k in range(40, 46)]
     assert [SceneStream(9, 38)[k].size for k in range(2, 8)] == drawn and len(set(drawn)) > 2
@@ -261,7 +261,7 @@ def test_rows_are_left_out_by_number_and_by_name():
     assert [some[i] for i in range(len(some))] == [1, 4, 6] and some[-1] == 6 and some[-3] == 1
     assert [some.picture(i) for i in range(3)] == ["a.jpg", "", "000000000000.jpg"]
     for i in (3, -4):
-        with pytest.raises(IndexError, match="expected a number below 3"):
+        with pytest.raises(IndexError, match=f"found the number {i}, expected one below 3"):
             some[i]
     assert (
         len(listing(numbers, exclude=[0])) == 6 and len(listing(numbers, exclude=[-1, 5])) == 7 - 3

@@ -463,5 +463,5 @@ def test_the_command_writes_every_format(tmp_path, capsys):
     for kind in ("all", "lvis"):
         assert (
             cli.main(["scenes", str(tmp_path / kind), "--n", "2", "--format", kind]) == 2
-            and "already holds" in capsys.readouterr().err
+            and "found files in it" in capsys.readouterr().err
         )

@@ -468,20 +468,20 @@ def test_switches_name_what_they_know(random_model):
         (dict(merge=5), "multiples of 120"),
         (
             dict(local_view=(100, 100)),
-            "local_view=.100, 100.: expected a height and a width that are multiples of",
+            "local_view: found .100, 100., expected a height and a width that are multiples of",
         ),
         (dict(global_view=(8, 8)), "multiples of"),
-        (dict(grids=()), "no grids"),
-        (dict(grids=[(1, 0)]), "the grid .1, 0."),
+        (dict(grids=()), "grids: found none"),
+        (dict(grids=[(1, 0)]), "grids: found .1, 0."),
         (
             dict(resolution="direct", max_visual_tokens=10),
-            "a direct view of 64 tokens: expected a larger budget",
+            "found 10 and a direct view of 64 tokens, expected a larger budget",
         ),
-        (dict(resolution="direct", direct_view=(48, 50)), "direct_view=.48, 50."),
-        (dict(sampler=dict(npoints=3)), "no option 'npoints'"),
+        (dict(resolution="direct", direct_view=(48, 50)), "direct_view: found .48, 50."),
+        (dict(sampler=dict(npoints=3)), "sampler spatial: found the option 'npoints'"),
         (
             dict(sampler=dict(kind="mean", n_centers=[4])),
-            "the mean sampler has no option 'n_centers'",
+            "sampler mean: found the option 'n_centers'",
         ),
     ],
 )
@@ -526,7 +526,7 @@ def test_a_budget_of_visual_tokens_leaves_larger_grids_out(random_model):
         and one.count_visual_tokens((0, 0)) == 16
     )  # the whole view alone
     with pytest.raises(
-        ValueError, match="within 31 visual tokens, expected max_visual_tokens to be 32 at least"
+        ValueError, match="max_visual_tokens: found no grid within 31, expected at least 32"
     ):
         largest(max_visual_tokens=31)
     tight = FerretConfig.from_dict({**base, "max_tiles": 6, "max_visual_tokens": 60})

@@ -141,7 +141,7 @@ def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="learning rate for 'tower'"):
         train(out=tmp_path / "run", samples=4, options=RunOptions(slow=dict(tower=0.1)))
     for options, says in (
-        (dict(fsdp="nowhere.json"), "no file nowhere.json"),
+        (dict(fsdp="nowhere.json"), "nowhere.json: found no file"),
         (
             dict(fsdp=str(CONFIGS / "fsdp.json"), deepspeed=str(CONFIGS / "zero2.json")),
             "expected one of them",
@@ -149,7 +149,7 @@ def test_wrong_options_get_one_sentence(tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=says):
             RunOptions(**options)
-    with pytest.raises(ValueError, match="takes 16 samples a step: expected a multiple of 5"):
+    with pytest.raises(ValueError, match="found 16 samples a step, expected a multiple of 5"):
         make_training_arguments(STAGES["tiny"][2], tmp_path, 1, 0, RunOptions(at_once=5))
     monkeypatch.setattr("ferretlite.training.trainer.read_world", lambda: (0, 3))
     with pytest.raises(ValueError, match="since 3 processes compute 5 at once"):

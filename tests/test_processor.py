@@ -169,7 +169,7 @@ def test_a_tokenizer_that_numbers_placeholders_otherwise_is_refused(random_model
 
     _, processor = random_model
     other = FerretConfig.from_dict({**processor.config.to_dict(), "image_token_id": 17})
-    with pytest.raises(ValueError, match="expects 17"):
+    with pytest.raises(ValueError, match="expected 17"):
         FerretProcessor(other, processor.tokenizer)
 
 
@@ -384,7 +384,7 @@ def test_what_seeing_costs_is_known_of_padded_views_too(random_model):
 
 def test_training_refuses_placeholders_in_answers_and_empty_batches(random_model):
     processor, scene = random_model[1], make_scene(1, 64)
-    with pytest.raises(ValueError, match="An answer of x holds <image>"):
+    with pytest.raises(ValueError, match="answer of x: found <image>"):
         processor.encode_conversations(
             [
                 Conversation(

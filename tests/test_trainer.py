@@ -296,7 +296,7 @@ def test_randomness_of_a_step_depends_on_seed_and_step_alone(random_model, tmp_p
     torch.manual_seed(7 * 1_000_003 + 5)
     assert torch.equal(drawn, torch.rand(1))
     monkeypatch.setattr(Trainer, "training_step", lambda *a, **k: torch.tensor(float("inf")))
-    with pytest.raises(ValueError, match="inf at step 5, in the batch of a, b"):
+    with pytest.raises(ValueError, match="step 5: found the loss inf in the batch of a, b"):
         steps.training_step(model, dict(ids=["a", "b"]))
 
 

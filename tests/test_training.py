@@ -316,7 +316,7 @@ def test_projectors_of_other_widths_are_left_alone(random_model):
 
 
 def test_a_stage_with_a_part_nobody_has_is_refused(random_model):
-    with pytest.raises(ValueError, match="trains 'crop_encoder'"):
+    with pytest.raises(ValueError, match="found 'crop_encoder' to be trained"):
         prepare_stage(random_model[0], replace(FERRET_STAGES[0], trains=("crop_encoder",)))
 
 
@@ -536,7 +536,7 @@ def test_a_loss_that_is_no_number_names_its_records(begin, tmp_path, monkeypatch
     monkeypatch.setattr(training, "start_model", poisoned)
     with pytest.raises(
         ValueError,
-        match="loss became nan at step 0, in the batch of train-10000000, train-10000001",
+        match="step 0: found the loss nan in the batch of train-10000000, train-10000001",
     ):
         train(out=tmp_path / "run", samples=12, **begin)
 

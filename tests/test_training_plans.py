@@ -19,6 +19,7 @@ from ferretlite.training.runs import (
     _draw_losses,
     _load_stage_data,
     _next_stage,
+    _open_model,
     _open_run,
     _Request,
     _save_record,
@@ -240,13 +241,15 @@ def test_a_stage_that_is_done_is_read_and_counted(random_model, tmp_path, monkey
     read = []
     monkeypatch.setattr(training, "load_model", lambda folder: read.append(folder) or (model, 1))
     bar = Bar()
-    run = dict(done=["II plain"])
+    run = dict(done=["I plain", "II plain"])
     write_json(tmp_path / "stage-2" / "config.json", {})
     with pytest.raises(InputError, match="stage-2/COMPLETE: found no list of all files"):
-        _next_stage(None, None, run, asked(tmp_path), 1, PLAIN, 9, Bar())
+        _open_model(asked(tmp_path), run, [0, 1, 2])
     write_manifest(tmp_path / "stage-2")
-    found = _next_stage(None, None, run, asked(tmp_path), 1, PLAIN, 9, bar)
-    assert found == (model, 1) and bar.n == 144 and read == [tmp_path / "stage-2"]
+    assert _open_model(asked(tmp_path), run, [0, 1, 2]) == (model, 1)
+    assert read == [tmp_path / "stage-2"]  # one model, however many stages are done
+    found = _next_stage(model, 1, run, asked(tmp_path), 1, PLAIN, 9, bar)
+    assert found == (model, 1) and bar.n == 144 and len(read) == 1
 
 
 @pytest.mark.parametrize("number, copied", [(0, False), (1, True), (2, False)])
