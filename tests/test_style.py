@@ -177,3 +177,27 @@ def test_no_statement_hides_another(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         hidden = has_nested_choice(node), loops_over_one(node), is_run_for_its_effects(node)
         assert not any(hidden), ast.unparse(node)
+
+
+def names_of_annotation(node) -> set[str]:
+    """Return the names in an annotation that is written as text, such as `-> "Box"`."""
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return set()
+    tree = ast.parse(node.value, mode="eval")
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_annotations_can_be_evaluated(path):
+    """nbdev's pages evaluate each annotation, so a name in it is known in its module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    known = {n.name for n in tree.body if isinstance(n, (ast.ClassDef, *api_pages.FUNCTIONS))}
+    imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    known |= {(a.asname or a.name).split(".")[0] for n in imports for a in n.names}
+    for node in ast.walk(tree):
+        if isinstance(node, api_pages.FUNCTIONS):
+            a = node.args
+            arguments = [*a.posonlyargs, *a.args, *a.kwonlyargs]
+            written = [x.annotation for x in arguments] + [node.returns]
+            unknown = set().union(*(names_of_annotation(x) for x in written if x)) - known
+            assert not unknown, f"{node.name}: {unknown}"

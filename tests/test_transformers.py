@@ -674,6 +674,27 @@ def test_adapters_change_the_answer_and_learn(ferret, batch, name):
     assert added[0].grad.abs().max() > 0
 
 
+def test_adapters_of_a_table_of_positions_change_the_answer(ferret, batch):
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["position_embedding"], init_lora_weights=False)
+    torch.manual_seed(0)
+    model = get_peft_model(copy.deepcopy(ferret.model), config)
+    assert (last_logits(model, batch) - last_logits(ferret.model, batch)).abs().max() > 1e-3
+
+
+def test_adapters_learn_except_in_the_layer_that_is_not_read(ferret, batch):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(
+        copy.deepcopy(ferret.model), LoraConfig(r=2, target_modules="all-linear")
+    )
+    model.train()(**batch, labels=batch["input_ids"]).loss.backward()
+    idle = [n for n, p in model.named_parameters() if "lora_B" in n and p.grad is None]
+    last = f"global_tower.encoder.layers.{len(ferret.model.global_tower.encoder.layers) - 1}."
+    assert len(idle) == 6 and all(last in name for name in idle)  # q, k, v, out, fc1, fc2
+
+
 def test_all_linear_adapters_are_saved_and_merged(ferret, batch, tmp_path):
     from peft import LoraConfig, PeftModel, get_peft_model
 

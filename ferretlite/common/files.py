@@ -10,6 +10,8 @@ import contextlib
 import json
 import os
 import shutil
+import signal
+import threading
 import uuid
 from collections.abc import Callable
 from importlib.resources import files
@@ -39,6 +41,27 @@ def write_whole(
     finally:
         part.unlink(missing_ok=True)
 
+# %% ../../nbs/1_start/files.ipynb #5a17c0de
+@contextlib.contextmanager
+def _exit_when_terminated():
+    "Let SIGTERM, the signal of `kill`, raise SystemExit inside the block, so that it cleans up."
+    owner = os.getpid()
+
+    def leave(*_):
+        if os.getpid() != owner:  # a worker that inherited the handler
+            os._exit(143)
+        raise SystemExit(143)  # 128 + 15, the exit code after SIGTERM
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 # %% ../../nbs/1_start/files.ipynb #5f1c8a02
 @contextlib.contextmanager
 def write_folder_whole(
@@ -56,7 +79,8 @@ def write_folder_whole(
     part = place.with_name(f"{place.name}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
-        yield part
+        with _exit_when_terminated():
+            yield part
         if folder.exists():
             for child in part.iterdir():
                 child.rename(folder / child.name)

@@ -111,7 +111,7 @@ def _choose_decoding(
 ) -> dict:  # arguments of `generate`
     "Return how the next token is chosen."
     if temperature > 0:
-        return dict(do_sample=True, temperature=temperature, top_k=0)
+        return dict(do_sample=True, temperature=float(temperature), top_k=0)
     return dict(do_sample=False)
 
 
@@ -331,7 +331,7 @@ def ask(
 def chat(
     self: Ferret,
     image,  # path, PIL image, array or bytes
-) -> "Chat":  # noqa: F821
+) -> object:  # Chat of the lesson `chat`
     "Return a conversation about an image: each question of its `ask` knows the earlier answers."
     from ferretlite.model.chat import Chat
 

@@ -241,6 +241,11 @@ def _validate_generated_length(
 ):
     "Refuse a prompt without room, and end an answer at the last position, inside `generate`."
     self.check_prompt_length(input_ids_length)
+    heat = generation_config.temperature
+    if generation_config.do_sample and heat is not None and 0 < heat < 0.01:
+        raise InputError(
+            f"temperature: found {heat}, expected 0.01 or more; use do_sample=False instead."
+        )
     limit = self.count_positions()
     if limit is not None and generation_config.max_length > limit:
         generation_config.max_length = limit

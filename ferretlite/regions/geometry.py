@@ -591,7 +591,7 @@ def sample_points(
     region: Region,  # image frame
     size: tuple[int, int],  # (height, width) of its image
     n: int,  # how many points
-    generator: torch.Generator | None = None,  # None: the same, evenly spread points
+    generator: torch.Generator | None = None,  # None: the same points every time
 ) -> torch.Tensor:  # float32 [n, 2]: x, y in the unit frame
     "Return `n` pixel centres of a region; pixels repeat only if the region has fewer than `n`."
     h, w = size

@@ -25,7 +25,7 @@ _WIDE_SIGNS = "=→，：、；。（"  # signs that Griffon's form takes off: i
 _TAG = re.compile(r"</?[A-Za-z|][\w|]{0,30}>", re.ASCII)
 _ABBREVIATION = re.compile(
     r"(?:\A|[\s(])(?:(?:[A-Za-z]\.)+[A-Za-z]"
-    r"|Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|No|Mt|Ft|vs|etc|approx|Inc|Ltd|Co)\Z"
+    r"|Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|No|(?<=\w\s)no|Mt|Ft|vs|etc|approx|Inc|Ltd|Co)\Z"
 )
 _NUMBER_AHEAD = re.compile(r"\.\s?[0-9]")
 
@@ -33,7 +33,7 @@ _NUMBER_AHEAD = re.compile(r"\.\s?[0-9]")
 def _ends_abbreviation(text, at):
     "Return whether the full stop at position `at` belongs to an abbreviation."
     found = _ABBREVIATION.search(text[max(0, at - 12) : at])
-    if found and found[0].endswith("No"):  # `No. 7`, but not the answer `No.`
+    if found and found[0].endswith(("No", "no")):  # `No. 7`, but not the answer `No.`
         return _NUMBER_AHEAD.match(text, at) is not None
     return found is not None
 
@@ -245,6 +245,7 @@ _NEW_PHRASE = _compile(rf"(?<!\S)(?:an?|the|his|her|its|their|my|your|our|{_PREP
 
 
 _JOINED = _compile(r"(?:and|or|but)\s")
+_COLOURED = _compile(r"(?:is|are|was|were)\s+(?:green|red|golden|wooden)\s")  # no participles
 
 
 def _is_same_object(text, verb, stop):
@@ -260,6 +261,8 @@ def _is_uncertain(text, verb, stop):
     group = _VERB_GROUP.match(text, verb.start(), stop)
     if _DETERMINER.search(text, verb.end(), stop):
         return False
+    if _COLOURED.match(text, verb.start(), stop):
+        return True
     if group:
         return _JOINED.match(text, group.end(), stop) is not None  # `is red and white`
     copula = _COPULA.match(text, verb.start(), stop)

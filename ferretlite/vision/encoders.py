@@ -174,7 +174,7 @@ def _read_tokens(
         if not caption_trained:
             return first, registers, parts.position_embeddings[0]
     table = parts.position_embedding  # called, not read, so that its weights may lie anywhere
-    return first, registers, table(torch.arange(table.num_embeddings, device=device))
+    return first, registers, table(torch.arange(len(table.weight), device=device))
 
 # %% ../../nbs/3_vision/encoders.ipynb #3404ec43
 def embed_patches(
