@@ -139,6 +139,7 @@ def private_names() -> tuple:
 
 
 ELSEWHERE = {  # names of other libraries, and those of PyTorch that its own documentation uses
+    "_exit",  # os: documented, ends a process at once
     *("_dynamo", "_version", "_forward_hooks", "_forward_pre_hooks"),  # PyTorch
     "_Namespace__attrs",  # jinja2: variables of a template, tested by loud/test_18_bounds_of_asking
 }
