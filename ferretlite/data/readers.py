@@ -351,6 +351,7 @@ class AnnotationReader(torch.utils.data.Dataset):
         self.head, self.table = _split_head(self._packed(cache))
         self._recall(self.head.pop("left_out", {}), self.head.pop("problems", []))
         self.kept = self._find_kept_rows(exclude)
+        self._was_read = np.zeros(len(self), bool)  # of each row: are its boxes counted?
 
 # %% ../../nbs/6_data/readers.ipynb #21304719
 @patch
@@ -376,10 +377,16 @@ def __len__(self: AnnotationReader):
 
 @patch
 def __getitem__(self: AnnotationReader, i) -> Scene:
-    scene = self.make_scene(i, self.record(i))
+    record = self.record(i)
+    before = self.left_out.copy(), self.box_counts.copy(), len(self.problems)
+    scene = self.make_scene(i, record)
     for sentence in drop_repeated_objects(scene) if isinstance(scene, Scene) else ():
         self.box_counts["repeated"] += 1
         self._list_problem(REPEATED, InputError(f"{self.sources()[0]}, {scene.id}: {sentence}."))
+    if self._was_read[i]:  # a record that is read again is not counted again
+        self.left_out, self.box_counts = before[:2]
+        del self.problems[before[2] :]
+    self._was_read[i] = True
     return scene
 
 # %% ../../nbs/6_data/readers.ipynb #643bc2b7

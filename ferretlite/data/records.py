@@ -302,9 +302,12 @@ def drop_repeated_objects(
 ) -> list:  # of sentences without a full stop
     """Drop each object whose name and box stood before in its scene, and each such box of a phrase.
 
-    Return a sentence about each one. The first object stays, with its mask."""
+    Return a sentence about each one. The first object stays, with the first mask of them."""
     objects = [(o.name, o, o.box) for o in scene.objects]
     scene.objects, sentences = _drop_repeated_boxes(objects)
+    for kept in scene.objects if sentences else ():
+        same = [o for name, o, box in objects if (name, box) == (kept.name, kept.box)]
+        kept.mask = next((o.mask for o in same if o.mask is not None), None)
     for phrase in scene.phrases:
         boxes = [(phrase.text, box, box) for box in phrase.boxes]
         phrase.boxes, more = _drop_repeated_boxes(boxes)

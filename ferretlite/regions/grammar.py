@@ -238,7 +238,7 @@ def find_groundings(
             warnings += _add_span(spans, match, size, style, name, place)
     return spans, warnings
 
-# %% ../../nbs/2_regions_and_text/grammar.ipynb #a25gr002
+# %% ../../nbs/2_regions_and_text/grammar.ipynb #9e0a27b6
 def _holds_words(match) -> bool:
     "Return whether an opening bracket begins words and no box: `see [the manual]`."
     if match.lastgroup != "box" or match[0].strip("[［ \t\n") or match.end() == len(match.string):
@@ -275,7 +275,7 @@ def _is_plain_list(match) -> bool:
     x1, y1, x2, y2 = numbers
     return min(x2 - x1, y2 - y1) < _LEAST_SIDE * side
 
-
+# %% ../../nbs/2_regions_and_text/grammar.ipynb #a25gr002
 def _add_span(spans, match, size, style, name, place) -> list:  # of warnings, none or one
     "Add the box of a match to the spans. Return what was dropped or changed."
     at = f"{match[0][:40]!r} at character {match.start()}"

@@ -78,3 +78,23 @@ def test_boxes_of_one_phrase_and_objects_of_other_formats(tmp_path):
     reader = GriffonScenes(tmp_path, "det.jsonl", "DET")
     assert [o.box.list() for o in reader[0].objects] == twice[:2]
     assert reader.box_counts["repeated"] == 1
+
+
+def test_a_mask_of_a_repetition_is_kept(tmp_path):
+    write_coco(tmp_path, (5, BOX), (5, BOX))
+    path = tmp_path / "annotations.json"
+    data = json.loads(path.read_text())
+    data["annotations"][1]["segmentation"] = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    path.write_text(json.dumps(data))
+    (cat,) = CocoScenes(tmp_path)[0].objects
+    assert cat.mask is not None and cat.mask.area == 400
+
+
+def test_a_record_that_is_read_again_is_counted_once(tmp_path):
+    write_coco(tmp_path, (5, BOX), (5, BOX), (6, [-20, 10, 40, 40]), (6, [5, 5, 0, 5]))
+    reader = CocoScenes(tmp_path, strict=False)
+    counts = [
+        (reader[0] and dict(reader.box_counts), dict(reader.left_out), len(reader.problems))
+        for _ in range(3)
+    ]
+    assert counts[0] == counts[1] == counts[2] and counts[0][0]["repeated"] == 1
