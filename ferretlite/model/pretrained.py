@@ -231,7 +231,7 @@ def check_prompt_length(
             "number of positions of the language model; shorten the prompt."
         )
 
-
+# %% ../../nbs/4_model/pretrained.ipynb #26c10007
 @patch
 def _validate_generated_length(
     self: FerretPreTrainedModel,

@@ -268,7 +268,7 @@ def _is_uncertain(text, verb, stop):
     copula = _COPULA.match(text, verb.start(), stop)
     return copula is not None and not _LINK.match(text, copula.end(), stop)
 
-
+# %% ../../nbs/2_regions_and_text/names.ipynb #1728bae9
 def _read_statement(text, begin, stop) -> tuple[int, int]:
     "Return where the name stands in a phrase that may be a sentence with a verb."
     verb = _VERB.search(text, begin + 1, stop)
