@@ -217,7 +217,7 @@ def check_mixture(
 ) -> dict:
     """Return what can be known about a mixture before training.
 
-    `problems` lists in sentences what stands in the way of training; see `_check_part` for rows.
+    `problems` lists in sentences what stands in the way of training; each row describes a part.
     Raises ValueError where mixture and model have different written forms."""
     recipe = config if isinstance(config, Recipe) else read_recipe(config, root)
     found = dict(name=recipe.name, style=recipe.style, max_tokens=recipe.max_tokens, stages={})

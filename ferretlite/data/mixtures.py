@@ -308,7 +308,7 @@ def format_skipped(
 
 
 def _describe_group(reason: str, n: int) -> str:
-    "Return what was done to so many things: a box that was clipped is not left out."
+    "Return what was done to n annotations: a box that was clipped is not left out."
     return f"kept {n} × {reason}" if reason == CLIPPED else f"left out {n} × {reason}"
 
 # %% ../../nbs/6_data/mixtures.ipynb #ec06bb84
@@ -453,7 +453,7 @@ def read_fitted(
 ) -> tuple:  # (Conversation, Counter of what happened, tokens it takes, faults)
     """Return the conversation of a record, fitted into the limit, with counts, tokens and faults.
 
-    A fault is (reason, sentence) about a turn that was left out, see `_fit_turns`."""
+    A fault is (reason, sentence) about a turn that would not fit by itself or ends a dialogue."""
     part, reader = self.parts[p]
     conversation = _read_conversation(part, reader, record, rng, self.style)
     if not conversation.turns:

@@ -83,7 +83,7 @@ def _find_names(text: str, names: list) -> list:  # of (start, end, name)
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #1f7e7360
 class NameFinder:
-    "A finder of names for `_add_pseudo_boxes`: words in the text, boxes from a detector."
+    "A finder of pseudo-boxes for names: words in the text, boxes from a detector."
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class WordReader:
 
 # %% ../../nbs/6_data/pseudo_boxes.ipynb #52962738
 class WordFinder:
-    "A finder of written words for `_add_pseudo_boxes`."
+    "A finder of pseudo-boxes for written words."
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ class Claim:
 def judge_claims(
     claims: list,  # of Claim
     found: dict,  # of run_study
-) -> list:  # of (Claim, what `_compare_arms` says, verdict)
+) -> list:  # of (Claim, dict of difference, low, high (95 %), detectable and n, verdict)
     """Return every claim and what may be said of it; claims with fewer than two pairs of runs are
     left out.
 

@@ -475,7 +475,7 @@ def bench_kernels(
     compile_seconds: float = 70,  # no further compilation begins after so long
     on_record: Callable = lambda record: None,  # function, called with the record after each size
     on_message: Callable = lambda text: None,  # function, called with a line on what is going on
-) -> dict:  # device, versions, peak and rows, see `_bench_conv`
+) -> dict:  # device, versions, peak and rows: for each kernel, size and pass
     """Return a record of every kernel at every size, on this machine's GPU.
 
     Raises ValueError where there is none."""
