@@ -42,7 +42,7 @@ from ferretlite.scenes.world import (
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #89390e1c
 def ask_rec(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -88,7 +88,7 @@ def _draw_phrase_groundings(scene: Scene, rng: Random, wanted: int) -> list:
 
 
 def ask_phrase(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -135,7 +135,7 @@ def _number_parts(parts: list) -> str:
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #f1d2a728
 def ask_dense_detection(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -158,7 +158,7 @@ def ask_dense_detection(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #1f7f02a0
 def ask_dense_referring(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -181,7 +181,7 @@ def ask_dense_referring(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #5a0e3a53
 def ask_name(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -233,7 +233,7 @@ def _draw_wrong_name(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #05a0644f
 def ask_choose(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -264,7 +264,7 @@ def ask_choose(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #f75f0b55
 def ask_word(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -291,7 +291,7 @@ def ask_word(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #6e1d7506
 def group_queries_by_count(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
 ) -> dict:  # number -> list of Query
     "Return every question `how many …` that names something in the scene, by its answer."
     queries = {Query(): None}  # a dictionary keeps the order and drops repetitions
@@ -309,7 +309,7 @@ def group_queries_by_count(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #24dc68bf
 def draw_absent_query(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
 ) -> Query | None:
     """Return a description that nothing in the scene matches.
@@ -338,7 +338,7 @@ BOX_ORDERS = {  # name -> sort key of a box: from left to right, or as one reads
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #63e5a515
 def ask_count(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -370,7 +370,7 @@ def ask_count(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #0ed90475
 def ask_caption(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -396,7 +396,7 @@ def write_grounded_caption(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #2f7c1d40
 def ask_grounded_caption(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -454,7 +454,7 @@ def draw_present_query(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #4a4d3558
 def ask_absent(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -479,7 +479,7 @@ def ask_absent(
 
 # %% ../../nbs/2_regions_and_text/tasks.ipynb #4a4d355b
 def ask_absent_phrase(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
