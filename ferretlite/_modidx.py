@@ -3745,6 +3745,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'ferretlite/vision/kernel_choice.py'),
                                                  'ferretlite.vision.kernel_choice._device_record': ( '9_scale/kernel_choice.html#_device_record',
                                                                                                      'ferretlite/vision/kernel_choice.py'),
+                                                 'ferretlite.vision.kernel_choice._is_doubtful': ( '9_scale/kernel_choice.html#_is_doubtful',
+                                                                                                   'ferretlite/vision/kernel_choice.py'),
                                                  'ferretlite.vision.kernel_choice._is_faster': ( '9_scale/kernel_choice.html#_is_faster',
                                                                                                  'ferretlite/vision/kernel_choice.py'),
                                                  'ferretlite.vision.kernel_choice.choose_conv_tile': ( '9_scale/kernel_choice.html#choose_conv_tile',

@@ -214,6 +214,20 @@ def test_ours_is_chosen_where_both_clocks_have_it_faster(recorded, ms, cpu, expe
     assert chosen(shape=(4000, 64, 128)) is False and chosen(OnGpu(torch.float16)) is False
 
 
+@pytest.mark.parametrize(
+    "ms, cpu, expected",
+    [
+        (dict(ours=0.9, theirs=1.1), {}, False),  # both may be times of the CPU
+        (dict(ours=1.1, theirs=5.0), {}, False),
+        (dict(ours=1.3, theirs=5.0), {}, True),
+        (dict(ours=0.9, theirs=1.1), dict(ours=0.2, theirs=0.3), True),  # the CPU was measured
+    ],
+)
+def test_a_short_training_time_without_a_cpu_time_is_not_followed(recorded, ms, cpu, expected):
+    recorded(row(ms=ms, cpu=cpu, training=True))
+    assert chosen(training=True) is expected
+
+
 def test_auto_stays_with_pytorch_where_our_kernels_do_not_run(recorded, monkeypatch):
     recorded(row(ms=dict(ours=1.0, theirs=2.0)), row(dtype="float64", ms=dict(ours=1.0, theirs=2)))
     assert chosen() and not chosen(torch.zeros(1, dtype=BRAIN))

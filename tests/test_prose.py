@@ -4,6 +4,7 @@ front page whose numbers are those of the records.
 
 import ast
 import base64
+import io
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = ROOT / "index.ipynb"
@@ -230,6 +232,20 @@ def test_small_letters_by_hand():
 def test_letters_in_pictures_are_at_least_eight_points_high(path):
     small = list_small_letters([text_of(c) for c in cells(path) if c["cell_type"] == "code"])
     assert not small
+
+
+def shows_an_answer(text: str) -> bool:
+    """Return whether a cell shows a picture in which `draw_answer` has drawn names."""
+    return ".show())" in text or 'Image.open(place / "out.png")' in text
+
+
+@notebooks
+def test_names_drawn_into_a_picture_are_not_shrunk_below_eight_pixels(path):
+    """`draw_answer` writes letters of 16 pixels into 720; 360 stored pixels leave eight."""
+    for cell in cells(path):
+        if cell["cell_type"] == "code" and shows_an_answer(text_of(cell)):
+            for _, data in pictures(cell):
+                assert Image.open(io.BytesIO(data)).width >= 360, text_of(cell)[:80]
 
 
 # -- the front page

@@ -72,7 +72,7 @@ def _draw_asked_names(scene: Scene, present: list, absent: list, rng: Random) ->
 
 
 def ask_find_set(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
     order: str = "left",  # order of the boxes, a key of BOX_ORDERS
@@ -107,7 +107,7 @@ def _draw_find_query(scene: Scene, rng: Random) -> Query | Relation | None:
 
 
 def ask_find(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
     order: str = "left",  # order of the boxes, a key of BOX_ORDERS
@@ -129,7 +129,7 @@ def ask_find(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #a7a17e65
 def ask_find_phrases(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
     order: str = "left",  # order of the boxes, a key of BOX_ORDERS
@@ -154,7 +154,7 @@ def ask_find_phrases(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #33c1f03f
 def ask_tell(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
 ) -> Turn | None:  # None where the scene cannot pose the question
@@ -179,7 +179,7 @@ def ask_tell(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #0b747a8a
 def ask_search(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     rng: Random,  # random generator
     wording: int | None = None,  # 0: the canonical prompt; see `write_prompt`
     order: str = "left",  # order of the boxes, a key of BOX_ORDERS
@@ -230,7 +230,7 @@ def _draw_crop(
 
 # %% ../../nbs/2_regions_and_text/griffon_tasks.ipynb #53e4040b
 def ask_like(
-    scene: Scene,  # or an object with its attributes
+    scene: Scene,  # or anything with the same attributes
     kind: str,  # name of the objects to find
     source: str,  # "same" or "other" image, of the example
     rng: Random,  # random generator

@@ -130,6 +130,18 @@ def _check_can_run(x: Tensor):
         raise InputError(f"map: found {x.dtype}, expected float32, float16 or bfloat16.")
 
 
+_LEAST_TRAINING_MS = 1.2  # below, a training time without a CPU time may be that of the CPU
+
+
+def _is_doubtful(row: dict, name: str) -> bool:
+    "Return whether a time of the record is short, of training, and without a CPU time beside it."
+    return (
+        row.get("training")
+        and name not in row.get("cpu", {})
+        and row["ms"][name] < _LEAST_TRAINING_MS
+    )
+
+
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
     "Return whether a row of the record says so; what was not measured is not chosen."
 
@@ -137,6 +149,8 @@ def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
         return max(row["ms"][name], row.get("cpu", {}).get(name, 0))
 
     if row is None or ours not in row["ms"] or theirs not in row["ms"]:
+        return False
+    if _is_doubtful(row, ours) or _is_doubtful(row, theirs):
         return False
     return waited(ours) < waited(theirs)
 
