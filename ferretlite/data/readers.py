@@ -378,14 +378,16 @@ def __len__(self: AnnotationReader):
 @patch
 def __getitem__(self: AnnotationReader, i) -> Scene:
     record = self.record(i)
-    before = self.left_out.copy(), self.box_counts.copy(), len(self.problems)
+    counts = self.left_out, self.box_counts, len(self.problems)
+    if self._was_read[i]:  # a record that is read again is not counted again
+        self.left_out, self.box_counts = counts[0].copy(), counts[1].copy()
     scene = self.make_scene(i, record)
     for sentence in drop_repeated_objects(scene) if isinstance(scene, Scene) else ():
         self.box_counts["repeated"] += 1
         self._list_problem(REPEATED, InputError(f"{self.sources()[0]}, {scene.id}: {sentence}."))
-    if self._was_read[i]:  # a record that is read again is not counted again
-        self.left_out, self.box_counts = before[:2]
-        del self.problems[before[2] :]
+    if self._was_read[i]:
+        self.left_out, self.box_counts = counts[:2]
+        del self.problems[counts[2] :]
     self._was_read[i] = True
     return scene
 
