@@ -360,9 +360,7 @@ def _find_kept_rows(self: AnnotationReader, exclude) -> np.ndarray | None:  # nu
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     for e in exclude:
         if not isinstance(e, (str, Integral)):
-            raise make_input_error(
-                "exclude", e, "numbers of COCO pictures and names of pictures to be left out"
-            )
+            raise make_input_error("exclude", e, "COCO numbers and file names of pictures")
     names = {e for e in exclude if isinstance(e, str)}
     numbers = {int(e) for e in exclude if isinstance(e, Integral)}
     is_named = np.array([n in names for n in self.pictures] if names else False, bool)
