@@ -55,12 +55,15 @@ setup(
     packages=find_namespace_packages(
         include=["ferretlite", "ferretlite.*"], exclude=["*__pycache__*"]
     ),
-    package_data={"ferretlite": ["weights/**/*", "records/**/*", "py.typed"]},
+    package_data={"ferretlite": ["weights/**/*", "records/**/*", "app/*.js", "py.typed"]},
     cmdclass={"build_py": BuildWithoutTools},
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements("requirements"),
     extras_require=extras,
-    entry_points={"console_scripts": ["ferretlite=ferretlite.app.cli:main"]},
+    entry_points={
+        "console_scripts": ["ferretlite=ferretlite.app.cli:main"],
+        "lmms_eval.models": ["ferretlite=ferretlite.exams.lmms:list_models"],
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Education",

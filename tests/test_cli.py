@@ -100,7 +100,7 @@ def test_every_command_has_help(capsys, command):
     "words, completions",
     [
         ("ferretlite da", ["data"]),
-        ("ferretlite data ", ["preset", "check"]),
+        ("ferretlite data ", ["preset", "check", "split"]),
         ("ferretlite train --stage ", ["all", "1", "2", "3"]),
         ("ferretlite ask --reg", ["--region"]),
     ],

@@ -383,7 +383,19 @@ def test_defaults_of_scenes_data_and_doctor():
         out="x", n=1000, format="coco", split="train", size=384, seed=0
     )
     assert parsed("data", "check", "m") == dict(
-        config="m", root=None, stage=None, n=100, out=None, model=None, skip=None, seed=0
+        config="m",
+        root=None,
+        images=None,
+        write=None,
+        stage=None,
+        n=100,
+        out=None,
+        model=None,
+        skip=None,
+        seed=0,
+    )
+    assert parsed("data", "split", "m", "--out", "o") == dict(
+        path="m", out="o", val=0.1, test=0.1, images=None, skip=None, seed=0
     )
     assert parsed("doctor") == dict(selftest=False)
     for name in "coco lvis objects365 refcoco genome flickr30k griffon grit llava all".split():
@@ -460,6 +472,9 @@ def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
         tensorboard=True,
         fsdp=str(file),
     )
+    parts = ["global_tower", "local_tower"]
+    found = read_options("--unfreeze", parts[0], "--unfreeze", parts[1])
+    assert found == RunOptions(unfreeze=parts)
     for flag in ("checkpointing", "group", "tensorboard"):  # each one by itself
         assert read_options(f"--{flag}") == RunOptions(**{flag: True})
     assert read_options("--deepspeed", str(file)) == RunOptions(deepspeed=str(file))
@@ -478,18 +493,18 @@ def test_samples_and_minutes_exclude_each_other(capsys, noted):
 
 def test_train_hands_on_what_was_typed(capsys, noted):
     asked = noted("training.runs", "train", Path("the/run"))
-    words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
+    words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words --towers eyes"
     more = "--compile --data m.json --lora 4 --out here --skip bad"
     code, said, _ = ran(capsys, "train", *words.split(), *more.split())
     ((args, options),) = asked
     folder = WEIGHTS / "tiny"
     assert args[:6] == ("small", "2", "here", 48, None, True) and args[7] == 5
     assert Path(args[6]) == folder
-    more = dict(lm="words", compile=True, data="m.json", skip="bad")
+    more = dict(towers="eyes", lm="words", compile=True, data="m.json", skip="bad")
     assert options == dict(options=RunOptions(lora=4), **more)
     assert code == 0 and said.startswith("the/run now loads as a model")
     ran(capsys, "train", "--minutes", "2.5", "--out", "here")
-    more = dict(lm=None, compile=False, data=None, skip=None)
+    more = dict(towers=None, lm=None, compile=False, data=None, skip=None)
     assert asked[1][1] == dict(options=RunOptions(), **more)
     assert asked[1][0] == ("tiny", "all", "here", None, 2.5, False, None, 0)
 

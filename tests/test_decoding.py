@@ -8,8 +8,15 @@ from small_model import small_ferret
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ferretlite.model import inference
-from ferretlite.model.decoding import NO_TOKEN, PlainDecoder, _BoxGuesser, is_plain_llama
+from ferretlite.model import decoding, inference
+from ferretlite.model.decoding import (
+    NO_TOKEN,
+    PlainDecoder,
+    _BoxGuesser,
+    _Words,
+    is_plain_llama,
+    use_threads,
+)
 from ferretlite.model.inference import Ferret
 from ferretlite.scenes.world import make_scene
 
@@ -65,14 +72,38 @@ def test_logits_are_those_of_transformers(llama):
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
+class Guesses:
+    """A guesser of the tokens that a row of the batch really writes, some of them wrong."""
+
+    def __init__(self, answers):
+        self.answers, self.row, self.at = answers, -1, 0
+
+    def __call__(self, words):
+        found = Guesses(self.answers)
+        self.row = found.row = self.row + 1
+        return found
+
+    def read(self, token):
+        self.at += 1
+
+    def guess(self):
+        right = self.answers[self.row % len(self.answers)][self.at : self.at + 3]
+        return right if (self.row + self.at) % 3 else [7, *right]
+
+
 @pytest.mark.parametrize("seed", range(4))
-def test_a_batch_of_different_lengths_is_what_generate_writes(llama, seed):
+@pytest.mark.parametrize("guessed", [False, True])
+def test_a_batch_of_different_lengths_is_what_generate_writes(llama, seed, guessed, monkeypatch):
     """Rows end at different steps, so that rows are dropped on the way."""
     generator = torch.Generator().manual_seed(seed)
-    prompts, lengths = torch.randn(6, 9, 32, generator=generator), (9, 4, 7, 1, 9, 2)
+    lengths = (9, 4, 7, 1, 9, 2, 3, 8, 9, 5, 6, 9, 1, 2, 9, 4)
+    prompts = torch.randn(16, 9, 32, generator=generator)
     mask = torch.tensor([[0] * (9 - n) + [1] * n for n in lengths])
-    tokens, chances = PlainDecoder(llama).decode_batch(prompts, mask, END, 30)
     wanted = generate(llama, prompts, mask)
+    guesses = Guesses([cut(row) for row in wanted.tolist()])
+    monkeypatch.setattr("ferretlite.model.decoding._BoxGuesser", guesses)
+    tokenizer = object() if guessed else None
+    tokens, chances = PlainDecoder(llama).decode_batch(prompts, mask, END, 30, tokenizer)
     assert [cut(row) for row in tokens.tolist()] == [cut(row) for row in wanted.tolist()]
     assert len({len(cut(row)) for row in tokens.tolist()}) > 1
     for i, n in enumerate(lengths):  # each probability by the model's own forward pass
@@ -91,7 +122,7 @@ class AllGuesses:
     def __init__(self, tokens):
         self.tokens = tokens
 
-    def __call__(self, tokenizer):
+    def __call__(self, words):
         return self
 
     def read(self, token):
@@ -104,14 +135,15 @@ class AllGuesses:
 @pytest.mark.parametrize("guesses", [[], [7], [END], [5, 5, 5], "right"])
 def test_guesses_do_not_change_what_is_written(llama, monkeypatch, guesses):
     prompt = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(3))
-    wanted = cut(generate(llama, prompt, torch.ones(1, 6, dtype=torch.long)).tolist()[0])
+    every = torch.ones(1, 6, dtype=torch.long)
+    wanted = cut(generate(llama, prompt, every).tolist()[0])
     if guesses == "right":
         guesses = wanted[1:4]
     monkeypatch.setattr("ferretlite.model.decoding._BoxGuesser", AllGuesses(guesses))
     for n in (1, 2, 3, 30):
-        tokens, chances = PlainDecoder(llama).decode_one(prompt, END, n, tokenizer=object())
+        tokens, chances = PlainDecoder(llama).decode_batch(prompt, every, END, n, object())
         assert tokens.tolist() == [wanted[:n]] and chances.shape == tokens.shape
-    plain = PlainDecoder(llama).decode_one(prompt, END, 30)[1]
+    plain = PlainDecoder(llama).decode_batch(prompt, every, END, 30)[1]
     torch.testing.assert_close(chances, plain, atol=1e-5, rtol=1e-4)
 
 
@@ -123,7 +155,7 @@ class Letters:
 
 
 def test_guesses_follow_the_form_of_boxes():
-    guesser = _BoxGuesser(Letters())
+    guesser = _BoxGuesser(_Words(Letters()))
 
     def after(text):
         for sign in text:
@@ -137,6 +169,47 @@ def test_guesses_follow_the_form_of_boxes():
     assert after(",2:dog[111") == ","
     assert after(",222,333,444") == "],3:"
     assert after("],3:sun[99") == ""
+    assert after("9,111,222,333]") == ",4:"
+    assert after(",") == "4:" and after("4") == ":"  # where only a part was fed
+    assert after(":sun") == "["  # as after the last `n`
+    assert after("s") == ""  # a letter that no bracket followed
+
+
+def test_guesses_follow_numbers_with_a_point():
+    guesser = _BoxGuesser(_Words(Letters()))
+    for sign in "star-[0.123,0.4":
+        guesser.read(ord(sign))
+    assert guesser.guess() == []
+    for sign in "56":
+        guesser.read(ord(sign))
+    assert guesser.guess() == [ord(",")]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_no_token_and_stay_as_they_were(llama, threads, monkeypatch):
+    monkeypatch.setattr("ferretlite.model.decoding._chosen", {})
+    before = torch.get_num_threads()
+    prompts = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(3, 5, dtype=torch.long)
+    wanted = [cut(row) for row in generate(llama, prompts, mask).tolist()]
+    with use_threads(2):
+        measured = []
+        choose = decoding.choose_threads
+        monkeypatch.setattr(
+            decoding, "choose_threads", lambda step: measured.append(choose(step)) or threads
+        )
+        for _ in range(2):
+            tokens, _ = PlainDecoder(llama).decode_batch(prompts, mask, END, 30)
+            assert [cut(row) for row in tokens.tolist()] == wanted
+        assert len(measured) == 1 and torch.get_num_threads() == 2
+        PlainDecoder(llama).decode_batch(prompts[:1], mask[:1], END, 5)  # too short to measure
+        assert len(measured) == 1
+    with use_threads(1):
+        PlainDecoder(llama).decode_batch(prompts, mask, END, 30)
+        assert len(measured) == 1
+    with pytest.raises(ValueError), use_threads(1 + torch.get_num_threads()):
+        raise ValueError
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-griffon"])
@@ -148,7 +221,9 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
     prompts = [prompt, "Describe the image.", prompt]
 
     def answers():
-        many = ferret.ask(images, prompts, max_new_tokens=60)
+        many = ferret.ask(
+            [images[k % 3] for k in range(16)], 5 * prompts + prompts[:1], max_new_tokens=60
+        )
         return [*many, ferret.ask(images[0], prompts[1], max_new_tokens=60)]
 
     fast = answers()

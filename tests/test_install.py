@@ -26,6 +26,8 @@ EXTRAS = (
     "IPython",
     "ipykernel",
     "ipywidgets",
+    "anywidget",
+    "traitlets",
     "matplotlib_inline",
     "pycocotools",
     "pytest",

@@ -12,10 +12,12 @@ import pytest
 from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
+from ferretlite.data.annotators import VocScenes, YoloScenes
 from ferretlite.data.coco import CocoScenes
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import GritDialogues
 from ferretlite.data.grounding_files import FlickrScenes, GriffonScenes
+from ferretlite.data.label_files import LabelMeScenes, LabelStudioScenes, OpenImagesScenes
 from ferretlite.data.llava import LlavaDialogues
 from ferretlite.data.mixtures import (
     _LIST_TASKS,
@@ -82,6 +84,11 @@ def test_formats_and_their_readers():
         ("griffon", GriffonScenes),
         ("grit", GritDialogues),
         ("llava", LlavaDialogues),
+        ("yolo", YoloScenes),
+        ("voc", VocScenes),
+        ("labelme", LabelMeScenes),
+        ("labelstudio", LabelStudioScenes),
+        ("openimages", OpenImagesScenes),
         ("scenes", DrawnScenes),
     ]
     assert {k: v.__name__ for k, v in FORMAT_EXPORTERS.items()} == {
@@ -114,6 +121,8 @@ def test_usual_tasks_of_each_format():
         "genome": dict(name=1.0, rec=1.0),
         "flickr30k": dict(phrase=1.0, grounded_caption=0.5, caption=0.5),
         "scenes": dict(rec=2.0, name=1.0, phrase=1.0, count=1.0),
+        **dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), DEFAULT_TASKS["ferret"]["coco"]),
+        "openimages": dict(dense_referring=1.0, dense_detection=1.0),
     }
     assert DEFAULT_TASKS["griffon"] == {
         "coco": dict(find_set=1.0, search=0.5),
@@ -123,6 +132,8 @@ def test_usual_tasks_of_each_format():
         "genome": dict(tell=1.0, find=1.0),
         "flickr30k": dict(find_phrases=1.0, find=1.0),
         "scenes": dict(find=2.0, find_set=2.0, search=2.0, find_phrases=1.0, tell=1.0),
+        **dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), dict(find_set=1.0, search=0.5)),
+        "openimages": dict(find=1.0),
         ("griffon", "DET"): dict(find_set=1.0),
         ("griffon", "RANDDET"): dict(find_set=1.0),
         ("griffon", "VG"): dict(find=1.0),

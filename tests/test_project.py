@@ -205,6 +205,8 @@ def test_module_needs_no_extra_to_import(path):
         "IPython",
         "ipykernel",
         "ipywidgets",
+        "anywidget",
+        "traitlets",
         "jupyter",
         "matplotlib_inline",
         "pycocotools",

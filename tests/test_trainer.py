@@ -23,8 +23,8 @@ from ferretlite.training.trainer import (
     _MOST_PICTURES,
     StageProgress,
     StageTrainer,
-    _apply_options,
     _make_stage_trainer,
+    apply_options,
     choose_attention,
     count_alignment_steps,
     list_aligned_projectors,
@@ -358,13 +358,13 @@ def test_without_tiles_the_local_projector_is_not_aligned(random_model):
 
 def test_pictures_come_once_where_maps_cannot_be_kept():
     stage = replace(PLAIN, visits=4, slow=dict(sampler=0.5, language_model=0.2))
-    slower = _apply_options(stage, RunOptions(slow=dict(language_model=0.1, global_tower=0.3)))
+    slower = apply_options(stage, RunOptions(slow=dict(language_model=0.1, global_tower=0.3)))
     assert slower.slow == dict(sampler=0.5, language_model=0.1, global_tower=0.3)
-    assert slower.visits == 4 == _apply_options(stage, RunOptions(lora=4)).visits
+    assert slower.visits == 4 == apply_options(stage, RunOptions(lora=4)).visits
     config = str(Path(__file__).parent.parent / "configs" / "fsdp.json")
     for options in (RunOptions(group=True), RunOptions(fsdp=config), RunOptions(deepspeed=config)):
-        assert _apply_options(stage, options).visits == 1
-    assert _apply_options(stage, RunOptions(), from_files=True).visits == 1
+        assert apply_options(stage, options).visits == 1
+    assert apply_options(stage, RunOptions(), from_files=True).visits == 1
 
 
 def test_a_stages_trainer_collates_at_the_stages_resolution(random_model, tmp_path):

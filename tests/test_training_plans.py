@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -229,8 +230,9 @@ def test_a_mixtures_stages_are_counted_from_one(random_model, monkeypatch):
     recipe = Recipe("mixture", {}, max_tokens=10**6)
     monkeypatch.setattr(training, "read_recipe", lambda data: recipe)
     monkeypatch.setattr(training, "make_mixture", lambda *args, **_: seen.append(args) or "told")
-    assert _load_stage_data("m.json", "tiny", 7, 0, 48, processor) == "told"
-    assert _load_stage_data(None, "tiny", 7, 0, 48, processor) is None
+    held = _Request("tiny", "all", Path("x"), _Start(seed=7), data="m.json")
+    assert _load_stage_data(held, 0, 48, processor) == "told"
+    assert _load_stage_data(replace(held, data=None), 0, 48, processor) is None
     ((recipe, number, samples, seed, told),) = seen
     assert (recipe.name, number, samples, seed) == ("mixture", 1, 48, 7)
     assert told.config.resolution == "fixed"  # stage I shows the whole view alone

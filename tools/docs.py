@@ -23,10 +23,12 @@ from urllib.parse import unquote
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import api_pages  # noqa: E402
 import course  # noqa: E402
+import teaching  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
 COLAB = "https://colab.research.google.com"
 SITE_PAGES = ("limits.md", "libraries.md")  # of tools/site
+TEACHING_PAGE = "teachers.md"  # of tools/site; the pages of tools/teaching.py stand below it
 CALLOUTS = {"note", "tip", "warning", "caution", "important"}
 EXTERNAL = re.compile(r"^(?:[a-z][a-z0-9+.-]*:|//|#)", re.I)
 
@@ -366,6 +368,22 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def write_teaching(source: Path, pages: Pages) -> str:
+    """Write the pages for teachers. Return the table of contents that lists them."""
+    made = teaching.make_pages()
+    pages.pages |= {f"{teaching.FOLDER}/{name}": f"teachers/{name}" for name in made}
+    pages.pages[f"tools/site/{TEACHING_PAGE}"] = TEACHING_PAGE
+    for name, text in made.items():
+        if name.endswith(".md"):
+            text = convert_markdown(text, pages.resolver(f"{teaching.FOLDER}/{name}"))
+        write(source / "teachers" / name, text)
+    text = (TOOLS / "site" / TEACHING_PAGE).read_text(encoding="utf-8")
+    below = toctree([f"teachers/{name}" for name in made if name.endswith(".md")])
+    text = convert_markdown(text, pages.resolver(f"tools/site/{TEACHING_PAGE}"))
+    write(source / TEACHING_PAGE, f"{text}\n{below}")
+    return "\n" + toctree([TEACHING_PAGE], "Teaching")
+
+
 def write_sources(root: Path, source: Path) -> Pages:
     """Write everything that Sphinx reads. Links that lead nowhere are listed in `missing`."""
     settings = course.read_settings(root)
@@ -426,6 +444,8 @@ def write_sources(root: Path, source: Path) -> Pages:
         p for p in (*SITE_PAGES, "changelog.md", "contributing.md") if p in others.values()
     ]
     contents = toctree([f"{folder}/index.md" for folder in parts], "Course")
+    if TOOLS.is_relative_to(root):
+        contents += write_teaching(source, pages)
     contents += "\n" + toctree(reference, "Reference")
     made["cells"].append(
         {"cell_type": "markdown", "id": "contents", "metadata": {}, "source": contents}

@@ -54,6 +54,7 @@ def make_model(preset: str, small: bool, dtype: torch.dtype, **changes):
     config.image_token_id, config.region_token_id = tokenizer.convert_tokens_to_ids(names)
     for name, value in changes.items():
         setattr(config, name, value)
+    config.text_config.max_position_embeddings = 8192  # the plain projector keeps 5,329 tokens
     if small:
         towers = config.global_tower, config.local_tower, config.crop_tower
         for part in filter(None, (*towers, config.text_config)):
@@ -174,7 +175,7 @@ def measure_rows(path: Path, jobs: dict):
             torch.cuda.empty_cache()
 
 
-def main():
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -183,7 +184,11 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lora", type=int, default=0, help="rank, in stages of the language model")
     parser.add_argument("--small", action="store_true")
-    asked = parser.parse_args()
+    return parser
+
+
+def main():
+    asked = make_parser().parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     if asked.what == "train":
         jobs = {}

@@ -217,6 +217,17 @@ _LookAgain = annotate_option(
     "ask again about an enlarged window around a small object; --fast: look once",
     "--look-again/--fast",
 )
+_Verify = annotate_option(
+    bool, "ask back what is in each box: a second question, and better scores", "--verify"
+)
+_MinScore = annotate_option(
+    float,
+    "leave out boxes that are right with a smaller probability",
+    "--min-score",
+    metavar="P",
+    min=0,
+    max=1,
+)
 _Slices = annotate_option(
     int,
     "ask also about N x N enlarged windows, for questions whose answer lists objects",
@@ -226,13 +237,13 @@ _Slices = annotate_option(
 )
 
 
-def _look_at_slices(ferret, answer, slices: int, max_new_tokens: int) -> object:  # an Answer
+def _look_at_slices(ferret, answer, slices: int, max_new_tokens: int, **scoring):  # -> Answer
     "Return the answer with the boxes of windows. Raises InputError for a question with regions."
     from ferretlite.model.closer import ask_in_slices
 
     if answer.regions:
         raise InputError("--slices: found a region too, expected a question about the whole image.")
-    return ask_in_slices(ferret, [answer], slices, max_new_tokens=max_new_tokens)[0]
+    return ask_in_slices(ferret, [answer], slices, max_new_tokens=max_new_tokens, **scoring)[0]
 
 # %% ../../nbs/tools/asking.ipynb #2f2856c8
 @cli_app.command(cls=_InTypedOrder)
@@ -255,6 +266,8 @@ def ask(
     stream: _Stream = False,
     look_again: _LookAgain = True,
     slices: _Slices = 1,
+    verify: _Verify = False,
+    min_score: _MinScore = None,
     device: DeviceOption = None,
 ) -> None:
     "Ask about one image."
@@ -270,7 +283,8 @@ def ask(
         ferret = Ferret.load(model, device)
         options = dict(max_new_tokens=max_new_tokens, streamer=_make_streamer(ferret, stream))
         options["look_again"] = look_again and slices == 1 and not stream
-        answer = ferret.ask(picture, question, regions, crops, **options)
+        scoring = dict(verify=verify, min_score=min_score)
+        answer = ferret.ask(picture, question, regions, crops, **options, **scoring)
         if slices > 1:
-            answer = _look_at_slices(ferret, answer, slices, max_new_tokens)
+            answer = _look_at_slices(ferret, answer, slices, max_new_tokens, **scoring)
     _print_answer(answer, as_json, save)

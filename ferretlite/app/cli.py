@@ -16,7 +16,12 @@ from typing import Literal
 import typer
 
 from .. import __version__
-from . import asking, model_commands  # noqa: F401  (both register commands)
+from ferretlite.app import (  # noqa: F401  (all register commands)
+    asking,
+    bundling,
+    exercise_commands,
+    model_commands,
+)
 from ferretlite.app.options import (
     DeviceOption,
     SeedOption,
@@ -136,11 +141,57 @@ _Counter = annotate_option(
     metavar="MODEL",
 )
 
+# %% ../../nbs/tools/command_line.ipynb #51c10002
+_Images = annotate_option(
+    str, "folder of the pictures of your own file (default: looked for near it)", metavar="DIR"
+)
+_Write = annotate_option(
+    str, "write the mixture of your own file, for train and eval --data", writes="file"
+)
+
+
+def _recognise_own(config, root, images, write, style: str) -> tuple:
+    "Return the mixture of a person's own file, a table of what it holds, and the mixture's root."
+    from ferretlite.data.own_files import describe_data, is_mixture, recognise_data
+
+    from ferretlite.data.mixtures import open_part
+    from ferretlite.data.recipes import read_recipe
+
+    if is_mixture(config):
+        if images or write:
+            given, own = "--images" if images else "--write", "an annotation file or folder"
+            raise InputError(f"{given}: found the mixture {config}, expected {own}.")
+        return None, "", root
+    if root:
+        raise InputError(f"--root: found the path {config}, expected a mixture; use --images.")
+    root = Path(write).parent if write else Path(".")
+    mixture = recognise_data(config, images, root, style)
+    recipe, tables = read_recipe(mixture, root), []
+    for part in [*recipe.stages["3"], *recipe.held_out]:
+        tables.append(describe_data(open_part(part, root), f"{part.format} ({part.name})"))
+    return mixture, "\n".join(tables), root
+
+# %% ../../nbs/tools/command_line.ipynb #51c10003
+def _tell_mixture(mixture: dict, write, config) -> None:
+    "Print the mixture of a person's own file, or write it and print its name."
+    from ferretlite.common.files import write_json
+
+    if write:
+        write_json(write, mixture, indent=1)
+    print_result(str(write) if write else mixture)
+    if not mixture.get("held_out"):
+        advice = f"divide the pictures: ferretlite data split {config} --out parts"
+        print_result(f"No pictures are held out for a test; {advice}")
+
 # %% ../../nbs/tools/command_line.ipynb #d505b54e
 @_data.command()
 def check(
-    config: annotate_argument(str, "a mixture in JSON, or ferret-v2 or griffon-v2", "CONFIG"),
+    config: annotate_argument(
+        str, "your annotation file or folder, a mixture in JSON, or ferret-v2 or griffon-v2", "PATH"
+    ),
     root: _Root = None,
+    images: _Images = None,
+    write: _Write = None,
     stage: annotate_option(str, "look at one stage alone", metavar="N") = None,
     n: annotate_option(int, "records of each part to look at closely") = 100,
     out: _Page = None,
@@ -148,22 +199,48 @@ def check(
     skip: _Skip = None,
     seed: SeedOption = 0,
 ) -> int:  # exit code
-    "Say what is missing, malformed, overlapping or too long."
+    "Say what is found in data, and what is missing, malformed, overlapping or too long."
     with redirect_output():
         from ferretlite.common.files import WEIGHTS
         from ferretlite.data.inspection import check_mixture, format_check, write_check
         from ferretlite.model.loading import find_model
         from ferretlite.model.processing import FerretProcessor
 
-        recipe = _read_stage_mixture(config, root, stage)
+        named = FerretProcessor.from_pretrained(find_model(model)) if model else None
+        style = named.config.style if hasattr(named, "config") else "ferret"
+        mixture, told, root = _recognise_own(config, root, images, write, style)
+        recipe = _read_stage_mixture(mixture or config, root, stage)
         own = WEIGHTS / dict(ferret="tiny", griffon="tiny-griffon")[recipe.style]
-        processor = FerretProcessor.from_pretrained(find_model(model) if model else own)
+        processor = named or FerretProcessor.from_pretrained(own)
         found = check_mixture(recipe, processor, n=n, seed=seed, skip=skip == "bad")
         page = write_check(found, out) if out else None
+    if told:
+        print_result(told)
     print_result(format_check(found))
+    if mixture:
+        _tell_mixture(mixture, write, config)
     if page:
         print_result(str(page.resolve()))
     return 1 if found["problems"] else 0
+
+# %% ../../nbs/tools/command_line.ipynb #51c10005
+@_data.command()
+def split(
+    path: annotate_argument(str, "your annotation file or folder, or a mixture of one", "PATH"),
+    out: annotate_option(str, "folder to write", writes="folder"),
+    val: annotate_option(float, "share for decisions on the way", min=0, metavar="SHARE") = 0.1,
+    test: annotate_option(float, "share for the score at the end", min=0, metavar="SHARE") = 0.1,
+    images: _Images = None,
+    skip: _Skip = None,
+    seed: SeedOption = 0,
+) -> None:
+    "Divide annotated pictures into train, val and test, with no picture in two parts."
+    with redirect_output():
+        from ferretlite.data.own_files import split_data
+
+        found = split_data(path, out, val, test, seed, images, skip == "bad")
+    print_result(found["text"])
+    print_result(str(Path(out) / "mixture.json"))
 
 # %% ../../nbs/tools/command_line.ipynb #8929760d
 _REPORTED_PACKAGES = (

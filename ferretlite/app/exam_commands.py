@@ -59,7 +59,7 @@ def make_judge(address: str | None, model: str | None) -> Callable | None:
     return make_chat_judge(address, model)
 
 # %% ../../nbs/tools/exam_commands.ipynb #e10de37b
-def show_exam(taken: tuple, folder, label: str, json_file, out) -> None:
+def show_exam(taken: tuple, folder, label: str, json_file, out, results=None) -> None:
     "Print the scores of an exam, and write numbers and report where they were asked for."
     from pathlib import Path
 
@@ -68,6 +68,11 @@ def show_exam(taken: tuple, folder, label: str, json_file, out) -> None:
     exam, items, answers, scores = taken
     print_result(format_exam_table(exam, scores))
     write_numbers(json_file, scores)
+    if results:
+        with redirect_output(), name_output(results):
+            from ferretlite.exams.runs import write_coco_results
+
+            write_coco_results(results, exam, items, answers)
     if out:
         with redirect_output(), name_output(out):
             from ferretlite.exams.report import write_report
@@ -89,14 +94,15 @@ def list_exams() -> None:
 def evaluate_exam(model: str, suite: str, data, n, device, out, json_file, **options) -> None:
     "Let a model take an exam, and print its scores; options are those of `take_exam`."
     with redirect_output():
-        from ferretlite.exams.runs import get_exam, read_exam, take_exam
+        from ferretlite.exams.runs import check_exam_options, get_exam, read_exam, take_exam
         from ferretlite.model.inference import Ferret
 
         exam = get_exam(suite)
         if not data:
             files = ", ".join(exam.files[:4])
             raise InputError(f"{suite}: found no --data, expected the folder that holds {files}.")
-        read_exam(suite, data, n)
+        looks = {key: options[key] for key in ("judge", "look_again", "slices")}
+        check_exam_options(*read_exam(suite, data, n), **looks)
         taken = take_exam(Ferret.load(model, device), suite, data, n, **options)
     show_exam(taken, data, model, json_file, out)
 
@@ -140,6 +146,12 @@ def score(
     form: annotate_option(
         Literal[*_FORMS], "how `text` writes boxes (qwen: pixels, qwen-1000: thousandths)"
     ) = "ferret",
+    results: annotate_option(
+        str, "also write the boxes as a results file of COCO's form", writes="file"
+    ) = None,
+    save: annotate_option(
+        str, "also write the answers with the judge's verdicts", writes="file"
+    ) = None,
     judge: JudgeAddress = None,
     judge_model: JudgeModel = None,
     out: ReportFolder = None,
@@ -155,5 +167,8 @@ def score(
     with redirect_output():
         from ferretlite.exams.runs import score_file
 
-        taken = score_file(name, data, answers, form, make_judge(judge, judge_model))
-    show_exam(taken, data, answers, json_file, out)
+        asked = make_judge(judge, judge_model)
+        if save and not asked:
+            raise InputError("--save: found no --judge, expected one, whose verdicts are written.")
+        taken = score_file(name, data, answers, form, asked, save)
+    show_exam(taken, data, answers, json_file, out, results)

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/tools/model_commands.ipynb #a9565959
 import contextlib
 import importlib
+import json
 import os
 import shlex
 import sys
@@ -94,6 +95,9 @@ _Stage = annotate_option(Literal["all", "1", "2", "3"], "one of the three stages
 _Lm = annotate_option(
     str, "a language model of `pretrain lm` to begin with instead of the shipped one", metavar="DIR"
 )
+_Towers = annotate_option(
+    str, "a folder with the towers `global` and `local` to begin with", metavar="DIR"
+)
 _Data = annotate_option(
     str,
     "a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see "
@@ -128,6 +132,12 @@ _Slow = annotate_option(
     "a part's learning rate, times this; may be repeated",
     metavar="PART=FACTOR",
     parser=parse_rate,
+)
+_Unfreeze = annotate_option(
+    list[str],
+    "a part that learns as well, such as local_tower (towers at a tenth of the rate); may be "
+    "repeated",
+    metavar="PART",
 )
 _Group = annotate_option(bool, "samples of similar length share a batch", "--group")
 _Tensorboard = annotate_option(
@@ -173,6 +183,7 @@ def train(
     minutes: _Minutes = None,
     resume: _Resume = False,
     from_model: annotate_option(str, "a model to start from", "--from", metavar="MODEL") = None,
+    towers: _Towers = None,
     lm: _Lm = None,
     data: _Data = None,
     skip: _Skip = None,
@@ -182,6 +193,7 @@ def train(
     checkpointing: _Checkpointing = False,
     lora: _Lora = 0,
     slow: _Slow = None,
+    unfreeze: _Unfreeze = None,
     group: _Group = False,
     tensorboard: _Tensorboard = False,
     fsdp: _Fsdp = None,
@@ -196,11 +208,14 @@ def train(
 
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
         how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard)
-        options = distributed.RunOptions(*how, *files)
+        options = distributed.RunOptions(*how, *files, unfreeze=list(unfreeze or []))
         budget = (samples, minutes, resume, from_model and find_model(from_model), seed)
-        more = dict(lm=lm, compile=compile, options=options, data=data, skip=skip)
+        more = dict(towers=towers, lm=lm, compile=compile, options=options, data=data, skip=skip)
         folder = runs.train(preset, stage, out, *budget, **more)
-        told = f"{folder} now loads as a model: ferretlite eval {format_model_name(folder)} --n 200"
+        name = format_model_name(folder)
+        if distributed.read_world()[0] == 0:
+            _fit_scores_of_run(folder, name, data)
+        told = f"{folder} now loads as a model: ferretlite eval {name} --n 200"
     if distributed.read_world()[0] == 0:
         print_result(told)
 
@@ -335,6 +350,46 @@ def parse_split(
         raise typer.BadParameter(f"found {describe_value(text)}, expected one of {known}.")
     return text
 
+# %% ../../nbs/tools/model_commands.ipynb #5c0e3002
+_LONG_RUN = 20_000  # samples: the scores of shorter runs are not fitted
+_SCENES_AFTER_TRAINING = 120  # whose boxes are fitted at the end of a run
+
+
+def _fit_scores_of_run(folder, name: str, data) -> None:
+    "Fit the scores of a run's boxes, or say why not."
+    from ferretlite.evaluation.confidence import fit_scores
+
+    run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+    samples = sum(run["steps"]) * run.get("settings", {}).get("batch", 16)
+    if data or samples < _LONG_RUN:
+        reason = "the run learned from own data" if data else f"{samples} samples are a short run"
+        print(f"The scores of boxes were not fitted: {reason}; ferretlite fit-scores {name}")
+        return
+    print("Fitting the scores of boxes.")
+    fit_scores(folder, _SCENES_AFTER_TRAINING)
+
+
+@cli_app.command("fit-scores")
+def fit_scores_command(
+    model: annotate_argument(str, "a shipped name or a folder", "MODEL"),
+    n: annotate_option(int, "how many scenes to ask about") = 200,
+    split: annotate_option(str, "which scenes", metavar="NAME", parser=parse_split) = "val",
+    seed: SeedOption = 0,
+    batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
+    device: DeviceOption = None,
+) -> None:
+    "Turn the scores of a model's boxes into probabilities."
+    with redirect_output():
+        from tqdm.auto import tqdm
+
+        from ferretlite.evaluation.confidence import fit_scores
+
+        with tqdm(total=n, desc="fit-scores", file=sys.stderr) as bar:
+            fit = fit_scores(model, n, seed, split, batch, device, on_progress=bar.update)
+        rows = ((kind, fit.made_by[kind]) for kind in fit.fits)
+        told = [f"{kind}: {m['n']} boxes, {m['right']} right" for kind, m in rows]
+    print_result("\n".join(told) or "too few boxes for a fit: ask about more scenes with --n")
+
 # %% ../../nbs/tools/model_commands.ipynb #449694d0
 def _refuse_options(suite: str, **given) -> None:
     "Raise InputError for options that have no meaning for what is asked."
@@ -360,6 +415,9 @@ def _evaluate_scenes(model: str, n: int, split: str, seed, batch, fast, device, 
 _Fast = annotate_option(bool, "one look at each scene: no second looks and no slices", "--fast")
 _LookAgain = annotate_option(
     bool, "ask an exam again in a window around each small answer; the keys say so", "--look-again"
+)
+_ExamSlices = annotate_option(
+    int, "2: ask an exam for boxes in 2 x 2 enlarged windows, too; the keys say so", max=8
 )
 _Data = annotate_option(
     str, "the folder of an exam's files; without an exam, a mixture file of your own data"
@@ -390,6 +448,7 @@ def evaluate_model(
     device: DeviceOption = None,
     save: _Save = None,
     look_again: _LookAgain = False,
+    slices: _ExamSlices = 1,
     judge: JudgeAddress = None,
     judge_model: JudgeModel = None,
     out: ReportFolder = None,
@@ -403,14 +462,15 @@ def evaluate_model(
         raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
     if suite == "scenes" and data:
         _refuse_options("own data", split=split != "test", seed=seed, judge=judge, fast=fast)
-        asked = dict(save=save, batch=batch, label=model, look_again=look_again)
+        asked = dict(save=save, batch=batch, label=model)
+        asked |= dict(look_again=look_again, slices=slices)
         return evaluate_own(model, data, n, device, out, json_file, **asked)
     if suite == "scenes":
         given = dict(save=save, look_again=look_again, judge=judge, judge_model=judge_model)
-        _refuse_options(suite, **given, out=out)
+        _refuse_options(suite, **given, slices=slices > 1, out=out)
         return _evaluate_scenes(model, n or 1000, split, seed, batch, fast, device, json_file)
     _refuse_options(suite, split=split != "test", seed=seed, fast=fast)
-    asked = dict(save=save, batch=batch, label=model, look_again=look_again)
+    asked = dict(save=save, batch=batch, label=model, look_again=look_again, slices=slices)
     asked["judge"] = make_judge(judge, judge_model)
     evaluate_exam(model, suite, data, n, device, out, json_file, **asked)
 

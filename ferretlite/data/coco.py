@@ -142,6 +142,10 @@ class InstanceScenes(AnnotationReader):
 
     exhaustive, annotated, box_form = True, frozenset(), "xywh"
 
+    def name_annotation(self, a: dict) -> str:
+        "Return file and annotation, for messages."
+        return f"{self.folder / self.annotations}, annotation {a['id']}"
+
     def list_known_names(self, image: dict, objects: list) -> list:
         "Return the names that were looked for in an image."
         if not self.exhaustive:
@@ -194,8 +198,8 @@ def make_object(
     size: tuple,  # (height, width) of its image
 ) -> SceneObject | None:
     "Return an annotation as an object; None where its box was left out."
-    where = f"{self.folder / self.annotations}, annotation {a['id']}"
-    box = self.place_box(a["bbox"], size, f"{where}, field bbox", "xywh")
+    where = self.name_annotation(a)
+    box = self.place_box(a["bbox"], size, f"{where}, field bbox", self.box_form)
     if box is None:
         return None
     mask = None

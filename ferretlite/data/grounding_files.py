@@ -74,12 +74,10 @@ def _read_entity_sentence(
     return "".join(parts) + line[last:], spans
 
 # %% ../../nbs/6_data/grounding_files.ipynb #86ab2291
-def _read_xml(path: Path) -> ET.Element:
+def _read_xml(path: Path, what: str = "the boxes of a Flickr30k picture") -> ET.Element:
     "Return the root of an XML file without entities of its own. Raises InputError."
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: found no file, expected the boxes of a Flickr30k picture."
-        )
+        raise FileNotFoundError(f"{path}: found no file, expected {what}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "<!DOCTYPE" not in text and "<!ENTITY" not in text:
@@ -87,7 +85,7 @@ def _read_xml(path: Path) -> ET.Element:
         found = "entities of its own"
     except (ET.ParseError, UnicodeDecodeError, RecursionError, OSError) as error:
         found = f"broken XML ({error})"
-    raise InputError(f"{path}: found {found}, expected plain XML of Flickr30k Entities.")
+    raise InputError(f"{path}: found {found}, expected {what} in plain XML.")
 
 
 def _read_xml_number(element: ET.Element, tag: str, path: str, form: Form = SIDE_FORM) -> float:

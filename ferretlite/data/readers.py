@@ -26,12 +26,15 @@ from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_whole
 from ..common.pictures import load_image, read_picture_size
 from ferretlite.data.records import (
+    BOX_FORM,
     Form,
     check_value,
     decode_item,
     decode_json,
     describe_broken_file,
     drop_repeated_objects,
+    has_form,
+    judge_boxes,
     measure_overhang,
     note_key,
     read_box,
@@ -348,6 +351,7 @@ class AnnotationReader(torch.utils.data.Dataset):
         self.folder, self.images, self.strict = Path(folder), images, strict
         self.left_out, self.problems = Counter(), []
         self.box_counts = Counter()  # all, refused, clipped and repeated boxes
+        self.box_samples = []  # (four numbers, size) of the first boxes, to judge their form
         self.head, self.table = _split_head(self._packed(cache))
         self._recall(self.head.pop("left_out", {}), self.head.pop("problems", []))
         self.kept = self._find_kept_rows(exclude)
@@ -570,6 +574,7 @@ def place_box(
         found = read_box(box, size, form)
     except InputError as error:
         self.box_counts.update(["all", "refused"])
+        self._keep_sample(box, size)
         return self.skip("box", make_input_error(where, box, str(error)))
     self.count_box(box, size, where, form)
     return found
@@ -589,11 +594,6 @@ def converse(
     return make_conversation(self[i], tasks, rng, n_turns, wording)
 
 # %% ../../nbs/6_data/readers.ipynb #a53c7a82
-_MAX_OUTSIDE = 0.2  # share of boxes that may leave their image before the form is in doubt
-_MIN_BOXES = 10  # so many boxes are needed for this judgement
-_BOX_WORDS = {"xyxy": "x1, y1, x2, y2", "xywh": "x, y, width, height"}
-
-
 @patch
 def count_box(
     self: AnnotationReader,
@@ -604,6 +604,7 @@ def count_box(
 ) -> None:
     "Count a box that is kept; one that leaves its image by more than a pixel is listed."
     self.box_counts["all"] += 1
+    self._keep_sample(box, size)
     if measure_overhang(box, size, form) > 1:
         self.box_counts["clipped"] += 1
         expected = f"a box inside its image of {size[1]} x {size[0]} pixels (width x height)"
@@ -611,14 +612,13 @@ def count_box(
 
 
 @patch
+def _keep_sample(self: AnnotationReader, box, size: tuple):
+    if len(self.box_samples) < MAX_LISTED_PROBLEMS and has_form(box, BOX_FORM):
+        self.box_samples.append((list(box), tuple(size)))
+
+# %% ../../nbs/6_data/readers.ipynb #51a80011
+@patch
 def describe_overhang(self: AnnotationReader) -> str:  # empty for a file without doubt
-    "Return a sentence about a file of which many boxes do not lie inside their images."
-    n = self.box_counts["all"]
-    outside = self.box_counts["refused"] + self.box_counts["clipped"]
-    if n < _MIN_BOXES or outside <= _MAX_OUTSIDE * n:
-        return ""
-    other = "xyxy" if self.box_form == "xywh" else "xywh"
-    return (
-        f"{self.sources()[0]}: found {outside} of {n} boxes that do not lie in their image, "
-        f"expected boxes as {_BOX_WORDS[self.box_form]}; are these {_BOX_WORDS[other]} ({other})?"
-    )
+    "Return a sentence about a file whose boxes lie beyond their images, or all in one corner."
+    found = judge_boxes(self.box_counts, self.box_samples, self.box_form)
+    return f"{self.sources()[0]}: {found}" if found else ""

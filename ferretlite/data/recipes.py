@@ -24,6 +24,7 @@ from ferretlite.common.errors import (
     make_input_error,
 )
 from ..common.files import write_json
+from .annotators import VocScenes, YoloScenes
 from .batches import SceneStream
 from .coco import CocoScenes
 from ferretlite.data.detection_files import (
@@ -40,6 +41,7 @@ from ferretlite.data.grounding_files import (
     export_flickr,
     export_griffon,
 )
+from .label_files import LabelMeScenes, LabelStudioScenes, OpenImagesScenes
 from .llava import LlavaDialogues, export_llava
 
 # %% ../../nbs/6_data/recipes.ipynb #f0a4e001
@@ -103,6 +105,11 @@ FORMAT_READERS = {  # name of a format in a mixture file -> its reader
     "griffon": GriffonScenes,
     "grit": GritDialogues,
     "llava": LlavaDialogues,
+    "yolo": YoloScenes,
+    "voc": VocScenes,
+    "labelme": LabelMeScenes,
+    "labelstudio": LabelStudioScenes,
+    "openimages": OpenImagesScenes,
     "scenes": DrawnScenes,
 }
 
@@ -127,6 +134,9 @@ DEFAULT_TASKS = {  # style -> format -> task -> weight; formats of dialogues hav
         scenes=dict(find=2.0, find_set=2.0, search=2.0, find_phrases=1.0, tell=1.0),
     ),
 }
+for _tasks in DEFAULT_TASKS.values():
+    _tasks.update(dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), _tasks["coco"]))
+    _tasks["openimages"] = _tasks["lvis"]  # what is absent is not known
 DEFAULT_TASKS["griffon"] |= {
     ("griffon", kind): tasks
     for kind, tasks in dict(
@@ -199,6 +209,7 @@ _OPTIONS = {  # option of a reader -> form of its value
     "kind": WORDS_FORM,
     "split": WORDS_FORM,
     "exhaustive": FLAG_FORM,
+    "first_pixel": Form("0 or 1", (int,), lambda value: value in (0, 1)),
     "switch": _SHARE,
     "n": _COUNT,
     "seed": WHOLE_NUMBER_FORM,

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..common.errors import InputError, describe_value, make_input_error
 from ..regions.geometry import Box, check_region, is_below_a_pixel
 
@@ -242,13 +244,15 @@ def check_value(
 def _list_corners(box, form: str) -> tuple:  # (x1, y1, x2, y2)
     "Return four numbers of a file as corners."
     a, b, c, d = box
+    if form == "cxcywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
     return (a, b, a + c, b + d) if form == "xywh" else (a, b, c, d)
 
 
 def read_box(
     box,  # value of a file
     size: tuple,  # (height, width) of the image
-    form: str = "xyxy",  # what the numbers are: corners, or "xywh" for a corner and two sides
+    form: str = "xyxy",  # the numbers: corners, "xywh" (corner, sides) or "cxcywh" (centre, sides)
 ) -> Box:  # image frame, clipped to the image
     "Return a box of a file. Raises an InputError whose text says what was expected."
     if not has_form(box, BOX_FORM):
@@ -276,6 +280,88 @@ def measure_overhang(
     "Return by how many pixels a box leaves its image, at the edge where it leaves it most."
     (h, w), (x1, y1, x2, y2) = size, _list_corners(box, form)
     return max(-x1, -y1, x2 - w, y2 - h, 0)
+
+
+def measure_reach(
+    box: list,  # four numbers of a file
+    size: tuple,  # (height, width) of the image
+    form: str = "xyxy",  # see `read_box`
+) -> float:  # 1 for a box that ends at the right or the lower edge of the image
+    "Return how far right or down a box ends, as a share of the side."
+    (h, w), (_, _, x2, y2) = size, _list_corners(box, form)
+    return max(x2 / w, y2 / h)
+
+# %% ../../nbs/6_data/records.ipynb #51a80002
+_FORMS = {  # words for four numbers -> (form for `_list_corners`, order of the numbers)
+    "x1, y1, x2, y2 (xyxy)": ("xyxy", (0, 1, 2, 3)),
+    "x, y, width, height (xywh)": ("xywh", (0, 1, 2, 3)),
+    "x and y of the centre, width, height (cxcywh)": ("cxcywh", (0, 1, 2, 3)),
+    "y1, x1, y2, x2": ("xyxy", (1, 0, 3, 2)),
+    "x1, x2, y1, y2": ("xyxy", (0, 2, 1, 3)),
+}
+_UNITS = {"": None, " in fractions of the sides": 1, " in percent": 100, " in thousandths": 1000}
+
+
+def _measure_fit(boxes: np.ndarray, sizes: np.ndarray, form: str) -> float:
+    "Return the share of boxes [n, 4] with positive sides inside their images (height, width)."
+    x1, y1, x2, y2 = _list_corners(boxes.T, form)
+    inside = (x1 >= -1) & (y1 >= -1) & (x2 <= sizes[:, 1] + 1) & (y2 <= sizes[:, 0] + 1)
+    return float((inside & (x2 > x1) & (y2 > y1)).mean())
+
+# %% ../../nbs/6_data/records.ipynb #51a80003
+def guess_box_reading(
+    boxes: list,  # of four numbers each, as a file holds them
+    sizes: list,  # (height, width) of each box's image
+    form: str = "xyxy",  # form in which the file was read, see `read_box`
+) -> str:  # empty where nothing fits
+    "Return words for the first reading of four numbers with which the boxes fit their images."
+    boxes, sizes = np.asarray(boxes, float), np.asarray(sizes, float)
+    sides = sizes[:, [1, 0, 1, 0]]
+    for unit, most in _UNITS.items():
+        fits = most / 2 < boxes.max() <= 1.01 * most if most else boxes.max() > 1.01
+        if not fits:
+            continue
+        scaled = boxes * sides / most if most else boxes
+        for words, (other, order) in _FORMS.items():
+            same = most is None and other == form and order == (0, 1, 2, 3)
+            if not same and _measure_fit(scaled[:, order], sizes, other) >= 0.95:
+                return words + unit
+    x2, y2 = _list_corners(boxes.T, form)[2:]
+    factor = np.quantile(np.maximum(x2 / sizes[:, 1], y2 / sizes[:, 0]), 0.95)
+    if factor > 1.05:
+        return f"boxes of images {factor:.1f} times as large, or boxes that were scaled twice"
+    return ""
+
+# %% ../../nbs/6_data/records.ipynb #51a80006
+_MAX_OUTSIDE = 0.2  # share of boxes that may leave their image before the form is in doubt
+_MIN_BOXES = 10  # so many boxes are needed for this judgement
+_MAX_REACH = 0.5  # if no box ends beyond this share of its image, the scale is in doubt
+_BOX_WORDS = {
+    "xyxy": "x1, y1, x2, y2",
+    "xywh": "x, y, width, height",
+    "cxcywh": "x and y of the centre, width, height",
+}
+
+
+def judge_boxes(
+    counts: Counter,  # all, refused and clipped boxes
+    samples: list,  # (four numbers, size) of some of the boxes
+    form: str,  # form in which the file was read, see `read_box`
+) -> str:  # found and expected; empty for a file without doubt
+    "Return what is doubtful in boxes that lie beyond their images, or all in one corner."
+    n, outside = counts["all"], counts["refused"] + counts["clipped"]
+    if n < _MIN_BOXES or not samples:
+        return ""
+    if outside > _MAX_OUTSIDE * n:
+        guess = guess_box_reading(*zip(*samples), form)
+        advice = f"; are these {guess}?" if guess else "."
+        found = f"found {outside} of {n} boxes that do not lie in their image"
+        return f"{found}, expected boxes as {_BOX_WORDS[form]}{advice}"
+    reach = max(measure_reach(box, size, form) for box, size in samples)
+    if n >= 2 * _MIN_BOXES and reach < _MAX_REACH:
+        found = f"found {n} boxes that all end within the upper left {reach:.0%} of their images"
+        return f"{found}, expected boxes all over; were they scaled twice, or drawn on a copy?"
+    return ""
 
 # %% ../../nbs/6_data/records.ipynb #23e15c97
 def _drop_repeated_boxes(

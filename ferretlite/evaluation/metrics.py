@@ -17,7 +17,9 @@ import torch
 
 from ..common.errors import InputError
 from ferretlite.evaluation.statistics import (
+    compute_auroc,
     compute_bootstrap_interval,
+    compute_calibration_error,
     make_metric,
     make_rate_metric,
 )
@@ -374,3 +376,42 @@ def compute_presence_metrics(
     value, n = balanced(np.arange(len(truth))), len(truth)
     interval = compute_bootstrap_interval(balanced, n, seed=seed)
     return {"absent.balanced_acc": make_metric(value, n, interval, 0.5, 0.5)}
+
+# %% ../../nbs/2_regions_and_text/metrics.ipynb #5c0e1002
+@dataclass
+class ScoreResult:
+    "One box, or one question about something that may not be there, and its scores."
+
+    group: str  # first part of the keys: rec, det or absent
+    right: bool  # the box is right; for `absent`, the thing is there
+    score: float  # probability, 0–1
+    raw: float  # the papers' product
+
+
+def compute_score_metrics(
+    results: list,  # of ScoreResult
+    seed: int = 0,  # of the bootstrap
+) -> dict:
+    """Return AUROC and calibration error of each group.
+
+    The keys are `rec.auroc`, `rec.auroc_raw` and `rec.calibration_error` for the group `rec`."""
+    metrics = {}
+    for group in dict.fromkeys(r.group for r in results):
+        held = [r for r in results if r.group == group]
+        right = np.array([r.right for r in held], dtype=bool)
+        score, raw = np.array([r.score for r in held]), np.array([r.raw for r in held])
+        rate, every = right.mean(), np.arange(len(held))
+        random_error = (rate**2 + (1 - rate) ** 2) / 2
+        for key, measure, values, chance, constant in (
+            ("auroc", compute_auroc, score, 0.5, 0.5),
+            ("auroc_raw", compute_auroc, raw, 0.5, 0.5),
+            ("calibration_error", compute_calibration_error, score, random_error, 0.0),
+        ):
+
+            def statistic(index, measure=measure, values=values, right=right):
+                return measure(values[index], right[index])
+
+            interval = compute_bootstrap_interval(statistic, len(held), seed=seed)
+            value = statistic(every)
+            metrics[f"{group}.{key}"] = make_metric(value, len(held), interval, chance, constant)
+    return metrics

@@ -16,6 +16,7 @@ from ferretlite.evaluation.metrics import (
     PhraseResult,
     PresenceResult,
     RecResult,
+    ScoreResult,
     WordResult,
     compute_choice_metrics,
     compute_count_metrics,
@@ -23,6 +24,7 @@ from ferretlite.evaluation.metrics import (
     compute_phrase_metrics,
     compute_presence_metrics,
     compute_rec_metrics,
+    compute_score_metrics,
     compute_word_metrics,
 )
 
@@ -36,6 +38,7 @@ SCORERS = {  # class of results -> function that scores a list of them
     DetectionResult: compute_detection_metrics,
     CountResult: compute_count_metrics,
     PresenceResult: compute_presence_metrics,
+    ScoreResult: compute_score_metrics,
 }
 
 # %% ../../nbs/2_regions_and_text/scores.ipynb #aa9fea17

@@ -75,3 +75,31 @@ def make_rate_metric(
         np.mean(chance),
         constant,
     )
+
+# %% ../../nbs/2_regions_and_text/statistics.ipynb #57a70002
+def compute_auroc(
+    scores: np.ndarray,  # [n], one score per answer
+    right: np.ndarray,  # [n], whether the answer is right
+) -> float:  # 0–1
+    """Return the probability that a right answer has a higher score than a wrong one.
+
+    Ties count half. It is 0.5 where all answers are right, or all are wrong."""
+    right = np.asarray(right, dtype=bool)
+    n_right, n_wrong = right.sum(), (~right).sum()
+    if not n_right or not n_wrong:
+        return 0.5
+    _, place, count = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(count) - (count - 1) / 2)[place]  # equal scores share their mean rank
+    return float((ranks[right].sum() - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
+
+
+def compute_calibration_error(
+    scores: np.ndarray,  # [n], probabilities
+    right: np.ndarray,  # [n], whether the answer is right
+    bins: int = 10,  # of equal width
+) -> float:  # 0–1
+    "Return the expected calibration error: the mean gap between scores and shares of right answers."
+    scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
+    places = np.minimum((scores * bins).astype(int), bins - 1)
+    gaps = np.bincount(places, weights=scores - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(scores))

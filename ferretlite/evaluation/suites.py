@@ -31,14 +31,18 @@ from ferretlite.evaluation.metrics import (
     PhraseResult,
     PresenceResult,
     RecResult,
+    ScoreResult,
     WordResult,
+    is_right,
 )
 from .scores import score_results
 from ..model.answers import Answer
 from ..model.closer import ask_again, ask_in_slices, read_words
 from ..model.inference import Ferret
+from ..model.scoring import ask_back
 from ..regions.choices import read_count
 from ..regions.geometry import Box
+from ..regions.grammar import get_raw_scores
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
 from ..scenes.questions import Turn, write_prompt
 from ..scenes.tasks import ABSENCE_TASKS, TASKS
@@ -204,7 +208,7 @@ def _detection(scene, meta, answer):
     found = [
         (_read_kind(g.name), b, s)
         for g in answer.groundings
-        for b, s in zip(g.boxes, g.scores)
+        for b, s in zip(g.boxes, get_raw_scores(g))
         if g.name
     ]
     return DetectionResult(scene.size, [(o.name, o.box) for o in scene.objects], found)
@@ -214,7 +218,7 @@ def _find_set(scene, meta, answer):
     return DetectionResult(
         scene.size,
         [(g.name, b) for g in meta["groundings"] for b in g.boxes],
-        [(g.name, b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)],
+        [(g.name, b, s) for g in answer.groundings for b, s in zip(g.boxes, get_raw_scores(g))],
     )
 
 
@@ -227,7 +231,7 @@ def _find(scene, meta, answer) -> CountResult | PresenceResult:
 
 def _search(scene, meta, answer) -> CountResult | DetectionResult:
     "Return a count; on scenes of what has no name, boxes to be judged one by one."
-    found = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)]
+    found = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, get_raw_scores(g))]
     if scene.split == "count":
         return CountResult(meta["n"], len(found))
     return DetectionResult(
@@ -260,6 +264,50 @@ def _score_answer(question: Question, answer) -> object:  # a class of ferretlit
         known = ", ".join(_ANSWER_RULES)
         raise make_input_error("score, task", question.turn.task, f"one of {known}")
     return _ANSWER_RULES[question.turn.task](question.scene, question.turn.meta, answer)
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #5c0e2002
+def _list_targets(question: Question, name: str) -> list:  # of Box
+    "Return the boxes of which one has to be met by a box with a name."
+    meta, scene = question.turn.meta, question.scene
+    if question.turn.task == "rec":
+        return [meta["box"]]
+    if question.turn.task in ("dense_detection", "find_set"):
+        kind = _read_kind(name) if question.turn.task == "dense_detection" else name
+        return [o.box for o in scene.objects if o.name == kind]
+    return [box for g in meta["groundings"] for box in g.boxes]
+
+
+def list_judged_boxes(
+    question: Question,  # of a task that asks for boxes
+    answer: Answer,  # of a model
+) -> list:  # of (Grounding, index of the box in it, whether the box is right)
+    "Return every box of an answer with its truth; of `rec`, only the first box."
+    found = []
+    for g in answer.groundings:
+        targets = _list_targets(question, g.name)
+        for i, box in enumerate(g.boxes):
+            found.append((g, i, any(is_right(target, box) for target in targets)))
+    return found[:1] if question.turn.task == "rec" else found
+
+
+_SCORED_TASKS = {"rec": "rec", "dense_detection": "det", "find_set": "det", "absent": "absent"}
+
+
+def score_boxes(
+    question: Question,  # of any task
+    answer: Answer,  # of a model
+) -> list:  # of ScoreResult; empty for other tasks and for scores that were not fitted
+    "Return what the metrics need of the scores of an answer's boxes."
+    group = _SCORED_TASKS.get(question.turn.task)
+    judged = list_judged_boxes(question, answer) if group else []
+    if any(g.scores is None for g, _, _ in judged):
+        return []
+    found = [ScoreResult(group, hit, g.scores[i], get_raw_scores(g)[i]) for g, i, hit in judged]
+    if group != "absent":
+        return found
+    best = max((f.score for f in found), default=0.0)
+    raw = max((f.raw for f in found), default=0.0)
+    return [ScoreResult(group, question.turn.meta["present"], best, raw)]
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #af0b08e7
 _ANSWER_TOKEN_LIMITS = {
@@ -376,6 +424,7 @@ def _read_suite(suite, n: int | None, seed: int, split: str, others: tuple) -> t
     return len(suite), ((f"{seed} {i}", s) for i, s in enumerate(suite))
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #c105e021
+VERIFIED = "verified"  # look of answers whose boxes were asked back, with the same boxes
 _FIRST_LOOKS = dict(word="one_look")  # task -> end of the keys of its first look
 
 
@@ -397,7 +446,12 @@ def _look_closer(ferret, questions: list, answers: list, batch: int) -> list:
         found += [("", q, a) for q, a in zip(asked, said)]
     limits = dict(max_new_tokens=_ANSWER_TOKEN_LIMITS["dense_detection"], batch=batch)
     listed = ask_in_slices(ferret, [answers[i] for i in lists], 2, **limits)
-    return found + [("slices", questions[i], a) for i, a in zip(lists, listed)]
+    found += [("slices", questions[i], a) for i, a in zip(lists, listed)]
+    asked = rec + places.get("absent", [])
+    if getattr(ferret, "score_fit", None) is None:
+        return found
+    back = ask_back(ferret, [answers[i] for i in asked], batch)
+    return found + [(VERIFIED, questions[i], a) for i, a in zip(asked, back)]
 
 
 def _take_looks(ferret, questions: list, answers: list, batch: int, closer: bool) -> list:
@@ -474,6 +528,9 @@ def evaluate(
 
             answers = answer_questions(ferret, questions, batch, on_progress=advance)
             for look, q, a in _take_looks(ferret, questions, answers, batch, closer):
-                results.setdefault((q.group, look), []).append(_score_answer(q, a))
+                found = score_boxes(q, a) if look != "one_look" else []
+                if look != VERIFIED:
+                    found.append(_score_answer(q, a))
+                results.setdefault((q.group, look), []).extend(found)
     _check_asked(total, silent, style)
     return _merge_groups(results)

@@ -9,6 +9,7 @@ import contextlib
 import io
 import re  # noqa: F811
 import shutil
+import subprocess
 import warnings
 from pathlib import Path  # noqa: F811
 
@@ -85,10 +86,20 @@ def _tokenise(told: dict, said: dict, tokeniser) -> tuple:
     return tuple({k: [tokenise_simply(t) for t in v] for k, v in d.items()} for d in (told, said))
 
 
+def has_java() -> bool:
+    "Return whether a Java program starts. On some systems `java` exists and only offers Java."
+    program = shutil.which("java")
+    if program is None:
+        return False
+    return subprocess.run([program, "-version"], capture_output=True, check=False).returncode == 0
+
+
 def _score_captions(items: list, answers: list) -> dict:
-    "Return CIDEr, METEOR, BLEU-4 and ROUGE-L."
+    """Return CIDEr, METEOR, BLEU-4 and ROUGE-L.
+
+    CIDEr and ROUGE-L are means over questions and have an interval."""
     Bleu, Cider, Rouge, Meteor, PTBTokenizer = _import_captions()
-    java = shutil.which("java") is not None
+    java = has_java()
     told = {item.id: item.texts for item in items}
     said = {item.id: [" ".join(answer.text.split())] for item, answer in zip(items, answers)}
     scorers = {"CIDEr": Cider(), "ROUGE-L": Rouge()}
@@ -99,10 +110,13 @@ def _score_captions(items: list, answers: list) -> dict:
         warnings.warn(text, FerretliteWarning, stacklevel=2)
     with contextlib.redirect_stdout(io.StringIO()):
         told, said = _tokenise(told, said, PTBTokenizer if java else None)
-        values = {key: scorer.compute_score(told, said)[0] for key, scorer in scorers.items()}
-        values["BLEU-4"] = Bleu(4).compute_score(told, said, verbose=0)[0][3]
-    end = "" if java else ".pretokenised"
-    return {f"{key}{end}": make_score(value, len(items)) for key, value in values.items()}
+        found = {key: scorer.compute_score(told, said) for key, scorer in scorers.items()}
+        found["BLEU-4"] = Bleu(4).compute_score(told, said, verbose=0)[0][3], None
+    end, scores = "" if java else ".pretokenised", {}
+    for key, (value, grades) in found.items():
+        interval = make_mean_score(grades)["ci95"] if key in ("CIDEr", "ROUGE-L") else None
+        scores[f"{key}{end}"] = make_score(value, len(items), interval)
+    return scores
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #962084f7
 def _grade_caption(item, answer) -> float:
@@ -162,6 +176,19 @@ def _make_singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
+_ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
+_PAIRS = {  # of the public script: two words -> the word that they mean, none for no object
+    "home plate": "",
+    "train track": "",
+    "bow tie": "tie",
+    "toilet seat": "toilet",
+    "passenger jet": "jet",
+    "passenger train": "train",
+    **{f"baby {animal}": animal for animal in _ANIMALS},
+    **{f"adult {animal}": animal for animal in _ANIMALS},
+}
+
+
 def read_synonyms(path) -> dict:  # tuple of words -> object
     "Return the words of each object from a file with one object and its synonyms a line."
     found = {}
@@ -172,18 +199,22 @@ def read_synonyms(path) -> dict:  # tuple of words -> object
         for name in names:
             words = tuple(_make_singular(word) for word in name.lower().split())
             found.setdefault(words, names[0])
+    for pair, word in _PAIRS.items():
+        found.setdefault(tuple(pair.split()), found.get((word,), ""))
     return found
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #0129c0e1
 def list_mentions(text: str, synonyms: dict) -> list:  # of objects
     "Return the objects that a text mentions, in order; longer names go before shorter ones."
     words = [_make_singular(word) for word in tokenise_simply(text).split()]
+    if "toilet" in words:
+        words = [word for word in words if word != "seat"]  # no chair (public script)
     longest, found, k = max(map(len, synonyms), default=0), [], 0
     while k < len(words):
         for n in range(longest, 0, -1):
             name = synonyms.get(tuple(words[k : k + n]))
-            if name and k + n <= len(words):
-                found.append(name)
+            if name is not None and k + n <= len(words):
+                found += [name] if name else []
                 k += n - 1
                 break
         k += 1
@@ -296,10 +327,11 @@ CAPTION_EXAMS = (
         example=_write_halbench,
         files=_HALBENCH_FILES,
         source=("github.com/RLHF-V/RLAIF-V (questions, synonyms) with COCO val2014 annotations"),
-        licence="questions: see the repository; pictures: Flickr terms of COCO",
+        licence="questions: CC-BY-NC-4.0; pictures: Flickr terms of COCO",
         protocol=(
-            "CHAIR by words: objects of the answer by the official list of synonyms, truth "
-            "from boxes and captions; lower is better"
+            "CHAIR by words: objects of the answer by the official list of synonyms (the "
+            "public script lets GPT-3.5 extract them), truth from boxes and captions; lower is "
+            "better"
         ),
         published=tuple(
             (model, key, value, _HAL_TABLE)

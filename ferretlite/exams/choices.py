@@ -10,9 +10,12 @@ from collections import defaultdict
 from functools import partial  # noqa: F811
 from pathlib import Path  # noqa: F811
 
+import numpy as np  # noqa: F811
+
 from ..common.errors import make_input_error  # noqa: F811
 from ..common.files import write_json, write_whole  # noqa: F811
 from ..data.detection_files import save_scene_image  # noqa: F811
+from ..evaluation.statistics import compute_bootstrap_interval
 from ferretlite.exams.core import (  # noqa: F811
     Exam,
     ExamItem,
@@ -39,28 +42,40 @@ def _grade_mme(item, answer) -> float:
     return float(read_first_word(answer.text) == item.texts[0])
 
 
+def _count_points(table, n: int):  # table [5, pictures]: kind, right, asked, both, one
+    "Return the points of each of `n` kinds: 100 for accuracy and 100 for accuracy+."
+    kinds, *columns = table
+    right, asked, both, one = (np.bincount(kinds.astype(int), c, n) for c in columns)
+    return 100 * right / np.maximum(asked, 1) + 100 * both / np.maximum(one, 1)
+
+
 def _score_mme(items: list, answers: list) -> dict:
-    "Return points of each kind of perception, and their sum."
-    pictures = defaultdict(list)
+    "Return points of each kind of perception, and their sum. A coin has 75 of 200 points."
+    kinds, pictures = list(dict.fromkeys(item.group for item in items)), defaultdict(list)
     for item, answer in zip(items, answers):
         pictures[item.group, item.image].append(_grade_mme(item, answer))
-    points, counts = defaultdict(float), {}
-    for kind in dict.fromkeys(item.group for item in items):
-        held = [grades for (group, _), grades in pictures.items() if group == kind]
-        every = [grade for grades in held for grade in grades]
-        plus = sum(all(grades) for grades in held) / len(held)
-        points[kind] = 100 * sum(every) / len(every) + 100 * plus
-        counts[kind] = len(every)
-    scores = {"perception": make_score(sum(points.values()), len(items), constant=50 * len(points))}
-    for kind, value in points.items():
-        scores[f"perception.{kind}"] = make_score(value, counts[kind], constant=50)
+    rows = [(kinds.index(k), sum(g), len(g), all(g), 1) for (k, _), g in pictures.items()]
+    table, n = np.array(rows, float).T, len(kinds)
+
+    def score(table, statistic, asked, parts):
+        interval = compute_bootstrap_interval(
+            lambda index: statistic(_count_points(table[:, index], n)), table.shape[1], 200
+        )
+        value = statistic(_count_points(table, n))
+        return make_score(value, asked, interval, 75 * parts, 50 * parts)
+
+    key = "perception" if n == len(_MME_KINDS) else f"perception of {n} kinds"
+    scores = {key: score(table, np.sum, len(items), n)}
+    for k, kind in enumerate(kinds):
+        held = table[:, table[0] == k]
+        scores[f"perception.{kind}"] = score(held, lambda p, k=k: p[k], int(held[2].sum()), 1)
     return scores
 
-# %% ../../nbs/8_evaluation/question_exams.ipynb #319fdddd
+
 _MME_KINDS = ("existence", "count", "position", "color", "posters", "celebrity", "scene",
               "landmark", "artwork", "OCR")  # fmt: skip
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #319fdddd
 def _find_mme_texts(folder: Path, kind: str) -> list:  # of Path
     "Return the text files of a kind, in order."
     place = folder / kind
@@ -128,33 +143,43 @@ def _grade_letter(item, answer) -> float:
 def _score_letters(items: list, answers: list) -> dict:
     """Return the accuracy of written letters, and of the likeliest ones where all were measured.
 
-    A random letter is right in one of four."""
+    A random letter is right in one of four. Without questions about videos the keys say so."""
+
+    def find_constant(held):
+        return max(sum(i.texts[0] == letter for i in held) for letter in _LETTERS) / len(held)
+
+    levels = (lambda held: 0.25), find_constant
+    end = "" if any(item.meta["video"] for item in items) else " of images"
     grades = [_grade_letter(item, answer) for item, answer in zip(items, answers)]
-    constant = max(sum(i.texts[0] == letter for i in items) for letter in _LETTERS) / len(items)
-    scores = score_groups(items, grades, "letter", 0.25, constant)
+    scores = score_groups(items, grades, f"letter{end}", *levels)
     if all(answer.likeliest for answer in answers):
         grades = [float(a.likeliest == i.texts[0]) for i, a in zip(items, answers)]
-        scores |= score_groups(items, grades, "likelihood", 0.25, constant)
+        scores |= score_groups(items, grades, f"likelihood{end}", *levels)
     return scores
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #b2acc86c
+_SEED_FRAMES = "SEED-Bench-video-image"  # folder of one frame for each question about a video
+
+
 def _read_seed(folder) -> list:  # of ExamItem
-    "Return SEED-Bench's questions about pictures."
+    "Return SEED-Bench's questions about pictures, and about frames of videos where they are."
     [path] = find_exam_files(folder, ("SEED-Bench.json",), "seed-bench")
     data, items = read_exam_json(path, "questions of SEED-Bench"), []
     get_field(data, "questions", list, str(path))
     kinds = get_field({"question_type": {}} | data, "question_type", dict, str(path))
     kinds = {str(number): name for name, number in kinds.items()}
     for q, where in list_records(data, "questions", path):
-        if q.get("data_type", "image") != "image":
+        video = q.get("data_type", "image") != "image"
+        if video and not (Path(folder) / _SEED_FRAMES).is_dir():
             continue
         fields = ("question", "data_id", "answer", *(f"choice_{c}" for c in "abcd"))
         text, image, answer, *options = (get_field(q, f, str, where) for f in fields)
         lines = [text, *(f"{a}. {b}" for a, b in zip(_LETTERS, options))]
         lines.append("Answer with the option's letter from the given choices directly.")
         key, kind = str(q.get("question_id")), str(kinds.get(str(q.get("question_type_id")), ""))
+        image = f"{key}.png" if video else image
         item = ExamItem(key, "\n".join(lines), image, None, kind, texts=[answer])
-        item.meta["letters"] = _LETTERS
+        item.meta |= dict(letters=_LETTERS, video=video)
         items.append(item)
     return check_items(items, folder)
 
@@ -187,7 +212,7 @@ CHOICE_EXAMS = (
         example=_write_mme,
         files=tuple(f"{kind}/*.txt" for kind in _MME_KINDS),
         source="github.com/BradyFU/Awesome-Multimodal-Large-Language-Models",
-        licence="research use, pictures on request",
+        licence="academic research alone, no passing on (its read-me)",
         protocol=(
             "yes or no in the first four letters; accuracy and accuracy+ of each kind, sum "
             "out of 2000"
@@ -206,13 +231,14 @@ CHOICE_EXAMS = (
         example=_write_seed,
         files=("SEED-Bench.json",),
         source="github.com/AILab-CVC/SEED-Bench",
-        licence="CC-BY-NC-4.0",
+        licence="questions: CC-BY-NC-4.0; pictures: terms of their sources",
         protocol=(
-            "the written letter; questions about pictures alone (the paper's table does not"
-            " say which)"
+            "the written letter, as LLaVA-1.5 does; questions about videos show their middle "
+            "frame, SEED-Bench-video-image/ID.png, and without this folder the keys say `of "
+            "images`; likelihood is of letters (the set's own script compares option texts)"
         ),
         published=list_general("letter", 58.7, 61.7, (58.6, 61.6)),
         max_new_tokens=8,
-        pictures=("SEED-Bench-image", "images", "."),
+        pictures=("SEED-Bench-image", _SEED_FRAMES, "images", "."),
     ),
 )  # exams with options

@@ -152,23 +152,29 @@ def _check_result(row, names: dict, where: str) -> None:
         raise make_input_error(where, row, f"an object with {', '.join(_RESULT_FIELDS)}")
     box, score = row["bbox"], row["score"]
     numbers = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+    if not all(type(v) in (int, float) and math.isfinite(v) for v in numbers):
         raise make_input_error(where, row, "a bbox of four finite numbers and a finite score")
-    if row["category_id"] not in names:
-        raise make_input_error(f"{where}, field category_id", row["category_id"], "a listed number")
+    number = row["category_id"]
+    if type(number) is not int or number not in names:
+        raise make_input_error(f"{where}, field category_id", number, "a listed number")
 
 
 def _read_coco_results(path: Path, items: list) -> dict:  # id -> ExamAnswer
     "Return answers from a results file of COCO's form. Raises InputError."
-    by_image = {item.meta.get("image_id"): item for item in items}
-    answers = {item.id: ExamAnswer(item.id, raw=[]) for item in items}
-    for k, (_, row) in enumerate(walk_json(path, "COCO results")):
+    by_image = {i.meta["image_id"]: i for i in items if "categories" in i.meta}
+    listed = next(iter(by_image.values())).meta["truth"]["images"] if by_image else []
+    known = {image["id"] for image in listed}
+    answers, keys = {item.id: ExamAnswer(item.id, raw=[]) for item in items}, set()
+    for k, (_, row) in enumerate(walk_json(path, "COCO results", keys=keys)):
         where = f"{path}, record {k}"
-        item = by_image.get(row.get("image_id")) if isinstance(row, dict) else None
-        if item is None or "categories" not in item.meta:
+        number = row.get("image_id") if isinstance(row, dict) else None
+        if type(number) is not int or number not in known:
             raise make_input_error(where, row, "the image_id of a picture of this exam")
-        _check_result(row, item.meta["categories"], where)
-        answers[item.id].raw.append({key: row[key] for key in _RESULT_FIELDS})
+        if item := by_image.get(number):  # nothing is asked about some pictures of LVIS
+            _check_result(row, item.meta["categories"], where)
+            answers[item.id].raw.append({key: row[key] for key in _RESULT_FIELDS})
+    if keys or not known:
+        raise make_input_error(str(path), sorted(keys), "a list of COCO results for this exam")
     return answers
 
 # %% ../../nbs/8_evaluation/exams.ipynb #54a5c5a1
@@ -176,6 +182,7 @@ def read_answers(
     path,  # JSONL file of answers, or a .json file of COCO results
     items: list,  # of ExamItem: the questions that were answered
     form: str = "ferret",  # how `text` writes boxes: see exams.forms.ANSWER_FORMS
+    strict: bool = True,  # False: lines about other questions are left out
 ) -> dict:  # id -> ExamAnswer
     "Return the answers of a file by the id of their question. Raises InputError."
     path, known, answers = Path(path), {item.id: item for item in items}, {}
@@ -183,6 +190,8 @@ def read_answers(
     if path.suffix == ".json":
         return _read_coco_results(path, items)
     for n, line in read_json_lines(path, "answers"):
+        if not strict and isinstance(line, dict) and str(line.get("id")) not in known:
+            continue
         answer = _read_answer_line(line, known, form, f"{path}, line {n}")
         if answer.id in answers:
             raise make_input_error(f"{path}, line {n}, field id", answer.id, "one answer for each")
@@ -227,6 +236,12 @@ def make_score(
     return dict(value=float(value), n=int(n), ci95=ci95, chance=chance, constant=constant)
 
 
+def find_sample_interval(values) -> list:
+    "Return the interval of a score from its value on the whole data and on drawn samples."
+    given = iter(values)
+    return compute_bootstrap_interval(lambda _: float(next(given)), 1, len(values) - 1)
+
+
 def make_mean_score(
     grades,  # one number from 0 to 1 for each question
     chance: float | None = None,  # as in `make_score`
@@ -245,15 +260,16 @@ def score_groups(
     items: list,  # of ExamItem
     grades: list,  # one for each item
     key: str,  # name of the score
-    chance: float | None = None,  # of all questions
-    constant: float | None = None,  # of all questions
+    chance=None,  # function of a list of ExamItem -> score of a random answer, or None
+    constant=None,  # function of a list of ExamItem -> best score that ignores the image, or None
 ) -> dict:  # key -> score
     "Return the mean grade of all questions, and of each group that has a name."
-    scores = {key: make_mean_score(grades, chance, constant)}
-    groups = list(dict.fromkeys(item.group for item in items))
-    for group in filter(None, groups):
-        held = [grade for item, grade in zip(items, grades) if item.group == group]
-        scores[f"{key}.{group}"] = make_mean_score(held)
+    scores = {}
+    for group in dict.fromkeys(["", *(item.group for item in items)]):
+        held = [k for k, item in enumerate(items) if group in ("", item.group)]
+        asked, given = [items[k] for k in held], [grades[k] for k in held]
+        levels = [None if level is None else level(asked) for level in (chance, constant)]
+        scores[f"{key}.{group}" if group else key] = make_mean_score(given, *levels)
     return scores
 
 # %% ../../nbs/8_evaluation/exams.ipynb #1eb59242
@@ -450,16 +466,21 @@ def format_exam_table(
     exam: Exam,  # gives the published values
     scores: dict,  # of `score_exam`
 ) -> str:  # lines
-    "Return scores as aligned text; the last column has published values as they are printed."
+    """Return scores as aligned text; the last column has published values as they are printed.
+
+    Papers print rates in per cent, so a last line says that."""
     header = ["score", "value", "95 % interval", "chance", "constant", "n", "published"]
     rows = []
     for key, m in scores.items():
         span = "–" if m["ci95"] is None else "[{:.3f}, {:.3f}]".format(*m["ci95"])
-        known = list_published(exam, key)[:2]
+        known = list_published(exam, key)
         text = ", ".join(f"{model} {value}" for model, value, _ in known) or "–"
         numbers = [_format_number(m[k]) for k in ("chance", "constant")]
         rows.append([key, f"{m['value']:.3f}", span, *numbers, str(m["n"]), text])
-    return format_table(header, rows)
+    table = format_table(header, rows)
+    if any(row[-1] != "–" for row in rows):
+        table += "\npublished: as printed, so rates in per cent"
+    return table
 
 # %% ../../nbs/8_evaluation/exams.ipynb #ex900004
 def draw_published_scores(

@@ -52,7 +52,7 @@ def _read_fractions(text, size, frame, phrases):
     return [(s.name, boxes[s.start]) for s in spans if boxes.get(s.start)]
 
 # %% ../../nbs/8_evaluation/exams.ipynb #7b3087fc
-_OBJECT = re.compile(r"\{[^{}]*?\"?bbox(?:_2d)?\"?\s*:[^{}]*(?:\}|$)")
+_OBJECT = re.compile(r"\{[^{}]*?[\"']?bbox(?:_2d)?[\"']?\s*:[^{}]*(?:\}|$)")
 _NUMBER = r"-?\d+(?:\.\d+)?"
 _FOUR = re.compile(rf"\[\s*({_NUMBER}(?:\s*,\s*{_NUMBER}){{3}})\s*\]")
 

@@ -15,12 +15,16 @@ import urllib.request
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import write_json
 from ..common.pictures import read_picture_size
 from ..data.detection_files import save_scene_image
+from ..evaluation.statistics import compute_bootstrap_interval
 from .captions import tokenise_simply
 from ferretlite.exams.core import (
     Exam,
@@ -57,8 +61,11 @@ def _warn_unreadable(lost: int, n: int) -> None:
         warnings.warn(text, FerretliteWarning, stacklevel=4)
 
 
-def _score_pairs(items: list, answers: list) -> dict:
-    "Return mean(model) / mean(reference) for each category, and the mean over categories."
+def _score_pairs(items: list, answers: list, kinds: tuple = ()) -> dict:
+    """Return mean(model) / mean(reference) for each category, with an interval over questions.
+
+    With the `kinds` of a benchmark, the first key is the mean over categories; the key says how
+    many categories there are, if one is missing."""
     pairs, judged = defaultdict(list), 0
     for item, answer in zip(items, answers):
         judged += bool(answer.verdict)
@@ -68,12 +75,22 @@ def _score_pairs(items: list, answers: list) -> dict:
     _warn_unreadable(judged - read, judged)
     if not pairs:
         return _score_offline(items, answers)
-    scores = {}
-    for group, held in pairs.items():
-        first, second = (sum(pair[k] for pair in held) for k in (0, 1))
-        scores[group] = make_score(second / first, len(held))
-    mean = sum(m["value"] for m in scores.values()) / len(scores)
-    return {"average": make_score(mean, read)} | scores
+    groups = list(pairs)
+    rows = [(groups.index(g), *pair) for g, held in pairs.items() for pair in held]
+    label, first, second = np.array(rows, float).T
+
+    def average(index):
+        which = label[index].astype(int)
+        sums = [np.bincount(which, column[index], len(groups)) for column in (first, second)]
+        return float((sums[1] / sums[0])[sums[0] > 0].mean())
+
+    def score(index):
+        interval = compute_bootstrap_interval(lambda i: average(index[i]), len(index), 200)
+        return make_score(average(index), len(index), interval)
+
+    key = "average" if set(kinds) <= set(groups) else f"average of {len(groups)} categories"
+    whole = {key: score(np.arange(read))} if kinds else {}
+    return whole | {g: score(np.flatnonzero(label == k)) for k, g in enumerate(groups)}
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #ec77d91d
 def _compare_words(text: str, reference: str) -> float:
@@ -202,6 +219,7 @@ def ask_about_pair(item: ExamItem, answer: ExamAnswer) -> list:  # of dict(role,
     return [dict(role="system", content=system), dict(role="user", content=content)]
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #fd2c1b33
+_BENCH_GROUPS = ("refer_desc", "refer_reason", "ground_conv")  # categories of the questions
 _OWN_RULE = dict(
     role="Assistant",
     prompt="Rate both answers to the question from 1 to 10 for correctness and detail. Write the "
@@ -221,29 +239,31 @@ def _write_pair_files(folder: Path, kind: str, lines: list) -> None:
 
 def _write_ferret_bench(scenes, folder) -> None:
     "Write scenes in the form of Ferret-Bench; the rule for the judge is our own."
-    folder, lines = Path(folder), {"refer_reason": [], "ground_conv": []}
+    folder, lines = Path(folder), {kind: [] for kind in _BENCH_GROUPS}
     for number, scene in enumerate(scenes, 1):
         name, (h, w), o = f"{number:012d}.jpg", scene.size, scene.objects[0]
         save_scene_image(scene, folder / "val2017" / name)
         box = "[" + ", ".join(f"{v / s:.3f}" for v, s in zip(o.box.list(), (w, h, w, h))) + "]"
         context = f"Objects:\n{o.name} at {box}."
         asked = f"What is the object {box}?"
-        lines["refer_reason"].append((name, asked, f"It is a {o.phrase}.", context))
+        for kind in _BENCH_GROUPS[:2]:
+            lines[kind].append((name, asked, f"It is a {o.phrase}.", context))
         asked = f"Where is the {o.name}? Give its coordinates."
         lines["ground_conv"].append((name, asked, f"The {o.name} {box} is {o.color}.", context))
     for kind, held in lines.items():
-        _write_pair_files(folder / kind, kind, held)
-    write_json(folder / "rule.json", dict.fromkeys((*lines, "refer_desc"), _OWN_RULE))
+        place = folder / ("refer_caption" if kind == "refer_desc" else kind)
+        _write_pair_files(place, kind, held)
+    write_json(folder / "rule.json", dict.fromkeys(lines, _OWN_RULE))
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #8cdd1951
 _BENCH_TABLE = "Ferret-v2, Table 2"
-_BENCH_KEYS = ("refer_desc", "refer_reason", "ground_conv", "average")
+_BENCH_KEYS = (*_BENCH_GROUPS, "average")
 _FERRET_BENCH = Exam(
     name="ferret-bench",
     title="Ferret-Bench",
     read=_read_ferret_bench,
     grade=_grade_offline,
-    score=_score_pairs,
+    score=partial(_score_pairs, kinds=_BENCH_GROUPS),
     example=_write_ferret_bench,
     files=(
         "rule.json",
@@ -325,13 +345,6 @@ def _read_llava(folder) -> list:  # of ExamItem
     return check_items(items, folder)
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #ee434d4a
-def _score_llava(items: list, answers: list) -> dict:
-    "Return the score of each set; the sets are never averaged."
-    scores = _score_pairs(items, answers)
-    scores.pop("average", None)
-    return scores
-
-
 def _write_llava(scenes, folder) -> None:
     "Write scenes in the form of LLaVA-Bench in the wild; the rule for the judge is our own."
     folder, lines = Path(folder), []
@@ -355,13 +368,13 @@ _LLAVA = Exam(
     title="LLaVA-Bench (in the wild, COCO)",
     read=_read_llava,
     grade=_grade_offline,
-    score=_score_llava,
+    score=_score_pairs,
     example=_write_llava,
     files=("rule.json", *(f for files in _LLAVA_SETS.values() for f in files[:3])),
     source=(
         "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild; github.com/haotian-liu/LLaVA"
     ),
-    licence="questions: see the repositories; COCO pictures: Flickr terms",
+    licence="questions: no licence found; pictures of COCO: Flickr terms",
     protocol=(
         "a judge rates reference and answer; mean(answer) / mean(reference) of each "
         "set; +offline scores have no judge"
@@ -457,7 +470,7 @@ _MMVET = Exam(
     example=_write_mmvet,
     files=("mm-vet.json", "prompt.txt (optional: the official words for the judge)"),
     source="github.com/yuweihao/MM-Vet",
-    licence="questions: Apache-2.0; pictures: see the repository",
+    licence="repository: Apache-2.0; pictures: mostly from the web, terms of their sources",
     protocol=(
         "a judge grades each answer from 0.0 to 1.0; mean of all and of each "
         "capability; +own-prompt without the official words, +offline without a judge"

@@ -6,9 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #441206a3
-import contextlib
-import copy
-import io
 import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -24,11 +21,13 @@ from ferretlite.data.detection_files import (
     save_scene_image,
 )
 from ..evaluation.detection import _import_pycocotools
+from ..evaluation.metrics import find_best_fixed_box
 from ferretlite.exams.core import (
     Exam,
     ExamItem,
     check_items,
     find_exam_files,
+    find_sample_interval,
     get_field,
     list_records,
     make_score,
@@ -139,64 +138,50 @@ def list_results(items: list, answers: list) -> list:  # of dict
         warnings.warn(text, FerretliteWarning, stacklevel=2)
     return rows
 
-# %% ../../nbs/8_evaluation/list_exams.ipynb #1ef0e35c
-def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
-    """Return pycocotools' evaluation of rows on some images of a data set.
+# %% ../../nbs/8_evaluation/list_exams.ipynb #c8d23f4f
+from .averages import read_lists, run_coco, score_lists  # noqa: F811
 
-    `make` is the class of the evaluation, and `per_image` its largest number of boxes."""
-    COCO, COCOeval = _import_pycocotools()
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = COCO(), COCO()
-        truth.dataset = copy.deepcopy(data)
-        truth.createIndex()
-        head = dict(images=data["images"], categories=data["categories"])
-        numbered = [dict(row, id=k, iscrowd=0) for k, row in enumerate(rows, 1)]
-        for row in numbered:
-            row["area"] = row["bbox"][2] * row["bbox"][3]
-        found.dataset = head | dict(annotations=numbered)
-        found.createIndex()
-        run = (make or COCOeval)(truth, found, "bbox")
-        run.params.imgIds = sorted(image_ids)
-        run.params.maxDets = [1, 10, per_image]
-        run.evaluate()
-        run.accumulate()
-    return run
-
-
-def read_precision(run, iou=None, area: str = "all", categories=None) -> float | None:
-    "Return the mean precision of an evaluation; None where no category has a true box."
-    p = run.params
-    values = run.eval["precision"][..., p.areaRngLbl.index(area), -1]  # [T, R, K]
-    if iou is not None:
-        values = values[np.isclose(p.iouThrs, iou)]
-    if categories is not None:
-        values = values[:, :, categories]
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
-
-# %% ../../nbs/8_evaluation/list_exams.ipynb #2f9ac065
-def read_recall(run, area: str = "all", place: int = -1) -> float | None:
-    "Return the mean recall of an evaluation at one of its largest numbers of boxes."
-    values = run.eval["recall"][..., run.params.areaRngLbl.index(area), place]
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
+# %% ../../nbs/8_evaluation/list_exams.ipynb #a1104b15
+def list_constant_rows(data: dict, image_ids: list) -> list:  # of dict
+    "Return one fixed box of each category in every picture, with its share of hits as score."
+    chosen = set(image_ids)
+    sizes = {i["id"]: (float(i["height"]), float(i["width"])) for i in data["images"]}
+    images = {k: size for k, size in sizes.items() if k in chosen and min(size) > 0}
+    boxes = {number: defaultdict(list) for number in (c["id"] for c in data["categories"])}
+    for a in data["annotations"]:
+        if a["image_id"] in images and not a["iscrowd"]:
+            box = place_corners(a["bbox"], "bbox", "xywh")
+            boxes[a["category_id"]][a["image_id"]].append(box)
+    rows = []
+    for number, held in boxes.items():
+        if not held:
+            continue
+        fixed, rate = find_best_fixed_box(list(held.values()), [images[i] for i in held])
+        score = rate * len(held) / len(images)
+        for k, (height, width) in images.items():
+            x1, y1, x2, y2 = (fixed * fixed.new_tensor([width, height] * 2)).tolist()
+            row = dict(image_id=k, category_id=number, score=score)
+            rows.append(row | dict(bbox=[x1, y1, x2 - x1, y2 - y1]))
+    return rows
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #ff8f27f8
-def _drop_unknown(values: dict, n: int) -> dict:
-    "Return scores of the values that are known."
-    return {key: make_score(v, n) for key, v in values.items() if v is not None}
+_AREAS = ("small", "medium", "large")
+_COCO_WANTED = {  # key -> what `read_lists` takes
+    "mAP": (0, None, "all", 100),
+    "AP50": (0, 0.5, "all", 100),
+    "AP75": (0, 0.75, "all", 100),
+    **{f"AP.{area}": (0, None, area, 100) for area in _AREAS},
+    **{f"AR@{most}": (1, None, "all", most) for most in (1, 10, 100)},
+    **{f"AR.{area}": (1, None, area, 100) for area in _AREAS},
+}
 
 
 def _score_coco(items: list, answers: list) -> dict:
     "Return COCO's twelve numbers for boxes."
-    images = [item.meta["image_id"] for item in items]
-    run = run_coco(items[0].meta["truth"], images, list_results(items, answers))
-    values = dict(mAP=read_precision(run), AP50=read_precision(run, 0.5))
-    values["AP75"] = read_precision(run, 0.75)
-    values |= {f"AP.{area}": read_precision(run, area=area) for area in run.params.areaRngLbl[1:]}
-    values |= {f"AR@{n}": read_recall(run, place=k) for k, n in enumerate(run.params.maxDets)}
-    values |= {f"AR.{area}": read_recall(run, area) for area in run.params.areaRngLbl[1:]}
-    return _drop_unknown(values, len(items))
+    images, data = [item.meta["image_id"] for item in items], items[0].meta["truth"]
+    run = run_coco(data, images, list_results(items, answers))
+    fixed = run_coco(data, images, list_constant_rows(data, images))
+    return score_lists(run, _COCO_WANTED, len(items), fixed)
 
 
 def _grade_list(item, answer) -> float:
@@ -300,23 +285,27 @@ def _make_federated_class(data: dict):
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #e548084d
 _FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
+_LVIS_WANTED = {  # key -> what `read_lists` takes
+    "AP": (0, None, "all", 300),
+    "AP50": (0, 0.5, "all", 300),
+    "AP75": (0, 0.75, "all", 300),
+    **{f"AP.{area}": (0, None, area, 300) for area in _AREAS},
+}
 
 
 def _score_lvis(items: list, answers: list) -> dict:
     "Return LVIS's numbers for boxes, also of rare, common and frequent categories."
-    data = items[0].meta["truth"]
+    data, wanted = items[0].meta["truth"], dict(_LVIS_WANTED)
     rows = _keep_judged_rows(data, list_results(items, answers))
     images = [item.meta["image_id"] for item in items]
     run = run_coco(data, images, rows, _make_federated_class(data), 300)
-    values = dict(AP=read_precision(run), AP50=read_precision(run, 0.5))
-    values["AP75"] = read_precision(run, 0.75)
-    values |= {f"AP.{area}": read_precision(run, area=area) for area in run.params.areaRngLbl[1:]}
     kinds = {c["id"]: c.get("frequency") for c in data["categories"]}
     for letter, key in _FREQUENCIES.items():
         places = [k for k, number in enumerate(run.params.catIds) if kinds[number] == letter]
-        values[key] = read_precision(run, categories=places) if places else None
-    values["AR@300"] = read_recall(run)
-    return _drop_unknown(values, len(items))
+        if places:
+            wanted[key] = (0, None, "all", 300, places)
+    wanted["AR@300"] = (1, None, "all", 300)
+    return score_lists(run, wanted, len(items))
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #92d44e07
 _LVIS_FILES = ("lvis_v1_val.json", "annotations/lvis_v1_val.json")
@@ -412,21 +401,36 @@ def _read_odinw(folder) -> list:  # of ExamItem
 # %% ../../nbs/8_evaluation/list_exams.ipynb #c69723c6
 def _score_odinw(items: list, answers: list) -> dict:
     "Return the mAP of each set, and their mean where all thirteen are there."
-    rows, images, truth = defaultdict(list), defaultdict(set), {}
+    rows, images, truth = defaultdict(list), defaultdict(dict), {}
     for item, answer in zip(items, answers):
         truth[item.group] = item.meta["truth"]
-        images[item.group].add(item.meta["number"])
+        images[item.group][item.meta["number"]] = None
         place = dict(image_id=item.meta["number"], category_id=item.meta["category"])
         for box, score in zip(answer.boxes, answer.scores):
             row = place | dict(bbox=convert_to_xywh(box), score=float(score))
             rows[item.group].append(row)
-    counts, values = Counter(item.group for item in items), {}
+    counts, scores, means = Counter(item.group for item in items), {}, ([], [])
+    asked = {(i.group, i.meta["number"], i.meta["category"]) for i in items}
     for name, data in truth.items():
-        values[name] = read_precision(run_coco(data, list(images[name]), rows[name]))
-    scores = {f"mAP.{n}": make_score(v, counts[n]) for n, v in values.items() if v is not None}
-    key = "mAP" if len(scores) == len(_ODINW) else f"mAP of {len(scores)} sets"
-    mean = sum(m["value"] for m in scores.values()) / len(scores)
-    return {key: make_score(mean, len(items))} | scores
+        held = list(images[name])
+        fixed = [
+            row
+            for row in list_constant_rows(data, held)
+            if (name, row["image_id"], row["category_id"]) in asked
+        ]
+        pair = [run_coco(data, held, found) for found in (rows[name], fixed)]
+        wanted = {f"mAP.{name}": _COCO_WANTED["mAP"]}
+        scores |= score_lists(pair[0], wanted, counts[name], pair[1])
+        if f"mAP.{name}" in scores:
+            for listed, run in zip(means, pair):
+                listed.append(read_lists(run)(*_COCO_WANTED["mAP"]))
+    if not scores:
+        return {}
+    values, fixed = (np.mean(listed, 0) for listed in means)
+    many = len(scores) != 1
+    key = "mAP" if len(scores) == len(_ODINW) else f"mAP of {len(scores)} set{'s' * many}"
+    interval = find_sample_interval(values)
+    return {key: make_score(values[0], len(items), interval, None, fixed[0])} | scores
 
 
 def _write_odinw(scenes, folder) -> None:
@@ -448,10 +452,11 @@ _ODINW13 = Exam(
     source=(
         "ODinW of GLIP (huggingface.co/GLIPModel/GLIP), file names of the public Vision-R1 script"
     ),
-    licence="of each set: see its folder",
+    licence="each set has its own terms, in the README of its folder",
     protocol=(
         "one category of the picture at a time, every box gets it (public Vision-R1 "
-        "script, --single --pos); mean mAP of 13 sets"
+        "script, --single --pos, where boxes of Ferret have the score .99; here boxes keep "
+        "the scores of the answer); mean mAP of 13 sets"
     ),
     published=(
         ("Griffon v2", "mAP", 42.0, "Griffon v2, section 5 (ODinW-13)"),

@@ -15,9 +15,16 @@ from ..common.files import write_json
 from ..data.detection_files import convert_to_xywh
 from ..data.mixtures import open_part
 from ..data.recipes import read_recipe
-from .core import Exam, ExamItem, check_items, make_mean_score, make_score
+from .averages import run_coco, score_lists
+from .core import Exam, ExamItem, check_items, make_mean_score
 from .grounding import _make_rec_item, _score_rec, take_iou
-from .lists import _FERRET_ASK, _GRIFFON_ASK, list_results, read_precision, run_coco
+from ferretlite.exams.lists import (
+    _COCO_WANTED,
+    _FERRET_ASK,
+    _GRIFFON_ASK,
+    list_constant_rows,
+    list_results,
+)
 from ..regions.choices import normalise_name
 from ..scenes.questions import write_prompt
 from ..scenes.world import export_coco
@@ -141,9 +148,11 @@ def _score_sets(items: list, answers: list) -> dict:
             row = dict(id=len(data["annotations"]) + 1, image_id=number, iscrowd=0, area=box.area)
             row |= dict(category_id=numbers[name], bbox=convert_to_xywh(box))
             data["annotations"].append(row)
-    run = run_coco(data, list(range(1, len(items) + 1)), list_results(items, answers))
-    values = {"mAP": read_precision(run), "AP50": read_precision(run, 0.5)}
-    return {key: make_score(v, len(items)) for key, v in values.items() if v is not None}
+    images = list(range(1, len(items) + 1))
+    run = run_coco(data, images, list_results(items, answers))
+    fixed = run_coco(data, images, list_constant_rows(data, images))
+    wanted = {key: _COCO_WANTED[key] for key in ("mAP", "AP50")}
+    return score_lists(run, wanted, len(items), fixed)
 
 
 def _score_own(items: list, answers: list) -> dict:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..common.errors import InputError, make_input_error
 from ..common.files import write_whole
 from ..common.pictures import load_image
+from ..data.readers import read_json_lines
 from .captions import CAPTION_EXAMS
 from .choices import CHOICE_EXAMS
 from ferretlite.exams.core import (
@@ -32,15 +33,20 @@ from ferretlite.exams.core import (
     format_exam_table,
     read_answers,
     score_exam,
+    write_answers,
 )
 from .counting import COUNT_EXAMS
+from .flickr import FLICKR_EXAMS
 from .grounding import GROUNDING_EXAMS
 from .judged import JUDGED_EXAMS, judge_answers
-from .lists import LIST_EXAMS
+from .lists import LIST_EXAMS, write_results
 from .own import OWN_EXAM
 from .questions import QUESTION_EXAMS
 from .words import WORD_EXAMS
+from ..model.closer import ask_in_slices, check_slices
 from ..model.inference import Ferret
+from ..regions.geometry import Mask, Point
+from ..regions.grammar import get_raw_scores
 from ..scenes.questions import CROP, REGION, Crop
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #aede79df
@@ -48,6 +54,7 @@ EXAMS = {  # name -> Exam, in the order of the papers' tables
     exam.name: exam
     for exam in (
         *GROUNDING_EXAMS,
+        *FLICKR_EXAMS,
         *WORD_EXAMS,
         *LIST_EXAMS,
         *COUNT_EXAMS,
@@ -139,7 +146,12 @@ def _open_picture(exam: Exam, folder, item: ExamItem):
         ) from None
 
 
-def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, **options) -> list:
+def _can_slice(item: ExamItem) -> bool:
+    "Return whether a question asks the whole picture for boxes."
+    return item.phrases is not None and not item.regions and not item.crops
+
+
+def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, slices=1, **options) -> list:
     "Return the answers (ExamAnswer) of a model to some questions; options are those of `ask`."
     griffon = ferret.processor.config.style == "griffon"
     prompts = [item.griffon if griffon and item.griffon else item.prompt for item in items]
@@ -150,7 +162,11 @@ def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, **options) -> 
         for item, prompt, picture in zip(items, prompts, pictures)
     ]
     options |= dict(max_new_tokens=exam.max_new_tokens, batch=len(items))
-    found = ferret.ask(pictures, prompts, regions, crops, **options)
+    found = list(ferret.ask(pictures, prompts, regions, crops, **options))
+    chosen = [k for k, item in enumerate(items) if slices > 1 and _can_slice(item)]
+    limits = {key: options[key] for key in ("max_new_tokens", "batch")}
+    merged = ask_in_slices(ferret, [found[k] for k in chosen], slices, **limits)
+    found = [dict(zip(chosen, merged)).get(k, answer) for k, answer in enumerate(found)]
     kept = [_keep_answer(item, answer) for item, answer in zip(items, found)]
     for item, answer, picture, prompt in zip(items, kept, pictures, prompts):
         if "letters" in item.meta and hasattr(ferret, "model"):
@@ -164,7 +180,7 @@ def _keep_answer(item: ExamItem, answer) -> ExamAnswer:
     for g in answer.groundings:
         kept.boxes += g.boxes
         kept.names += [g.name] * len(g.boxes)
-        kept.scores += [float(s) for s in g.scores or [1.0] * len(g.boxes)]
+        kept.scores += [float(s) for s in get_raw_scores(g) or [1.0] * len(g.boxes)]
     return kept
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #39e4b334
@@ -187,7 +203,9 @@ def _find_likeliest(ferret: Ferret, picture, prompt: str, letters: str) -> str:
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #2fc648a5
 def _read_saved(path, exam: Exam, items: list, label: str) -> dict:  # id -> ExamAnswer
-    "Return the answers that a stopped run has saved; a line that was cut off is dropped."
+    """Return the answers that a stopped run has saved; a line that was cut off is dropped.
+
+    Answers to questions that are not asked now stay in the file."""
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
@@ -202,7 +220,7 @@ def _read_saved(path, exam: Exam, items: list, label: str) -> dict:  # id -> Exa
         if first.get(key, expected) != expected:
             advice = "choose another file to save to"
             raise make_input_error(f"{path}, field {key}", first[key], expected, advice)
-    return read_answers(path, items)
+    return read_answers(path, items, strict=False)
 
 
 def _append_answers(path, answers: list, exam: Exam, label: str) -> None:
@@ -226,14 +244,17 @@ def run_exam(
     label: str = "",  # name of the model in the saved file
     progress: bool = True,  # a bar with the time left, on stderr
     look_again: bool = False,  # ask again in a window around each small answer
+    slices: int = 1,  # 2: ask for boxes in 2 x 2 enlarged windows, too
 ) -> dict:  # id -> ExamAnswer
     """Return a model's answers to an exam. A stopped run goes on where it was saved.
 
     Raises InputError or FileNotFoundError for pictures that are missing or cannot be read."""
     if batch < 1:
         raise make_input_error("batch", batch, "at least one question at once")
-    known, options = {item.id for item in items}, dict(look_again=True) if look_again else {}
-    label += "+look-again" if look_again else ""
+    check_exam_options(exam, items, None, look_again, slices)
+    options = dict(look_again=True) if look_again else {}
+    options |= dict(slices=slices) if slices > 1 else {}
+    label += f"+{name_variant(look_again, slices)}".rstrip("+")
     answers = _read_saved(save, exam, items, label) if save else {}
     left = [item for item in items if item.id not in answers]
     if left:
@@ -245,9 +266,29 @@ def run_exam(
             _append_answers(save, found, exam, label)
             answers |= {answer.id: answer for answer in found}
             bar.update(len(found))
-    return {key: answer for key, answer in answers.items() if key in known}
+    return answers
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #906772a8
+def name_variant(look_again: bool = False, slices: int = 1) -> str:
+    "Return how a run differs from the exam's protocol, as its keys say it."
+    return "look-again" if look_again else f"slices-{slices}" * (slices > 1)
+
+
+def check_exam_options(exam: Exam, items: list, judge=None, look_again=False, slices=1) -> None:
+    "Raise InputError for options that have no meaning for an exam; called before a model answers."
+    check_slices(slices)
+    if judge is not None and exam.ask_judge is None:
+        raise InputError(
+            f"{exam.name}: found a judge, expected none: this exam is graded by rules."
+        )
+    if look_again and slices > 1:
+        raise InputError(f"{exam.name}: found look-again and slices, expected one of them.")
+    if slices > 1 and not any(map(_can_slice, items)):
+        raise InputError(
+            f"{exam.name}: found slices, expected one look: no question asks for boxes by words."
+        )
+
+
 def take_exam(
     ferret: Ferret,  # model
     name: str,  # key of EXAMS
@@ -258,16 +299,15 @@ def take_exam(
 ) -> tuple:  # (Exam, list of ExamItem, id -> ExamAnswer, key -> score)
     "Return everything about an exam that a model took."
     exam, items = read_exam(name, folder, n)
+    looks = {key: options[key] for key in ("look_again", "slices") if key in options}
+    check_exam_options(exam, items, judge, **looks)
     answers = run_exam(ferret, exam, items, folder, **options)
+    variant = name_variant(**looks)
     if judge:
-        judge_answers(exam, items, answers, judge)
-        _save_verdicts(options.get("save"), answers, exam, options.get("label", ""))
-    return exam, items, answers, score_exam(exam, items, answers, _name_variant(options))
-
-
-def _name_variant(options: dict) -> str:
-    "Return how a run differs from the exam's protocol, as its keys say it."
-    return "look-again" if options.get("look_again") else ""
+        label = options.get("label", "") + f"+{variant}".rstrip("+")
+        keep = partial(_save_verdicts, options.get("save"), answers, exam, label)
+        judge_answers(exam, items, answers, judge, keep)
+    return exam, items, answers, score_exam(exam, items, answers, variant)
 
 
 def take_own_exam(
@@ -279,19 +319,20 @@ def take_own_exam(
     "Return everything about an exam on the data that a mixture holds out."
     items = OWN_EXAM.read(config)
     items = items if n is None else _take_part(items, n)
+    looks = {key: options[key] for key in ("look_again", "slices") if key in options}
     answers = run_exam(ferret, OWN_EXAM, items, Path(config).parent, **options)
-    return OWN_EXAM, items, answers, score_exam(OWN_EXAM, items, answers)
+    scores = score_exam(OWN_EXAM, items, answers, name_variant(**looks))
+    return OWN_EXAM, items, answers, scores
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #eb644d92
 def _save_verdicts(path, answers: dict, exam: Exam, label: str) -> None:
-    "Write saved answers anew, with their verdicts."
+    "Write saved answers anew, with their verdicts; lines about other questions stay."
     if path is None:
         return
-    lines = [
-        json.loads(format_answer_line(a)) | dict(exam=exam.name, model=label)
-        for a in answers.values()
-    ]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    lines = {str(line["id"]): line for _, line in read_json_lines(path, "answers")}
+    for key, answer in answers.items():
+        lines[key] = json.loads(format_answer_line(answer)) | dict(exam=exam.name, model=label)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
     write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #d19047fd
@@ -301,20 +342,42 @@ def score_file(
     path,  # file of answers: JSONL, or COCO results as .json
     form: str = "ferret",  # how `text` writes boxes
     judge=None,  # function: messages -> text, for judged exams
+    save=None,  # JSONL file that receives the answers with their verdicts
 ) -> tuple:  # (Exam, list of ExamItem, id -> ExamAnswer, key -> score)
     "Return the scores of a file of answers of any model."
     exam, items = read_exam(name, folder)
+    check_exam_options(exam, items, judge)
     answers = read_answers(path, items, form)
     if judge:
-        judge_answers(exam, items, answers, judge)
+        keep = partial(write_answers, save, answers) if save else None
+        judge_answers(exam, items, answers, judge, keep)
     return exam, items, answers, score_exam(exam, items, answers)
 
 
+def write_coco_results(path, exam: Exam, items: list, answers: dict) -> Path:
+    "Write answers as COCO's results. Raises InputError for an exam without categories."
+    if "categories" not in items[0].meta:
+        raise InputError(
+            f"{exam.name}: found no list of categories, expected an exam such as coco."
+        )
+    lined = [answers.get(item.id) or ExamAnswer(item.id) for item in items]
+    return write_results(path, items, lined)
+
+
+def _list_numbers(region) -> list | dict:
+    "Return a point as [x, y], a box as [x1, y1, x2, y2], a mask as COCO's RLE; image frame."
+    if isinstance(region, Mask):
+        counts = region.rle["counts"]
+        text = counts.decode() if isinstance(counts, bytes) else counts
+        return dict(size=list(region.size), counts=text)
+    return [region.x, region.y] if isinstance(region, Point) else region.list()
+
+
 def write_exam_questions(path, items: list) -> Path:
-    "Write the questions of an exam for other programs: id, image, prompt and size, one a line."
+    "Write the questions of an exam for other programs: id, image, prompt, places, one a line."
     lines = [
         dict(id=i.id, image=i.image, prompt=i.prompt, griffon=i.griffon or i.prompt, size=i.size)
-        | dict(regions=[r.box().list() for r in i.regions if hasattr(r, "box")])
+        | dict(regions=[_list_numbers(r) for r in i.regions], crops=[b.list() for b in i.crops])
         for i in items
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

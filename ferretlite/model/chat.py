@@ -127,7 +127,8 @@ def ask(
         self.cache.crop(known - self.cache.get_seq_length())
         raise
     tokens = out.sequences[:, len(ids) :]
-    chances, asked = gather_probabilities(out.logits, tokens)[0], (self.image, prompt, regions)
+    chances = gather_probabilities(out.logits, tokens, self.ferret._get_nearby_digits())[0]
+    asked = self.image, prompt, regions
     self.ids = out.sequences[0].tolist()
     self.answers.append(self.ferret._read(tokens[0], chances, *asked, max_new_tokens, None))
     return self.answers[-1]

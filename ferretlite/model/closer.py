@@ -29,7 +29,7 @@ from ferretlite.regions.geometry import (
     check_region,
     choose_window,
 )
-from ..regions.grammar import Grounding
+from ..regions.grammar import Grounding, get_raw_scores, join_boxes, select_boxes
 from ..scenes.questions import write_prompt
 from ..vision.resolution import resize_image
 
@@ -211,7 +211,7 @@ def move_groundings(
     window: Window,  # of the image
 ) -> list:  # of Grounding, image frame
     "Return groundings of a window's picture in the image frame."
-    return [Grounding(g.name, [window.to_image(b) for b in g.boxes], g.scores) for g in groundings]
+    return [replace(g, boxes=[window.to_image(b) for b in g.boxes]) for g in groundings]
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000037
 def _is_same_object(first: list, second: list) -> bool:
@@ -299,14 +299,13 @@ def _find_phrase_window(ferret: Ferret, grounding: Grounding, size: tuple) -> Wi
 
 def _choose_nearest(first: Grounding, second: list) -> Grounding:
     "Return the grounding with that box of the second look which overlaps the first box most."
-    boxes = [(b, s) for g in second for b, s in zip(g.boxes, g.scores or [None] * len(g.boxes))]
-    if not boxes:
+    found = join_boxes(first.name, second)
+    if not found.boxes:
         return first
-    overlaps = box_iou(first.boxes, [b for b, _ in boxes])[0]
-    box, score = boxes[int(overlaps.argmax())]
+    overlaps = box_iou(first.boxes, found.boxes)[0]
     if overlaps.max() <= 0:
         return first
-    return Grounding(first.name, [box], None if score is None else [score])
+    return select_boxes(found, [int(overlaps.argmax())])
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000050
 OVERLAP = 1 / 3  # of a slice's side, shared with its neighbour
@@ -379,30 +378,35 @@ def suppress_overlaps(
     return kept
 
 # %% ../../nbs/4_model/looking_closer.ipynb #c1000060
-def _list_found(answer: GroundingList) -> list:  # of (name, box, score)
-    "Return the boxes of an answer one by one."
-    return [
-        (g.name, box, score)
-        for g in answer
-        for box, score in zip(g.boxes, g.scores or [0.0] * len(g.boxes))
-    ]
+def _list_found(answer: GroundingList) -> list:  # of (name, box, raw score, Grounding)
+    "Return the boxes of an answer one by one, each with the grounding that holds it alone."
+    found = []
+    for g in answer:
+        raw = get_raw_scores(g) or [0.0] * len(g.boxes)
+        found += [(g.name, b, raw[i], select_boxes(g, [i])) for i, b in enumerate(g.boxes)]
+    return found
+
+
+def _take_groundings(found: list) -> list:  # of Grounding, one for each box
+    "Return boxes in the image frame with all that is known of them."
+    return [replace(held, boxes=[box]) for _, box, _, held in found]
 
 
 def merge_slices(
-    whole: list,  # of (name, box, score), image frame: the list of the whole image
-    parts: list,  # for each window a list of (name, box, score), frame of its picture
+    whole: list,  # of (name, box, score, …), image frame: the list of the whole image
+    parts: list,  # for each window a list of (name, box, score, …), frame of its picture
     windows: list,  # of Window
     size: tuple,  # (height, width) of the image
     n: int,  # slices in each direction
     by_name: bool = False,  # True: boxes of different names do not suppress each other
-) -> list:  # of (name, box, score), image frame, surest first
+) -> list:  # of (name, box, score, …), image frame, surest first
     "Return the boxes of the whole image and the small boxes of the windows, each object once."
     kept = list(whole)
     for window, found in zip(windows, parts):
-        for name, box, score in found:
+        for name, box, *rest in found:
             moved = window.to_image(box)
             if is_small(moved, size, n) and not is_cut(box, window, size):
-                kept.append((name, moved, score))
+                kept.append((name, moved, *rest))
     names = [f[0] for f in kept] if by_name else None
     order = suppress_overlaps([f[1] for f in kept], [f[2] for f in kept], names)
     return [kept[i] for i in order]
@@ -443,9 +447,8 @@ def _merge_answers(first: Answer, parts: list, windows: list, slices: int) -> An
     "Return the answer about an image with the boxes of its slices."
     lists = [_list_found(part.groundings) for part in parts]
     whole = _list_found(first.groundings)
-    found = merge_slices(whole, lists, windows, first.size, slices)
-    groundings = [Grounding(name, [box], [score]) for name, box, score in found]
-    text = ", ".join(name for name, _, _ in found) or first.text
+    groundings = _take_groundings(merge_slices(whole, lists, windows, first.size, slices))
+    text = ", ".join(g.name for g in groundings) or first.text
     told = list(dict.fromkeys(w for a in (first, *parts) for w in a.warnings))
     cut = any(a.finish_reason == "length" for a in (first, *parts))
     end = "length" if cut else "stop"
@@ -473,7 +476,7 @@ def detect_in_slices(
     lists = [ferret.detect(picture, names, max_new_tokens) for picture in pictures]
     whole, *parts = [_list_found(found) for found in lists]
     merged = merge_slices(whole, parts, windows, size, slices, by_name=True)
-    groundings = merge_groundings([Grounding(n, [box], [score]) for n, box, score in merged])
+    groundings = merge_groundings(_take_groundings(merged))
     cut = [found for found in lists if found.finish_reason == "length"]
     reason = "" if groundings else lists[0].reason
     warnings = list(dict.fromkeys(w for found in lists for w in found.warnings))

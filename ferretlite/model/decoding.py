@@ -6,11 +6,18 @@
 __all__ = ['PlainDecoder']
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00003
+import statistics
+import time
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from .scoring import measure_tokens
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000c
 def _fold_layer(
@@ -38,19 +45,21 @@ class PlainDecoder:
     def __init__(
         self,
         model: LlamaForCausalLM,  # see `is_plain_llama`
+        nearby: torch.Tensor | None = None,  # digits next to each digit: see `measure_tokens`
     ):
-        config, body = model.config, model.model
+        config, body, self.nearby = model.config, model.model, nearby
         self.eps, self.width = config.rms_norm_eps, config.head_dim
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         queries = self.heads * self.width
         self.layers = [_fold_layer(layer, queries, self.width) for layer in body.layers]
         self.head = (model.lm_head.weight * body.norm.weight).T.contiguous()
         self.embeddings = body.embed_tokens.weight
-        places = torch.arange(config.max_position_embeddings, device=self.head.device)
+        most = config.max_position_embeddings + _MOST_GUESSES  # guesses may lie behind the end
+        places = torch.arange(most, device=self.head.device)
         angles = torch.outer(places.float(), body.rotary_emb.inv_freq.float())
         self.cos = torch.cat([angles.cos()] * 2, 1)[:, None]  # [positions, 1, width]
         self.sin = torch.cat([-angles.sin(), angles.sin()], 1)[:, None]
-        self.stamp = _stamp_weights(model)
+        self.stamp, self.words = _stamp_weights(model), None  # signs that answers have shown
 
     def is_current(
         self,
@@ -73,10 +82,10 @@ def _attend(
     self: PlainDecoder,
     x: torch.Tensor,  # [B, n, D], normalised
     matrices: tuple,  # of one layer
-    cache: tuple,  # (keys, values) of the layer, [B, kv heads, T, width]
-    start: int,  # tokens in the cache
+    cache: tuple,  # (keys, values) of the layer, [B or more, kv heads, T, width]
+    start: int | torch.Tensor,  # tokens in the cache, or the slots of the new ones [B, n]
     turn: tuple,  # (cos, sin) of the new positions, [B, n, 1, width]
-    mask: torch.Tensor | None,  # [B or 1, 1, n, start + n] to add; None: all is seen
+    mask: torch.Tensor | None,  # [B or 1, 1, n, slots] to add; None: all is seen
 ) -> torch.Tensor:  # [B, n, heads * width]
     "Return what each new token reads from all tokens so far; its key and value are kept."
     batch, n, _ = x.shape
@@ -84,13 +93,19 @@ def _attend(
     qkv = (x @ matrices[0]).view(batch, n, -1, self.width)
     qk, v = qkv[:, :, :rotated], qkv[:, :, rotated:]
     qk = torch.addcmul(qk * turn[0], qk.roll(self.width // 2, -1), turn[1])
-    keys, values = cache
-    keys[:, :, start : start + n] = qk[:, :, self.heads :].transpose(1, 2)
-    values[:, :, start : start + n] = v.transpose(1, 2)
+    keys, values = (held[:batch] for held in cache)
+    if isinstance(start, int):
+        length = start + n
+        keys[:, :, start:length] = qk[:, :, self.heads :].transpose(1, 2)
+        values[:, :, start:length] = v.transpose(1, 2)
+    else:
+        length, rows = mask.shape[-1], torch.arange(batch, device=x.device)[:, None]
+        keys[rows, :, start] = qk[:, :, self.heads :]
+        values[rows, :, start] = v
     seen = F.scaled_dot_product_attention(
         qk[:, :, : self.heads].transpose(1, 2),
-        keys[:, :, : start + n],
-        values[:, :, : start + n],
+        keys[:, :, :length],
+        values[:, :, :length],
         attn_mask=mask,
         scale=1.0,
         enable_gqa=self.heads != self.kv_heads,
@@ -104,8 +119,8 @@ def compute_logits(
     x: torch.Tensor,  # [B, n, D]: embeddings of new tokens
     positions: torch.Tensor,  # [B, n]: their position indices
     cache: list,  # (keys, values) of each layer; the new ones are written into it
-    start: int,  # tokens in the cache
-    mask: torch.Tensor | None,  # [B or 1, 1, n, start + n] to add; None: all is seen
+    start: int | torch.Tensor,  # tokens in the cache, or the slots of the new ones [B, n]
+    mask: torch.Tensor | None,  # [B or 1, 1, n, slots] to add; None: all is seen
     last: int = 1,  # positions with logits, counted from the end
 ) -> torch.Tensor:  # [B, last, V]
     "Return the logits of the last new tokens."
@@ -149,49 +164,242 @@ def read_prompt(
     self: PlainDecoder,
     embeddings: torch.Tensor,  # [B, L, D]
     mask: torch.Tensor,  # [B, L], 1 where there is a token; padding on the left
-    max_new_tokens: int,  # room for the answer
-) -> tuple:  # (logits [B, V] of the first new token, cache, its position indices [B])
+    room: int,  # slots of the cache for the answer
+) -> tuple:  # (logits [B, 1, V] of the first new token, cache)
     "Return what an answer begins with."
     batch, n, _ = embeddings.shape
-    cache = self.make_cache(batch, n + max_new_tokens)
+    cache = self.make_cache(batch, n + room)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = self.compute_logits(embeddings, positions, cache, 0, _mask_prompt(mask))
-    return logits[:, 0], cache, positions[:, -1] + 1
+    return self.compute_logits(embeddings, positions, cache, 0, _mask_prompt(mask)), cache
+
+# %% ../../nbs/4_model/decoding.ipynb #dec0001c
+class _Words:
+    "The tokens of digits, brackets, commas and colons, as far as any answer has shown them."
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.texts = {}  # token -> its text, without blanks
+        self.ids = {}  # text of a sign or digit -> token
+        self.opens = {}  # token of a name -> whether a bracket came next, the last time
+
+    def read(self, token: int) -> str:
+        "Return the text of a token."
+        if token not in self.texts:
+            text = self.texts[token] = self.tokenizer.decode([token]).strip()
+            if len(text) == 1 and text in "0123456789[],:":
+                self.ids[text] = token
+        return self.texts[token]
+
+
+class _BoxGuesser:
+    "Guesses the tokens that almost certainly follow in boxes and numbered lists."
+
+    def __init__(self, words: _Words):
+        self.words = words
+        self.inside, self.commas, self.digits = False, 0, 0  # place in a box
+        self.name = None  # the last token, where it may be the end of a name
+        self.entry = []  # texts of the tokens since the last box, at most 6
+        self.last_entry = []  # the same of the box before
+
+    def read(self, token: int) -> None:
+        "Follow one written token."
+        text = self.words.read(token)
+        if self.name is not None:
+            self.words.opens[self.name] = text == "["
+        self.name = None
+        if len(text) == 1 and text in "0123456789":
+            self.digits += 1
+        elif text in ("[", ",", ".", "]", ":"):
+            self._read_sign(text)
+        elif not self.inside:
+            self.name = token
+        if not self.inside and text != "]" and len(self.entry) < 6:
+            self.entry.append(text)
+
+# %% ../../nbs/4_model/decoding.ipynb #dec0001e
+@patch
+def _read_sign(self: _BoxGuesser, text: str) -> None:  # "[", ",", ".", "]" or ":"
+    "Follow a sign: which number of a box is being written, and where a box begins and ends."
+    self.digits = 0
+    if text == "[":
+        self.inside, self.commas = True, 0
+    elif text == ",":
+        self.commas += 1
+    elif text == "]":
+        self.inside, self.last_entry, self.entry = False, self.entry, []
+
+
+@patch
+def guess(self: _BoxGuesser) -> list:  # of tokens, perhaps none
+    "Return the tokens that probably come next."
+    texts, ids = [], self.words.ids
+    if self.inside:
+        if self.digits == 3:
+            end = ["]", *_continue_list(self.entry, [])]
+            texts = [","] if self.commas < 3 else end
+    elif self.name is not None:
+        texts = ["["] if self.words.opens.get(self.name) else []
+    else:
+        texts = _continue_list(self.last_entry, self.entry)
+    known = [text in ids for text in texts]
+    return [ids[text] for text in texts[: [*known, False].index(False)]]
+
+
+def _continue_list(
+    before: list,  # texts of the entry before: a comma, a number, a colon, words
+    entry: list,  # texts of this entry, as far as it is written
+) -> list:  # of texts, perhaps none
+    "Return the rest of the comma, the number and the colon that begin an entry of a list."
+    number = "".join(before).lstrip(",").split(":")[0]
+    if not number.isdecimal():
+        return []
+    begin = [",", *str(int(number) + 1), ":"]
+    return begin[len(entry) :] if entry == begin[: len(entry)] else []
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00017
 NO_TOKEN = -1  # fills up a row of tokens where no token was generated
+_MOST_GUESSES = 7  # tokens that a step may guess beside the last one
 
 
-class _Rows:
-    "The rows of a batch that still write, and what all rows have written."
+class _Row:
+    "What a row of a batch has written, and what it guesses."
 
-    def __init__(self, batch: int, length: int, mask: torch.Tensor):
-        self.tokens = torch.full((batch, length), NO_TOKEN, device=mask.device)
-        self.chances = torch.zeros(batch, length, device=mask.device)
-        self.active = torch.arange(batch, device=mask.device)
-        self.hidden = None  # [active, 1, 1, L] to add: minus infinity at the padding
-        if not mask.all():
-            nothing = torch.zeros(mask.shape, device=mask.device)
-            self.hidden = nothing.masked_fill(mask == 0, -torch.inf)[:, None, None]
+    def __init__(self, start: int, padding: int, guesser: _BoxGuesser | None):
+        self.start, self.padding, self.guesser = start, padding, guesser
+        self.tokens, self.chances, self.guesses = [], [], []
 
-    def write(self, logits: torch.Tensor, step: int) -> torch.Tensor:
-        "Note the likeliest token of each active row, and return them."
-        chances, tokens = logits.float().softmax(-1).max(-1)
-        self.tokens[self.active, step], self.chances[self.active, step] = tokens, chances
-        return tokens
+    def read(self, chances: list, tokens: list, end: int, most: int) -> bool:
+        "Take the likeliest tokens up to the first wrong guess; return whether the row has ended."
+        for chance, token, guess in zip(chances, tokens, [*self.guesses, None]):
+            self.tokens.append(token)
+            self.chances.append(chance)
+            if self.guesser is not None:
+                self.guesser.read(token)
+            ended = token == end or len(self.tokens) == most
+            if ended or token != guess:
+                break
+        self.guesses = self.guesser.guess()[:_MOST_GUESSES] if self.guesser is not None else []
+        return ended
 
-    def mask(self, length: int) -> torch.Tensor | None:
-        "Return the mask of a step, with `length` tokens in the cache."
-        if self.hidden is None:
-            return None
-        return F.pad(self.hidden, (0, length - self.hidden.shape[-1]))
 
-    def keep(self, rows: torch.Tensor, cache: list) -> list:
-        "Forget all rows but some; return their cache."
-        self.active = self.active[rows]
-        if self.hidden is not None:
-            self.hidden = self.hidden[rows]
-        return [(k[rows], v[rows]) for k, v in cache]
+def _drop_row(
+    rows: list,  # _Row of a batch, which gets shorter
+    cache: list,  # (keys, values) of each layer
+    number: int,  # of the row that has ended
+) -> None:
+    "Take a row out of a batch: the last row gets its place."
+    last = rows.pop()
+    if number < len(rows):
+        rows[number] = last
+        for held in cache:
+            for part in held:
+                part[number] = part[len(rows)]
+
+# %% ../../nbs/4_model/decoding.ipynb #dec00021
+def _mask_later(n: int, start: int, like: torch.Tensor) -> torch.Tensor | None:
+    "Return the mask [1, 1, n, start + n] of several new tokens; None for a single one."
+    if n == 1:
+        return None
+    later = torch.full((n, n), -torch.inf, device=like.device).triu(1)
+    return F.pad(later, (start, 0))[None, None]
+
+
+def _mask_rows(
+    slots: torch.Tensor,  # [B, n], those of the new tokens
+    padding: torch.Tensor,  # [B, 1], slots of padding at the left
+    length: int,  # slots in all
+) -> torch.Tensor:  # [B, 1, n, length] to add
+    "Return the mask of rows of different lengths: each token sees its row up to itself."
+    place = torch.arange(length, device=slots.device)
+    seen = (place <= slots[..., None]) & (place >= padding[..., None])
+    return torch.zeros(seen.shape, device=slots.device).masked_fill(~seen, -torch.inf)[:, None]
+
+
+def _list_likeliest(logits: torch.Tensor, nearby=None) -> tuple:  # [B, n, V] -> two lists [B][n]
+    "Return what `measure_tokens` says of the likeliest token at each position, and this token."
+    probabilities = logits.float().softmax(-1)
+    tokens = probabilities.argmax(-1)
+    return measure_tokens(probabilities, tokens, nearby).tolist(), tokens.tolist()
+
+# %% ../../nbs/4_model/decoding.ipynb #28dec002
+@patch
+def _feed(
+    self: PlainDecoder,
+    rows: list,  # _Row of each prompt that goes on
+    cache: list,  # (keys, values) of each layer
+) -> torch.Tensor:  # [B, n, V]
+    "Return the logits behind each row's last token and behind each of its guesses."
+    device, fed = self.head.device, [[row.tokens[-1], *row.guesses] for row in rows]
+    n = max(map(len, fed))
+    tokens = torch.tensor([ids + [0] * (n - len(ids)) for ids in fed], device=device)
+    starts = [row.start + len(row.tokens) - 1 for row in rows]
+    if len(rows) == 1 and not rows[0].padding:
+        start = starts[0]
+        positions = torch.arange(start, start + n, device=device)[None]
+        mask = _mask_later(n, start, self.head)
+    else:
+        start = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
+        padding = torch.tensor([row.padding for row in rows], device=device)[:, None]
+        positions, mask = start - padding, _mask_rows(start, padding, max(starts) + n)
+    return self.compute_logits(self.embeddings[tokens], positions, cache, start, mask, n)
+
+# %% ../../nbs/4_model/decoding.ipynb #28dec004
+_LONG_STEP = 0.03  # seconds of a step that is worth all threads
+_SHORT_ANSWER = 32  # tokens of a batch, below which nothing is measured
+_chosen = {}  # (threads of the process, size of the model, several rows) -> threads
+
+
+@contextmanager
+def use_threads(n: int):  # threads of PyTorch in the block; afterwards as before
+    "Let PyTorch use `n` threads in a block."
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def choose_threads(
+    step,  # function without arguments that takes one step
+    clock=time.perf_counter,  # function -> seconds
+) -> int:
+    "Return the number of threads with which a step takes least time, fewer among equals."
+    most = torch.get_num_threads()
+    counts = [most]
+    while counts[0] > 1:
+        counts.insert(0, counts[0] // 2)
+    times = {n: [] for n in counts}
+    for _ in range(6 if most > 1 else 0):
+        for n in reversed(counts):
+            with use_threads(n):
+                began = clock()
+                step()
+                times[n].append(clock() - began)
+            if len(times[n]) == 2 and min(times[most]) > _LONG_STEP:
+                return most  # the first step of all warms up
+    medians = {n: statistics.median(found[1:] or [0.0]) for n, found in times.items()}
+    return next(n for n in counts if medians[n] <= 1.1 * min(medians.values()))
+
+# %% ../../nbs/4_model/decoding.ipynb #28dec007
+@patch
+def find_threads(
+    self: PlainDecoder,
+    batch: int,  # rows
+    tokens: int,  # longest answer
+) -> int:
+    "Return how many threads decode fastest in this process, measured at the first need."
+    most = torch.get_num_threads()
+    key = most, len(self.layers), self.head.shape, batch > 1
+    if most == 1 or self.head.device.type != "cpu" or batch * tokens < _SHORT_ANSWER:
+        return _chosen.get(key, most)
+    if key not in _chosen:
+        start = min(256, len(self.cos) - 2)
+        cache = [(k.zero_(), v.zero_()) for k, v in self.make_cache(batch, start + 1)]
+        x = self.head.new_zeros(batch, 1, self.head.shape[0])
+        positions = torch.full((batch, 1), start)
+        _chosen[key] = choose_threads(lambda: self.compute_logits(x, positions, cache, start, None))
+    return _chosen[key]
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00018
 @patch
@@ -202,138 +410,31 @@ def decode_batch(
     mask: torch.Tensor,  # [B, L], 1 where there is a token; padding on the left
     end: int,  # the end-of-answer token
     max_new_tokens: int,  # longest answer
-) -> tuple:  # (tokens [B, n], their probabilities [B, n])
-    "Return the likeliest continuation of each prompt, its end token included, then NO_TOKEN."
-    logits, cache, position = self.read_prompt(embeddings, mask, max_new_tokens)
-    rows, start = _Rows(len(mask), max_new_tokens, mask), mask.shape[1]
-    for step in range(max_new_tokens):
-        tokens = rows.write(logits, step)
-        going = (tokens != end).nonzero()[:, 0]
-        if not len(going):
-            break
-        ended = (rows.tokens[rows.active] == end).any(1)
-        if 2 * int(ended.sum()) >= len(ended):
-            going = (~ended).nonzero()[:, 0]
-            if not len(going):
-                break
-            cache, tokens, position = rows.keep(going, cache), tokens[going], position[going]
-        where = start + step
-        x = self.embeddings[tokens][:, None]
-        logits = self.compute_logits(x, position[:, None], cache, where, rows.mask(where + 1))
-        logits, position = logits[:, 0], position + 1
-    tokens, chances = rows.tokens[:, : step + 1], rows.chances[:, : step + 1]
-    after = (tokens == end).cumsum(1) - (tokens == end).long() > 0
-    return tokens.masked_fill(after, NO_TOKEN), chances.masked_fill(after, 0.0)
-
-# %% ../../nbs/4_model/decoding.ipynb #dec0001c
-class _BoxGuesser:
-    "Guesses the tokens that certainly follow inside boxes and numbered lists."
-
-    def __init__(self, tokenizer):
-        self.tokenizer, self.texts = tokenizer, {}
-        self.digit_ids = {}  # "0" to "9" -> token, as far as seen
-        self.comma = self.close = self.colon = None  # tokens, once seen
-        self.inside, self.commas, self.digits = False, 0, 0  # place in a box
-        self.entry = []  # texts of the tokens since the last box, at most 6
-        self.last_entry = []  # the same of the box before
-
-    def _text(self, token: int) -> str:
-        if token not in self.texts:
-            self.texts[token] = self.tokenizer.decode([token]).strip()
-        return self.texts[token]
-
-    def read(self, token: int) -> None:
-        "Follow one written token."
-        text = self._text(token)
-        if len(text) == 1 and text in "0123456789":
-            self.digit_ids[text] = token
-            self.digits += 1
-        elif text == "[":
-            self.inside, self.commas, self.digits = True, 0, 0
-        elif text == "]":
-            self.inside, self.close, self.last_entry, self.entry = False, token, self.entry, []
-            return
-        elif text == ",":
-            self.comma, self.digits = token, 0
-            self.commas += 1
-        elif text == ":":
-            self.colon = token
-        if not self.inside and len(self.entry) < 6:
-            self.entry.append(text)
-
-# %% ../../nbs/4_model/decoding.ipynb #dec0001e
-@patch
-def guess(self: _BoxGuesser) -> list:  # of tokens, perhaps none
-    "Return the tokens that probably come next."
-    if self.inside and self.digits == 3 and self.comma is not None:
-        if self.commas < 3:
-            return [self.comma]
-        return [] if self.close is None else [self.close, *self._guess_number(self.entry)]
-    if self.inside or self.entry or self.close is None:
-        return []
-    return self._guess_number(self.last_entry)
-
-
-@patch
-def _guess_number(self: _BoxGuesser, entry: list) -> list:  # of tokens, perhaps none
-    "Return the comma and number of the entry that follows an entry of a numbered list."
-    number = "".join(entry).lstrip(",").split(":")[0]
-    if not number.isdecimal() or self.colon is None or self.comma is None:
-        return []
-    digits = [self.digit_ids.get(d) for d in str(int(number) + 1)]
-    return [] if None in digits else [self.comma, *digits, self.colon]
-
-# %% ../../nbs/4_model/decoding.ipynb #dec00021
-def _mask_step(n: int, start: int, like: torch.Tensor) -> torch.Tensor | None:
-    "Return the mask [1, 1, n, start + n] of several new tokens; None for a single one."
-    if n == 1:
-        return None
-    later = torch.full((n, n), -torch.inf, device=like.device).triu(1)
-    return F.pad(later, (start, 0))[None, None]
-
-
-def _list_likeliest(logits: torch.Tensor) -> tuple:  # [n, V] -> (chances, tokens), lists of n
-    "Return the likeliest token at each position, and its probability."
-    chances, tokens = logits.float().softmax(-1).max(-1)
-    return chances.tolist(), tokens.tolist()
-
-
-@patch
-def _feed(self: PlainDecoder, tokens: list, start: int, cache: list) -> torch.Tensor:  # [n, V]
-    "Return the logits at every one of some tokens that follow `start` others."
-    n = len(tokens)
-    x = self.embeddings[torch.tensor(tokens, device=self.head.device)][None]
-    places = torch.arange(start, start + n, device=self.head.device)[None]
-    return self.compute_logits(x, places, cache, start, _mask_step(n, start, x), n)[0]
-
-# %% ../../nbs/4_model/decoding.ipynb #dec00022
-@patch
-@torch.inference_mode()
-def decode_one(
-    self: PlainDecoder,
-    embeddings: torch.Tensor,  # [1, L, D]: prompt without padding
-    end: int,  # the end-of-answer token
-    max_new_tokens: int,  # longest answer
     tokenizer: PreTrainedTokenizerBase | None = None,  # of the model; None: nothing is guessed
-) -> tuple:  # (tokens [1, n], their probabilities [1, n])
-    "Return the likeliest continuation of one prompt, its end token included."
-    start = embeddings.shape[1]
-    every = torch.ones(1, start, dtype=torch.long, device=embeddings.device)
-    logits, cache, _ = self.read_prompt(embeddings, every, max_new_tokens + 8)
-    guesser = _BoxGuesser(tokenizer) if tokenizer is not None else None
-    tokens, chances, sure = [], [], []
-    while True:
-        for chance, token, guess in zip(*_list_likeliest(logits), [*sure, None]):
-            tokens.append(token)
-            chances.append(chance)
-            if guesser is not None:
-                guesser.read(token)
-            if token != guess or token == end or len(tokens) == max_new_tokens:
-                break
-        if token == end or len(tokens) == max_new_tokens:
-            return torch.tensor([tokens]), torch.tensor([chances])
-        sure = guesser.guess() if guesser is not None else []
-        logits = self._feed([token, *sure], start + len(tokens) - 1, cache)
+) -> tuple:  # (tokens [B, n], their probabilities [B, n], or [B, n, 2] with `nearby`)
+    "Return the likeliest continuation of each prompt, its end token included, then NO_TOKEN."
+    logits, cache = self.read_prompt(embeddings, mask, max_new_tokens + _MOST_GUESSES)
+    if tokenizer is not None and getattr(self.words, "tokenizer", None) is not tokenizer:
+        self.words = _Words(tokenizer)
+    whole = []
+    for padding in (mask == 0).sum(1).tolist():
+        guesser = None if tokenizer is None else _BoxGuesser(self.words)
+        whole.append(_Row(mask.shape[1], padding, guesser))
+    rows = list(whole)  # those that go on
+    with use_threads(self.find_threads(len(rows), max_new_tokens)):
+        while rows:
+            chances, tokens = _list_likeliest(logits, self.nearby)
+            ends = [r.read(*found, end, max_new_tokens) for r, *found in zip(rows, chances, tokens)]
+            for number in reversed(range(len(ends))):
+                if ends[number]:
+                    _drop_row(rows, cache, number)
+            if len(rows) > 1:
+                for row in rows:
+                    del row.guesses[1:]
+            logits = self._feed(rows, cache) if rows else None
+    tokens = pad_sequence([torch.tensor(r.tokens) for r in whole], True, NO_TOKEN)
+    chances = pad_sequence([torch.tensor(r.chances) for r in whole], True, 0.0)
+    return tokens.to(mask.device), chances.to(mask.device)
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00025
 _KNOWN_SETTINGS = {  # of `generate`: those that the loop is told, and those of sampling

@@ -7,6 +7,7 @@ __all__ = ['Ferret']
 
 # %% ../../nbs/4_model/inference.ipynb #115f5191
 from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -27,10 +28,20 @@ from ferretlite.model.answers import (
     list_groundings,
 )
 from .decoding import NO_TOKEN, PlainDecoder, is_plain_llama
-from .folders import load_all_weights
+from .folders import _find_file, load_all_weights
 from .loading import choose_device, choose_dtype, find_model, hide_progress_bars
 from .modeling import FerretForConditionalGeneration
 from .processing import FerretProcessor, load_distinct_images, load_image
+from ferretlite.model.scoring import (
+    SCORES_FILE,
+    ScoreFit,
+    ask_back,
+    drop_unsure,
+    list_nearby_digits,
+    measure_tokens,
+    read_score_fit,
+    score_groundings,
+)
 from ..regions.choices import read_count
 from ferretlite.regions.geometry import (
     Box,
@@ -40,7 +51,7 @@ from ferretlite.regions.geometry import (
     make_region,
     make_regions,
 )
-from ..regions.grammar import Grounding, format_region
+from ..regions.grammar import format_region, join_boxes
 from ..regions.names import can_name_object
 from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 
@@ -48,10 +59,11 @@ from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 def gather_probabilities(
     logits: tuple,  # [B, V] of each step
     tokens: torch.Tensor,  # [B, L]: the token chosen at each step
-) -> torch.Tensor:  # float32 [B, L]
+    nearby: torch.Tensor | None = None,  # digits next to each digit: see `measure_tokens`
+) -> torch.Tensor:  # float32 [B, L], or [B, L, 2] with `nearby`
     "Return the probability that the model gave to each token that was chosen."
     steps = [
-        step.float().softmax(-1).gather(1, token[:, None])[:, 0]
+        measure_tokens(step.float().softmax(-1), token, nearby)
         for step, token in zip(logits, tokens.T)
     ]
     return torch.stack(steps, 1)
@@ -81,8 +93,9 @@ class Ferret:
         self,
         model: FerretForConditionalGeneration,  # with its weights
         processor: FerretProcessor,  # that of the model
+        score_fit: ScoreFit | None = None,  # None: boxes have raw scores only
     ):
-        self.model, self.processor = model.eval(), processor
+        self.model, self.processor, self.score_fit = model.eval(), processor, score_fit
 
     @classmethod
     def load(
@@ -100,7 +113,8 @@ class Ferret:
             try:
                 model = load_all_weights(FerretForConditionalGeneration, place, dtype)
                 processor = FerretProcessor.from_pretrained(place)
-                return cls(model.to(device), processor)
+                fit = read_score_fit(_find_file(place, SCORES_FILE, {}))
+                return cls(model.to(device), processor, fit)
             except InputError as error:  # any other exception is a bug, and stays one
                 reason = " ".join(str(error).split()).removeprefix(f"{name}: ")[:400]
                 raise InputError(f"The model {name} cannot be loaded: {reason}") from error
@@ -116,8 +130,8 @@ def _choose_decoding(
 
 
 def _pad_rows(
-    rows: list,  # (tokens [1, L], probabilities [1, L]) of each question
-) -> tuple:  # (tokens [B, L], probabilities [B, L])
+    rows: list,  # (tokens [1, L], probabilities [1, L, 2]) of each question
+) -> tuple:  # (tokens [B, L], probabilities [B, L, 2])
     "Put rows of different lengths into one batch."
     tokens = pad_sequence([t[0] for t, _ in rows], True, NO_TOKEN)
     return tokens, pad_sequence([p[0] for _, p in rows], True, 0.0)
@@ -131,12 +145,21 @@ def _list_special_tokens(self: Ferret) -> dict:  # arguments of `generate`
 
 
 @patch
+def _get_nearby_digits(self: Ferret) -> torch.Tensor:  # [V, 2], see `list_nearby_digits`
+    "Return the digits next to each digit, found once."
+    if getattr(self, "_nearby", None) is None:
+        size = self.model.language_model.config.vocab_size
+        self._nearby = list_nearby_digits(self.processor.tokenizer.get_vocab(), size)
+    return self._nearby
+
+
+@patch
 @torch.inference_mode()
 def _decode_plainly(
     self: Ferret,
     batch: dict,  # tensors of the processor
     max_new_tokens: int,  # longest answer
-) -> tuple:  # (tokens [B, L], probabilities [B, L])
+) -> tuple:  # (tokens [B, L], [B, L, 2]: see `measure_tokens`)
     "Return the likeliest tokens for one batch, written by the fast loop."
     model, inputs = self.model, dict(batch)
     mask, pixels = inputs.pop("attention_mask"), inputs.pop("global_pixels")
@@ -144,11 +167,11 @@ def _decode_plainly(
     embeddings = model.embed_prompt(inputs.pop("input_ids"), maps, **inputs)
     decoder = getattr(self, "_decoder", None)
     if decoder is None or not decoder.is_current(model.language_model):
-        decoder = self._decoder = PlainDecoder(model.language_model)
+        decoder = PlainDecoder(model.language_model, self._get_nearby_digits())
+        self._decoder = decoder
     tokenizer = self.processor.tokenizer
-    if len(mask) == 1:
-        return decoder.decode_one(embeddings, tokenizer.eos_token_id, max_new_tokens, tokenizer)
-    return decoder.decode_batch(embeddings, mask, tokenizer.eos_token_id, max_new_tokens)
+    how = tokenizer.eos_token_id, max_new_tokens, tokenizer
+    return decoder.decode_batch(embeddings, mask, *how)
 
 # %% ../../nbs/4_model/inference.ipynb #3dd049d0
 @patch
@@ -161,7 +184,7 @@ def _generate(
     max_new_tokens: int,  # longest answer
     temperature: float,  # 0: always the likeliest token
     **options,  # of `generate`, such as a streamer
-) -> tuple:  # (tokens [B, L], probabilities [B, L])
+) -> tuple:  # (tokens [B, L], [B, L, 2]: see `measure_tokens`)
     "Return the tokens that the model wrote for one batch, and their probabilities."
     batch = self.processor(images, prompts, regions, crops)
     batch = batch.to(self.model.device, self.model.dtype)  # whole numbers keep their format
@@ -186,11 +209,11 @@ def _generate(
         return_dict_in_generate=True,
     )
     tokens = out.sequences[:, batch["input_ids"].shape[1] :]
-    return tokens, gather_probabilities(out.logits, tokens)
+    return tokens, gather_probabilities(out.logits, tokens, self._get_nearby_digits())
 
 # %% ../../nbs/4_model/inference.ipynb #27f50001
 def _check_scores(
-    probabilities: torch.Tensor,  # [L], of the tokens of an answer
+    probabilities: torch.Tensor,  # [L] or [L, 2], of the tokens of an answer
 ):
     "Raise InputError for an answer whose probabilities are no numbers."
     if not torch.isfinite(probabilities).all():
@@ -204,7 +227,7 @@ def _check_scores(
 def _read(
     self: Ferret,
     tokens: torch.Tensor,  # [L], as generated
-    probabilities: torch.Tensor,  # [L]
+    probabilities: torch.Tensor,  # [L], or [L, 2] with the mass near each token
     image: Image.Image,  # upright, RGB
     prompt: str,  # question
     regions: list,  # of the question
@@ -227,7 +250,10 @@ def _read(
             f"The answer was cut off after {len(ids)} token{'s' * (len(ids) != 1)}: it may be "
             f"incomplete ({cause})."
         )
-    return Answer(found.text, groundings, found.raw_text, finish, warnings, image, regions, prompt)
+    groundings = score_groundings(groundings, prompt, self.score_fit)
+    chances = probabilities[: len(ids)].reshape(len(ids), -1 if ids else 1)[:, 0]
+    told = found.text, groundings, found.raw_text, finish, warnings, image, regions, prompt
+    return Answer(*told, likelihood=float(chances.prod()))
 
 # %% ../../nbs/4_model/inference.ipynb #77f32060
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0  # of sampling; 0 is allowed and means no sampling
@@ -236,6 +262,18 @@ MAX_COUNT = 1_000_000  # of tokens in an answer, and of questions at once
 
 def _is_number(value, kind) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _check_score_options(ferret, verify: bool, min_score: float | None):
+    "Raise InputError for a threshold that is no share, and for one where no scores were fitted."
+    if min_score is not None and not (_is_number(min_score, Real) and 0 <= min_score <= 1):
+        raise make_input_error("min_score", min_score, "a number from 0 to 1")
+    if ferret.score_fit is None and (verify or min_score is not None):
+        name = "verify" if verify else "min_score"
+        raise InputError(
+            f"{name}: found a model without fitted scores, expected one with {SCORES_FILE}; run "
+            f"`ferretlite fit-scores MODEL`, or leave {name} out."
+        )
 
 
 def _check_limits(
@@ -303,11 +341,14 @@ def ask(
     batch: int = 32,  # questions answered at once
     phrases: list | None = None,  # that were asked for, if known: names of boxes end with one
     look_again: bool = False,  # True: ask again in an enlarged window around a small object
+    verify: bool = False,  # True: ask back what is in each box, for better scores
+    min_score: float | None = None,  # least probability of a box that is kept
     streamer=None,  # of transformers, such as TextStreamer: gets each token once it is written
 ) -> Answer | list:  # a list of Answer when a list was asked
     """Ask about an image. Raises InputError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
     _check_limits(max_new_tokens, temperature, batch)
+    _check_score_options(self, verify, min_score)
     check_prompts(prompt)
     if phrases is not None and not is_list(phrases):
         raise make_input_error("phrases", phrases, "a list of names")
@@ -324,6 +365,12 @@ def ask(
         from ferretlite.model.closer import ask_again
 
         answers = ask_again(self, answers, shown, phrases=phrases, **limits)
+    if verify:
+        answers = ask_back(self, answers, batch)
+    if min_score is not None:
+        for i, a in enumerate(answers):
+            kept, told = drop_unsure(a.groundings, min_score)
+            answers[i] = replace(a, groundings=kept, warnings=[*a.warnings, *told])
     return answers if is_list(image) or is_list(prompt) else answers[0]
 
 # %% ../../nbs/4_model/inference.ipynb #26t50020
@@ -394,8 +441,11 @@ def ground(
     caption: str | None = None,  # instead of phrases: a sentence that lists them
     max_new_tokens: int = 512,  # of each answer
     look_again: bool = False,  # True: ask again in an enlarged window around each small object
+    verify: bool = False,  # True: ask back what is in each box, for better scores
+    min_score: float | None = None,  # least probability of a box that is kept
 ) -> GroundingList:  # in the order asked
     "Return where the described objects are. Long lists are asked in groups of four."
+    _check_score_options(self, verify, min_score)
     phrases = _list_phrases(phrase, caption)
     style = self.processor.config.style
     questions = [
@@ -408,8 +458,27 @@ def ground(
     if look_again:
         from ferretlite.model.closer import ground_again
 
-        return ground_again(self, image, found, max_new_tokens)
-    return found
+        found = ground_again(self, image, found, max_new_tokens)
+    return self._keep_sure(image, found, ", ".join(asked), verify, min_score)
+
+# %% ../../nbs/4_model/inference.ipynb #c0f10002
+@patch
+def _keep_sure(
+    self: Ferret,
+    image,  # as for `ask`
+    found: GroundingList,  # boxes, image frame
+    prompt: str,  # names that were asked for
+    verify: bool,  # whether the model is asked back about each box
+    min_score: float | None,  # least probability of a box that is kept
+) -> GroundingList:
+    "Return boxes with the scores that were wanted, without the unsure ones."
+    groundings = list(found)
+    if verify:
+        held = Answer("", groundings, image=load_image(image), prompt=prompt)
+        groundings = ask_back(self, [held])[0].groundings
+    kept, told = drop_unsure(groundings, min_score)
+    reason = found.reason or (told[0] if told and not kept else "")
+    return GroundingList(kept, [*found.warnings, *told], found.finish_reason, reason)
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
 @patch
@@ -430,6 +499,20 @@ def refer(
 
 
 @patch
+def make_region_question(
+    self: Ferret,
+    image: Image.Image,  # upright, RGB
+    region: Region,  # Point, Box or Mask, image frame
+) -> tuple:  # (prompt, list of regions)
+    "Return `What is in this region?` as the model was trained to be asked."
+    if self.processor.config.style == "ferret":
+        return write_prompt("name"), [region]
+    size = image.height, image.width  # Griffon reads a region as its written coordinates
+    written = format_region(make_region(region, size).box(), size, "griffon")
+    return write_prompt("tell", place=written), []
+
+
+@patch
 def describe(
     self: Ferret,
     image,  # as for `ask`
@@ -437,17 +520,12 @@ def describe(
     max_new_tokens: int | None = None,  # of the answer; None: 256 for a region, 512 for an image
 ) -> Answer:
     "Return what a region holds; without a region a caption whose objects carry boxes."
-    ferret = self.processor.config.style == "ferret"
     if region is None:
+        ferret = self.processor.config.style == "ferret"
         prompt = write_prompt("caption") + ("\n" + GROUNDING_SWITCH if ferret else "")
         return self.ask(image, prompt, max_new_tokens=max_new_tokens or 512)
-    if ferret:
-        prompt, regions = write_prompt("name"), [region]
-    else:  # Griffon reads a region as its written coordinates
-        image = load_image(image)
-        size = image.height, image.width
-        written = format_region(make_region(region, size).box(), size, "griffon")
-        prompt, regions = write_prompt("tell", place=written), None
+    image = load_image(image)
+    prompt, regions = self.make_region_question(image, region)
     return self.ask(image, prompt, regions, max_new_tokens=max_new_tokens or 256)
 
 # %% ../../nbs/4_model/inference.ipynb #a9d2b855
@@ -467,9 +545,8 @@ def _detect_names(
     answers = self.ask(image, questions, max_new_tokens=max_new_tokens)
     found = []
     for name, answer in zip(names, answers):
-        boxes = [(b, s) for g in answer.groundings for b, s in zip(g.boxes, g.scores)]
-        if boxes:
-            found.append(Grounding(name, [b for b, _ in boxes], [s for _, s in boxes]))
+        joined = join_boxes(name, answer.groundings)
+        found += [joined] if joined.boxes else []
     return list_groundings(answers, found)
 
 # %% ../../nbs/4_model/inference.ipynb #2272fb63
@@ -480,8 +557,11 @@ def detect(
     names=None,  # what to look for, in the singular; None: everything
     max_new_tokens: int = 512,  # of each answer
     slices: int = 1,  # 2: also look at 2 x 2 enlarged windows, for small objects
+    verify: bool = False,  # True: ask back what is in each box, for better scores
+    min_score: float | None = None,  # least probability of a box that is kept
 ) -> GroundingList:
     "Return all objects with boxes and scores; with `names`, a grounding for each name found."
+    _check_score_options(self, verify, min_score)
     if names is not None:
         several = isinstance(names, Iterable) and not isinstance(names, str)
         names = list(names) if several else [names]
@@ -496,25 +576,21 @@ def detect(
     if slices != 1:
         from ferretlite.model.closer import detect_in_slices
 
-        return detect_in_slices(self, image, names, slices, max_new_tokens)
-    if names is not None:
-        return self._detect_names(image, names, max_new_tokens)
-    answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
-    return list_groundings([answer])
+        found = detect_in_slices(self, image, names, slices, max_new_tokens)
+    elif names is not None:
+        found = self._detect_names(image, names, max_new_tokens)
+    else:
+        answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
+        found = list_groundings([answer])
+    return self._keep_sure(image, found, ", ".join(names or ()), verify, min_score)
 
 # %% ../../nbs/4_model/inference.ipynb #d5872da0
 def merge_groundings(
     groundings: list,  # of Grounding
 ) -> list:  # of Grounding, one a name, in the order of their first boxes
     "Return one grounding a name, with all boxes of this name."
-    boxes, scores = {}, {}
-    for g in groundings:
-        boxes.setdefault(g.name, []).extend(g.boxes)
-        scores.setdefault(g.name, []).extend(g.scores or [None] * len(g.boxes))
-    return [
-        Grounding(name, boxes[name], None if None in held else held)
-        for name, held in scores.items()
-    ]
+    names = dict.fromkeys(g.name for g in groundings)
+    return [join_boxes(name, [g for g in groundings if g.name == name]) for name in names]
 
 # %% ../../nbs/4_model/inference.ipynb #491ac425
 @patch

@@ -34,6 +34,7 @@ from ferretlite.model.messages import (
 )
 
 # %% ../../nbs/4_model/processor.ipynb #26t0000e
+from .scoring import measure_box
 from ferretlite.model.tokens import (
     CROP_TOKEN,
     IMAGE_TOKEN,
@@ -587,13 +588,14 @@ def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each tok
     return texts[-1], ends
 
 
-def _join_groundings(spans, marks) -> list[Grounding]:  # neighbours of one name share one
+def _join_groundings(text, spans, marks, near, size) -> list[Grounding]:  # neighbours share a name
     found = []
     for span in spans:
         if not found or found[-1].name != span.name:
-            found.append(Grounding(span.name, [], []))
+            found.append(Grounding(span.name, [], [], evidence=[]))
         found[-1].boxes.append(span.box)
         found[-1].scores.append(score_box(marks, span))
+        found[-1].evidence.append(measure_box(text, marks, near, span, size))
     return found
 
 # %% ../../nbs/4_model/processor.ipynb #17ad0014
@@ -601,19 +603,21 @@ def _join_groundings(spans, marks) -> list[Grounding]:  # neighbours of one name
 def decode_answer(
     self: FerretProcessor,
     ids: list,  # token ids of one answer
-    probabilities: list | None = None,  # one per id
+    probabilities: list | None = None,  # one per id, or two: see scoring.measure_tokens
     size: tuple = (1000, 1000),  # (height, width) of the image
     phrases: list | None = None,  # known phrases that were asked for: names of boxes end with one
 ) -> DecodedAnswer:
     "Return words, scored groundings (image frame), and warnings: what was not well formed."
     special = set(self.tokenizer.all_special_ids)
-    if probabilities is None:
+    if probabilities is None or not len(ids):
         probabilities = [1.0] * len(ids)
-    kept = [(int(i), float(p)) for i, p in zip(ids, probabilities) if int(i) not in special]
+    rows = torch.as_tensor(probabilities, dtype=torch.float64)  # [n] or [n, 2]
+    rows = rows.reshape(len(ids), -1 if len(ids) else 1)
+    kept = [(int(i), row) for i, row in zip(ids, rows.tolist()) if int(i) not in special]
     raw, ends = self._locate_tokens([i for i, _ in kept])
-    marks = list(zip(ends, ends[1:], (p for _, p in kept)))
+    marks, near = ([*zip(ends, ends[1:], (row[k] for _, row in kept))] for k in (0, -1))
     spans, warnings = find_groundings(raw, size, self.config.style, phrases)
-    groundings = _join_groundings(spans, marks)
+    groundings = _join_groundings(raw, spans, marks, near, size)
     if self.config.style == "griffon" and spans:
         names = ", ".join(s.name for s in spans if s.name)  # nothing else is said
         return DecodedAnswer(names, raw.strip(), groundings, warnings)

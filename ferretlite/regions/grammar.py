@@ -8,7 +8,7 @@ __all__ = ['STYLES', 'Grounding', 'format_region', 'find_foreign_boxes', 'Span',
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #abfd50b7
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..common.errors import InputError, make_input_error
 from ferretlite.regions.geometry import (
@@ -39,16 +39,52 @@ class Grounding:
 
     name: str  # "red umbrella"; may be empty when only boxes were asked for
     boxes: list[Box]  # image frame
-    scores: list[float] | None = None  # one per box, or None
+    scores: list[float] | None = None  # per box the probability that it is right, or None
+    raw_scores: list[float] | None = None  # per box the papers' product, which only ranks
+    # per box what its tokens tell (a dict of numbers), for another look at its score
+    evidence: list | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         if not isinstance(self.name, str):
             raise make_input_error("name of a grounding", self.name, "text, empty for boxes alone")
-        if self.scores is not None and len(self.scores) != len(self.boxes):
-            raise InputError(
-                f"scores of {self.name!r}: found {len(self.scores)} scores for "
-                f"{len(self.boxes)} boxes, expected one per box."
-            )
+        for values in (self.scores, self.raw_scores, self.evidence):
+            if values is not None and len(values) != len(self.boxes):
+                raise InputError(
+                    f"scores of {self.name!r}: found {len(values)} scores for "
+                    f"{len(self.boxes)} boxes, expected one per box."
+                )
+
+
+_OF_BOXES = ("boxes", "scores", "raw_scores", "evidence")  # fields with one value per box
+
+# %% ../../nbs/2_regions_and_text/grammar.ipynb #c0f10001
+def select_boxes(
+    grounding: Grounding,  # name with boxes
+    places: list,  # indices of boxes
+) -> Grounding:  # the same name
+    "Return a grounding with some of its boxes, their scores and their evidence."
+    columns = {key: getattr(grounding, key) for key in _OF_BOXES}
+    kept = {k: None if v is None else [v[i] for i in places] for k, v in columns.items()}
+    return replace(grounding, **kept)
+
+
+def join_boxes(
+    name: str,  # of the result
+    groundings: list,  # of Grounding
+) -> Grounding:
+    "Return all boxes under one name; scores that some grounding lacks are left out."
+    columns = {}
+    for key in _OF_BOXES:
+        parts = [getattr(g, key) for g in groundings]
+        columns[key] = None if None in parts else [value for part in parts for value in part]
+    return Grounding(name, **columns)
+
+
+def get_raw_scores(
+    grounding: Grounding,  # name with boxes
+) -> list | None:  # one number per box
+    "Return the scores that rank boxes as the papers do: the raw ones where they are known."
+    return grounding.scores if grounding.raw_scores is None else grounding.raw_scores
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #39e0e030
 STYLES = ("ferret", "griffon")  # names of the written forms

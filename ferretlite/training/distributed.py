@@ -193,7 +193,7 @@ def check_world(
 class RunOptions:
     """Options that say how a run is carried out.
 
-    All but `lora`, `slow` and `group` leave its result as it is, up to rounding."""
+    All but `lora`, `slow`, `group` and `unfreeze` leave its result as it is, up to rounding."""
 
     # samples that a process computes at once; a step's others follow before the optimiser
     # moves. None: all of its own
@@ -208,6 +208,8 @@ class RunOptions:
     tensorboard: bool = False
     fsdp: str | None = None  # a JSON file of FSDP settings, such as configs/fsdp.json
     deepspeed: str | None = None  # a JSON file of DeepSpeed settings, such as configs/zero2.json
+    # parts that learn in every stage, beside the stage's own; towers at a tenth of its rate
+    unfreeze: list = field(default_factory=list)
 
     def __post_init__(self):
         "Raise ValueError for two ways of sharding at once, and where a file is missing."
@@ -230,7 +232,7 @@ DEFAULT_OPTIONS = RunOptions()  # one process, whole batches, no adapters
 def list_result_options(self: RunOptions) -> dict:  # name -> value
     """Return the options that change the result: a resumed run must have them in common with the
     first."""
-    return {k: v for k in ("lora", "slow", "group") if (v := getattr(self, k))}
+    return {k: v for k in ("lora", "slow", "group", "unfreeze") if (v := getattr(self, k))}
 
 # %% ../../nbs/7_training/distributed.ipynb #a4c7da85
 def require_package(

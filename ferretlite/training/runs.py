@@ -49,8 +49,10 @@ from ferretlite.training.distributed import (
     write_manifest,
 )
 from ferretlite.training.speed import (
+    announce_run,
     plan_run,
     plan_samples,
+    warn_of_glyph_towers,
 )
 
 # %% ../../nbs/7_training/runs.ipynb #fed4465d
@@ -64,7 +66,7 @@ from ferretlite.training.stages import (
     make_stage_processor,
     start_model,
 )
-from .trainer import check_options, run_stage
+from .trainer import apply_options, check_options, run_stage
 
 # %% ../../nbs/7_training/runs.ipynb #4b920990
 def _select_stages(preset: str, stage: str) -> list:  # of indices
@@ -263,13 +265,10 @@ def _check_plan(record: Path, run: dict, stages: list):
         )
 
 # %% ../../nbs/7_training/runs.ipynb #b57d6681
-def _begin_run(model, processor, stages, settings: dict) -> dict:
+def _begin_run(model, processor, stages, settings: dict, data: list | None = None) -> dict:
     "Return the record of a new run: its settings, how long each stage will be, and where it runs."
-    steps, scenes = decide_once(
-        lambda: plan_run(
-            model, processor, stages, settings["seed"], settings["samples"], settings["minutes"]
-        )
-    )
+    asked = [settings[name] for name in ("seed", "samples", "minutes")]
+    steps, scenes = decide_once(lambda: plan_run(model, processor, stages, *asked, data))
     machine = dict(
         python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()
     )
@@ -386,15 +385,25 @@ def _move_to_device(found) -> tuple:  # the same (model, processor)
     return found
 
 
+def _apply_to_stages(model, stages: list, asked: _Request) -> list:  # of Stage
+    "Return the stages under a run's options. Raises InputError for a part that the model lacks."
+    parts = [name for name, weights in model.parts().items() if list(weights)]
+    for part in asked.options.unfreeze:
+        if part not in parts:
+            raise make_input_error("unfreeze", part, f"a part of this model: {', '.join(parts)}")
+    return [apply_options(s, asked.options, bool(asked.data)) for s in stages]
+
+
 def _load_stage_data(
-    data, preset: str, seed: int, number: int, samples, processor, skip=None, log=None
+    asked: _Request, number: int, samples, processor, log=None
 ) -> torch.utils.data.Dataset | None:  # of Conversation; None where there are no files
-    "Return what the mixture `data` holds for a stage of this preset."
-    if not data:
+    "Return what the mixture of a run holds for a stage of its preset."
+    if not asked.data:
         return None
-    processor = make_stage_processor(processor, STAGES[preset][number])
+    processor = make_stage_processor(processor, STAGES[asked.preset][number])
+    recipe, skip = read_recipe(asked.data), asked.skip == "bad"
     return make_mixture(
-        read_recipe(data), number + 1, samples, seed, processor, skip=skip == "bad", log=log
+        recipe, number + 1, samples, asked.start.seed, processor, skip=skip, log=log
     )
 
 
@@ -404,9 +413,7 @@ def _check_data(asked: _Request, numbers: list, processor) -> dict:  # file -> f
     if not asked.data:
         return {}
     for number in numbers:
-        _load_stage_data(
-            asked.data, asked.preset, asked.start.seed, number, None, processor, asked.skip
-        )
+        _load_stage_data(asked, number, None, processor)
     return _fingerprint_data(asked.data)
 
 # %% ../../nbs/7_training/runs.ipynb #22a9ebdd
@@ -487,16 +494,7 @@ def _run_stages(model, processor, asked: _Request, run: dict, numbers: list, pro
     log, freed = asked.out / "skipped.jsonl", 0
     with bar:
         for number, s, steps, scenes in zip(numbers, stages, run["steps"], run["scenes"]):
-            data = _load_stage_data(
-                asked.data,
-                asked.preset,
-                asked.start.seed,
-                number,
-                steps * s.batch_size,
-                processor,
-                asked.skip,
-                log,
-            )
+            data = _load_stage_data(asked, number, steps * s.batch_size, processor, log)
             stage = replace(s, scenes=scenes)
             model, processor = _next_stage(
                 model, processor, run, asked, number, stage, steps, bar, data
@@ -563,13 +561,18 @@ def _go_on(asked: _Request, numbers: list, settings: dict, progress: bool):
     keep_freed_memory()
     use_deterministic_sums()
     model, processor = _open_model(asked, run, numbers)
+    stages = _apply_to_stages(model, stages, asked)
     files = decide_once(lambda: _check_data(asked, numbers, processor))
     if run and "data_files" in run:
         _check_fingerprints(asked.out, run["data_files"], files)
+    held = [_load_stage_data(asked, n, None, processor) for n in numbers]
     with contextlib.nullcontext() if run else _leave_nothing(asked.out):
-        if not run:
-            run = dict(_begin_run(model, processor, stages, settings), data_files=files)
+        if new := not run:
+            run = dict(_begin_run(model, processor, stages, settings, held), data_files=files)
             _save_record(record, run)
+        warn_of_glyph_towers(model, stages, held)
+        if progress and read_world()[0] == 0:
+            announce_run(model, processor, stages, run, held, new)
         _run_stages(model, processor, asked, run, numbers, progress)
 
 

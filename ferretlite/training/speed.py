@@ -8,15 +8,20 @@ __all__ = ['bench_train', 'format_training_bench', 'measure_seconds_per_sample']
 # %% ../../nbs/7_training/training_speed.ipynb #20e50011
 import contextlib
 import copy
+import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 
 import torch
+from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..common.devices import autocast, choose_training_device, keep_freed_memory
+from ..common.errors import FerretliteWarning
+from ..common.files import WEIGHTS
 from ..common.meters import read_clock
 from ..common.tables import format_table
 from ..data.batches import Collator
@@ -135,15 +140,16 @@ def _measure_steps(
     seed: int,
     n: int = 3,  # after a first one that warms up
     counting: bool = False,
+    data=None,  # conversations from files; None: drawn scenes
 ) -> tuple:  # (PartTimer of n steps, share of tokens that are not padding)
     "Time a few steps of a stage on a copy of the model, which is thrown away."
     model = copy.deepcopy(model)
     prepare_stage(model, stage)
     choose_attention(model, stage)
     model.train()
-    data = make_stage_data(
-        replace(stage, visits=1, first_share=0), (n + 1) * stage.batch_size, seed, 9
-    )
+    if data is None:
+        plain = replace(stage, visits=1, first_share=0)
+        data = make_stage_data(plain, (n + 1) * stage.batch_size, seed, 9)
     trainer, collate = (
         StageTrainer(
             model, make_training_arguments(stage, tempfile.gettempdir(), 1, seed), stage=stage
@@ -154,10 +160,9 @@ def _measure_steps(
     for step in range(n + 1):
         if step < 2:
             meter = PartTimer(counting)  # the first one warms up
+        numbers = range(step * stage.batch_size, (step + 1) * stage.batch_size)
         with meter("data"):
-            batch = collate(
-                [data[i] for i in range(step * stage.batch_size, (step + 1) * stage.batch_size)]
-            )
+            batch = collate([data[i % len(data)] for i in numbers])
         batch.pop("ids")
         used.append((batch["turn_ids"] >= 0).float().mean().item())
         _measure_step(trainer, optimizer, batch, meter)
@@ -257,9 +262,10 @@ def measure_seconds_per_sample(
     stage: Stage,  # what is carried out
     seed: int,  # of the scenes
     n: int = 3,  # steps that are timed
+    data: torch.utils.data.Dataset | None = None,  # of Conversation; None: drawn scenes
 ) -> float:  # seconds
     "Return the seconds that one training sample of this stage takes on this machine."
-    spent = _measure_steps(model, processor, stage, seed, n)[0].seconds
+    spent = _measure_steps(model, processor, stage, seed, n, data=data)[0].seconds
     return sum(
         s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()
     ) / (n * stage.batch_size)  # a picture that comes back is not drawn again
@@ -330,16 +336,157 @@ def plan_samples(
 
 
 def plan_run(
-    model, processor, stages, seed: int, samples=None, minutes=None
+    model,
+    processor,
+    stages,
+    seed: int,
+    samples=None,
+    minutes=None,
+    data: list | None = None,  # for each stage its conversations from files; None: drawn scenes
 ) -> tuple:  # (steps, scenes to align with), of each stage
     "Return how long each stage of a new run will be."
     if samples is not None:
         return plan_samples(stages, samples)
     began = time.perf_counter()
-    seconds, per_scene = (
-        [measure(model, processor, s, seed) for s in stages]
-        for measure in (measure_seconds_per_sample, measure_seconds_per_scene)
-    )
+    files = [dict(data=d) if d is not None else {} for d in data or [None] * len(stages)]
+    seconds = [
+        measure_seconds_per_sample(model, processor, s, seed, **d) for s, d in zip(stages, files)
+    ]
+    per_scene = [measure_seconds_per_scene(model, processor, s, seed) for s in stages]
     # a real run is slower by a fifth: it draws and saves meanwhile
     left = max(0.1, 0.78 * minutes - (time.perf_counter() - began) / 60 - 0.3)
     return plan_minutes(stages, left, seconds, per_scene)
+
+# %% ../../nbs/7_training/training_speed.ipynb #31a0c002
+def format_learning_parts(
+    model: FerretForConditionalGeneration,  # model that will be trained
+    stages: list,  # of Stage, under the options of the run
+) -> str:  # lines
+    "Return a table of the model's parts: weights in millions, and the stages in which each learns."
+    rows = []
+    for name, weights in model.parts().items():
+        states = ["learns" if name in s.trains else "frozen" for s in stages]
+        millions = sum(p.numel() for p in weights) / 1e6
+        if millions:
+            rows.append([name, f"{millions:.2f}", *states])
+    header = ["part", "million weights", *(f"stage {s.name.split()[0]}" for s in stages)]
+    return format_table(header, rows)
+
+
+def describe_stage_data(
+    stage: Stage,  # whose number opens the line
+    samples: int,  # of the stage
+    data=None,  # Mixture; None: drawn scenes
+) -> str:  # one line
+    "Return which data a stage reads: records, how often each comes, and what is left out."
+    begin = f"stage {stage.name.split()[0]}: {samples:,} samples"
+    if data is None:
+        return f"{begin} of drawn scenes"
+    parts = []
+    for (part, reader), size in zip(data.parts, data.sizes):
+        records, each = len(reader), samples * size / data.ends[-1] / len(reader)
+        often = f"each about {each:.0f} times" if each >= 1.5 else f"about {min(1, each):.0%} used"
+        left_out = sum(getattr(reader, "left_out", {}).values())
+        skipped = f", {left_out:,} left out while reading" if left_out else ""
+        parts.append(f"{part.name} ({records:,} records, {often}{skipped})")
+    return f"{begin} from {'; '.join(parts)}"
+
+# %% ../../nbs/7_training/training_speed.ipynb #31a0c006
+FEWEST_SAMPLES = 5000  # of a run from towers and language model, see nbs/records/resolution
+_LARGEST_MEASURED = 50e6  # weights of a model that is copied to measure its speed
+_FEWEST_MEASURED = 1000  # samples of a run whose time is worth measuring
+
+
+def estimate_minutes(model, processor, stages, plan: tuple, seed: int, data: list) -> float | None:
+    "Return about how many minutes a plan of (steps, scenes) takes; None: not worth measuring."
+    samples = [n * s.batch_size for n, s in zip(plan[0], stages)]
+    weights = sum(p.numel() for p in model.parameters())
+    if weights > _LARGEST_MEASURED or sum(samples) < _FEWEST_MEASURED:
+        return None
+    seconds = 0.0
+    with torch.random.fork_rng(enabled=True):
+        for stage, n, scenes, held in zip(stages, samples, plan[1], data):
+            seconds += n * measure_seconds_per_sample(model, processor, stage, seed, 1, held)
+            seconds += scenes * measure_seconds_per_scene(model, processor, stage, seed)
+    return seconds / 60 / 0.78  # as `plan_run`: a real run draws and saves meanwhile
+
+
+def describe_plan(
+    model,  # model that will be trained
+    stages: list,  # of Stage, under the options of the run
+    steps: list,  # of each stage
+    data: list,  # of each stage: Mixture, or None for drawn scenes
+    minutes: float | None,  # expected; None: unknown
+) -> str:  # lines
+    "Return what a run will do: the parts that learn, the data, and the expected time."
+    samples = [n * s.batch_size for n, s in zip(steps, stages)]
+    held = [describe_stage_data(s, n, d) for s, n, d in zip(stages, samples, data)]
+    time = "the bar shows the time left" if minutes is None else f"about {minutes:.1f} minutes"
+    total = f"{sum(samples):,} samples in all; {time}"
+    return "\n".join([format_learning_parts(model, stages), *held, total])
+
+# %% ../../nbs/7_training/training_speed.ipynb #31a0c009
+def knows_only_glyphs(model) -> bool:
+    "Return whether the towers that read whole views and tiles are the shipped ones."
+    known = []
+    for side in ("global", "local"):
+        with safe_open(WEIGHTS / "tiny-towers" / side / "model.safetensors", "pt") as file:
+            name = next(n for n in file.keys() if n.endswith(_FIRST_LAYER))
+            known.append(file.get_tensor(name).float())
+    for tower in filter(None, (model.global_tower, model.local_tower)):
+        own = next(v for n, v in tower.state_dict().items() if n.endswith(_FIRST_LAYER))
+        own = own.float().cpu()
+        if not any(own.shape == k.shape and torch.equal(own, k) for k in known):
+            return False
+    return True
+
+
+def holds_photographs(data: list) -> bool:  # Mixture of each stage, or None
+    "Return whether most pictures of the data are JPEG files."
+    readers = [reader for held in data if held is not None for _, reader in held.parts]
+    names = [n.lower() for r in readers for n in getattr(r, "pictures", []) if n]
+    return 2 * sum(n.endswith((".jpg", ".jpeg")) for n in names) > len(names)
+
+
+_FIRST_LAYER = ("patch_embedding.weight", "patch_embeddings.projection.weight")
+
+# %% ../../nbs/7_training/training_speed.ipynb #31a0c00a
+def warn_of_glyph_towers(model, stages: list, data: list) -> None:
+    "Warn where frozen towers that know drawn glyphs alone are to read photographs."
+    learning = any(part.endswith("tower") for s in stages for part in s.trains)
+    if learning or not holds_photographs(data) or not knows_only_glyphs(model):
+        return
+    warnings.warn(
+        "towers: found frozen towers that know drawn glyphs alone, and photographs, expected "
+        "towers that learn or that know photographs; add --unfreeze global_tower --unfreeze "
+        "local_tower, or begin with real towers (--preset small).",
+        FerretliteWarning,
+        stacklevel=2,
+    )
+
+
+def announce_run(
+    model,  # model that will be trained
+    processor,  # processor of the model
+    stages: list,  # of Stage, under the options of the run
+    run: dict,  # its record
+    data: list,  # of each stage: Mixture, or None for drawn scenes
+    fresh: bool,  # whether the run begins, and has not been resumed
+) -> None:
+    "Print on stderr what a run will do, and warn of fewer samples than any good run had."
+    settings, steps = run["settings"], run["steps"]
+    minutes = settings["minutes"]
+    if minutes is None and fresh:
+        plan = steps, run["scenes"]
+        minutes = estimate_minutes(model, processor, stages, plan, settings["seed"], data)
+    print(describe_plan(model, stages, steps, data, minutes), file=sys.stderr)
+    samples = sum(n * s.batch_size for n, s in zip(steps, stages))
+    begins = settings["stage"] == "all" and not settings["from_model"]
+    if begins and settings["preset"].startswith("tiny") and samples < FEWEST_SAMPLES:
+        warnings.warn(
+            f"samples: found {samples:,} for a model that begins with towers and language model, "
+            f"expected {FEWEST_SAMPLES:,} at least; give more time, or wait until the machine is "
+            "less busy.",
+            FerretliteWarning,
+            stacklevel=2,
+        )

@@ -338,12 +338,23 @@ def list_aligned_projectors(
     tiled = processor.config.resolution == "anyres"
     return tuple(name for name in stage.align if name != "local_projector" or tiled)
 
+# %% ../../nbs/7_training/trainer.ipynb #31a0b001
+UNFROZEN_TOWER_RATE = 0.1  # factor on the learning rate of a tower that an option unfreezes
 
-def _apply_options(stage: Stage, options: RunOptions, from_files: bool = False) -> Stage:
-    """Return the stage under these options: slower parts, and each picture once where its maps
-    cannot be kept."""
-    once = options.fsdp or options.deepspeed or options.group or from_files
-    return replace(stage, slow={**stage.slow, **options.slow}, visits=1 if once else stage.visits)
+
+def apply_options(
+    stage: Stage,  # of a preset
+    options: RunOptions,  # how the run is carried out
+    from_files: bool = False,  # whether its pictures lie in files
+) -> Stage:
+    """Return the stage under these options: more parts learn, some slower, and each picture comes
+    once where its maps cannot be kept."""
+    trains = tuple(dict.fromkeys((*stage.trains, *options.unfreeze)))
+    towers = [part for part in trains if part.endswith("tower")]
+    thawed = dict.fromkeys((p for p in towers if p not in stage.trains), UNFROZEN_TOWER_RATE)
+    once = options.fsdp or options.deepspeed or options.group or from_files or towers
+    slow = {**thawed, **stage.slow, **options.slow}
+    return replace(stage, trains=trains, slow=slow, visits=1 if once else stage.visits)
 
 # %% ../../nbs/7_training/trainer.ipynb #5cf26e38
 def _make_tensorboard_callback(folder) -> TrainerCallback:
@@ -442,7 +453,7 @@ def run_stage(
 ) -> tuple:  # (log of (step, loss), the trainer)
     """Train one stage for `steps` steps, on its own scenes or on what is given as `data`:
     conversations from files, which are told whole."""
-    stage = _apply_options(stage, options, data is not None)
+    stage = apply_options(stage, options, data is not None)
     checkpoint = decide_once(lambda: newest_checkpoint(out)) if resume else None
     adapted = _prepare_model(model, processor, stage, seed, number, options, not checkpoint)
     if compile:

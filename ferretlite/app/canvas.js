@@ -1,0 +1,250 @@
+// The canvas of the playground: a picture, boxes that react to hover, and gestures of mouse, pen
+// and keyboard. Python holds the state; this file draws `items` and sends gestures.
+// Every coordinate is in the image frame: pixels, x to the right, y down.
+
+const SVG = "http://www.w3.org/2000/svg";
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 8; // pixels that an arrow key moves the cursor; 1 with Shift
+const CLICK = 4; // a press that moves fewer screen pixels is a click
+const CSS = `
+.fl{position:relative;max-width:640px;font:13px/1.4 system-ui,sans-serif;color:#1c2430}
+.fl svg{display:block;width:100%;height:auto;touch-action:none;user-select:none;cursor:crosshair;
+ border-radius:6px;outline-offset:2px}
+.fl svg:focus-visible{outline:3px solid #2a5bd7}
+.fl svg *{vector-effect:non-scaling-stroke}
+.fl .box rect{fill:transparent;stroke-width:2.5;pointer-events:all}
+.fl .box:hover rect{fill:currentColor;fill-opacity:.18;stroke-width:4.5}
+.fl .quiet{pointer-events:none}.fl .quiet rect{pointer-events:none;stroke:#fff;stroke-width:3.5}
+.fl .quiet .dash,.fl .draft{stroke:#111;stroke-dasharray:6 5;stroke-width:3.5;fill:none}
+.fl .handle{cursor:grab}.fl .handle rect{stroke-opacity:0}
+.fl .handle:hover rect{stroke-opacity:1;stroke-dasharray:5 4;stroke-width:2;fill-opacity:.06}
+.fl text{font-weight:700;fill:#fff;stroke:#111;stroke-width:3px;paint-order:stroke}
+.fl .tip{position:absolute;padding:1px 8px;border-radius:4px;color:#fff;white-space:nowrap;
+ pointer-events:none;z-index:2;max-width:100%;overflow:hidden;text-overflow:ellipsis}
+.fl .busy{position:absolute;right:8px;top:8px;padding:3px 10px 3px 8px;border-radius:14px;
+ background:#1c2430e6;color:#fff;display:flex;gap:7px;align-items:center}
+.fl [hidden]{display:none}
+.fl .busy i{width:12px;height:12px;border:2px solid #fff;border-right-color:transparent;
+ border-radius:50%;animation:fl-turn .8s linear infinite}
+@keyframes fl-turn{to{transform:rotate(1turn)}}`;
+
+function add(parent, name, attributes = {}) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  parent.append(node);
+  return node;
+}
+
+function addHtml(parent, name, className) {
+  const node = document.createElement(name);
+  node.className = className;
+  parent.append(node);
+  return node;
+}
+
+const corners = ([x1, y1, x2, y2]) => ({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
+const area = (item) => (item.box[2] - item.box[0]) * (item.box[3] - item.box[1]);
+const holds = ([x1, y1, x2, y2], [x, y]) => x1 <= x && x <= x2 && y1 <= y && y <= y2;
+
+function render({ model, el }) {
+  const root = addHtml(el, "div", "fl");
+  addHtml(root, "style", "").textContent = CSS;
+  const svg = add(root, "svg", { tabindex: 0, role: "application", "data-lm-suppress-shortcuts": "true" });
+  const picture = add(svg, "image", { preserveAspectRatio: "none" });
+  const layer = add(svg, "g"), draft = add(svg, "g"), cursor = add(svg, "g");
+  const tip = addHtml(root, "div", "tip"), busy = addHtml(root, "div", "busy");
+  addHtml(busy, "i", "");
+  addHtml(busy, "span", "").textContent = "working …";
+  tip.hidden = busy.hidden = true;
+
+  const view = Math.random().toString(36).slice(2); // several views may show one model
+  let count = 0, last = "", released = 0, timer = 0; // of gestures
+  let press = null; // { start, path, moved, item } while a button is down
+  let at = null; // cursor of the keyboard
+
+  const size = () => model.get("size"); // [height, width]
+  const scale = () => svg.getBoundingClientRect().width / size()[1] || 1; // screen pixels a pixel
+
+  // --- what Python says
+
+  function drawItem(item) {
+    const kind = item.index !== undefined ? "box handle" : item.label ? "box" : "quiet";
+    const group = add(layer, "g", { class: kind, color: item.color || "#111" });
+    if (item.src) add(group, "image", { href: item.src, preserveAspectRatio: "none", ...corners(item.box) });
+    else if (item.dot) {
+      const [cx, cy] = item.dot;
+      add(group, "circle", { cx, cy, r: item.radius / scale(), fill: item.color, stroke: "#fff" });
+    } else {
+      add(group, "rect", { ...corners(item.box), fill: "none", stroke: "currentColor" });
+      if (kind === "quiet") add(group, "rect", { ...corners(item.box), class: "dash" });
+    }
+    if (item.mark) {
+      const [x, y] = item.dot || item.box;
+      const font = 14 / scale();
+      const text = { x: x + font / 2, y: Math.max(y - font / 2, font), "font-size": font };
+      add(group, "text", text).textContent = item.mark;
+    }
+    if (item.label) group.addEventListener("pointerenter", () => showTip(item));
+    group.addEventListener("pointerleave", () => (tip.hidden = true));
+  }
+
+  function showTip({ label, box, color }) {
+    const [h, w] = size(), above = box[1] / h > 0.08;
+    tip.textContent = label; // as text, never as HTML
+    tip.style.background = color || "#111";
+    const right = box[0] > w / 2;
+    tip.style.left = right ? "auto" : `${(100 * box[0]) / w}%`;
+    tip.style.right = right ? `${100 - (100 * box[2]) / w}%` : "auto";
+    tip.style.top = above ? "auto" : `${(100 * box[3]) / h}%`;
+    tip.style.bottom = above ? `${100 - (100 * box[1]) / h}%` : "auto";
+    tip.hidden = false;
+  }
+
+  function draw() {
+    const [height, width] = size();
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("aria-label", model.get("help"));
+    for (const [key, value] of Object.entries({ width, height, href: model.get("picture") }))
+      picture.setAttribute(key, value);
+    layer.replaceChildren();
+    tip.hidden = true;
+    const items = model.get("items");
+    const boxes = items.filter((item) => item.box).sort((a, b) => area(b) - area(a));
+    for (const item of [...boxes, ...items.filter((item) => item.dot)]) drawItem(item);
+  }
+
+  function wait() { // a spinner, unless the answer comes at once
+    clearTimeout(timer);
+    timer = setTimeout(() => (busy.hidden = false), 150);
+  }
+
+  function finish() {
+    if (model.get("busy")) return wait();
+    if (model.get("answered") !== last) return;
+    draw();
+    clearTimeout(timer);
+    busy.hidden = true;
+    root.dataset.milliseconds = Math.round(performance.now() - released);
+  }
+
+  // --- what the user does
+
+  function send(gesture, done = true) {
+    if (!done && last !== model.get("answered")) return; // Python is still at the one before
+    last = `${view}-${++count}`;
+    if (done) {
+      released = performance.now();
+      wait();
+    }
+    model.send({ ...gesture, done, id: last });
+  }
+
+  function place(event) {
+    const frame = svg.getBoundingClientRect(), [h, w] = size();
+    const x = ((event.clientX - frame.left) / frame.width) * w;
+    const y = ((event.clientY - frame.top) / frame.height) * h;
+    return [Math.min(Math.max(x, 0), w), Math.min(Math.max(y, 0), h)];
+  }
+
+  function begin(start) {
+    const mode = model.get("mode");
+    const held = model.get("items").filter((i) => i.index !== undefined && holds(i.box, start));
+    const item = held.sort((a, b) => area(a) - area(b))[0];
+    if (mode !== "move" || item) press = { mode, start, path: [start], moved: false, item };
+  }
+
+  function drag(to) {
+    const { mode, start, path } = press;
+    if (Math.hypot(to[0] - start[0], to[1] - start[1]) * scale() >= CLICK) press.moved = true;
+    if (!press.moved) return;
+    path.push(to);
+    draft.replaceChildren();
+    if (mode === "pen") {
+      const line = path.map((p) => p.join(",")).join(" ");
+      const look = { fill: "none", stroke: "#ffe600", "stroke-width": 5, "stroke-linecap": "round" };
+      add(draft, "polyline", { points: line, ...look });
+    } else if (mode !== "move") add(draft, "rect", { ...corners(stretch(to)), class: "draft" });
+    if (mode === "move" || model.get("live")) send(read(to), false);
+  }
+
+  function stretch([x, y]) {
+    const [a, b] = press.mode === "corner" ? [0, 0] : press.start;
+    return [Math.min(a, x), Math.min(b, y), Math.max(a, x), Math.max(b, y)];
+  }
+
+  function read(to) { // the gesture that the press stands for
+    const { mode, start, path, moved, item } = press;
+    if (mode === "move") {
+      const [x1, y1, x2, y2] = item.box;
+      const by = [to[0] - start[0], to[1] - start[1]];
+      return { kind: "move", index: item.index, at: [(x1 + x2) / 2 + by[0], (y1 + y2) / 2 + by[1]] };
+    }
+    if (mode === "corner" || !moved) return { kind: "point", at: to };
+    if (mode === "pen") return { kind: "pen", path };
+    return { kind: "box", box: stretch(to) };
+  }
+
+  function end(to) {
+    if (press.mode !== "move" || press.moved) send(read(to));
+    cancel();
+  }
+
+  function cancel() {
+    press = null;
+    draft.replaceChildren();
+  }
+
+  svg.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    svg.focus({ preventScroll: true });
+    at = null;
+    drawCursor();
+    begin(place(event));
+    if (press) svg.setPointerCapture(event.pointerId);
+  });
+  svg.addEventListener("pointermove", (event) => press && drag(place(event)));
+  svg.addEventListener("pointerup", (event) => press && end(place(event)));
+  svg.addEventListener("pointercancel", cancel);
+
+  function drawCursor() {
+    cursor.replaceChildren();
+    if (!at) return;
+    const [x, y] = at, r = 9 / scale();
+    for (const [color, width] of [["#fff", 4], ["#111", 1.5]])
+      add(cursor, "path", { d: `M${x - r} ${y}h${2 * r}M${x} ${y - r}v${2 * r}`, stroke: color, "stroke-width": width });
+  }
+
+  function key(event) {
+    const [h, w] = size();
+    at = at || [w / 2, h / 2];
+    if (ARROWS[event.key]) {
+      const [dx, dy] = ARROWS[event.key], step = event.shiftKey ? 1 : STEP;
+      at = [Math.min(Math.max(at[0] + dx * step, 0), w), Math.min(Math.max(at[1] + dy * step, 0), h)];
+      if (press) drag(at);
+    } else if (event.key === " ") press ? end(at) : begin(at);
+    else if (event.key === "Enter") {
+      if (!press) begin(at);
+      if (press) end(at);
+    } else if (event.key === "Escape") cancel();
+    else if (event.key === "Backspace" || (event.key === "z" && (event.ctrlKey || event.metaKey)))
+      send({ kind: "undo" });
+    else return;
+    drawCursor();
+    event.preventDefault();
+    event.stopPropagation();
+  }
+  svg.addEventListener("keydown", key);
+  svg.addEventListener("blur", () => {
+    at = null;
+    drawCursor();
+  });
+
+  for (const name of ["picture", "size", "items"]) model.on(`change:${name}`, draw);
+  for (const name of ["answered", "busy"]) model.on(`change:${name}`, finish);
+  const observer = new ResizeObserver(draw); // dots and letters keep their size on the screen
+  observer.observe(svg);
+  draw();
+  return () => observer.disconnect();
+}
+
+export default { render };
