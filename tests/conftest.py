@@ -44,6 +44,11 @@ def pytest_collection_modifyitems(config, items):
     "Skip what this machine or this run is not for."
     missing = {
         "slow": None if config.getoption("--slow") else "takes minutes: run with --slow",
+        "exercises": (
+            None
+            if "exercises" in config.getoption("-m")
+            else "takes minutes: run with -m exercises"
+        ),
         "cuda": None if torch.cuda.is_available() else "needs a CUDA GPU",
         "triton": None if find_spec("triton") else "needs the triton extra",
         "ocr": (

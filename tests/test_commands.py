@@ -325,6 +325,7 @@ def test_defaults_of_train():
         tensorboard=False,
         fsdp=None,
         deepspeed=None,
+        dtype="auto",
     )
     for words in (["train"], ["train", "--out", "x", "--stage", "0"]):
         assert cli.main(words) == 2
@@ -373,7 +374,7 @@ def test_defaults_of_eval_experiment_and_bench():
     assert parsed("experiment", "resolution") == dict(
         name="resolution", seeds=3, samples=None, out="runs/experiment"
     )
-    assert parsed("bench", "train") == dict(steps=None, json_file=None)
+    assert parsed("bench", "train") == dict(steps=None, dtype="auto", json_file=None)
     assert parsed("bench", "kernels") == dict(quick=False, everything=False, json_file=None)
     assert parsed("bench", "sampler") == dict(json_file=None)
 
@@ -478,6 +479,7 @@ def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
     for flag in ("checkpointing", "group", "tensorboard"):  # each one by itself
         assert read_options(f"--{flag}") == RunOptions(**{flag: True})
     assert read_options("--deepspeed", str(file)) == RunOptions(deepspeed=str(file))
+    assert read_options("--dtype", "float32") == RunOptions(dtype="float32")
     assert model_commands.parse_rate("a=0.5") == ("a", 0.5)
     for text in ("a", "=0.5", "a=0", "a=x", "a=-1", "a=nan", "a=inf"):
         with pytest.raises(typer.BadParameter, match="PART=FACTOR"):
@@ -572,6 +574,9 @@ def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
     assert ran(capsys, "bench", "train")[:2] == (0, "a table\n")
     assert ran(capsys, "bench", "train", "--steps", "9", "--json", tmp_path / "b.json")[0] == 0
     assert asked == [((), {}), ((), dict(steps=9))]
+    assert ran(capsys, "bench", "train", "--dtype", "float32")[0] == 0
+    assert asked.pop() == ((), dict(dtype="float32"))
+    assert ran(capsys, "bench", "train", "--dtype", "float16")[0] == 2
     assert (tmp_path / "b.json").read_text() == '{\n "a": 1\n}\n'
     for words in (["train", "--quick"], ["sampler", "--steps", "2"], ["train", "--all"]):
         assert ran(capsys, "bench", *words)[0] == 2
@@ -580,6 +585,7 @@ def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
         ("sampler", "format_sampler_bench"),
         ("resolution", "format_resolution_bench"),
         ("projectors", "format_projector_bench"),
+        ("decode", "format_decoding_bench"),
     ):
         asked = noted("evaluation.speed", f"bench_{name}", dict(b=2))
         noted("evaluation.speed", lines, f"{name}'s table")

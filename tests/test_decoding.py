@@ -8,6 +8,7 @@ from small_model import small_ferret
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ferretlite.evaluation import speed
 from ferretlite.model import decoding, inference
 from ferretlite.model.decoding import (
     NO_TOKEN,
@@ -278,3 +279,27 @@ def test_other_models_go_through_generate(llama):
     adapted.model.layers[0].mlp.up_proj = AdaptedLinear(32, 48, bias=False)
     assert not is_plain_llama(adapted)
     assert not is_plain_llama(nn.Linear(2, 2))
+
+
+def test_the_bench_counts_the_same_tokens_for_every_way(monkeypatch):
+    """A clock by which each answer of every way takes a second, but `generate` two."""
+    spent = iter([0, 2, 2, 3, 3, 7, 7, 8])
+    monkeypatch.setattr(speed, "read_clock", lambda: next(spent))
+    texts = {"generate": [[1, 2, 3]], "our loop": [[1, 2, 3]]}
+    texts |= {"ask with generate": ["a"], "ask": ["a"]}
+    ways = {name: (lambda limit, found=found: found) for name, found in texts.items()}
+    rows, equal = speed._compare_ways([ways], 5, 1)
+    assert equal and [r["way"] for r in rows] == list(texts)
+    assert [r["tokens_per_second"] for r in rows] == [1.5, 3.0, 0.75, 3.0]
+    assert [r["speedup"] for r in rows] == [1.0, 2.0, 1.0, 4.0]
+    for other in ("our loop", "ask"):
+        spent = iter(range(8))
+        wrong = {**ways, other: lambda limit: [[1, 2]]}
+        assert not speed._compare_ways([wrong], 5, 1)[1]
+    told = dict(rows=[dict(batch=1, **r) for r in rows], equal=False, threads={"1": 1, "16": 2})
+    told |= dict(process_threads=2, objects=10, list_seconds=0.375, device="cpu")
+    lines = speed.format_decoding_bench(told).splitlines()
+    assert lines[2].split() == ["our", "loop", "1", "3", "2.0", "x"]
+    assert lines[-3].endswith("equal answers: no")
+    assert lines[-2] == "a list of 10 objects takes 0.38 s"
+    assert lines[-1].endswith("1 for a batch of 1, 2 for a batch of 16 (cpu, 2 threads)")

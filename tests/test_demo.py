@@ -29,6 +29,7 @@ from ferretlite.app.demo import (
     _format_truth,
     _judge_card,
     _list_asked_groundings,
+    _list_pictures,
     _list_true_groundings,
     _make_cards,
     _make_demo_turn,
@@ -408,8 +409,26 @@ def test_a_picture_carries_its_own_pixels():
     shown = card("name", "b")
     shown.title = 'a "b" <c>'
     found = html.unescape(_format_card(shown, "tiny", "demo"))
-    assert '<img alt="a "b" <c>: the question" src="data:image/' in found
+    assert 'aria-label="a "b" <c>: the question"><image href="data:image/' in found
     assert "<c>" not in _format_card(shown, "tiny", "demo")
+
+
+def test_a_box_of_the_page_has_its_place_its_name_and_its_score():
+    "Boxes are in pixels of the picture; the label stays inside; small boxes lie on top."
+    small = Box(70, 2, 80, 9.96)  # at the upper edge, in the right half
+    said = [Grounding("cup <b>", [small], [0.987]), Grounding("star", [STAR], [0.5])]
+    shown = card("find", meta=dict(groundings=[Grounding("star", [STAR])]), groundings=said)
+    (_, size, caption, boxes), (*_, true) = _list_pictures(shown)
+    assert (size, caption) == ((120, 100), "the model")
+    assert [box["label"] for box in boxes] == ["star · 0.5", "cup <b> · 0.99"]
+    assert [box["color"] for box in boxes] == ["#1a8f3c", "#d62828"]
+    star, cup = boxes
+    assert [star[k] for k in "xywh"] == [10, 20, 20, 30] and (star["at"], star["line"]) == (10, 15)
+    assert (cup["at"], cup["anchor"], cup["line"]) == (80, "end", 24) and cup["h"] == 8
+    assert [box["label"] for box in true] == ["star"] and true[0]["color"] == "#2a5bd7"
+    page = _format_card(shown, "tiny", "demo")
+    assert 'x="10.0" y="20.0" width="20.0" height="30.0"' in page
+    assert page.count("cup &lt;b&gt; · 0.99</") == 2 and "<script" not in page
 
 
 def test_an_answer_in_lines():

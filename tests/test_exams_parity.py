@@ -213,8 +213,9 @@ def test_mme_counts_pictures_of_which_both_answers_are_right():
     said = {"a0": "Yes", "a1": "No", "b0": "yes", "b1": "Yes it is"}
     answers = {key: ExamAnswer(key, text) for key, text in said.items()}
     scores = score_exam(EXAMS["mme"], items, answers)
-    assert scores["mme.perception"]["value"] == 75 + 50  # 3 of 4 questions, 1 of 2 pictures
-    assert scores["mme.perception"]["constant"] == 50
+    found = scores["mme.perception of 1 of 10 kinds"]
+    assert found["value"] == scores["mme.perception.count"]["value"] == 75 + 50
+    assert (found["chance"], found["constant"]) == (75, 50)  # a coin; always the same answer
 
 
 def test_counts_have_the_three_errors_by_hand():

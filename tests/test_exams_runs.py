@@ -77,7 +77,7 @@ def test_the_likeliest_letter_is_that_of_the_next_token(folders, tiny):
     answers = run_exam(tiny, exam, items[:1], folders["seed-bench"], progress=False)
     [answer] = answers.values()
     scores = score_exam(exam, items[:1], answers)
-    assert answer.likeliest in "ABCD" and "seed-bench.likelihood" in scores
+    assert answer.likeliest in "ABCD" and "seed-bench.likelihood of images" in scores
     words, losses = tiny.processor.tokenizer, {}
     picture = load_image(folders["seed-bench"] / "SEED-Bench-image" / items[0].image)
     batch = tiny.processor([picture], [items[0].prompt], [[]], [[]])

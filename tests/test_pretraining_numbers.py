@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ferretlite.common import devices
 from ferretlite.common.devices import (
     autocast,
     choose_training_device,
     use_deterministic_sums,
 )
+from ferretlite.common.errors import InputError
 from ferretlite.common.files import write_json, write_whole
 from ferretlite.pretraining import clip as pretraining
 from ferretlite.pretraining.clip import (
@@ -392,19 +394,37 @@ def test_where_training_runs(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "cuda, instructions, fast",
+    "seconds, wanted, fast",
     [
-        (False, "AVX2", False),
-        (False, "AVX512", True),
-        (False, "AVX512_VNNI", True),
-        (False, "DEFAULT", False),
+        (0.5, "auto", True),
+        (0.95, "auto", False),  # a gain that noise may have made
+        (20.0, "auto", False),
+        (0.5, "float32", False),
+        (20.0, "bfloat16", True),
     ],
 )
-def test_half_precision_where_it_is_fast(monkeypatch, cuda, instructions, fast):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+def test_half_precision_where_it_is_fast(monkeypatch, seconds, wanted, fast):
+    """The clock says how long bfloat16 takes where float32 takes a second."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "_chosen", [])
+    times = {torch.float32: 1.0, torch.bfloat16: seconds}
+    measure = devices.measure_fastest_dtype.__wrapped__
+    monkeypatch.setattr(
+        devices, "measure_fastest_dtype", lambda: measure(lambda dtype, device: times[dtype])
+    )
+    assert devices.set_training_dtype(wanted) == ("bfloat16" if fast else "float32")
     found = autocast()
     assert found._enabled == fast and found.fast_dtype == torch.bfloat16 and found.device == "cpu"
+
+
+def test_the_format_of_products_is_measured_once_and_has_a_name(monkeypatch):
+    monkeypatch.setattr(devices, "_chosen", [])
+    assert devices.get_training_dtype() in ("float32", "bfloat16")
+    before = devices.measure_fastest_dtype.cache_info().misses
+    devices.set_training_dtype("auto")
+    assert devices.measure_fastest_dtype.cache_info().misses == before
+    with pytest.raises(InputError, match="dtype: found 'float16', expected auto, float32 or"):
+        devices.set_training_dtype("float16")
 
 
 def test_sums_have_one_order_on_a_cpu():

@@ -175,11 +175,16 @@ def test_full_size_takes_rates_and_batches_of_the_public_recipes():
 
 
 def test_every_preset_has_its_own_stages():
-    paper = {"small", "ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336"}
+    paper = {"ferret-v2-7b", "ferret-v2-7b-336", "ferret-v2-13b", "ferret-v2-13b-336"}
     tiny = {"tiny", "tiny-griffon", "tiny-unfrozen", "tiny-wide", "tiny-griffon-wide"}
-    assert set(STAGES) == paper | {"griffon-v2-13b"} | tiny
+    assert set(STAGES) == paper | {"griffon-v2-13b", "small"} | tiny
     assert all(STAGES[name] == _FERRET_FULL_SIZE_STAGES for name in paper)
     assert STAGES["griffon-v2-13b"] == _GRIFFON_FULL_SIZE_STAGES
+    small = STAGES["small"]
+    assert [s.trains for s in small[:2]] == [s.trains for s in FERRET_STAGES[:2]]
+    assert small[2].trains == ALL[2:] and {s.batch_size for s in small} == {16}
+    assert [s.lr * s.slow["sampler"] for s in small] == pytest.approx([1e-3] * 3)
+    assert small[2].lr == 2e-4 and "language_model" not in small[2].slow
     assert STAGES["tiny"] == TINY_STAGES
     assert STAGES["tiny-griffon"] == _TINY_GRIFFON_STAGES
     *first, last = STAGES["tiny-unfrozen"]

@@ -21,10 +21,12 @@ from ferretlite.training.distributed import LengthGroupedDataset, RunOptions, wr
 from ferretlite.training.stages import Stage, prepare_stage
 from ferretlite.training.trainer import (
     _MOST_PICTURES,
+    SUPERVISED_ATTENTION,
     StageProgress,
     StageTrainer,
     _make_stage_trainer,
     apply_options,
+    attend_supervised,
     choose_attention,
     count_alignment_steps,
     list_aligned_projectors,
@@ -249,8 +251,12 @@ def test_the_supervised_look_in_numbers(watched, tmp_path):
         attention = out.attentions[-2].float()
         names, writes = (listened(attention, batch[k], batch["shows"]) for k in ("names", "writes"))
         both = steps.compute_loss(model, dict(batch), return_outputs=True)
+        choose_attention(model, stage)
+        fused = steps.compute_loss(model, dict(batch))
+        model.language_model.set_attn_implementation("eager")
         steps.stage = replace(stage, attention_weight=0.0)
         without = steps.compute_loss(model, plain)
+    assert fused.item() == pytest.approx(loss.item(), rel=1e-3)
     assert names > 0.5 and abs(names - writes) > 1e-4
     assert without.item() == pytest.approx(out.loss.item(), rel=1e-4)
     assert loss.item() == pytest.approx((out.loss + 0.4 * (names + writes)).item(), rel=1e-3)
@@ -326,16 +332,44 @@ def test_the_bar_counts_samples_and_shows_the_loss():
 
 
 @pytest.mark.parametrize(
-    "look, cuda, kind", [(0.3, True, "eager"), (0.0, True, "sdpa"), (0.0, False, "eager")]
+    "look, before, kind",
+    [
+        (0.3, "sdpa", SUPERVISED_ATTENTION),
+        (0.0, SUPERVISED_ATTENTION, "sdpa"),
+        (0.0, "sdpa", "sdpa"),
+        (0.0, "eager", "eager"),  # the user's own choice
+    ],
 )
-def test_attention_is_plain_where_it_is_read_and_on_every_cpu(
-    random_model, monkeypatch, look, cuda, kind
-):
+def test_attention_weights_are_kept_where_they_are_read(random_model, look, before, kind):
     model, _ = random_model
-    model.language_model.set_attn_implementation("sdpa")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    model.language_model.set_attn_implementation(before)
     choose_attention(model, replace(PLAIN, attention_weight=look))
     assert model.language_model.config._attn_implementation == kind
+    model.language_model.set_attn_implementation("sdpa")
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_supervised_attention_in_numbers(layer):
+    "Four heads share the keys and values of two, two by two; three layers."
+    torch.manual_seed(0)
+    query, (key, value) = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 2, 5, 8)
+    query.requires_grad_()
+    seen = torch.ones(5, 5, dtype=torch.bool).tril()[None, None].expand(2, 1, 5, 5)
+    config = SimpleNamespace(num_hidden_layers=3)
+    module = SimpleNamespace(layer_idx=layer, config=config, num_key_value_groups=2, training=True)
+    module.is_causal = True
+    out, weights = attend_supervised(module, query, key, value, seen, scaling=0.3)
+    for row in range(2):
+        for head in range(4):
+            scores = 0.3 * query[row, head] @ key[row, head // 2].T
+            own = scores.masked_fill(~seen[row, 0], -torch.inf).softmax(-1)
+            torch.testing.assert_close(out[row, :, head], own @ value[row, head // 2])
+            if layer == 1 and head < 3:
+                torch.testing.assert_close(weights[row, head], own)
+    assert weights.shape == ((2, 3, 5, 5) if layer == 1 else (0,))
+    if layer == 1:
+        weights[..., 0].sum().backward()
+        assert query.grad[:, :3].abs().sum() > 0 and not query.grad[:, 3].any()
 
 
 def test_three_steps_a_scene_align_and_six_thousand_at_most():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ferretlite.common import devices
 from ferretlite.data.batches import Collator
 from ferretlite.training import speed as training_speed
 from ferretlite.training.speed import (
@@ -151,9 +152,10 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     monkeypatch.setattr(training_speed, "_measure_steps", measured)
     peaks = {torch.float32: 8e9, torch.bfloat16: 32e9}
     monkeypatch.setattr(training_speed, "_measure_matmul_peak", lambda dtype: peaks[dtype])
+    monkeypatch.setattr(devices, "_chosen", [])
     stub = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr(training_speed, "start_model", lambda seed: (stub, None))
-    found = bench_train(steps=2, seed=3)
+    found = bench_train(steps=2, seed=3, dtype="float32")
     assert asked == [("III", 3, 2)] * 2
     towers, words = found["parts"]["towers"], found["parts"]["language model"]
     assert towers == dict(seconds=1.0, gflop=2.0, share_of_peak=0.25)
@@ -167,6 +169,10 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     assert lines[1].split() == ["towers", "1000", "2.0", "2.0", "25%"]
     assert lines[-2].startswith("6.4 samples a second, 20% of float32's matmul peak; 50% of")
     assert "float32 8, bfloat16 32" in lines[-1]
+    half = bench_train(steps=2, seed=3, dtype="bfloat16")
+    assert half["dtype"] == "bfloat16" and found["dtype"] == "float32"
+    assert half["parts"]["towers"]["share_of_peak"] == 0.25 / 4
+    assert "5% of bfloat16's matmul peak" in format_training_bench(half)
 
 
 def test_seconds_of_a_sample_and_of_a_scene(monkeypatch):

@@ -343,7 +343,9 @@ def test_objects_keep_their_place_and_their_size():
     sides = [np.ptp(p.outline.vertices, axis=0).max() for p in pieces]
     assert sides == sorted(sides, reverse=True)  # small ones lie on top
     for o in scene.objects:
-        match = min(drawn.objects, key=lambda d: abs(d.box.x1 - o.box.x1) + abs(d.box.y1 - o.box.y1))
+        match = min(
+            drawn.objects, key=lambda d: abs(d.box.x1 - o.box.x1) + abs(d.box.y1 - o.box.y1)
+        )
         assert (match.name, match.color) == (o.name, o.color)
         centre = (match.box.x1 + match.box.x2) / 2, (match.box.y1 + match.box.y2) / 2
         true = (o.box.x1 + o.box.x2) / 2, (o.box.y1 + o.box.y2) / 2

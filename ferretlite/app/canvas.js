@@ -9,7 +9,7 @@ const CLICK = 4; // a press that moves fewer screen pixels is a click
 const CSS = `
 .fl{position:relative;max-width:640px;font:13px/1.4 system-ui,sans-serif;color:#1c2430}
 .fl svg{display:block;width:100%;height:auto;touch-action:none;user-select:none;cursor:crosshair;
- border-radius:6px;outline-offset:2px}
+ border-radius:6px;outline-offset:-3px}
 .fl svg:focus-visible{outline:3px solid #2a5bd7}
 .fl svg *{vector-effect:non-scaling-stroke}
 .fl .box rect{fill:transparent;stroke-width:2.5;pointer-events:all}

@@ -75,7 +75,12 @@ def draw_items(
     for item in items:
         if "dot" in item:
             x, y = (v * scale for v in item["dot"])
-            corners = [x - item["radius"], y - item["radius"], x + item["radius"], y + item["radius"]]
+            corners = [
+                x - item["radius"],
+                y - item["radius"],
+                x + item["radius"],
+                y + item["radius"],
+            ]
             pen.ellipse(corners, fill=item["color"], outline="white")
     return canvas
 

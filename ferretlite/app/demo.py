@@ -21,6 +21,7 @@ from jinja2 import Environment
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from .widgets import format_label
 from ..common.files import write_whole
 from ..common.pictures import load_image, open_picture
 from ..data.coco import CocoScenes
@@ -358,23 +359,31 @@ def _list_true_groundings(card) -> list:  # of Grounding
     return _list_asked_groundings(card)
 
 
+def _list_views(card) -> list:  # of (caption, regions, list of (name, Box, score, colour))
+    "Return what lies on the two pictures of a card: the model's boxes, and the true ones."
+    asked, said = _list_asked_groundings(card), _flatten_groundings(card.answer.groundings)
+    hits = _match_boxes(said, _flatten_groundings(asked), named=card.turn.task != "rec")
+    mine = [(*row, _GOOD if h else _BAD) for row, h in zip(said, hits)]
+    true = [(*row, _TRUE) for row in _flatten_groundings(_list_true_groundings(card))]
+    caption = "the model" if said else "the question"
+    return [(caption, card.turn.regions, mine), ("the truth", [], true)]
+
+
+def _list_examples(card) -> list:  # of (picture, caption)
+    "Return the pictures that the question itself shows."
+    return [(cut_crop(load_image(c.image), c.box), "what is shown") for c in card.turn.crops]
+
+
 def _draw_card(card) -> list:  # of (picture, caption)
     "Return the question's picture with the model's boxes, and the one with the true boxes."
-    truth, said = _list_true_groundings(card), _flatten_groundings(card.answer.groundings)
-    shown = [(cut_crop(load_image(c.image), c.box), "what is shown") for c in card.turn.crops]
-    hits = _match_boxes(
-        said, _flatten_groundings(_list_asked_groundings(card)), named=card.turn.task != "rec"
-    )
-    mine = draw_answer(
-        card.scene.image,
-        [Grounding(n, [b], [s]) for n, b, s in said],
-        card.turn.regions,
-        colors=[_GOOD if h else _BAD for h in hits],
-    )
-    return shown + [
-        (mine, "the model" if said else "the question"),
-        (draw_answer(card.scene.image, truth, colors=[_TRUE] * len(truth)), "the truth"),
-    ]
+    pictures = _list_examples(card)
+    for caption, regions, boxes in _list_views(card):
+        groundings = [Grounding(n, [b], None if s is None else [s]) for n, b, s, _ in boxes]
+        colors = [color for *_, color in boxes]
+        drawn = draw_answer(card.scene.image, groundings, regions, colors=colors)
+        pictures.append((drawn, caption))
+    return pictures
+
 
 # %% ../../nbs/tools/demo.ipynb #6a40c2b4
 def format_answer(
@@ -454,7 +463,15 @@ h2{font-size:1rem;margin:0}.badge{white-space:nowrap;font-size:.8rem;font-weight
 padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 .wrong .badge{background:#fbdede;color:#a51d1d}.ask{font-weight:600;margin:0;white-space:pre-line}
 .pair{display:flex;gap:.5rem}
-figure{margin:0;flex:1;min-width:0}img{width:100%;border-radius:8px;display:block}
+figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px}
+svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
+paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
+.box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
+@media(hover:hover) and (min-width:700px){figure{transition:transform .15s .2s}
+figure:hover,figure:focus-within{transform:scale(2.4);z-index:9;background:#fff;
+box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
+figure:last-child{transform-origin:right}}
+@media(max-width:699px){.pair{flex-direction:column}}
 figcaption{font-size:.78rem;color:var(--soft);text-align:center}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}mark{background:none;
@@ -473,8 +490,14 @@ _CARD_TEMPLATE = """<article class="card {{ verdict }}"><header><h2>{{ card.titl
   {%- elif piece == "<crop>" %}<mark>picture</mark>
   {%- else %}{{ piece }}{% endif %}
 {%- endfor %}</p><div class="pair">
-{%- for picture, caption in pictures %}
-<figure><img alt="{{ card.title }}: {{ caption }}" src="{{ encode_image_url(picture) }}">
+{%- for picture, size, caption, boxes in pictures %}
+<figure><svg viewBox="0 0 {{ size[0] }} {{ size[1] }}" tabindex="0" role="img"
+aria-label="{{ card.title }}: {{ caption }}"><image href="{{ encode_image_url(picture) }}"
+width="{{ size[0] }}" height="{{ size[1] }}"/>
+{%- for box in boxes %}<g class="box" color="{{ box.color }}"><title>{{ box.label }}</title>
+<rect x="{{ box.x }}" y="{{ box.y }}" width="{{ box.w }}" height="{{ box.h }}"
+stroke="currentColor"/><text x="{{ box.at }}" y="{{ box.line }}" text-anchor="{{ box.anchor }}"
+fill="currentColor">{{ box.label }}</text></g>{% endfor %}</svg>
 <figcaption>{{ caption }}</figcaption></figure>
 {%- endfor %}</div>
 <dl><dt>model</dt><dd>{{ answer }}</dd><dt>truth</dt><dd>{{ truth }}</dd></dl>
@@ -483,6 +506,34 @@ _CARD_TEMPLATE = """<article class="card {{ verdict }}"><header><h2>{{ card.titl
 <code>{{ command }}</code></article>"""
 
 # %% ../../nbs/tools/demo.ipynb #07d10001
+def _place_box(name, box, score, color, size) -> dict:  # pixels, label and its place
+    "Return one box of the page, with the label that a hover shows inside the picture."
+    x1, y1, x2, y2 = (round(float(v), 1) for v in box.list())
+    right, top = x1 > size[1] / 2, y1 < 20  # no room to the right of the box, or above it
+    return dict(
+        x=x1,
+        y=y1,
+        w=round(x2 - x1, 1),
+        h=round(y2 - y1, 1),
+        color=color,
+        label=format_label(name, score),
+        at=x2 if right else x1,
+        anchor="end" if right else "start",
+        line=min(y2 + 14, size[0] - 4) if top else y1 - 5,
+    )
+
+
+def _list_pictures(card) -> list:  # of (picture, its (width, height) on the page, caption, boxes)
+    "Return the pictures of the page: regions are drawn, boxes lie on top and react to a hover."
+    found, image = [(p, p.size, caption, []) for p, caption in _list_examples(card)], card.scene.image
+    for caption, regions, boxes in _list_views(card):
+        picture = draw_answer(image, regions=regions) if regions else image
+        rows = sorted(boxes, key=lambda row: -row[1].area)  # small ones on top
+        placed = [_place_box(*row, card.scene.size) for row in rows]
+        found.append((picture, image.size, caption, placed))
+    return found
+
+
 def _format_card(
     card,  # Card with its answer
     model: str,  # name or folder of a model
@@ -496,7 +547,7 @@ def _format_card(
             card=card,
             verdict="right" if card.right else "wrong",
             pieces=re.split("(<region>|<crop>)", card.turn.prompt),
-            pictures=_draw_card(card),
+            pictures=_list_pictures(card),
             encode_image_url=encode_image_url,
             answer=format_answer(card.answer),
             truth=_format_truth(card),

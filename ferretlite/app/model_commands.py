@@ -133,6 +133,10 @@ _Slow = annotate_option(
     metavar="PART=FACTOR",
     parser=parse_rate,
 )
+_Dtype = annotate_option(
+    Literal["auto", "float32", "bfloat16"],
+    "format of matrix products; auto: the faster one, by a short measurement",
+)
 _Unfreeze = annotate_option(
     list[str],
     "a part that learns as well, such as local_tower (towers at a tenth of the rate); may be "
@@ -194,6 +198,7 @@ def train(
     lora: _Lora = 0,
     slow: _Slow = None,
     unfreeze: _Unfreeze = None,
+    dtype: _Dtype = "auto",
     group: _Group = False,
     tensorboard: _Tensorboard = False,
     fsdp: _Fsdp = None,
@@ -208,7 +213,7 @@ def train(
 
         files = [str(file) if file else None for file in (fsdp, deepspeed)]
         how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard)
-        options = distributed.RunOptions(*how, *files, unfreeze=list(unfreeze or []))
+        options = distributed.RunOptions(*how, *files, unfreeze=list(unfreeze or []), dtype=dtype)
         budget = (samples, minutes, resume, from_model and find_model(from_model), seed)
         more = dict(towers=towers, lm=lm, compile=compile, options=options, data=data, skip=skip)
         folder = runs.train(preset, stage, out, *budget, **more)
@@ -530,10 +535,13 @@ def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> N
 # %% ../../nbs/tools/model_commands.ipynb #07b10020
 @_bench.command("train")
 def bench_train(
-    steps: annotate_option(int, "timed steps (default 4)") = None, json_file: _JsonFile = None
+    steps: annotate_option(int, "timed steps (default 4)") = None,
+    dtype: _Dtype = "auto",
+    json_file: _JsonFile = None,
 ) -> None:
     "Measure samples a second of the tiny model's last stage, and where a step's time goes."
-    options = {"steps": steps} if steps else {}
+    options = dict(steps=steps) if steps else {}
+    options |= dict(dtype=dtype) if dtype != "auto" else {}
     _run_bench("training.speed", "bench_train", "format_training_bench", json_file, **options)
 
 
@@ -547,6 +555,12 @@ def bench_sampler(json_file: _JsonFile = None) -> None:
 def bench_resolution(json_file: _JsonFile = None) -> None:
     "Measure what fixed, direct and anyres cost."
     _run_bench("evaluation.speed", "bench_resolution", "format_resolution_bench", json_file)
+
+
+@_bench.command("decode")
+def bench_decode(json_file: _JsonFile = None) -> None:
+    "Measure tokens a second of answers, beside `generate` of transformers."
+    _run_bench("evaluation.speed", "bench_decode", "format_decoding_bench", json_file)
 
 
 @_bench.command("projectors")

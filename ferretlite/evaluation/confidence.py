@@ -88,6 +88,7 @@ def collect_boxes(
 
 # %% ../../nbs/8_evaluation/confidence.ipynb #c0f1000b
 _LEAST_RIGHT, _LEAST_WRONG = 20, 8  # boxes that a fit needs
+_PENALTY = 10.0  # on weights: a few hundred boxes carry no large ones
 
 
 def fit_boxes(
@@ -104,7 +105,9 @@ def fit_boxes(
             n_right = sum(row["right"] for row in kept)
             if n_right >= _LEAST_RIGHT and len(kept) - n_right >= _LEAST_WRONG:
                 right = [row["right"] for row in kept]
-                fits[name] = fit_logistic([row["evidence"] for row in kept], right, features)
+                fits[name] = fit_logistic(
+                    [row["evidence"] for row in kept], right, features, _PENALTY
+                )
                 made_by[name] = dict(n=len(kept), right=n_right)
     return ScoreFit(fits, made_by)
 

@@ -8,6 +8,7 @@ __all__ = ['bench_projectors', 'format_projector_bench', 'bench_sampler', 'forma
 
 # %% ../../nbs/8_evaluation/speed.ipynb #22c93f15
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,9 +21,13 @@ from ..common.errors import make_input_error
 from ..common.meters import PeakMemory, measure_quickest, read_clock
 from ..common.tables import format_table
 from ..model.configuration import SWITCH_VALUES, FerretConfig
+from ..model.decoding import PlainDecoder
+from ..model.inference import Ferret
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
 from ..regions.geometry import Box
+from ..scenes.questions import write_prompt
+from ..scenes.world import make_scene
 from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
 from ..vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 from ..vision.resolution import LLAVA_NEXT_GRIDS, compute_canvas_size
@@ -370,4 +375,111 @@ def format_resolution_bench(
         "second, transformers' LLaVA-NeXT processor (Pillow) "
         f"{found['llava_next_per_second']:.1f}: {found['speedup']:.1f} times as fast "
         f"({found['threads']} threads)"
+    )
+
+# %% ../../nbs/8_evaluation/speed.ipynb #28dec302
+def _make_ways(ferret: Ferret, images: list, question: str) -> dict:  # name -> function
+    "Return four ways to answer a question about images; each returns a list for every image."
+    n, model, tokenizer = len(images), ferret.model, ferret.processor.tokenizer
+    batch = ferret.processor(images, [question] * n, [[]] * n, [[]] * n).to(model.device)
+    mask, end = batch["attention_mask"], tokenizer.eos_token_id
+    with torch.inference_mode():
+        maps = model.compute_tower_maps(batch["global_pixels"], batch["local_pixels"])
+        vectors = model.embed_prompt(batch["input_ids"], maps, batch["grids"])
+    decoder = PlainDecoder(model.language_model)
+
+    def cut(tokens):
+        rows = tokens.tolist()
+        return [row[: row.index(end)] if end in row else row for row in rows]
+
+    def generate(limit):
+        how = dict(do_sample=False, eos_token_id=end, pad_token_id=0, max_new_tokens=limit)
+        options = dict(inputs_embeds=vectors, attention_mask=mask)
+        return cut(model.language_model.generate(**options, **how))
+
+    def decode(limit):
+        return cut(decoder.decode_batch(vectors, mask, end, limit, tokenizer)[0])
+
+    def ask(plain, limit):
+        ferret.plain_loop = plain
+        answers = ferret.ask(images, [question] * n, batch=n, max_new_tokens=limit)
+        ferret.plain_loop = True
+        return [answer.raw_text for answer in answers]
+
+    ways = {"generate": generate, "our loop": decode}
+    return ways | {"ask with generate": partial(ask, False), "ask": partial(ask, True)}
+
+# %% ../../nbs/8_evaluation/speed.ipynb #28dec303
+def _compare_ways(groups: list, limit: int, repeat: int) -> tuple:  # (rows, whether answers agree)
+    "Time the ways of `_make_ways` in turn, on each group of images."
+    spent, found = dict.fromkeys(groups[0], float("inf")), {}
+    for _ in range(repeat):
+        for way in spent:
+            began = read_clock()
+            found[way] = [answer for ways in groups for answer in ways[way](limit)]
+            spent[way] = min(spent[way], read_clock() - began)
+    tokens = sum(map(len, found["generate"]))
+    rows = []
+    for way, seconds in spent.items():
+        slow = spent["ask with generate" if "ask" in way else "generate"]
+        speed = dict(tokens_per_second=tokens / seconds, speedup=slow / seconds)
+        rows.append(dict(way=way, **speed))
+    loops_agree = found["generate"] == found["our loop"]
+    return rows, loops_agree and found["ask with generate"] == found["ask"]
+
+
+def _time_list(ferret: Ferret, question: str, objects: int, limit: int) -> float:  # seconds
+    "Return the time of listing the objects of one scene, the better of two."
+    seeds = range(1000, 1200)
+    scenes = (make_scene(seed, split="test") for seed in seeds)
+    image = next(scene.image for scene in scenes if len(scene.objects) == objects)
+    return measure_quickest(lambda: ferret.ask(image, question, max_new_tokens=limit), 2)
+
+# %% ../../nbs/8_evaluation/speed.ipynb #28dec304
+def bench_decode(
+    model: str = "tiny",  # a shipped name, a folder or a hub id, of the Ferret form
+    sizes: tuple = (1, 16),  # questions answered at once
+    limit: int = 256,  # tokens of an answer at most
+    objects: int = 10,  # of the list that is timed alone
+    repeat: int = 2,  # times that each way answers; the quickest counts
+) -> dict:  # rows of way, batch, tokens a second and speedup; threads; seconds of a list
+    "Return how fast answers are written beside `generate`, in one run, and whether they agree."
+    _check_runs(n=min(sizes, default=0), runs=repeat)
+    ferret, question = Ferret.load(model), write_prompt("dense_detection")
+    images = [make_scene(seed, split="test").image for seed in range(max(4, *sizes))]
+    rows, equal, threads = [], True, {}
+    for size in sizes:
+        parts = [images[k * size : (k + 1) * size] for k in range(max(1, 4 // size))]
+        groups = [_make_ways(ferret, part, question) for part in parts]
+        found, agree = _compare_ways(groups, limit, repeat)
+        rows += [dict(batch=size, **row) for row in found]
+        equal = equal and agree
+        decoder = PlainDecoder(ferret.model.language_model)
+        threads[str(size)] = decoder.find_threads(size, limit)
+    return dict(
+        rows=rows,
+        equal=equal,
+        threads=threads,
+        process_threads=torch.get_num_threads(),
+        objects=objects,
+        list_seconds=_time_list(ferret, question, objects, limit),
+        device=ferret.model.device.type,
+    )
+
+
+def format_decoding_bench(
+    found: dict,  # of `bench_decode`
+) -> str:
+    "Return what `bench_decode` found as a table."
+    rows = []
+    for r in found["rows"]:
+        speed = f"{r['tokens_per_second']:.0f}", f"{r['speedup']:.1f} x"
+        rows.append([r["way"], str(r["batch"]), *speed])
+    table = format_table(["way", "batch", "tokens/s", "speedup"], rows)
+    chosen = ", ".join(f"{n} for a batch of {size}" for size, n in found["threads"].items())
+    return (
+        f"{table}\nspeedup: our loop over generate, ask over ask with generate; equal answers: "
+        f"{'yes' if found['equal'] else 'no'}\n"
+        f"a list of {found['objects']} objects takes {found['list_seconds']:.2f} s\n"
+        f"threads of our loop: {chosen} ({found['device']}, {found['process_threads']} threads)"
     )

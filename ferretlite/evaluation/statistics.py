@@ -98,7 +98,7 @@ def compute_calibration_error(
     right: np.ndarray,  # [n], whether the answer is right
     bins: int = 10,  # of equal width
 ) -> float:  # 0–1
-    "Return the expected calibration error: the mean gap between scores and shares of right answers."
+    "Return the mean gap between scores and shares of right answers (expected calibration error)."
     scores, right = np.asarray(scores, dtype=float), np.asarray(right, dtype=float)
     places = np.minimum((scores * bins).astype(int), bins - 1)
     gaps = np.bincount(places, weights=scores - right, minlength=bins)

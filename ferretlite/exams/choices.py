@@ -64,7 +64,7 @@ def _score_mme(items: list, answers: list) -> dict:
         value = statistic(_count_points(table, n))
         return make_score(value, asked, interval, 75 * parts, 50 * parts)
 
-    key = "perception" if n == len(_MME_KINDS) else f"perception of {n} kinds"
+    key = "perception" if n == len(_MME_KINDS) else f"perception of {n} of {len(_MME_KINDS)} kinds"
     scores = {key: score(table, np.sum, len(items), n)}
     for k, kind in enumerate(kinds):
         held = table[:, table[0] == k]

@@ -7,7 +7,7 @@ __all__ = ['Answer', 'read_detections', 'GroundingList', 'list_groundings']
 
 # %% ../../nbs/4_model/answers.ipynb #a25e0004
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from warnings import warn
 
@@ -21,6 +21,8 @@ from ferretlite.common.errors import (
     describe_value,
     make_input_error,
 )
+from ..common.pictures import load_image
+from .scoring import ask_back, drop_unsure
 from ..regions.drawing import draw_answer, save_image
 from ..regions.geometry import Box, Mask, Point, Region
 from ..regions.grammar import Grounding, select_boxes
@@ -305,3 +307,35 @@ def drop_repetitions(
         for g, n in repeated
     ]
     return [k for g, k in pairs if k.boxes or not g.boxes], warnings
+
+# %% ../../nbs/4_model/answers.ipynb #c0f10004
+def drop_unsure_boxes(
+    answers: list,  # of Answer
+    min_score: float | None,  # least probability of a box that is kept; None: all stay
+) -> list:  # of Answer
+    "Return answers without unsure boxes; warnings say how many were left out."
+    if min_score is None:
+        return answers
+    found = []
+    for a in answers:
+        kept, told = drop_unsure(a.groundings, min_score)
+        found.append(replace(a, groundings=kept, warnings=[*a.warnings, *told]))
+    return found
+
+
+def keep_sure(
+    ferret,  # model that is asked back
+    image,  # path, PIL image, array or bytes
+    found: GroundingList,  # boxes, image frame
+    prompt: str,  # names that were asked for
+    verify: bool,  # whether the model is asked back about each box
+    min_score: float | None,  # least probability of a box that is kept; None: all stay
+) -> GroundingList:
+    "Return boxes with the scores that were wanted, without the unsure ones."
+    groundings = list(found)
+    if verify:
+        held = Answer("", groundings, image=load_image(image), prompt=prompt)
+        groundings = ask_back(ferret, [held])[0].groundings
+    kept, told = drop_unsure(groundings, min_score)
+    reason = found.reason or (told[0] if told and not kept else "")
+    return GroundingList(kept, [*found.warnings, *told], found.finish_reason, reason)

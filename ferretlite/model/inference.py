@@ -7,7 +7,6 @@ __all__ = ['Ferret']
 
 # %% ../../nbs/4_model/inference.ipynb #115f5191
 from collections.abc import Iterable
-from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -24,7 +23,9 @@ from ferretlite.model.answers import (
     Answer,
     GroundingList,
     drop_repetitions,
+    drop_unsure_boxes,
     emit_warnings,
+    keep_sure,
     list_groundings,
 )
 from .decoding import NO_TOKEN, PlainDecoder, is_plain_llama
@@ -36,7 +37,7 @@ from ferretlite.model.scoring import (
     SCORES_FILE,
     ScoreFit,
     ask_back,
-    drop_unsure,
+    check_score_options,
     list_nearby_digits,
     measure_tokens,
     read_score_fit,
@@ -88,6 +89,8 @@ from ferretlite.model.rows import (  # noqa: F811
 # %% ../../nbs/4_model/inference.ipynb #83a1e40e
 class Ferret:
     "A model that answers questions about images, with regions going in and boxes coming out."
+
+    plain_loop = True  # False: also answers that the fast loop could write come from `generate`
 
     def __init__(
         self,
@@ -196,7 +199,7 @@ def _generate(
             [self._generate([i], [p], [r], [c], max_new_tokens, temperature) for i, p, r, c in rows]
         )
     plain = is_plain_llama(self.model.language_model, self.model.generation_config)
-    if temperature == 0 and not options and plain:
+    if self.plain_loop and temperature == 0 and not options and plain:
         room = max_new_tokens if limit is None else min(max_new_tokens, limit - longest)
         return self._decode_plainly(batch, room)
     out = self.model.generate(
@@ -262,18 +265,6 @@ MAX_COUNT = 1_000_000  # of tokens in an answer, and of questions at once
 
 def _is_number(value, kind) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _check_score_options(ferret, verify: bool, min_score: float | None):
-    "Raise InputError for a threshold that is no share, and for one where no scores were fitted."
-    if min_score is not None and not (_is_number(min_score, Real) and 0 <= min_score <= 1):
-        raise make_input_error("min_score", min_score, "a number from 0 to 1")
-    if ferret.score_fit is None and (verify or min_score is not None):
-        name = "verify" if verify else "min_score"
-        raise InputError(
-            f"{name}: found a model without fitted scores, expected one with {SCORES_FILE}; run "
-            f"`ferretlite fit-scores MODEL`, or leave {name} out."
-        )
 
 
 def _check_limits(
@@ -348,7 +339,7 @@ def ask(
     """Ask about an image. Raises InputError or FileNotFoundError in one sentence for a bad image,
     region or prompt."""
     _check_limits(max_new_tokens, temperature, batch)
-    _check_score_options(self, verify, min_score)
+    check_score_options(self.score_fit, verify, min_score)
     check_prompts(prompt)
     if phrases is not None and not is_list(phrases):
         raise make_input_error("phrases", phrases, "a list of names")
@@ -365,12 +356,8 @@ def ask(
         from ferretlite.model.closer import ask_again
 
         answers = ask_again(self, answers, shown, phrases=phrases, **limits)
-    if verify:
-        answers = ask_back(self, answers, batch)
-    if min_score is not None:
-        for i, a in enumerate(answers):
-            kept, told = drop_unsure(a.groundings, min_score)
-            answers[i] = replace(a, groundings=kept, warnings=[*a.warnings, *told])
+    answers = ask_back(self, answers, batch) if verify else answers
+    answers = drop_unsure_boxes(answers, min_score)
     return answers if is_list(image) or is_list(prompt) else answers[0]
 
 # %% ../../nbs/4_model/inference.ipynb #26t50020
@@ -445,7 +432,7 @@ def ground(
     min_score: float | None = None,  # least probability of a box that is kept
 ) -> GroundingList:  # in the order asked
     "Return where the described objects are. Long lists are asked in groups of four."
-    _check_score_options(self, verify, min_score)
+    check_score_options(self.score_fit, verify, min_score)
     phrases = _list_phrases(phrase, caption)
     style = self.processor.config.style
     questions = [
@@ -459,26 +446,7 @@ def ground(
         from ferretlite.model.closer import ground_again
 
         found = ground_again(self, image, found, max_new_tokens)
-    return self._keep_sure(image, found, ", ".join(asked), verify, min_score)
-
-# %% ../../nbs/4_model/inference.ipynb #c0f10002
-@patch
-def _keep_sure(
-    self: Ferret,
-    image,  # as for `ask`
-    found: GroundingList,  # boxes, image frame
-    prompt: str,  # names that were asked for
-    verify: bool,  # whether the model is asked back about each box
-    min_score: float | None,  # least probability of a box that is kept
-) -> GroundingList:
-    "Return boxes with the scores that were wanted, without the unsure ones."
-    groundings = list(found)
-    if verify:
-        held = Answer("", groundings, image=load_image(image), prompt=prompt)
-        groundings = ask_back(self, [held])[0].groundings
-    kept, told = drop_unsure(groundings, min_score)
-    reason = found.reason or (told[0] if told and not kept else "")
-    return GroundingList(kept, [*found.warnings, *told], found.finish_reason, reason)
+    return keep_sure(self, image, found, ", ".join(asked), verify, min_score)
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
 @patch
@@ -561,7 +529,7 @@ def detect(
     min_score: float | None = None,  # least probability of a box that is kept
 ) -> GroundingList:
     "Return all objects with boxes and scores; with `names`, a grounding for each name found."
-    _check_score_options(self, verify, min_score)
+    check_score_options(self.score_fit, verify, min_score)
     if names is not None:
         several = isinstance(names, Iterable) and not isinstance(names, str)
         names = list(names) if several else [names]
@@ -582,7 +550,7 @@ def detect(
     else:
         answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
         found = list_groundings([answer])
-    return self._keep_sure(image, found, ", ".join(names or ()), verify, min_score)
+    return keep_sure(self, image, found, ", ".join(names or ()), verify, min_score)
 
 # %% ../../nbs/4_model/inference.ipynb #d5872da0
 def merge_groundings(

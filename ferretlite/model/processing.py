@@ -609,10 +609,9 @@ def decode_answer(
 ) -> DecodedAnswer:
     "Return words, scored groundings (image frame), and warnings: what was not well formed."
     special = set(self.tokenizer.all_special_ids)
-    if probabilities is None or not len(ids):
+    if probabilities is None:
         probabilities = [1.0] * len(ids)
-    rows = torch.as_tensor(probabilities, dtype=torch.float64)  # [n] or [n, 2]
-    rows = rows.reshape(len(ids), -1 if len(ids) else 1)
+    rows = torch.as_tensor(probabilities, dtype=torch.float64)[..., None].flatten(1)  # [n, 1 or 2]
     kept = [(int(i), row) for i, row in zip(ids, rows.tolist()) if int(i) not in special]
     raw, ends = self._locate_tokens([i for i, _ in kept])
     marks, near = ([*zip(ends, ends[1:], (row[k] for _, row in kept))] for k in (0, -1))

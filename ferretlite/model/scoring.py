@@ -10,6 +10,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,23 @@ def score_groundings(
         known = g.evidence is not None and None not in scores
         found.append(replace(g, scores=scores if known else None, raw_scores=raw))
     return found
+
+
+def check_score_options(
+    fit: ScoreFit | None,  # of the model
+    verify: bool,  # whether it will be asked back
+    min_score,  # least probability of a box that is kept, or None
+):
+    "Raise InputError for a threshold that is no share, and for one where no scores were fitted."
+    number = isinstance(min_score, Real) and not isinstance(min_score, bool)
+    if min_score is not None and not (number and 0 <= min_score <= 1):
+        raise make_input_error("min_score", min_score, "a number from 0 to 1")
+    if fit is None and (verify or min_score is not None):
+        name = "verify" if verify else "min_score"
+        raise InputError(
+            f"{name}: found a model without fitted scores, expected one with {SCORES_FILE}; run "
+            f"`ferretlite fit-scores MODEL`, or leave {name} out."
+        )
 
 
 def drop_unsure(

@@ -210,6 +210,8 @@ class RunOptions:
     deepspeed: str | None = None  # a JSON file of DeepSpeed settings, such as configs/zero2.json
     # parts that learn in every stage, beside the stage's own; towers at a tenth of its rate
     unfreeze: list = field(default_factory=list)
+    # format of matrix products: "float32", "bfloat16", or "auto": the faster one, by a measurement
+    dtype: str = "auto"
 
     def __post_init__(self):
         "Raise ValueError for two ways of sharding at once, and where a file is missing."
@@ -232,7 +234,8 @@ DEFAULT_OPTIONS = RunOptions()  # one process, whole batches, no adapters
 def list_result_options(self: RunOptions) -> dict:  # name -> value
     """Return the options that change the result: a resumed run must have them in common with the
     first."""
-    return {k: v for k in ("lora", "slow", "group", "unfreeze") if (v := getattr(self, k))}
+    found = {k: v for k in ("lora", "slow", "group", "unfreeze") if (v := getattr(self, k))}
+    return found if self.dtype == "auto" else found | dict(dtype=self.dtype)
 
 # %% ../../nbs/7_training/distributed.ipynb #a4c7da85
 def require_package(

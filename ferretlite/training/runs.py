@@ -22,7 +22,9 @@ from tqdm.auto import tqdm
 
 from ferretlite.common.devices import (
     choose_training_device,
+    get_training_dtype,
     keep_freed_memory,
+    set_training_dtype,
     use_deterministic_sums,
 )
 from ..common.errors import FerretliteWarning, InputError, make_input_error
@@ -272,6 +274,7 @@ def _begin_run(model, processor, stages, settings: dict, data: list | None = Non
     machine = dict(
         python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()
     )
+    machine["dtype"] = get_training_dtype()
     if torch.cuda.is_available():
         machine["device"] = torch.cuda.get_device_name()
     names = [s.name for s in stages]
@@ -560,6 +563,8 @@ def _go_on(asked: _Request, numbers: list, settings: dict, progress: bool):
             check_world(run.get("world_size", 1), asked.out, asked.options)
     keep_freed_memory()
     use_deterministic_sums()
+    wanted = run.get("machine", {}).get("dtype", "auto") if run else asked.options.dtype
+    set_training_dtype(decide_once(lambda: set_training_dtype(wanted)))
     model, processor = _open_model(asked, run, numbers)
     stages = _apply_to_stages(model, stages, asked)
     files = decide_once(lambda: _check_data(asked, numbers, processor))

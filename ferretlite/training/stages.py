@@ -267,11 +267,23 @@ _FERRET_FULL_SIZE_STAGES = _make_full_size_stages(
 
 _GRIFFON_FULL_SIZE_STAGES = _make_full_size_stages(_GRIFFON_STAGES, (1e-3, 2e-5, 2e-5), {})
 
+_SMALL_STAGES = tuple(  # for own pictures on one GPU: towers that know photographs stay
+    replace(
+        s,
+        trains=tuple(part for part in s.trains if not part.endswith("tower")),
+        lr=lr,
+        slow=dict.fromkeys(FERRET_PARTS[2:6], faster),
+        batch_size=16,
+    )
+    for s, lr, faster in zip(_FERRET_FULL_SIZE_STAGES, (1e-3, 1e-3, 2e-4), (1.0, 1.0, 5.0))
+)
+
 STAGES = {  # preset -> its stages
     **{
         name: _GRIFFON_FULL_SIZE_STAGES if name.startswith("griffon") else _FERRET_FULL_SIZE_STAGES
         for name in PAPER_SIZES
     },
+    "small": _SMALL_STAGES,
     "tiny": TINY_STAGES,
     "tiny-griffon": _TINY_GRIFFON_STAGES,
     "tiny-wide": _TINY_WIDE_STAGES,

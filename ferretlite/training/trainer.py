@@ -16,7 +16,15 @@ from pickle import UnpicklingError
 import torch
 import torch.distributed as dist
 from fastcore.basics import patch
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from ..common.devices import autocast
 from ..common.errors import InputError
@@ -243,6 +251,35 @@ def compute_loss(
     )
     return (loss, out) if return_outputs else loss
 
+# %% ../../nbs/7_training/trainer.ipynb #28dec202
+SUPERVISED_ATTENTION = "ferretlite_supervised"  # its name in the table of transformers
+
+
+def attend_supervised(
+    module: torch.nn.Module,  # attention of a layer
+    query: torch.Tensor,  # [B, heads, L, width]
+    key: torch.Tensor,  # [B, kv heads, L, width]
+    value: torch.Tensor,  # as `key`
+    attention_mask: torch.Tensor | None,  # bool [B, 1, L, L], true where a key may be seen
+    scaling: float,  # of the scores
+    **kwargs,  # of transformers' `sdpa_attention_forward`
+) -> tuple:  # (output [B, L, heads, width], weights [B, SUPERVISED_HEADS[1], L, L] or empty)
+    "Return the fused attention, with the weights that `attention_loss` reads in one layer."
+    kwargs.pop("output_attentions", None)
+    seen = query, key, value, attention_mask
+    out, _ = sdpa_attention_forward(module, *seen, scaling=scaling, **kwargs)
+    layer, heads = SUPERVISED_HEADS
+    if module.layer_idx != module.config.num_hidden_layers + layer or attention_mask is None:
+        return out, query.new_empty(0)
+    shared = query.shape[1] // key.shape[1]
+    keys = key[:, [head // shared for head in range(heads)]]
+    scores = ((query[:, :heads] * scaling) @ keys.mT).float()
+    return out, scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min).softmax(-1)
+
+
+AttentionInterface.register(SUPERVISED_ATTENTION, attend_supervised)
+AttentionMaskInterface.register(SUPERVISED_ATTENTION, sdpa_mask)
+
 # %% ../../nbs/7_training/trainer.ipynb #e1d28e36
 @patch
 def _look_at_pictures(self: StageTrainer, inputs: dict, fresh: list):
@@ -316,10 +353,12 @@ def choose_attention(
     model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which is changed
     stage: Stage,  # whose `attention_weight` counts
 ) -> None:
-    """Set the model to plain attention where the stage needs its weights; on a CPU for every stage,
-    so that all compute alike."""
-    if stage.attention_weight or not torch.cuda.is_available():
-        model.language_model.set_attn_implementation("eager")
+    "Let the model keep the attention weights that the stage's loss reads, and no others."
+    language_model = model.language_model
+    if stage.attention_weight:
+        language_model.set_attn_implementation(SUPERVISED_ATTENTION)
+    elif language_model.config._attn_implementation == SUPERVISED_ATTENTION:
+        language_model.set_attn_implementation("sdpa")
 
 
 def count_alignment_steps(

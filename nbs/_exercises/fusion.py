@@ -186,26 +186,35 @@ def check(answer, inputs):
     for separator in (False, True):
         shown = list_sequence(view, local, separator)
         known = {token: i for i, token in enumerate(shown) if token}
-        for x, y in inputs["places"]:
-            row, col = int(y * local[0]), int(x * local[1])
-            right = known["local", row, col]
-            flipped = min(int(x * local[0]), local[0] - 1), min(int(y * local[1]), local[1] - 1)
-            mistakes = {
-                "the whole view stands before the tiles, and its tokens are missing here": (
-                    right - view[0] * (view[1] + separator)
-                ),
-                "the separators of the whole view are missing": right - view[0] * separator,
-                "the separators of the tiles are missing": right - row * separator,
-                "no separator was counted": right - (view[0] + row) * separator,
-                "x and y are exchanged": known["local", *flipped],
-                "the rows were counted with the number of rows, expected columns": (
-                    right - row * (local[1] - local[0])
-                ),
-                "the index is one too large; the first token has index 0": right + 1,
-            }
-            where = f"place ({x:.2f}, {y:.2f}), separators: {'yes' if separator else 'no'}"
-            mistakes = {key: value for key, value in mistakes.items() if value != right}
-            expect(answer((x, y), view, local, separator), right, where, mistakes, 1e-9)
+        cells = [(int(y * local[0]), int(x * local[1])) for x, y in inputs["places"]]
+        flipped = [(int(x * local[0]), int(y * local[1])) for x, y in inputs["places"]]
+        right = [known["local", *cell] for cell in cells]
+
+        def change(shift):
+            return [r + shift(row) for r, (row, _) in zip(right, cells)]  # noqa: B023
+
+        mistakes = {
+            "the whole view stands before the tiles, and its tokens are missing": change(
+                lambda row: -view[0] * (view[1] + separator)  # noqa: B023
+            ),
+            "the separators of the whole view are missing": change(
+                lambda row: -view[0] * separator  # noqa: B023
+            ),
+            "the separators of the tiles are missing": change(
+                lambda row: -row * separator  # noqa: B023
+            ),
+            "no separator was counted": change(
+                lambda row: -(view[0] + row) * separator  # noqa: B023
+            ),
+            "x and y are exchanged": [known["local", *cell] for cell in flipped],
+            "the rows were counted with the number of rows, expected columns": change(
+                lambda row: -row * (local[1] - local[0])
+            ),
+            "the index is one too large; the first token has index 0": change(lambda row: 1),
+        }
+        found = [answer(place, view, local, separator) for place in inputs["places"]]
+        where = f"six places, separators: {'yes' if separator else 'no'}"
+        expect(found, right, where, mistakes, 1e-9)
 
 
 # %% solution

@@ -230,7 +230,7 @@ MUTANTS = [
 # A box is written in bins and read back. Each edge then lies up to half a bin from its true place,
 # horizontally and vertically. Your inputs name the size of a photo and an IoU. Find the side of a
 # *square* object, in pixels, for which the worst case has exactly this IoU. The four edges may move
-# in any directions. An answer within 1 % is right.
+# in any directions. An answer within 0.5 % is right.
 
 # %% given
 inputs = get_inputs("geometry.3")
@@ -297,7 +297,7 @@ def check(answer, inputs):
         ),
         "the read box grows here; a box that shrinks loses more": find_side(iou, (x, y), grow),
     }
-    expect(answer, right, "the side", mistakes, tolerance=0.01, secret=True)
+    expect(answer, right, "the side", mistakes, tolerance=0.005, secret=True)
 
 
 # %% solution

@@ -7,6 +7,7 @@ python tests/golden/make_lvis.py
 import json
 import random
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def main():
         run = lvis.LVISEval(lvis.LVIS(str(truth)), str(found), "bbox")
         run.run()
     scores = {ours: run.results[theirs] for theirs, ours in KEYS.items()}
-    text = json.dumps(dict(truth=data, found=rows, scores=scores, lvis=lvis.__version__))
+    text = json.dumps(dict(truth=data, found=rows, scores=scores, lvis=version("lvis")))
     Path(__file__).with_name("lvis.json").write_text(text + "\n")
 
 
