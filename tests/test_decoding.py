@@ -223,7 +223,7 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
 
     def answers():
         many = ferret.ask(
-            [images[k % 3] for k in range(16)], 5 * prompts + prompts[:1], max_new_tokens=60
+            [images[k % 3] for k in range(16)], 5 * prompts + prompts[:1], max_new_tokens=40
         )
         return [*many, ferret.ask(images[0], prompts[1], max_new_tokens=60)]
 
@@ -233,7 +233,8 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
     for ours, theirs in zip(fast, answers()):
         assert ours.raw_text == theirs.raw_text and ours.finish_reason == theirs.finish_reason
         for g, h in zip(ours.groundings, theirs.groundings):
-            assert g.scores == pytest.approx(h.scores, rel=1e-3)
+            known = [[s for s in each.scores or [] if s is not None] for each in (g, h)]
+            assert known[0] == pytest.approx(known[1], rel=1e-3)
 
 
 def test_changed_weights_are_noticed():

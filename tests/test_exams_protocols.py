@@ -92,7 +92,7 @@ def make_random_list(seed):
     rows = []
     for i in range(7):
         for c in rng.choice((1, 2), rng.integers(0, 5)).tolist():
-            x, y, w, h = rng.uniform((0, 0, 8, 8), (60, 60, 40, 40)).tolist()
+            x, y, w, h = rng.uniform((0, 0, 20, 20), (40, 40, 60, 60)).tolist()
             crowd = int(rng.random() < 0.2)
             a = dict(image_id=i, category_id=c, bbox=[x, y, w, h], area=w * h, iscrowd=crowd)
             data["annotations"].append(a | dict(id=len(data["annotations"]) + 1))
@@ -130,17 +130,26 @@ def test_a_drawn_sample_of_pictures_has_the_official_average_precision(seed, are
         close(ours[known], official[known], eps=1e-9)
 
 
-def test_scores_of_lists_have_intervals_and_a_constant_that_ignores_the_picture(folders):
-    exam, items = read_exam("coco", folders["coco"])
-    items = [*items]
-    some = answer_truly(items)
-    some[items[0].id] = ExamAnswer(items[0].id)
+def test_scores_of_lists_have_intervals_and_a_constant_that_ignores_the_picture(tmp_path):
+    """The truth of kind 1 lies in one place of every picture, that of kind 2 nowhere twice."""
+    data = dict(images=[dict(id=i, height=100, width=100) for i in range(8)], annotations=[])
+    data["categories"] = [dict(id=1, name="kind 1"), dict(id=2, name="kind 2")]
+    for i in range(8):
+        for c, box in ((1, [0, 0, 100, 100]), (2, [11 * i, 11 * i, 6, 6])):
+            number = len(data["annotations"]) + 1
+            a = dict(id=number, image_id=i, category_id=c, bbox=box, area=box[2] ** 2, iscrowd=0)
+            data["annotations"].append(a)
+    (tmp_path / "instances_val2017.json").write_text(json.dumps(data))
+    exam, items = read_exam("coco", tmp_path)
+    some = answer_truly(items) | {i.id: ExamAnswer(i.id) for i in items[:3]}
     scores = score_exam(exam, items, some)
     m = scores["coco.mAP"]
-    assert m["ci95"][0] < m["value"] < m["ci95"][1] and 0 <= m["constant"] < m["value"]
-    assert (
-        score_exam(exam, items, {i.id: ExamAnswer(i.id) for i in items})["coco.mAP"]["value"] == 0
-    )
+    assert m["ci95"][0] < m["value"] < m["ci95"][1]
+    close(m["value"], 5 / 8, eps=0.01)  # of 101 recalls
+    assert 0.5 <= m["constant"] < 0.6  # all of kind 1, hardly any of kind 2
+    close(scores["coco.AP.small"]["constant"], 0, eps=0.1)
+    nothing = score_exam(exam, items, {i.id: ExamAnswer(i.id) for i in items})
+    assert nothing["coco.mAP"]["value"] == 0
 
 
 def test_the_constant_of_each_error_is_the_best_number_for_it():
@@ -188,6 +197,13 @@ def test_popes_numbers_without_a_split_are_means_over_its_three_splits(folders, 
     shutil.copy(folders["pope"] / "coco_pope_random.json", tmp_path)
     exam, items = read_exam("pope", tmp_path)
     assert not any(key.count(".") == 1 for key in score_exam(exam, items, answer_truly(items)))
+
+
+def test_only_the_first_sentence_is_popes_answer(folders):
+    exam, items = read_exam("pope", folders["pope"])
+    present = next(item for item in items if item.texts == ["yes"])
+    for text, grade in (("Yes. It is not small.", 1), ("It is, no doubt.", 0), ("Note it", 1)):
+        assert exam.grade(present, ExamAnswer(present.id, text)) == grade
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

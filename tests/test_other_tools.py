@@ -255,7 +255,7 @@ def test_without_lmms_eval_the_class_names_the_installation(monkeypatch):
 
 
 def test_the_real_base_class_is_filled(monkeypatch):
-    "Where lmms-eval is installed (pip install --no-deps lmms-eval loguru sqlitedict is enough)."
+    "Where lmms-eval is installed; --no-deps lmms-eval loguru sqlitedict pytz is enough."
     base = pytest.importorskip("lmms_eval.api.model")
     registry = pytest.importorskip("lmms_eval.models.registry_v2").ModelRegistryV2()
     name = "ferretlite.exams.lmms"

@@ -180,6 +180,44 @@ def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
     assert run["settings"] == SETTINGS
     assert run["machine"]["torch"] == torch.__version__
     assert run["machine"]["threads"] == torch.get_num_threads()
+    assert run["machine"]["dtype"] in ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "run, asked, wanted",
+    [
+        (None, "bfloat16", "bfloat16"),
+        (None, "auto", "auto"),
+        (dict(machine=dict(dtype="bfloat16")), "auto", "bfloat16"),
+        (dict(machine={}), "auto", "auto"),  # of an earlier version
+    ],
+)
+def test_a_resumed_run_keeps_the_format_of_its_products(monkeypatch, tmp_path, run, asked, wanted):
+    class Stopped(Exception):
+        pass
+
+    def stop(*_):
+        raise Stopped
+
+    chosen = []
+    run = run and dict(run, done=["x"], stages=["x"])
+    monkeypatch.setattr(training, "_open_run", lambda *_: run)
+    monkeypatch.setattr(training, "_open_model", stop)
+    for name in ("_check_plan", "keep_freed_memory", "use_deterministic_sums"):
+        monkeypatch.setattr(training, name, lambda *_: None)
+    monkeypatch.setattr(
+        training, "set_training_dtype", lambda name: chosen.append(name) or "float32"
+    )
+    options = RunOptions(dtype=asked)
+    request = SimpleNamespace(preset="tiny", out=tmp_path, options=options, resume=bool(run))
+    with pytest.raises(Stopped):
+        training._go_on(request, [0], {}, False)
+    assert chosen == [wanted, "float32"]  # the second for processes that did not decide
+
+
+def test_a_named_format_is_a_setting_of_the_run():
+    assert RunOptions(dtype="float32").list_result_options() == dict(dtype="float32")
+    assert RunOptions().list_result_options() == {}
 
 
 def test_only_the_first_process_writes(random_model, tmp_path, monkeypatch):

@@ -102,8 +102,17 @@ def test_boxes_below_the_threshold_are_hidden():
     ]
     for threshold, n in ((0.25, 2), (0.26, 1), (0.51, 0)):
         tool.set_threshold(threshold)
-        assert len(tool.list_boxes()) == n and f"{n} of 2 boxes" in tool.write_panel()
+        assert len(tool.list_boxes()) == n and f"threshold: {n} of 2." in tool.write_panel()
     assert len(tool.ferret.asked) == 1  # hiding does not ask
+
+
+def test_a_model_without_scores_says_so():
+    tool = picker()
+    tool.question = "Where?"
+    tool.answers = [Answer("", [Grounding("star", [ONE, TWO], raw_scores=[0.01, 0.02])])]
+    tool.set_threshold(0.9)
+    assert [s for _, _, s, _ in tool.list_boxes()] == [None, None]
+    assert "Boxes: 2. The model has no scores" in tool.write_panel()
 
 
 def test_names_and_scores_of_boxes():

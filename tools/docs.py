@@ -23,6 +23,7 @@ from urllib.parse import unquote
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import api_pages  # noqa: E402
 import course  # noqa: E402
+import exercises  # noqa: E402
 import teaching  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
@@ -308,6 +309,21 @@ def lesson_cells(lesson, notebook: dict, modules: dict, settings: dict) -> list[
     return [{"cell_type": "markdown", "id": "lesson-links", "metadata": {}, "source": source}]
 
 
+def quiz_cells(name: str) -> list[dict]:
+    """Return the quiz of a lesson as the last cell of its page: questions with folded answers."""
+    if name not in exercises.list_sources():
+        return []
+    lines = ["## Quiz", ""]
+    for number, question in enumerate(exercises.read_source(name).quiz, 1):
+        lines += [f"**{number}.** {question.text}", ""]
+        lines += [f"- {option}" for option in question.options]
+        lines += ["", ":::{admonition} Answer", ":class: dropdown", ""]
+        for k, (option, reason) in enumerate(zip(question.options, question.reasons)):
+            lines.append(f"- {'right' if k == question.right else 'wrong'}: {option}. {reason}")
+        lines += ["", ":::", ""]
+    return [{"cell_type": "markdown", "id": "quiz", "metadata": {}, "source": "\n".join(lines)}]
+
+
 def link_modules(text: str, modules: dict) -> str:
     """Return the front page's map with its modules linked to their API pages."""
 
@@ -403,6 +419,7 @@ def write_sources(root: Path, source: Path) -> Pages:
         at = next((i for i, c in enumerate(made["cells"]) if c["id"] == course.NAVIGATION), 0)
         extra = lesson_cells(lesson, notebooks[lesson.path], modules, settings)
         made["cells"][at + 1 : at + 1] = extra
+        made["cells"] += quiz_cells(lesson.name)
         write(source / pages.pages[lesson.link], json.dumps(made))
     parts = {}
     for lesson in lessons:

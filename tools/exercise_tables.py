@@ -1,6 +1,6 @@
 """Stored answers of a model for exercises, so that checks load no model.
 
-python tools/exercise_tables.py --n 240     write ferretlite/exercises/tables/shrunk.json (minutes)
+python tools/exercise_tables.py --n 160     write ferretlite/exercises/tables/shrunk.json (minutes)
 """
 
 import argparse
@@ -27,7 +27,7 @@ def measure_ious(ferret, scenes: list, side: int) -> list[float]:
         for q in questions
     ]
     found = []
-    for question, answer in zip(questions, answer_questions(ferret, shown, batch=24)):
+    for question, answer in zip(questions, answer_questions(ferret, shown, batch=16)):
         truth = Box(*(scale * v for v in question.turn.meta["box"].list()))
         box = take_first_box(answer)
         found.append(round(box_iou([truth], [box]).item(), 3) if box else 0.0)
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=240, help="scenes")
+    parser.add_argument("--n", type=int, default=160, help="scenes")
     options = parser.parse_args()
     from ferretlite.model.inference import Ferret
     from ferretlite.scenes.world import make_scene

@@ -1,10 +1,11 @@
 """Do annotation files that are damaged cause our own errors alone?
 
-    python tools/mutate_records.py                        nine formats and mixtures, 12,000 records
+    python tools/mutate_records.py                        all formats and mixtures, 18,000 records
     python tools/mutate_records.py --records 300 --formats grit llava
     python tools/mutate_records.py --seed 7               other mutations
 
-Two small scenes are written in each of the nine formats. Each mutation damages one value, one key
+Two small scenes are written in each of the nine formats, and in five forms of annotation programs,
+whose files are recognised, too. Each mutation damages one value, one key
 or some bytes of an annotation file; the file is then opened and each of its records is read, by a
 strict reader or by a lax one. A record is accepted (nothing is reported), refused (our own error,
 or left out and counted), or it raises a foreign exception: a mistake in the package. The exit code
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from ferretlite.common.errors import InputError
 from ferretlite.data.mixtures import Mixture, open_part
+from ferretlite.data.own_files import recognise_data
 from ferretlite.data.recipes import Part, export_tree, get_tasks, read_recipe
 from ferretlite.data.referring_files import export_refcoco
 from ferretlite.scenes.world import make_scene
@@ -152,6 +154,16 @@ TARGETS = {
         target("llava", "llava/llava.jsonl", annotations="llava.jsonl", boxes="pixels"),
         target("llava", "llava/messages.json", annotations="messages.json", boxes="pixels"),
     ],
+    "yolo": [target("yolo", "yolo/labels/0.txt"), target("yolo", "yolo/data.yaml")],
+    "voc": [target("voc", "voc/0.xml")],
+    "labelme": [target("labelme", "labelme/0.json")],
+    "labelstudio": [
+        target("labelstudio", "labelstudio/tasks.json", annotations="tasks.json"),
+    ],
+    "openimages": [
+        target("openimages", "openimages/boxes.csv", annotations="boxes.csv"),
+        target("openimages", "openimages/class-descriptions-boxable.csv", annotations="boxes.csv"),
+    ],
     "mixture": [Target("mixture.json", None), Target("mixture-griffon.json", None, "griffon")],
 }
 
@@ -176,6 +188,58 @@ def write_tree(root: Path):
         ]
         record["images"] = [record.pop("image")] if "image" in record else []
     (root / "llava" / "messages.json").write_text(json.dumps(records))
+    write_annotator_files(root, scenes)
+
+
+PROGRAMS = ("yolo", "voc", "labelme", "labelstudio", "openimages")  # forms of annotation programs
+
+
+def write_annotator_files(root: Path, scenes: list):
+    """Write the boxes of scenes as five annotation programs do."""
+    names = sorted({o.name for scene in scenes for o in scene.objects})
+    tasks, rows = [], ["ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf,IsDepiction"]
+    for name in (*PROGRAMS, "yolo/labels"):
+        (root / name).mkdir(exist_ok=True)
+    for k, scene in enumerate(scenes):
+        h, w = scene.size
+        lines, objects, shapes, results = [], [], [], []
+        for o in scene.objects:
+            x1, y1, x2, y2 = o.box.list()
+            cx, cy, side, height = (
+                (x1 + x2) / 2 / w,
+                (y1 + y2) / 2 / h,
+                (x2 - x1) / w,
+                (y2 - y1) / h,
+            )
+            lines.append(f"{names.index(o.name)} {cx} {cy} {side} {height}")
+            lines.append(f"0 {x1 / w} {y1 / h} {x2 / w} {y1 / h} {x2 / w} {y2 / h}")
+            tags = zip(("xmin", "ymin", "xmax", "ymax"), (x1 + 1, y1 + 1, x2, y2))
+            box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags)
+            objects.append(f"<object><name>{o.name}</name><bndbox>{box}</bndbox></object>")
+            points = [[x2, y2], [x1, y1]]
+            shapes.append(dict(label=o.name, points=points, shape_type="rectangle", group_id=None))
+            circle = dict(points=[[20, 20], [30, 20]], shape_type="circle", group_id=1)
+            shapes.append(dict(circle, label=o.name))
+            value = dict(x=100 * x1 / w, y=100 * y1 / h, width=100 * side, height=100 * height)
+            value |= dict(rotation=10, rectanglelabels=[o.name])
+            size = dict(original_width=w, original_height=h, image_rotation=0)
+            results.append(dict(type="rectanglelabels", value=value, id="a", **size))
+            rows.append(f"{k},/m/0{names.index(o.name)},{x1 / w},{x2 / w},{y1 / h},{y2 / h},0,0")
+        for name in PROGRAMS:
+            scene.image.save(root / name / f"{k}.png")
+        (root / "yolo" / "labels" / f"{k}.txt").write_text("\n".join(lines))
+        size = f"<size><width>{w}</width><height>{h}</height></size>"
+        text = f"<annotation><filename>{k}.png</filename>{size}{''.join(objects)}</annotation>"
+        (root / "voc" / f"{k}.xml").write_text(text)
+        data = dict(shapes=shapes, imagePath=f"{k}.png", imageHeight=h, imageWidth=w)
+        (root / "labelme" / f"{k}.json").write_text(json.dumps(data))
+        work = dict(result=results, was_cancelled=False, updated_at="2026-01-01")
+        tasks.append(dict(id=k, data=dict(image=f"/data/{k}.png"), annotations=[work]))
+    (root / "yolo" / "data.yaml").write_text(json.dumps(dict(names=names)))  # JSON is YAML
+    (root / "labelstudio" / "tasks.json").write_text(json.dumps(tasks))
+    (root / "openimages" / "boxes.csv").write_text("\n".join(rows))
+    codes = "\n".join(f"/m/0{n},{name}" for n, name in enumerate(names))
+    (root / "openimages" / "class-descriptions-boxable.csv").write_text(codes)
 
 
 def list_places(value, path=()) -> list:
@@ -341,6 +405,12 @@ def read_part(root: Path, part: Part, style: str, strict: bool) -> bool:  # whet
 
 def read_target(root: Path, goal: Target, rng: random.Random) -> bool:
     """Read a damaged file as training does; return whether all of it was used."""
+    if goal.part is not None and goal.part.format in PROGRAMS:
+        try:
+            recognise_data(root / goal.file, root=root)
+            recognise_data(root / goal.part.format, root=root)
+        except OWN_ERRORS:
+            pass
     if goal.part is not None:
         return read_part(root, goal.part, goal.style, strict=rng.random() < 0.5)
     recipe = read_recipe(root / goal.file)

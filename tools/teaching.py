@@ -163,7 +163,7 @@ def goals_page(lessons: Course) -> str:
                 continue
             link = lessons.link(name)
             needs = ", ".join(map(lessons.link, lessons.prerequisites(name)))
-            goals = "; ".join(lessons.goals[name])
+            goals = "; ".join(lessons.goals.get(name, ["–"]))
             times = lessons.minutes(name)
             bold = f"**{link}**" if lesson.road == "core" else link
             rows.append([bold, goals, needs or "–", *times.values()])

@@ -37,6 +37,15 @@ def encode_overlay(
     return f"data:image/png;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
+def encode_jpeg(
+    image: Image.Image,  # any mode
+) -> bytes:
+    "Return an image as a JPEG file."
+    held = io.BytesIO()
+    image.convert("RGB").save(held, "JPEG", quality=80)
+    return held.getvalue()
+
+
 def make_region_items(
     regions: list,  # of Point, Box or Mask, image frame
 ) -> list:  # of items, numbered from 1
@@ -217,8 +226,6 @@ def _repr_mimebundle_(self: Tool, **options) -> dict:
     "Return the widget where a notebook runs, and a picture in stored pages."
     from IPython import get_ipython
 
-    if hasattr(get_ipython(), "kernel"):
+    if getattr(get_ipython(), "kernel", None) is not None:
         return self.make_widget()._repr_mimebundle_(**options)
-    held = io.BytesIO()
-    self.show().convert("RGB").save(held, "JPEG", quality=80)
-    return {"image/jpeg": held.getvalue(), "text/plain": f"<{type(self).__name__}>"}
+    return {"image/jpeg": encode_jpeg(self.show()), "text/plain": f"<{type(self).__name__}>"}

@@ -384,7 +384,6 @@ def _draw_card(card) -> list:  # of (picture, caption)
         pictures.append((drawn, caption))
     return pictures
 
-
 # %% ../../nbs/tools/demo.ipynb #6a40c2b4
 def format_answer(
     answer: Answer,  # Answer
@@ -394,7 +393,7 @@ def format_answer(
     for g in answer.groundings:
         for box, score in zip(g.boxes, g.scores or [None] * len(g.boxes)):
             place = ", ".join(f"{v:.0f}" for v in box.list())
-            ending = "" if score is None else f"  {score:.2g}"
+            ending = "" if score is None else f"  {score:.2f}"
             lines.append(f"  {g.name or '(no name)':28} [{place}]{ending}")
     return "\n".join(lines)
 
@@ -467,8 +466,8 @@ figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-r
 svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
 paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
 .box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
-@media(hover:hover) and (min-width:700px){figure{transition:transform .15s .2s}
-figure:hover,figure:focus-within{transform:scale(2.4);z-index:9;background:#fff;
+@media(hover:hover) and (min-width:700px){figure{transition:transform .15s}
+figure:hover,figure:focus-within{transform:scale(2.4);transition-delay:.5s;z-index:9;background:#fff;
 box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
 figure:last-child{transform-origin:right}}
 @media(max-width:699px){.pair{flex-direction:column}}
@@ -525,7 +524,10 @@ def _place_box(name, box, score, color, size) -> dict:  # pixels, label and its 
 
 def _list_pictures(card) -> list:  # of (picture, its (width, height) on the page, caption, boxes)
     "Return the pictures of the page: regions are drawn, boxes lie on top and react to a hover."
-    found, image = [(p, p.size, caption, []) for p, caption in _list_examples(card)], card.scene.image
+    found, image = (
+        [(p, p.size, caption, []) for p, caption in _list_examples(card)],
+        card.scene.image,
+    )
     for caption, regions, boxes in _list_views(card):
         picture = draw_answer(image, regions=regions) if regions else image
         rows = sorted(boxes, key=lambda row: -row[1].area)  # small ones on top
@@ -566,7 +568,8 @@ _DEMO_PAGE_TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf
 {{- n }} questions about image files that <b>{{ model }}</b> has not seen, answered on this
 machine in {{ "%.0f" % seconds }} seconds. The pictures are the first of the test split that can
 pose each question; none was chosen by its answer. Dashed marks are what was pointed at; green
-boxes meet the truth, red ones do not, blue ones are the truth.</p>
+boxes meet the truth, red ones do not, blue ones are the truth. A box under the mouse shows its
+name and its score, and a picture grows when the mouse rests on it.</p>
 <div class="score"><b>{{ right }} of {{ n }} right</b>
 <span>({{ "%.0f" % share }}%; guessing would get about {{ "%.1f" % expected }})</span>
 <span class="bar"><i style="width:{{ "%.0f" % share }}%"></i></span></div>

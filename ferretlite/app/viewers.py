@@ -7,14 +7,13 @@ __all__ = []
 
 # %% ../../nbs/tools/viewers.ipynb #99893a41
 import html
-import io
 
 import numpy as np
 import torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
-from ferretlite.app.canvas import Tool, encode_overlay, make_region_items
+from ferretlite.app.canvas import Tool, encode_jpeg, encode_overlay, make_region_items
 from ferretlite.app.widgets import make_pens, observe, read_gesture
 from ferretlite.common.errors import make_input_error
 from ferretlite.common.pictures import load_image
@@ -294,11 +293,12 @@ def show_heads(self: AttentionViewer) -> Image.Image:
     "Return small pictures of all heads: a row for each layer, a column for each head."
     heat = self.make_heat(self.weights[:, :, self.token])  # [layers, heads, side, side]
     layers, heads, side = *heat.shape[:2], 80
-    small, out = self.image.resize((side, side)), Image.new("RGB", (heads * side, layers * side))
+    small = self.image.resize((side - 4, side - 4))
+    out = Image.new("RGB", (heads * side, layers * side), "white")
     for layer, head in np.ndindex(layers, heads):
-        alpha = Image.fromarray(np.uint8(heat[layer, head] * 230)).resize((side, side))
+        alpha = Image.fromarray(np.uint8(heat[layer, head] * 230)).resize(small.size)
         tinted = Image.composite(Image.new("RGB", small.size, _HEAT_COLOR), small, alpha)
-        out.paste(tinted, (head * side, layer * side))
+        out.paste(tinted, (head * side + 2, layer * side + 2))
         if (layer, head) == (self.layer, self.head):
             corners = [head * side, layer * side, (head + 1) * side - 1, (layer + 1) * side - 1]
             ImageDraw.Draw(out).rectangle(corners, outline="#2a5bd7", width=4)
@@ -350,6 +350,4 @@ def update(self: AttentionViewer) -> None:
         token, layer, head = self._sliders
         token.max = len(self.words)
         token.value, layer.value, head.value = self.token + 1, self.layer + 1, self.head + 1
-        held = io.BytesIO()
-        self.show_heads().save(held, "JPEG", quality=80)
-        self._heads.value = held.getvalue()
+        self._heads.value = encode_jpeg(self.show_heads())

@@ -39,7 +39,9 @@ from ferretlite.scenes.world import (
 def list_scored_boxes(
     answer,  # Answer
 ) -> list:  # of (name, Box, score or None)
-    "Return each box of an answer with its name and its score."
+    """Return each box of an answer with its name and the probability that it is right.
+
+    A model without fitted scores gives None."""
     return [
         (g.name, box, score)
         for g in answer.groundings
@@ -157,15 +159,15 @@ def write_panel(self: RegionPicker) -> str:
     rows = [f"<li>{html.escape(answer.text) or '(no words)'}</li>" for answer in self.answers]
     tag = "ol" if REGION in self.question and self.question.count(REGION) == 1 else "ul"
     parts = [f"<{tag}>{''.join(rows)}</{tag}>"]
-    total = sum(len(list_scored_boxes(answer)) for answer in self.answers)
-    if total:
-        parts.append(
-            f"<p>{len(self.list_boxes())} of {total} boxes reach the threshold. Move the mouse "
-            "over a box for its name and score.</p>"
-        )
+    scores = [s for answer in self.answers for _, _, s in list_scored_boxes(answer)]
+    if scores:
+        shown = f"Boxes that reach the threshold: {len(self.list_boxes())} of {len(scores)}."
+        if None in scores:
+            shown = f"Boxes: {len(scores)}. The model has no scores, so the threshold hides none."
+        parts.append(f"<p>{shown} Move the mouse over a box to see its name.</p>")
     told = [html.escape(text) for answer in self.answers for text in answer.warnings]
     parts += [f'<p style="color:#a33c00">{text}</p>' for text in dict.fromkeys(told)]
-    return "".join(parts) + f'<p style="color:#5d6978">{self.seconds:.2f} s</p>'
+    return "".join(parts) + f'<p style="color:#5d6978">answered in {self.seconds:.2f} s</p>'
 
 # %% ../../nbs/tools/widgets.ipynb #3d89fe95
 def draw_stroke(
@@ -200,7 +202,10 @@ def receive(self: RegionPicker, kind: str, data: dict) -> None:
     if None not in regions:
         self.ask(regions=regions)
     if self.regions and REGION not in self.question:
-        self.note = f"The question has no {REGION}, so it is about the whole picture."
+        self.note = (
+            f"The question has no {REGION}, so it is about the whole picture. Choose another "
+            "question under Examples to ask about a region."
+        )
 
 # %% ../../nbs/tools/widgets.ipynb #12efeaf6
 _EXAMPLES = {  # shown name -> question

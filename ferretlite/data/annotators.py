@@ -232,7 +232,7 @@ def locate(
         return found, size or read_picture_size(self.listed.root / found)
     except InputError as error:
         text = str(error).rstrip(".")
-        text = text if "found " in text else f"found {text}, expected each picture once"
+        text = text if "found " in text else f"found {text}, expected exactly one"
         self._lost = []
         return self.skip("picture", InputError(f"{where}: {text}."))
 

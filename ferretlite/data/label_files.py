@@ -174,10 +174,10 @@ def _choose_work(task: dict, where: str) -> tuple:  # (result, number of further
 def _find_task_picture(data: dict, where: str) -> str:
     "Return the picture of a task: the field image, or the first field that names a picture."
     texts = [data.get("image"), *data.values()]
-    for text in texts:
-        if isinstance(text, str) and len(text) < 10_000:
+    for k, text in enumerate(texts):
+        if isinstance(text, str) and text and len(text) < 10_000:
             name = unquote(text.rsplit("?d=", 1)[-1].split("?")[0])
-            if name.lower().endswith(PICTURE_ENDINGS):
+            if k == 0 or name.lower().endswith(PICTURE_ENDINGS):
                 return name
     raise InputError(f"{where}, field data: found no name of a picture, expected one as image.")
 

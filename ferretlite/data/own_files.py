@@ -184,8 +184,8 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
         path = Path(name)
         if path.name.lower().startswith("readme") or path.name == "class-descriptions-boxable.csv":
             continue
-        seen[path.parent, path.suffix] += 1
-        if seen[path.parent, path.suffix] > 3:
+        group = path.parent, path.suffix
+        if seen[group] >= 3:  # three label files of one form: the others are passed over
             continue
         try:
             form = _name_form(folder / name)
@@ -196,6 +196,7 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
             refusal = refusal or _make_refusal(folder / name, form)
         elif form != "mixture":
             forms.setdefault(form, []).append(name)
+            seen[group] += form in _SET_FORMS
     return forms, refusal
 
 
@@ -210,7 +211,10 @@ def _choose_form(folder: Path) -> tuple:  # (form, files)
     if refusal:
         raise refusal
     n = len(list_files(folder, PICTURE_ENDINGS))
-    raise InputError(f"{folder}: found {n} pictures and no annotations, expected {_READ_FORMS}.")
+    raise InputError(
+        f"{folder}: found {n} pictures and no annotations, expected {_READ_FORMS}; "
+        "draw boxes with a program such as LabelMe, CVAT or Label Studio."
+    )
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10016
 def _list_named_pictures(path: Path, form: str) -> list:
@@ -259,9 +263,10 @@ def _find_root(folder: Path, images: str | None) -> str:
     "Return a folder below which pictures lie, relative to the folder of the annotations."
     if images:
         return os.path.relpath(images, folder)
-    places = (".", "../images", "../JPEGImages", "..")
-    held = (p for p in places if list_files(folder / p, PICTURE_ENDINGS))
-    return next(held, ".")
+    for place in (".", "../images", "../JPEGImages"):
+        if list_files(folder / place, PICTURE_ENDINGS):
+            return place
+    return ".." if any(p.suffix.lower() in PICTURE_ENDINGS for p in folder.glob("../*")) else "."
 
 
 def _make_folder_part(folder: Path, form: str, images: str | None) -> dict:
@@ -275,8 +280,8 @@ def _make_folder_part(folder: Path, form: str, images: str | None) -> dict:
 def _list_folder_parts(folder: Path, images: str | None) -> dict:  # split -> part
     "Return the parts of a folder: by split where its folders or files are divided."
     if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
-        root = _find_root(folder, images)
-        return {"": dict(format="flickr30k", folder=str(folder), split="", images=root)}
+        place = dict(images=os.path.relpath(images, folder)) if images else {}
+        return {"": dict(format="flickr30k", folder=str(folder), split="") | place}
     form, names = _choose_form(folder)
     if form in _SET_FORMS:
         part = _make_folder_part(folder, form, images)
@@ -322,10 +327,13 @@ def recognise_data(
     return mixture | (dict(held_out=[tested]) if tested and tested is not training else {})
 
 # %% ../../nbs/6_data/own_files.ipynb #51b1001b
+_MAX_PLACED = 20_000  # pictures whose boxes are counted; of more, some at equal steps
+
+
 def _count_objects(reader: InstanceScenes) -> tuple:  # (boxes of each picture, Counter of names)
-    "Place all boxes of a reader without opening a picture, and count them."
+    "Place the boxes of a reader without opening a picture, and count them."
     per_picture, names = [], Counter()
-    for i in range(len(reader)):
+    for i in range(0, len(reader), max(1, len(reader) // _MAX_PLACED)):
         record = reader.record(i)
         size = int(record["image"]["height"]), int(record["image"]["width"])
         found = [reader.make_object(a, size) for a in record["annotations"]]
@@ -351,11 +359,12 @@ def describe_data(
     form: str,  # format of the part
 ) -> str:  # lines
     "Return a table of what a set holds: form, pictures, boxes, names, and faults by reason."
-    rows = [["form", form], ["pictures", str(len({n for n in reader.pictures if n}))]]
+    rows = [["pictures", str(len({n for n in reader.pictures if n}))]]
     if isinstance(reader, InstanceScenes):
         per_picture, names = _count_objects(reader)
         total = sum(per_picture)
-        rows.append(["boxes", f"{total}, at most {max(per_picture, default=0)} in a picture"])
+        of = f" (in {len(per_picture)} pictures)" if len(per_picture) < len(reader) else ""
+        rows.append(["boxes", f"{total}{of}, at most {max(per_picture, default=0)} in a picture"])
         rows.append(["pictures without boxes", str(per_picture.count(0))])
         rows.append(["names", _describe_names(names)])
     else:
@@ -364,12 +373,12 @@ def describe_data(
     rows += [[words, str(notes[key])] for key, words in _NOTES.items() if notes.get(key)]
     if "first_pixel" in notes:
         words = "corners are edges, from 0" if notes["first_pixel"] == 0 else "pixels, from 1"
-        rows.append(["numbers", f"{words} (first_pixel in the mixture)"])
+        rows.append(["numbers", f"{words} (first_pixel in a mixture changes it)"])
     rows += [[f"fault: {reason}", str(n)] for reason, n in reader.left_out.items()]
     clipped = reader.box_counts["clipped"]
     rows += [["boxes clipped at the edge", str(clipped)]] if clipped else []
     examples = {r: s for r, s in reversed(reader.problems) if r not in HARMLESS}
-    lines = format_table(["found", ""], rows, left=2).splitlines()
+    lines = format_table(["form", form], rows, left=2).splitlines()
     lines += [f"  {reason}: for example {sentence}" for reason, sentence in examples.items()]
     doubt = reader.describe_overhang()
     return "\n".join(lines + ([f"DOUBT {doubt}"] if doubt else []))

@@ -87,19 +87,24 @@ def _grade_sentence(item, answer) -> float:
     return sum(hits) / len(hits)
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #78e3e8e4
-def _compute_phrase_chance(truth: list, item: ExamItem) -> float | None:
-    "Return how often a random box of the sentence is right; None where there is one phrase alone."
-    boxes = list(dict.fromkeys(item.boxes))
-    if len(item.meta["phrases"]) < 2:
+def _compute_phrase_chance(truths: list, held: list) -> float | None:
+    "Return how often a random box of the same picture is right; None where there is no rival."
+    rivals = {}
+    for item, *_ in held:
+        rivals.setdefault(item.image, {}).update(dict.fromkeys(item.boxes))
+    if all(len(boxes) < 2 for boxes in rivals.values()):
         return None
-    return sum(_is_hit(truth, box) for box in boxes) / len(boxes)
+    total = 0.0
+    for truth, (item, *_) in zip(truths, held):
+        boxes = rivals[item.image]
+        total += sum(_is_hit(truth, box) for box in boxes) / len(boxes)
+    return total / len(held)
 
 
 def _score_phrases(held: list, rule: str) -> dict:  # held: (item, phrase, grades)
     "Return R@1 of some phrases by one rule, with its chance and its constant."
     truths = [_RULES[rule](phrase["boxes"]) for _, phrase, _ in held]
-    levels = [_compute_phrase_chance(truth, item) for truth, (item, *_) in zip(truths, held)]
-    chance = None if None in levels else sum(levels) / len(levels)
+    chance = _compute_phrase_chance(truths, held)
     _, constant = find_best_fixed_box(truths, [item.size for item, *_ in held])
     return make_mean_score([float(g[rule, "r@1"]) for *_, g in held], chance, constant)
 

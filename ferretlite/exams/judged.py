@@ -82,7 +82,8 @@ def _score_pairs(items: list, answers: list, kinds: tuple = ()) -> dict:
     def average(index):
         which = label[index].astype(int)
         sums = [np.bincount(which, column[index], len(groups)) for column in (first, second)]
-        return float((sums[1] / sums[0])[sums[0] > 0].mean())
+        known = sums[0] > 0
+        return float((sums[1][known] / sums[0][known]).mean())
 
     def score(index):
         interval = compute_bootstrap_interval(lambda i: average(index[i]), len(index), 200)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/tools/grading.ipynb #64e8f733
+# %% ../../nbs/tools/grading.ipynb #19426ec6
 import ast
 import contextlib  # noqa: F811
 import json  # noqa: F811
@@ -14,10 +14,12 @@ import os  # noqa: F811
 import re
 import select
 import signal  # noqa: F811
+import sys  # noqa: F811
 import tempfile
 import time
 from dataclasses import dataclass  # noqa: F811
 from pathlib import Path  # noqa: F811
+from types import ModuleType
 
 from ..common.errors import InputError, make_input_error
 from ..common.files import WEIGHTS
@@ -58,7 +60,18 @@ from ferretlite.exercises.sandbox import (
     unpack_value,  # noqa: F811
 )
 
-# %% ../../nbs/tools/grading.ipynb #610f5647
+# %% ../../nbs/tools/grading.ipynb #110fb314
+@contextlib.contextmanager
+def _hide_main():
+    "Hide the running program in the block, since each new process would import the program again."
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _HandIn:
     "The process of one hand-in, as the grader sees it."
 
@@ -73,7 +86,8 @@ class _HandIn:
         place = os.path.realpath(self.folder.name)
         held = (theirs, cells, names, who, limits, place, closed)
         self.process = context.Process(target=serve_hand_in, args=held, daemon=True)
-        self.process.start()
+        with _hide_main():
+            self.process.start()
         theirs.close()
         self.end = time.monotonic() + limits.seconds
 

@@ -143,9 +143,9 @@ def make_cache(
     batch: int,  # rows
     length: int,  # tokens of each row, prompt and answer together
 ) -> list:  # (keys, values) of each layer, [batch, kv heads, length, width]
-    "Return an empty cache, allocated once for a whole answer."
+    "Return an empty cache. It holds zeros: a slot that is hidden must not hold NaN."
     shape = batch, self.kv_heads, length, self.width
-    return [(self.cos.new_empty(shape), self.cos.new_empty(shape)) for _ in self.layers]
+    return [(self.cos.new_zeros(shape), self.cos.new_zeros(shape)) for _ in self.layers]
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00014
 def _mask_prompt(

@@ -271,14 +271,11 @@ def _begin_run(model, processor, stages, settings: dict, data: list | None = Non
     "Return the record of a new run: its settings, how long each stage will be, and where it runs."
     asked = [settings[name] for name in ("seed", "samples", "minutes")]
     steps, scenes = decide_once(lambda: plan_run(model, processor, stages, *asked, data))
-    machine = dict(
-        python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads()
-    )
-    machine["dtype"] = get_training_dtype()
+    machine = dict(python=platform.python_version(), torch=torch.__version__)
+    machine |= dict(threads=torch.get_num_threads(), dtype=get_training_dtype())
     if torch.cuda.is_available():
         machine["device"] = torch.cuda.get_device_name()
-    names = [s.name for s in stages]
-    plan = dict(settings=settings, steps=steps, scenes=scenes, stages=names)
+    plan = dict(settings=settings, steps=steps, scenes=scenes, stages=[s.name for s in stages])
     progress = dict(done=[], log={}, seconds=0.0, world_size=read_world()[1])
     return dict(**plan, **progress, machine=machine)
 

@@ -22,8 +22,8 @@ from ferretlite.exercises.checks import WrongAnswer, expect
 #
 # - `pixels`: tensor `[3, height, width]`. Both sides divide by `patch`.
 # - result: tensor `[height / patch, width / patch, 3 · patch · patch]`. Cell (row, column) holds
-#   the patch at the same place of the image. In a cell the numbers are ordered by channel, then by row,
-#   then by column, as in the weight of a convolution.
+#   the patch at the same place of the image. In a cell the numbers are ordered by channel, then by
+#   row, then by column, as in the weight of a convolution.
 #
 # Then `cut_patches(pixels, patch) @ weight.flatten(1).T` is what the convolution computes.
 
@@ -150,7 +150,7 @@ def check(answer, inputs):
     found = run(values + 0.25)
     if not isinstance(found, torch.Tensor) or found.dtype != torch.uint8:
         raise WrongAnswer("expected a tensor of bytes (torch.uint8)")
-    normal = (values / 255 - mean) / std
+    normal = ((values + 0.25) / 255 - mean) / std
     mistakes = {
         "the mean is missing": as_bytes(normal * std * 255),
         "the deviation is missing": as_bytes((normal + mean) * 255),
