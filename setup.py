@@ -55,7 +55,16 @@ setup(
     packages=find_namespace_packages(
         include=["ferretlite", "ferretlite.*"], exclude=["*__pycache__*"]
     ),
-    package_data={"ferretlite": ["weights/**/*", "records/**/*", "app/*.js", "py.typed"]},
+    package_data={
+        "ferretlite": [
+            "weights/**/*",
+            "records/**/*",
+            "exercises/lessons/*.txt",
+            "exercises/tables/*.json",
+            "app/*.js",
+            "py.typed",
+        ]
+    },
     cmdclass={"build_py": BuildWithoutTools},
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements("requirements"),

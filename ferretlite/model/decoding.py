@@ -36,6 +36,9 @@ def _fold_layer(
     return tuple(w.T.contiguous() for w in found)
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000f
+_MOST_GUESSES = 7  # tokens that a step may guess beside the last one
+
+
 class PlainDecoder:
     """Greedy decoding of a plain Llama, by tensor operations alone.
 
@@ -258,7 +261,6 @@ def _continue_list(
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00017
 NO_TOKEN = -1  # fills up a row of tokens where no token was generated
-_MOST_GUESSES = 7  # tokens that a step may guess beside the last one
 
 
 class _Row:

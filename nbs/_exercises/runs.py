@@ -310,8 +310,8 @@ MUTANTS = [
 
 # %% open
 # Kill a run of your own ten times at random moments and let it go on. *A good answer shows* that
-# the weights equal those of a run without a break, number by number, or names the first difference and
-# its cause.
+# the weights equal those of a run without a break, number by number, or names the first
+# difference and its cause.
 
 # %% quiz
 # A run is killed while it writes a checkpoint. From where does it go on?
