@@ -147,7 +147,7 @@ def test_scores_of_lists_have_intervals_and_a_constant_that_ignores_the_picture(
     assert m["ci95"][0] < m["value"] < m["ci95"][1]
     close(m["value"], 5 / 8, eps=0.01)  # of 101 recalls
     assert 0.5 <= m["constant"] < 0.6  # all of kind 1, hardly any of kind 2
-    close(scores["coco.AP.small"]["constant"], 0, eps=0.1)
+    assert scores["coco.AP.small"]["constant"] < 0.2
     nothing = score_exam(exam, items, {i.id: ExamAnswer(i.id) for i in items})
     assert nothing["coco.mAP"]["value"] == 0
 

@@ -68,7 +68,7 @@ def plain(groundings) -> list:
         {
             "name": g.name,
             "boxes": [[round(float(v), 3) for v in box.list()] for box in g.boxes],
-            "scores": [float(f"{float(s):.5g}") for s in g.scores],
+            "scores": [float(f"{float(s):.5g}") for s in g.raw_scores],  # the papers' product
         }
         for g in groundings
     ]

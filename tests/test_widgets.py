@@ -327,7 +327,8 @@ def test_small_patches_are_brighter_than_large_ones_of_equal_weight(attended):
     weights[0] = weights[-1] = 0.5  # a cell of the whole view, and a cell of the tiles
     areas = (attended.patches[:, 2:] - attended.patches[:, :2]).prod(1)
     heat = attended.make_heat(weights)
-    assert heat[-1, -1] == 1 and heat[0, 0] == pytest.approx(float(areas[-1] / areas[0]), rel=1e-4)
+    assert heat[-1, -1] == pytest.approx(1) and areas[0] > areas[-1]
+    assert heat[0, 0] == pytest.approx(float(areas[-1] / areas[0]), rel=1e-4)
 
 
 def test_token_layer_and_head_are_chosen(attended):
@@ -352,13 +353,10 @@ def test_objects_keep_their_place_and_their_size():
     sides = [np.ptp(p.outline.vertices, axis=0).max() for p in pieces]
     assert sides == sorted(sides, reverse=True)  # small ones lie on top
     for o in scene.objects:
-        match = min(
-            drawn.objects, key=lambda d: abs(d.box.x1 - o.box.x1) + abs(d.box.y1 - o.box.y1)
-        )
-        assert (match.name, match.color) == (o.name, o.color)
-        centre = (match.box.x1 + match.box.x2) / 2, (match.box.y1 + match.box.y2) / 2
         true = (o.box.x1 + o.box.x2) / 2, (o.box.y1 + o.box.y2) / 2
-        assert centre == pytest.approx(true, abs=2)
+        same = [d.box for d in drawn.objects if (d.name, d.color) == (o.name, o.color)]
+        centres = [((b.x1 + b.x2) / 2, (b.y1 + b.y2) / 2) for b in same]
+        assert any(centre == pytest.approx(true, abs=2) for centre in centres), o.phrase
 
 
 def test_a_moved_object_is_drawn_and_asked_about_anew():

@@ -331,12 +331,13 @@ def make_controls(self: AttentionViewer) -> list:  # noqa: F811
     "Return sliders for token, layer and head, and the small pictures of all heads."
     import ipywidgets
 
-    layers, heads, n = self.weights.shape[:3]
+    (layers, heads, n), wide = self.weights.shape[:3], ipywidgets.Layout(width="98%")
     self._sliders = [
-        ipywidgets.IntSlider(1, min=1, max=limit, description=name)
+        ipywidgets.IntSlider(1, min=1, max=limit, description=name, layout=wide)
         for name, limit in (("token", n), ("layer", layers), ("head", heads))
     ]
     for slider, name in zip(self._sliders, ("token", "layer", "head")):
+        slider.style.description_width = "48px"
         observe(slider, self, lambda value, name=name: self.select(**{name: value - 1}))
     self._heads = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
     return [*self._sliders, self._heads]

@@ -44,6 +44,12 @@ def _ask_scenes(seeds, split: str, style: str) -> list:  # of (scene number, Que
     return asked
 
 
+def _is_there(question) -> bool:
+    "Return whether what is asked for is in the scene."
+    meta = question.turn.meta
+    return bool(meta.get("present", meta.get("groundings", True)))
+
+
 def _make_row(question, answer, grounding, i: int, hit: bool) -> dict:
     "Return one box as plain JSON."
     task = {"find": "absent", "find_set": "list", "dense_detection": "list"}
@@ -51,7 +57,7 @@ def _make_row(question, answer, grounding, i: int, hit: bool) -> dict:
         task=task.get(question.turn.task, question.turn.task),
         kind=find_box_kind(grounding.name, answer.prompt),
         right=bool(hit),
-        there=bool(question.turn.meta.get("present", True)),
+        there=_is_there(question),
         raw=get_raw_scores(grounding)[i],
         evidence=grounding.evidence[i],
     )
@@ -77,8 +83,8 @@ def collect_boxes(
         for (number, q), a in zip(asked, answers):
             judged = list_judged_boxes(q, a)
             rows += [_make_row(q, a, *box) | dict(scene=number) for box in judged]
-            if not judged and "present" in q.turn.meta:  # said to be absent: no box, no evidence
-                there = q.turn.meta["present"]
+            if not judged and q.turn.task in ("absent", "find"):  # no box, no evidence
+                there = _is_there(q)
                 rows.append(
                     dict(task="absent", kind=None, right=not there, there=there, scene=number)
                 )

@@ -121,14 +121,14 @@ def weigh_matches(matches: list, weights, recalls) -> tuple:  # precision and re
 _RESAMPLES = 100  # drawn samples of pictures behind an interval
 
 
-def read_lists(run):
+def read_lists(run, samples: int = _RESAMPLES):
     """Return a function that reads one score of a run: of all pictures, then of drawn samples.
 
     It takes 0 for precision or 1 for recall, an IoU or None, an area, the most boxes of a picture,
     and places of categories or None. It returns an array [1 + samples], or None without truth."""
     n, p = len(run.params.imgIds), run.params
     rng = np.random.default_rng(0)
-    drawn = [np.arange(n), *(rng.integers(0, n, n) for _ in range(_RESAMPLES))]
+    drawn = [np.arange(n), *(rng.integers(0, n, n) for _ in range(samples))]
     weights = np.stack([np.bincount(index, minlength=n) for index in drawn])
 
     @cache
@@ -152,13 +152,13 @@ def read_lists(run):
 
 
 def score_lists(
-    run,  # evaluation of `run_coco`
-    wanted: dict,  # key -> what the function of `read_lists` takes
+    read,  # function of `read_lists`
+    wanted: dict,  # key -> what that function takes
     n: int,  # number of questions
-    constant=None,  # evaluation of the answer that ignores the pictures, or None
+    read_fixed=None,  # the same for the answer that ignores the pictures, or None
 ) -> dict:  # key -> score
     "Return scores with intervals over pictures; scores without any true box are left out."
-    read, read_fixed, scores = read_lists(run), constant and read_lists(constant), {}
+    scores = {}
     for key, of in wanted.items():
         values = read(*of)
         if values is not None:

@@ -181,7 +181,8 @@ def _score_coco(items: list, answers: list) -> dict:
     images, data = [item.meta["image_id"] for item in items], items[0].meta["truth"]
     run = run_coco(data, images, list_results(items, answers))
     fixed = run_coco(data, images, list_constant_rows(data, images))
-    return score_lists(run, _COCO_WANTED, len(items), fixed)
+    readers = read_lists(run), read_lists(fixed, 0)
+    return score_lists(readers[0], _COCO_WANTED, len(items), readers[1])
 
 
 def _grade_list(item, answer) -> float:
@@ -305,7 +306,7 @@ def _score_lvis(items: list, answers: list) -> dict:
         if places:
             wanted[key] = (0, None, "all", 300, places)
     wanted["AR@300"] = (1, None, "all", 300)
-    return score_lists(run, wanted, len(items))
+    return score_lists(read_lists(run), wanted, len(items))
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #92d44e07
 _LVIS_FILES = ("lvis_v1_val.json", "annotations/lvis_v1_val.json")
@@ -418,12 +419,12 @@ def _score_odinw(items: list, answers: list) -> dict:
             for row in list_constant_rows(data, held)
             if (name, row["image_id"], row["category_id"]) in asked
         ]
-        pair = [run_coco(data, held, found) for found in (rows[name], fixed)]
+        pair = [read_lists(run_coco(data, held, found)) for found in (rows[name], fixed)]
         wanted = {f"mAP.{name}": _COCO_WANTED["mAP"]}
         scores |= score_lists(pair[0], wanted, counts[name], pair[1])
         if f"mAP.{name}" in scores:
-            for listed, run in zip(means, pair):
-                listed.append(read_lists(run)(*_COCO_WANTED["mAP"]))
+            for listed, read in zip(means, pair):
+                listed.append(read(*_COCO_WANTED["mAP"]))
     if not scores:
         return {}
     values, fixed = (np.mean(listed, 0) for listed in means)

@@ -15,7 +15,7 @@ from ..common.files import write_json
 from ..data.detection_files import convert_to_xywh
 from ..data.mixtures import open_part
 from ..data.recipes import read_recipe
-from .averages import run_coco, score_lists
+from .averages import read_lists, run_coco, score_lists
 from .core import Exam, ExamItem, check_items, make_mean_score
 from .grounding import _make_rec_item, _score_rec, take_iou
 from ferretlite.exams.lists import (
@@ -152,7 +152,7 @@ def _score_sets(items: list, answers: list) -> dict:
     run = run_coco(data, images, list_results(items, answers))
     fixed = run_coco(data, images, list_constant_rows(data, images))
     wanted = {key: _COCO_WANTED[key] for key in ("mAP", "AP50")}
-    return score_lists(run, wanted, len(items), fixed)
+    return score_lists(read_lists(run), wanted, len(items), read_lists(fixed, 0))
 
 
 def _score_own(items: list, answers: list) -> dict:

@@ -41,7 +41,7 @@ def _make_rng(name: str, student: str, course: str, again: int = 0) -> np.random
     text = "\0".join([course, student, name, str(again)])
     return np.random.RandomState(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]))
 
-# %% ../../nbs/tools/exercises.ipynb #e43d7417
+# %% ../../nbs/tools/exercises.ipynb #ba65a006
 class WrongAnswer(Exception):
     "An answer is wrong, and the message says what is wrong."
 
@@ -49,6 +49,8 @@ class WrongAnswer(Exception):
 def _to_array(value) -> np.ndarray | None:
     "Return a tensor, an array or a number as an array, and None for anything else."
     if isinstance(value, torch.Tensor):
+        if value.is_complex():
+            return None
         value = value.detach().cpu()
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
         return value.numpy()

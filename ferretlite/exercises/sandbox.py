@@ -114,7 +114,7 @@ def _make_guard(folder: str, closed: list) -> object:
 
     return guard
 
-# %% ../../nbs/tools/grading.ipynb #105ec529
+# %% ../../nbs/tools/grading.ipynb #bcf2a0c1
 @dataclass
 class Limits:
     "Limits of the process of one hand-in."
@@ -125,10 +125,12 @@ class Limits:
     message_bytes: int = 20_000_000  # of one answer, and of files that the hand-in writes
 
 
-def _set_limits(limits: Limits, folder: str) -> None:
-    "Give limits to the process that calls this function, which loses its terminal and its folder."
+def _set_limits(limits: Limits, folder: str, kept: int) -> None:
+    "Give limits to the process that calls this function; it keeps one open file, `kept`."
     import resource
 
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 4096)
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
@@ -185,7 +187,7 @@ def _run_cells(cells: list, student: str, course: str, seconds: float) -> tuple[
             problems.append(f"cell {number}: {describe_problem(error)}")
     return space, problems
 
-# %% ../../nbs/tools/grading.ipynb #94e74b64
+# %% ../../nbs/tools/grading.ipynb #dcb0705a
 def _reply(connection, message: dict) -> None:
     "Write one line to the grader."
     line = json.dumps(message).encode() + b"\n"
@@ -207,7 +209,7 @@ def _answer_call(space: dict, call: dict, seconds: float) -> dict:
 
 def serve_hand_in(connection, cells: list, names: list, who: tuple, limits: Limits, folder, closed):
     "Run a hand-in and answer calls, in a process of its own, until the grader ends the process."
-    _set_limits(limits, folder)
+    _set_limits(limits, folder, connection.fileno())
     sys.addaudithook(_make_guard(folder, closed))
     space, problems = _run_cells(cells, *who, limits.cell_seconds)
     answers = {}

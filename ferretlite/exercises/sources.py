@@ -4,7 +4,8 @@
 
 __all__ = []
 
-# %% ../../nbs/tools/exercises.ipynb #e9add0d9
+# %% ../../nbs/tools/exercises.ipynb #331d8668
+import hashlib  # noqa: F811
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -85,14 +86,20 @@ class ExerciseSet:
     research: list = field(default_factory=list)  # texts of open questions, in Markdown
     quiz: list = field(default_factory=list)  # of QuizQuestion
 
-# %% ../../nbs/tools/exercises.ipynb #8e2dae44
+# %% ../../nbs/tools/exercises.ipynb #d62dcccd
 def _read_comments(body: str) -> str:
     "Return the text of a cell of comments."
     return "\n".join(re.sub(r"^# ?", "", line) for line in body.split("\n")).strip()
 
 
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
 def _read_question(body: str) -> QuizQuestion:
-    "Return a question of the quiz. Raises InputError unless exactly one option is right."
+    """Return a question of the quiz, with its options in an order that a hash decides.
+
+    Raises InputError unless exactly one option is right."""
     text, *found = re.split(r"^([+-]) (?=\S)", _read_comments(body), flags=re.M)
     marks, options, reasons = found[::2], [], []
     for option in found[1::2]:
@@ -105,7 +112,10 @@ def _read_question(body: str) -> QuizQuestion:
             f"quiz question {text.strip()[:60]!r}: found {marks.count('+')} right options, "
             "expected one, and a reason below every option."
         )
-    return QuizQuestion(text.strip(), options, reasons, marks.index("+"))
+    text = text.strip()
+    order = sorted(range(len(options)), key=lambda i: _hash(text + options[i]))
+    options, reasons = [options[i] for i in order], [reasons[i] for i in order]
+    return QuizQuestion(text, options, reasons, order.index(marks.index("+")))
 
 # %% ../../nbs/tools/exercises.ipynb #149ef7af
 def _read_head(body: str, lesson: str, number: int) -> Exercise:

@@ -35,10 +35,10 @@ def _fold_layer(
     found = qkv, attention.o_proj.weight, gate_up, mlp.down_proj.weight
     return tuple(w.T.contiguous() for w in found)
 
-# %% ../../nbs/4_model/decoding.ipynb #dec0000f
+# %% ../../nbs/4_model/decoding.ipynb #28dec00b
 _MOST_GUESSES = 7  # tokens that a step may guess beside the last one
 
-
+# %% ../../nbs/4_model/decoding.ipynb #dec0000f
 class PlainDecoder:
     """Greedy decoding of a plain Llama, by tensor operations alone.
 
@@ -193,7 +193,7 @@ class _Words:
                 self.ids[text] = token
         return self.texts[token]
 
-
+# %% ../../nbs/4_model/decoding.ipynb #28dec00c
 class _BoxGuesser:
     "Guesses the tokens that almost certainly follow in boxes and numbered lists."
 
