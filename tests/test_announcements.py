@@ -193,6 +193,13 @@ def test_too_few_samples_are_said_before_the_start(capsys, recwarn, steps, setti
         if warned else [])  # fmt: skip
 
 
+def test_too_few_samples_of_own_data_are_said(capsys):
+    held, own = mixture(Reader(["a.jpg"])), dict(from_model="tiny", stage="3", minutes=4)
+    announce_run(Model(), None, [LAST], run_record(100, **own), [held], True)
+    with pytest.warns(FerretliteWarning, match="found 990 of own data, expected 1,000 at least"):
+        announce_run(Model(), None, [LAST], run_record(99, **own), [held], True)
+
+
 def test_a_resumed_run_is_not_measured_again(capsys, monkeypatch):
     monkeypatch.setattr(speed, "estimate_minutes", lambda *args: pytest.fail("measured"))
     announce_run(Model(), None, [LAST], run_record(900), [None], fresh=False)

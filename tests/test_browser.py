@@ -187,7 +187,7 @@ def test_the_demo_page_reacts_to_the_mouse_without_a_script(page, tmp_path, widt
     assert label.is_hidden()
     page.locator("svg rect").first.hover()
     label.wait_for(state="visible")
-    assert label.text_content() == "star · 0.5"
+    assert label.text_content() == "star · 0.50"
     if width == 1400:
         page.wait_for_function(
             "(w) => document.querySelector('svg').getBoundingClientRect().width > 2.3 * w",

@@ -420,7 +420,7 @@ def test_a_box_of_the_page_has_its_place_its_name_and_its_score():
     shown = card("find", meta=dict(groundings=[Grounding("star", [STAR])]), groundings=said)
     (_, size, caption, boxes), (*_, true) = _list_pictures(shown)
     assert (size, caption) == ((120, 100), "the model")
-    assert [box["label"] for box in boxes] == ["star · 0.5", "cup <b> · 0.99"]
+    assert [box["label"] for box in boxes] == ["star · 0.50", "cup <b> · 0.99"]
     assert [box["color"] for box in boxes] == ["#1a8f3c", "#d62828"]
     star, cup = boxes
     assert [star[k] for k in "xywh"] == [10, 20, 20, 30] and (star["at"], star["line"]) == (10, 15)
@@ -437,7 +437,7 @@ def test_an_answer_in_lines():
     )
     first, second, third, fourth = format_answer(answer).splitlines()
     assert first == "two" and second == "  cup" + " " * 25 + " [1, 3, 3, 4]  0.99"
-    assert third.endswith("[10, 20, 30, 50]  0.5") and fourth.startswith("  (no name)")
+    assert third.endswith("[10, 20, 30, 50]  0.50") and fourth.startswith("  (no name)")
     assert fourth.endswith("[70, 60, 90, 95]") and format_answer(Answer("")) == "(no words)"
 
 

@@ -565,7 +565,7 @@ def test_verbs_speak_griffons_language(griffon_model):
     assert (
         len(found) == 1
         and found[0].name == ""
-        and len(found[0].boxes) == len(found[0].scores) == 2
+        and len(found[0].boxes) == len(found[0].raw_scores) == 2
         and found[0].boxes[0].list() == pytest.approx([14, 12, 28, 24], abs=0.2)
     )
     assert f.count(image, like=CROPS[0]) == 0 and f.count(image, like=Crop(SCENES[1].image)) == 1

@@ -322,13 +322,12 @@ def test_weight_on_one_token_colours_its_patch_only(attended):
     assert heat.sum() == pytest.approx((x2 - x1) * (y2 - y1))
 
 
-def test_small_patches_are_brighter_than_large_ones_of_equal_weight(attended):
-    weights = torch.zeros(len(attended.patches))
-    weights[0] = weights[-1] = 0.5  # a cell of the whole view, and a cell of the tiles
-    areas = (attended.patches[:, 2:] - attended.patches[:, :2]).prod(1)
-    heat = attended.make_heat(weights)
-    assert heat[-1, -1] == pytest.approx(1) and areas[0] > areas[-1]
-    assert heat[0, 0] == pytest.approx(float(areas[-1] / areas[0]), rel=1e-4)
+def test_small_patches_are_brighter_than_large_ones_of_equal_weight():
+    "A quarter of the picture and a sixteenth of it."
+    patches = torch.tensor([[0, 0, 0.5, 0.5], [0.75, 0.75, 1, 1]])
+    viewer = SimpleNamespace(patches=patches)
+    heat = AttentionViewer.make_heat(viewer, torch.tensor([0.5, 0.5]))
+    assert (heat[0, 0], heat[-1, -1]) == (0.25, 1) and heat[-1, 0] == 0
 
 
 def test_token_layer_and_head_are_chosen(attended):
@@ -356,7 +355,7 @@ def test_objects_keep_their_place_and_their_size():
         true = (o.box.x1 + o.box.x2) / 2, (o.box.y1 + o.box.y2) / 2
         same = [d.box for d in drawn.objects if (d.name, d.color) == (o.name, o.color)]
         centres = [((b.x1 + b.x2) / 2, (b.y1 + b.y2) / 2) for b in same]
-        assert any(centre == pytest.approx(true, abs=2) for centre in centres), o.phrase
+        assert any(centre == pytest.approx(true, abs=4) for centre in centres), o.phrase
 
 
 def test_a_moved_object_is_drawn_and_asked_about_anew():

@@ -211,6 +211,9 @@ def measure(folder: Path, pictures: int, samples: int, unfreeze: bool, lm: Path 
     subprocess.run([sys.executable, "-m", "ferretlite", *asked], check=True)
     row = dict(start=lm.name if lm else "tiny", pictures=pictures, samples=samples, seed=0)
     row |= dict(towers="learn" if towers else "frozen", core_minutes=round(seconds / 60, 1))
+    if samples:
+        log = json.loads((folder / "run" / "run.json").read_text())["log"]
+        row["loss"] = [pair for stage in log.values() for pair in stage]  # of (step, loss)
     return row | dict(scores=json.loads((folder / "scores.json").read_text()))
 
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ferretlite.common.files import write_json, write_whole
+from ferretlite.evaluation.confidence import fit_scores
 from ferretlite.evaluation.suites import evaluate
 from ferretlite.model.inference import Ferret
 from ferretlite.model.loading import load_model, save_model
@@ -257,6 +258,7 @@ def main():
     if settings["preset"] == "tiny":
         ship_stages(Path(args.run), settings["seed"])
     save_model(*load_model(args.run), out, half=True)
+    fit_scores(out)
     scores = evaluate(Ferret.load(str(out)), "scenes", args.n)
     write_json(out / "eval.json", scores, 1)
     write_json(out / "run.json", run, 1)

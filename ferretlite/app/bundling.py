@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/tools/bundling.ipynb #780d059c
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -19,14 +20,15 @@ from ..common.errors import InputError, make_input_error
 from ..common.files import write_folder_whole
 
 # %% ../../nbs/tools/bundling.ipynb #5f1b4a25
+_MACOS = "14.0"  # the oldest macOS that PyTorch has wheels for
 _BUILD_FILES = "settings.ini setup.py pyproject.toml MANIFEST.in README.md LICENSE".split()
 
 
 def _run(command: list, folder: Path) -> None:
     "Run a command in a folder. Raises InputError with the end of its messages where it fails."
-    done = subprocess.run(
-        [str(word) for word in command], cwd=folder, capture_output=True, text=True
-    )
+    words = [str(word) for word in command]
+    env = os.environ | {"MACOSX_DEPLOYMENT_TARGET": _MACOS}  # uv would take an older one
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=env)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         said = " ".join(lines[-3:])[-600:]
@@ -61,7 +63,7 @@ def _list_linux_tags(machine: str) -> list[str]:
 _SYSTEMS = {  # name -> (name in uv, tags in pip)
     "linux": ("x86_64-manylinux_2_35", _list_linux_tags("x86_64")),
     "linux-arm": ("aarch64-manylinux_2_35", _list_linux_tags("aarch64")),
-    "mac": ("aarch64-apple-darwin", ["macosx_14_0_arm64"]),
+    "mac": ("aarch64-apple-darwin", [f"macosx_{_MACOS.replace('.', '_')}_arm64"]),
     "windows": ("x86_64-pc-windows-msvc", ["win_amd64"]),
 }
 

@@ -171,7 +171,12 @@ def update(self: Tool) -> None:
 
 
 @patch
-def attempt(self: Tool, action, *args, **options) -> None:
+def attempt(
+    self: Tool,
+    action,  # function that the user asked for
+    *args,  # of the function
+    **options,  # of the function
+) -> None:
     "Run what the user asked for; what is wrong or doubtful is said beside the picture."
     self.note, self._canvas.busy = "", True
     try:
@@ -188,7 +193,7 @@ def attempt(self: Tool, action, *args, **options) -> None:
         self.update()
         self._canvas.busy = False
 
-
+# %% ../../nbs/tools/widgets.ipynb #f669fa1a
 @patch
 def _handle(self: Tool, canvas, message: dict, buffers=None) -> None:  # a gesture of the browser
     try:

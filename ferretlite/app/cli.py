@@ -152,9 +152,8 @@ _Write = annotate_option(
 
 def _recognise_own(config, root, images, write, style: str) -> tuple:
     "Return the mixture of a person's own file, a table of what it holds, and the mixture's root."
-    from ferretlite.data.own_files import describe_data, is_mixture, recognise_data
-
     from ferretlite.data.mixtures import open_part
+    from ferretlite.data.own_files import describe_data, is_mixture, recognise_data
     from ferretlite.data.recipes import read_recipe
 
     if is_mixture(config):

@@ -441,44 +441,8 @@ def format_command(
         parts + ([] if model == "tiny" else ["--model", _format_model_name(model, folder)])
     )
 
-# %% ../../nbs/tools/demo.ipynb #be2c09f2
-_DEMO_PAGE_STYLE = """:root{--ink:#1c2430;--soft:#5d6978;--line:#e3e7ee;--page:#f6f7fa;--card:#fff}
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-main{max-width:1180px;margin:0 auto;padding:2.5rem 1.25rem}h1{margin:0;font-size:2rem;
-letter-spacing:-.02em}
-.lead{max-width:46rem;color:var(--soft);margin:.5rem 0 1.5rem}.score{display:flex;gap:1rem;
-align-items:baseline;flex-wrap:wrap;margin-bottom:2rem}
-.score b{font-size:2.4rem;letter-spacing:-.03em}.bar{flex:1 1 14rem;height:.6rem;
-border-radius:1rem;background:#f3c9c9;overflow:hidden}.bar i{display:block;height:100%;
-background:#1a8f3c}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,500px),1fr));
-gap:1.25rem}
-.card{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:1rem 1.1rem;
-display:flex;flex-direction:column;gap:.6rem;border-top:5px solid #1a8f3c}
-.card.wrong{border-top-color:#d62828;background:#fff9f9}.card header{display:flex;
-justify-content:space-between;align-items:center}
-h2{font-size:1rem;margin:0}.badge{white-space:nowrap;font-size:.8rem;font-weight:600;
-padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
-.wrong .badge{background:#fbdede;color:#a51d1d}.ask{font-weight:600;margin:0;white-space:pre-line}
-.pair{display:flex;gap:.5rem}
-figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px}
-svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
-paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
-.box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
-@media(hover:hover) and (min-width:700px){figure{transition:transform .15s}
-figure:hover,figure:focus-within{transform:scale(2.4);transition-delay:.5s;z-index:9;background:#fff;
-box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
-figure:last-child{transform-origin:right}}
-@media(max-width:699px){.pair{flex-direction:column}}
-figcaption{font-size:.78rem;color:var(--soft);text-align:center}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}mark{background:none;
-color:inherit;border:1.5px dashed var(--soft);border-radius:3px;padding:0 .25rem;font-weight:400}
-.small{font-size:.78rem;color:var(--soft);margin:0}code{font-size:.74rem;background:var(--page);
-padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
-.card code{margin-top:auto}footer{margin-top:2.5rem;color:var(--soft);font-size:.88rem;
-max-width:46rem}"""
+# %% ../../nbs/tools/demo.ipynb #5e18d3a0
+from ferretlite.app.demo_page import DEMO_PAGE_STYLE  # noqa: F811
 
 # %% ../../nbs/tools/demo.ipynb #3dd2b2a3
 _CARD_TEMPLATE = """<article class="card {{ verdict }}"><header><h2>{{ card.title }}</h2>
@@ -535,7 +499,7 @@ def _list_pictures(card) -> list:  # of (picture, its (width, height) on the pag
         found.append((picture, image.size, caption, placed))
     return found
 
-
+# %% ../../nbs/tools/demo.ipynb #0e0cb4a8
 def _format_card(
     card,  # Card with its answer
     model: str,  # name or folder of a model
@@ -593,7 +557,7 @@ def _format_demo_page(
         .from_string(_DEMO_PAGE_TEMPLATE)
         .render(
             policy=PAGE_POLICY,
-            style=_DEMO_PAGE_STYLE,
+            style=DEMO_PAGE_STYLE,
             model=model,
             name=shlex.quote(_format_model_name(model, folder)),
             cards=[_format_card(c, c.model, folder) for c in cards],

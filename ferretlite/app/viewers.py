@@ -166,9 +166,13 @@ def write_panel(self: SamplerViewer) -> str:  # noqa: F811
     ]
     return f"<ul>{''.join(rows)}</ul><p>Drag over the picture. The points follow the mouse.</p>"
 
-
+# %% ../../nbs/tools/viewers.ipynb #c6ba918f
 @patch
-def receive(self: SamplerViewer, kind: str, data: dict) -> None:
+def receive(
+    self: SamplerViewer,
+    kind: str,  # of the gesture, see `Tool.receive`
+    data: dict,  # its coordinates, image frame
+) -> None:
     "Take the region of a gesture."
     region = read_gesture(kind, data, self.size)
     if region is not None:
@@ -319,13 +323,17 @@ def write_panel(self: AttentionViewer) -> str:  # noqa: F811
 
 
 @patch
-def receive(self: AttentionViewer, kind: str, data: dict) -> None:  # noqa: F811
+def receive(  # noqa: F811
+    self: AttentionViewer,
+    kind: str,  # of the gesture, see `Tool.receive`
+    data: dict,  # its coordinates, image frame
+) -> None:
     "Ask about the region of a gesture."
     region = read_gesture(kind, data, self.size)
     if REGION in self.question and region is not None:
         self.ask(region)
 
-
+# %% ../../nbs/tools/viewers.ipynb #41eb04af
 @patch
 def make_controls(self: AttentionViewer) -> list:  # noqa: F811
     "Return sliders for token, layer and head, and the small pictures of all heads."

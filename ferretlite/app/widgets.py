@@ -54,7 +54,7 @@ def format_label(
     score: float | None,  # 0 to 1
 ) -> str:
     "Return what is shown when the mouse is over a box."
-    return (name or "(no name)") + ("" if score is None else f" · {score:.2g}")
+    return (name or "(no name)") + ("" if score is None else f" · {score:.2f}")
 
 # %% ../../nbs/tools/widgets.ipynb #7ac3984e
 class RegionPicker(Tool):
@@ -193,9 +193,13 @@ def read_gesture(
         return Box(*data["box"])
     return draw_stroke(data["path"], size) if kind == "pen" else None
 
-
+# %% ../../nbs/tools/widgets.ipynb #f5762350
 @patch
-def receive(self: RegionPicker, kind: str, data: dict) -> None:
+def receive(
+    self: RegionPicker,
+    kind: str,  # of the gesture, see `Tool.receive`
+    data: dict,  # its coordinates, image frame
+) -> None:
     "Add the region of a gesture, or take the last one back, and ask."
     region = read_gesture(kind, data, self.size)
     regions = self.regions[:-1] if kind == "undo" else [*self.regions, region]
@@ -225,7 +229,7 @@ def observe(
     widget.observe(lambda change: tool.attempt(action, change["new"]), "value")
     return widget
 
-
+# %% ../../nbs/tools/widgets.ipynb #021438d1
 def make_button(
     text: str,  # on the button
     tool: Tool,  # that the button belongs to
@@ -383,7 +387,11 @@ class SceneEditor(RegionPicker):
 
 # %% ../../nbs/tools/widgets.ipynb #d154d023
 @patch
-def receive(self: SceneEditor, kind: str, data: dict) -> None:  # noqa: F811
+def receive(  # noqa: F811
+    self: SceneEditor,
+    kind: str,  # of the gesture, see `Tool.receive`
+    data: dict,  # its coordinates, image frame
+) -> None:
     "Move the object that the mouse drags; ask when the mouse lets go."
     if kind == "move":
         self.move(data["index"], *data["at"], ask=data["done"])

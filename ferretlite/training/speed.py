@@ -403,6 +403,7 @@ def describe_stage_data(
 
 # %% ../../nbs/7_training/training_speed.ipynb #31a0c006
 FEWEST_SAMPLES = 5000  # of a run from towers and language model, see nbs/records/resolution
+FEWEST_OWN_SAMPLES = 1000  # of own data: 400 gave no right name, see nbs/records/own_boxes.json
 _LARGEST_MEASURED = 50e6  # weights of a model that is copied to measure its speed
 _FEWEST_MEASURED = 1000  # samples of a run whose time is worth measuring
 
@@ -492,11 +493,15 @@ def announce_run(
     print(describe_plan(model, stages, steps, data, minutes), file=sys.stderr)
     samples = sum(n * s.batch_size for n, s in zip(steps, stages))
     begins = settings["stage"] == "all" and not settings["from_model"]
-    if begins and settings["preset"].startswith("tiny") and samples < FEWEST_SAMPLES:
+    fewest, kind = 0, "of own data"
+    if begins and settings["preset"].startswith("tiny"):
+        fewest, kind = FEWEST_SAMPLES, "for a model that begins with towers and language model"
+    elif any(held is not None for held in data):
+        fewest = FEWEST_OWN_SAMPLES
+    if samples < fewest:
         warnings.warn(
-            f"samples: found {samples:,} for a model that begins with towers and language model, "
-            f"expected {FEWEST_SAMPLES:,} at least; give more time, or wait until the machine is "
-            "less busy.",
+            f"samples: found {samples:,} {kind}, expected {fewest:,} at least; give more time, or "
+            "wait until the machine is less busy.",
             FerretliteWarning,
             stacklevel=2,
         )
