@@ -43,7 +43,7 @@ def compute_image_accuracy(images):
 def make_inputs(rng):
     """Truths are squares of side 12 and more; an answer is shifted by a share of its side."""
     shifts = {True: (0.0, 0.2), False: (0.5, 0.7)}
-    counts = [1, int(rng.randint(3, 5)), int(rng.randint(6, 9))]
+    counts = [1, int(rng.randint(5, 9)), int(rng.randint(11, 18))]
     plan = [[bool(rng.randint(2)) for _ in range(n)] for n in counts]
     plan[0], plan[2][0], plan[2][1], plan[1][0] = [True], False, False, True
     images = []
