@@ -92,7 +92,7 @@ def test_a_bundle_installs_without_a_registry_and_says_what_is_missing(
     assert done.returncode == 0, done.stderr
     python = bundle / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     code = "import ferretlite, ferrettoy; print(ferretlite.answer, ferrettoy.here)"
-    told = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    told = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert told.stdout.split() == ["42", "True"], told.stderr
 
 

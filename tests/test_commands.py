@@ -300,6 +300,8 @@ def test_defaults_of_ask():
         stream=False,
         look_again=True,
         slices=1,
+        min_score=None,
+        verify=False,
         device=None,
     )
 
@@ -356,6 +358,7 @@ def test_defaults_of_eval_experiment_and_bench():
         device=None,
         save=None,
         look_again=False,
+        slices=1,
         judge=None,
         judge_model=None,
         out=None,
@@ -368,6 +371,8 @@ def test_defaults_of_eval_experiment_and_bench():
         answers=None,
         questions=None,
         form="ferret",
+        results=None,
+        save=None,
         judge=None,
         judge_model=None,
         out=None,
@@ -424,6 +429,7 @@ def test_defaults_of_plan_convert_and_demo():
 
 def test_the_commands_and_the_version(capsys):
     names = "demo ask train eval score scenes data doctor plan convert pretrain experiment bench"
+    names += " fit-scores exercises quiz"
     assert set(typer.main.get_command(cli.cli_app).commands) == set(names.split())
     assert ran(capsys, "--version")[:2] == (0, f"ferretlite {cli.__version__}\n")
     code, _, err = ran(capsys, "plan", "small", "--gpu", "h200")
@@ -449,7 +455,9 @@ def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
     code, said, err = ran(capsys, "ask", tmp_path / "a.png", "is it?", *words, *more)
     name, ((image, question, regions, crops), options) = asked
     assert (code, name, question) == (0, "mine", "is it?")
-    assert options == dict(max_new_tokens=7, streamer=None, look_again=True)
+    assert options == dict(
+        max_new_tokens=7, streamer=None, look_again=True, min_score=None, verify=False
+    )
     assert image.size == (96, 64) and [type(r) for r in regions] == [Point, Box]
     assert crops[0].box.list() == [5, 6, 70, 60] and crops[0].image is image
     assert said == "yes\n" and "ferretlite: careful" in err and out.exists()
@@ -457,6 +465,7 @@ def test_ask_hands_on_what_was_typed(capsys, monkeypatch, tmp_path):
 
 def test_options_of_the_machine_reach_their_fields(capsys, noted, tmp_path):
     asked = noted("training.runs", "train", Path("the/run"))
+    noted("app.model_commands", "_fit_scores_of_run")
 
     def read_options(*words):
         assert ran(capsys, "train", "--out", "x", *words)[0] == 0
@@ -497,8 +506,9 @@ def test_samples_and_minutes_exclude_each_other(capsys, noted):
 
 def test_train_hands_on_what_was_typed(capsys, noted):
     asked = noted("training.runs", "train", Path("the/run"))
-    words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words --towers eyes"
-    more = "--compile --data m.json --lora 4 --out here --skip bad"
+    noted("app.model_commands", "_fit_scores_of_run")
+    words = "--preset small --stage 2 --samples 48 --resume --from tiny --seed 5 --lm words"
+    more = "--towers eyes --compile --data m.json --lora 4 --out here --skip bad"
     code, said, _ = ran(capsys, "train", *words.split(), *more.split())
     ((args, options),) = asked
     folder = WEIGHTS / "tiny"

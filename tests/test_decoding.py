@@ -233,7 +233,7 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
     for ours, theirs in zip(fast, answers()):
         assert ours.raw_text == theirs.raw_text and ours.finish_reason == theirs.finish_reason
         for g, h in zip(ours.groundings, theirs.groundings):
-            known = [[s for s in each.scores or [] if s is not None] for each in (g, h)]
+            known = [[s for s in each.raw_scores if s is not None] for each in (g, h)]
             assert known[0] == pytest.approx(known[1], rel=1e-3)
 
 

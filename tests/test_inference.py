@@ -204,7 +204,8 @@ def test_boxes_come_back_in_the_image_frame_with_scores():
     np.testing.assert_allclose(
         answer.groundings[0].boxes[0].list(), [20.1, 20.05, 60.1, 40.05], atol=1e-4
     )
-    assert all(0 < s < 0.9 for g in answer.groundings for s in g.scores)
+    assert all(0 < s < 0.9 for g in answer.groundings for s in g.raw_scores)
+    assert all(g.scores is None for g in answer.groundings)  # nothing was fitted
     assert answer.finish_reason == "stop" and answer.warnings == [] and "[" not in answer.text
     assert json.loads(json.dumps(answer.to_dict()))["groundings"][1]["name"] == "cup"
 

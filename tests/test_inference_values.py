@@ -40,12 +40,15 @@ def defaults(function):
 def test_defaults_are_the_documented_ones():
     unlimited = dict(max_new_tokens=256, temperature=0, batch=32, phrases=None)
     asking = dict(regions=None, crops=None, look_again=False, streamer=None)
-    assert defaults(Ferret.ask) == asking | unlimited
+    sure = dict(verify=False, min_score=None)
+    assert defaults(Ferret.ask) == asking | unlimited | sure
     assert defaults(Ferret.load) == dict(name="tiny", device=None, dtype=None)
     long = dict(max_new_tokens=512)
-    assert defaults(Ferret.ground) == dict(phrase=None, caption=None, look_again=False) | long
+    assert (
+        defaults(Ferret.ground) == dict(phrase=None, caption=None, look_again=False) | long | sure
+    )
     assert defaults(Ferret.describe) == dict(region=None, max_new_tokens=None)
-    assert defaults(Ferret.detect) == dict(names=None, slices=1) | long
+    assert defaults(Ferret.detect) == dict(names=None, slices=1) | long | sure
     assert defaults(Ferret.count) == dict(name=None, like=None) | long
     assert defaults(Ferret.find) == long and defaults(Ferret.refer) == dict(max_new_tokens=256)
     assert defaults(draw_answer) == dict(groundings=(), regions=(), colors=None)
@@ -118,7 +121,7 @@ def test_crops_are_given_for_each_question_or_for_the_one():
 
 def test_answers_become_plain_json():
     groundings = [
-        Grounding("star", [Box(1.234567, 2, 3.005, 4.999)], [0.123456]),
+        Grounding("star", [Box(1.234567, 2, 3.005, 4.999)], [0.123456], [0.6543219]),
         Grounding("cup", [Box(0, 1, 2, 3)]),
     ]
     mask = Mask(np.eye(2, 3, dtype=bool))
@@ -136,8 +139,8 @@ def test_answers_become_plain_json():
     assert answer.to_dict() == dict(
         text="a",
         groundings=[
-            dict(name="star", boxes=[[1.23, 2.0, 3.0, 5.0]], scores=[0.1235]),
-            dict(name="cup", boxes=[[0.0, 1.0, 2.0, 3.0]], scores=None),
+            dict(name="star", boxes=[[1.23, 2.0, 3.0, 5.0]], scores=[0.1235], raw_scores=[0.6543]),
+            dict(name="cup", boxes=[[0.0, 1.0, 2.0, 3.0]], scores=None, raw_scores=None),
         ],
         raw_text="raw",
         finish_reason="length",
@@ -243,7 +246,7 @@ def test_tokens_and_probabilities_come_from_the_model_as_it_was_asked(monkeypatc
     answer = ferret.ask(image, "Where?", max_new_tokens=77)
     assert answer.raw_text == "star [1, 2, 3, 4]" and answer.finish_reason == "stop"
     name, box = 0.5 * 0.9 ** (opening - 1), 0.6 * 0.9 ** (len(ids) - opening - 2)
-    assert answer.groundings[0].scores[0] == pytest.approx(math.sqrt(name * box), rel=1e-4)
+    assert answer.groundings[0].raw_scores[0] == pytest.approx(math.sqrt(name * box), rel=1e-4)
     ferret.ask(image, "Where?", temperature=0.7)
     plain, drawn = asked
     assert (plain["max_new_tokens"], plain["do_sample"], plain.get("temperature")) == (
@@ -388,7 +391,7 @@ def test_verbs_of_griffons_style():
     ferret = Recorded(f"{one}&{two}", style="griffon")
     [found] = ferret.find(IMAGE, "other.png")
     assert ferret.calls[0][3] == [["other.png"]] and ferret.calls[0][4] == 512
-    assert found.name == "" and len(found.boxes) == len(found.scores) == 2
+    assert found.name == "" and len(found.boxes) == len(found.raw_scores) == 2
     ferret = Recorded("a red cup", "what", style="griffon")
     assert ferret.refer(IMAGE, Box(20, 25, 100, 75)) == "a red cup"
     assert ferret.asked == ["Describe the object at [0.100,0.250,0.500,0.750]."] and ferret.calls[
@@ -425,7 +428,8 @@ def test_what_was_detected_keeps_the_asked_name_and_every_score():
     )
     found = ferret.detect(Image.new("RGB", (1000, 1000)), ("star", "sun", "cup"))
     assert ferret.asked == ["Find all stars.", "Find all suns.", "Find all cups."]
-    assert [(g.name, len(g.boxes), len(g.scores)) for g in found] == [("star", 3, 3), ("cup", 1, 1)]
+    counts = [(g.name, len(g.boxes), len(g.raw_scores)) for g in found]
+    assert counts == [("star", 3, 3), ("cup", 1, 1)]
     assert [int(b.x1) for b in found[0].boxes] == [1, 5, 9]
 
 

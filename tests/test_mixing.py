@@ -376,7 +376,7 @@ def test_a_recipe_lies_beside_its_file_unless_told(tmp_path):
     ]
     assert read_recipe(given).name == "mixture"
     with pytest.raises(ValueError, match="mine, stage 1, part 2"):
-        path.write_text(json.dumps(dict(stages={"1": [dict(format="lvis"), dict(format="voc")]})))
+        path.write_text(json.dumps(dict(stages={"1": [dict(format="lvis"), dict(format="abc")]})))
         read_recipe(path)
     with pytest.raises(FileNotFoundError, match="one of ferret-v2, griffon-v2"):
         read_recipe(tmp_path / "no.json")

@@ -288,7 +288,7 @@ def test_prompts_of_a_part_are_used(tree):
     "change, says",
     [
         (dict(weigth=1), "found the key 'weigth', expected name, format, weight"),
-        (dict(format="voc"), "found 'voc', expected one of"),
+        (dict(format="abc"), "found 'abc', expected one of"),
         (dict(weight=0), "field weight: found 0"),
         (dict(weight="two"), "field weight: found 'two'"),
         (dict(tasks=dict(find=1.0)), "task: found 'find', expected for ferret"),

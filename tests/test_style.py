@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ferretlite
+from ferretlite import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -118,7 +119,7 @@ def test_a_public_name_is_used_outside_its_module_and_its_lesson():
         )
         homes[path] = set(exported)
     words = {path: set(WORDS.findall("\n".join(code_cells(path)))) for path in NOTEBOOKS}
-    users = set(dir(ferretlite))
+    users = {*dir(ferretlite), *exercises.__all__}
     for name, module in modules().items():
         others = [words[path] for path in NOTEBOOKS if name not in homes[path]]
         others.append(users)

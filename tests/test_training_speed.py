@@ -181,7 +181,7 @@ def test_seconds_of_a_sample_and_of_a_scene(monkeypatch):
     meter.seconds = Counter({"towers": 48.0, "data": 96.0, "optimiser": 12.0})
     asked = []
     monkeypatch.setattr(
-        training_speed, "_measure_steps", lambda *args: asked.append(args[3:]) or (meter, 1.0)
+        training_speed, "_measure_steps", lambda *args, data: asked.append(args[3:]) or (meter, 1.0)
     )
     stage = replace(PLAIN, visits=4)
     assert measure_seconds_per_sample(None, None, stage, 7) == pytest.approx((12 + 24 + 12) / 48)

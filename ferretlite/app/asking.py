@@ -200,6 +200,10 @@ def _print_answer(answer, as_json: bool, save: str | None) -> None:
 
 # %% ../../nbs/tools/asking.ipynb #26t50023
 _Save = annotate_option(str, "write the picture with the answer drawn on it", writes="file")
+_AsJson = annotate_option(bool, "print the answer as JSON, and nothing else, on stdout", "--json")
+_MaxNewTokens = annotate_option(
+    int, "an answer longer than this is cut, and says so", max=1_000_000
+)
 _Stream = annotate_option(bool, "show the words on stderr while they are written", "--stream")
 
 
@@ -237,7 +241,9 @@ _Slices = annotate_option(
 )
 
 
-def _look_at_slices(ferret, answer, slices: int, max_new_tokens: int, **scoring):  # -> Answer
+def _look_at_slices(
+    ferret, answer, slices: int, max_new_tokens: int, **scoring
+) -> object:  # Answer
     "Return the answer with the boxes of windows. Raises InputError for a question with regions."
     from ferretlite.model.closer import ask_in_slices
 
@@ -256,13 +262,9 @@ def ask(
     mask: _Mask = None,
     crop: _Crop = None,
     save: _Save = None,
-    as_json: annotate_option(
-        bool, "print the answer as JSON, and nothing else, on stdout", "--json"
-    ) = False,
+    as_json: _AsJson = False,
     model: annotate_option(str, "a shipped name, folder or hub id", metavar="MODEL") = "tiny",
-    max_new_tokens: annotate_option(
-        int, "an answer longer than this is cut, and says so", max=1_000_000
-    ) = 256,
+    max_new_tokens: _MaxNewTokens = 256,
     stream: _Stream = False,
     look_again: _LookAgain = True,
     slices: _Slices = 1,

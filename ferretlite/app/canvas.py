@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
 from ferretlite.common.errors import FerretliteWarning, InputError
-from ferretlite.common.pictures import load_image
+from ferretlite.common.pictures import load_image, open_picture
 from ferretlite.data.inspection import encode_image_url
 from ferretlite.regions.drawing import draw_answer
 from ferretlite.regions.geometry import Box, Mask, Point
@@ -72,7 +72,7 @@ def draw_items(
         if "src" in item:
             held = base64.b64decode(item["src"].partition(",")[2])
             x1, y1, x2, y2 = (round(v) for v in item["box"])
-            part = Image.open(io.BytesIO(held)).resize((x2 - x1, y2 - y1))
+            part = open_picture(held).resize((x2 - x1, y2 - y1))
             image = image.copy()
             image.paste(part, (x1, y1), part)
     named = [item for item in items if "box" in item and "src" not in item]

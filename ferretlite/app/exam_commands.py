@@ -23,7 +23,6 @@ from ..common.errors import InputError
 
 # %% ../../nbs/tools/exam_commands.ipynb #f47c7f70
 _FORMS = ("ferret", "griffon", "fractions", "qwen", "qwen-1000", "loc", "ref-box")
-
 DataFolder = annotate_option(
     str, "the folder of the exam's files (see `eval --list`)", metavar="DIR"
 )
@@ -37,6 +36,12 @@ JudgeAddress = annotate_option(
     metavar="ADDRESS",
 )
 JudgeModel = annotate_option(str, "the name of the judging model there", metavar="NAME")
+_Answers = annotate_option(
+    str,
+    'answers, one JSON object a line: {"id": …, "text": …} or {"id": …, "boxes": [[x1, y1, '
+    'x2, y2], …], "names": […], "scores": […]} in pixels; or COCO results as .json',
+    metavar="FILE",
+)
 
 
 def write_numbers(path, numbers) -> None:
@@ -47,7 +52,7 @@ def write_numbers(path, numbers) -> None:
         with name_output(path):
             write_json(path, numbers, 1)
 
-
+# %% ../../nbs/tools/exam_commands.ipynb #a2b10e4a
 def make_judge(address: str | None, model: str | None) -> Callable | None:
     "Return the judge that was asked for. Raises InputError for one without the other."
     if bool(address) != bool(model):
@@ -134,12 +139,7 @@ def _write_questions(name: str, data, path) -> None:
 def score(
     name: annotate_argument(str, "an exam (see `eval --list`)", "NAME"),
     data: DataFolder,
-    answers: annotate_option(
-        str,
-        'answers, one JSON object a line: {"id": …, "text": …} or {"id": …, "boxes": [[x1, y1, '
-        'x2, y2], …], "names": […], "scores": […]} in pixels; or COCO results as .json',
-        metavar="FILE",
-    ) = None,
+    answers: _Answers = None,
     questions: annotate_option(
         str, "write the questions instead, one JSON object a line", writes="file"
     ) = None,

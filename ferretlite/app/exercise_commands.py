@@ -41,7 +41,7 @@ _Course = annotate_option(
     parser=parse_student,
 )
 
-
+# %% ../../nbs/tools/exercise_commands.ipynb #4e656d81
 @exercises_app.command()
 def start(
     lesson: _Lesson,
@@ -165,7 +165,7 @@ def _show_progress(submissions: list) -> object:
 
     return tqdm(submissions, unit="hand-in", file=sys.stderr)
 
-
+# %% ../../nbs/tools/exercise_commands.ipynb #d7786488
 @exercises_app.command()
 def grade(
     folder: annotate_argument(str, "hand-ins: LESSON-STUDENT.ipynb or STUDENT/LESSON.py", "FOLDER"),
@@ -222,7 +222,7 @@ def _format_answers(question, number: int) -> str:
         lines.append(f"   {'+' if k == question.right else '-'} {option}\n     {reason}")
     return "\n".join([*lines, ""])
 
-
+# %% ../../nbs/tools/exercise_commands.ipynb #e55b1cb4
 @cli_app.command()
 def quiz(
     lesson: _Lesson,

@@ -177,9 +177,51 @@ def _check_device(device: str | None) -> None:
     if device and device.startswith("cuda") and not torch.cuda.is_available():
         raise make_input_error("--device", device, "a device of this machine, such as cpu")
 
+# %% ../../nbs/tools/model_commands.ipynb #5c0e3002
+_LONG_RUN = 20_000  # samples: the scores of shorter runs are not fitted
+_SCENES_AFTER_TRAINING = 120  # whose boxes are fitted at the end of a run
+
+
+def _fit_scores_of_run(folder, name: str, data) -> None:
+    "Fit the scores of a run's boxes, or say why not."
+    from ferretlite.evaluation.confidence import fit_scores
+    from ferretlite.training.stages import STAGES
+
+    run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+    sizes = {s.name: s.batch_size for s in STAGES[run["settings"]["preset"]]}
+    samples = sum(n * sizes[name] for n, name in zip(run["steps"], run["stages"]))
+    if data or samples < _LONG_RUN:
+        reason = "the run learned from own data" if data else f"{samples} samples are a short run"
+        print(f"The scores of boxes were not fitted: {reason}; ferretlite fit-scores {name}")
+        return
+    print("Fitting the scores of boxes.")
+    fit_scores(folder, _SCENES_AFTER_TRAINING)
+
+# %% ../../nbs/tools/model_commands.ipynb #e192c8d7
+def _read_run_options(device, at_once, checkpointing, lora, slow, group, tensorboard, **others):
+    "Return the RunOptions that were typed, after a look at the device."
+    _check_device(device)
+    from ferretlite.training.distributed import RunOptions
+
+    files = [str(others[name]) if others[name] else None for name in ("fsdp", "deepspeed")]
+    how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard)
+    return RunOptions(*how, *files, list(others["unfreeze"] or []), others["dtype"])
+
+
+def _end_run(folder, data) -> str:
+    "Fit the scores of a run in the first process; return what its user should know."
+    from ferretlite.training.distributed import read_world
+
+    if read_world()[0] != 0:
+        return ""
+    name = format_model_name(folder)
+    _fit_scores_of_run(folder, name, data)
+    return f"{folder} now loads as a model: ferretlite eval {name} --n 200"
+
 # %% ../../nbs/tools/model_commands.ipynb #4acca213
 @cli_app.command()
 def train(
+    context: typer.Context,
     out: _Out,
     preset: annotate_option(str, "the model's size", metavar="NAME") = "tiny",
     stage: _Stage = "all",
@@ -207,21 +249,14 @@ def train(
 ) -> None:
     "Train a model through its three stages."
     with redirect_output():
-        _check_device(device)
+        options = _read_run_options(**context.params)
         from ferretlite.model.loading import find_model
-        from ferretlite.training import distributed, runs
+        from ferretlite.training import runs
 
-        files = [str(file) if file else None for file in (fsdp, deepspeed)]
-        how = (at_once, checkpointing, lora, dict(slow or []), group, tensorboard)
-        options = distributed.RunOptions(*how, *files, unfreeze=list(unfreeze or []), dtype=dtype)
         budget = (samples, minutes, resume, from_model and find_model(from_model), seed)
         more = dict(towers=towers, lm=lm, compile=compile, options=options, data=data, skip=skip)
-        folder = runs.train(preset, stage, out, *budget, **more)
-        name = format_model_name(folder)
-        if distributed.read_world()[0] == 0:
-            _fit_scores_of_run(folder, name, data)
-        told = f"{folder} now loads as a model: ferretlite eval {name} --n 200"
-    if distributed.read_world()[0] == 0:
+        told = _end_run(runs.train(preset, stage, out, *budget, **more), data)
+    if told:
         print_result(told)
 
 # %% ../../nbs/tools/model_commands.ipynb #b01bf955
@@ -355,25 +390,7 @@ def parse_split(
         raise typer.BadParameter(f"found {describe_value(text)}, expected one of {known}.")
     return text
 
-# %% ../../nbs/tools/model_commands.ipynb #5c0e3002
-_LONG_RUN = 20_000  # samples: the scores of shorter runs are not fitted
-_SCENES_AFTER_TRAINING = 120  # whose boxes are fitted at the end of a run
-
-
-def _fit_scores_of_run(folder, name: str, data) -> None:
-    "Fit the scores of a run's boxes, or say why not."
-    from ferretlite.evaluation.confidence import fit_scores
-
-    run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
-    samples = sum(run["steps"]) * run.get("settings", {}).get("batch", 16)
-    if data or samples < _LONG_RUN:
-        reason = "the run learned from own data" if data else f"{samples} samples are a short run"
-        print(f"The scores of boxes were not fitted: {reason}; ferretlite fit-scores {name}")
-        return
-    print("Fitting the scores of boxes.")
-    fit_scores(folder, _SCENES_AFTER_TRAINING)
-
-
+# %% ../../nbs/tools/model_commands.ipynb #0edc6fb5
 @cli_app.command("fit-scores")
 def fit_scores_command(
     model: annotate_argument(str, "a shipped name or a folder", "MODEL"),
@@ -427,6 +444,8 @@ _ExamSlices = annotate_option(
 _Data = annotate_option(
     str, "the folder of an exam's files; without an exam, a mixture file of your own data"
 )
+
+# %% ../../nbs/tools/model_commands.ipynb #40ce0782
 _Questions = annotate_option(
     int,
     "how many scenes (default 1000; as many counting scenes are added), or about how many "
@@ -465,17 +484,15 @@ def evaluate_model(
         return list_exams()
     if model is None:
         raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
+    asked = dict(save=save, batch=batch, label=model, look_again=look_again, slices=slices)
     if suite == "scenes" and data:
         _refuse_options("own data", split=split != "test", seed=seed, judge=judge, fast=fast)
-        asked = dict(save=save, batch=batch, label=model)
-        asked |= dict(look_again=look_again, slices=slices)
         return evaluate_own(model, data, n, device, out, json_file, **asked)
     if suite == "scenes":
         given = dict(save=save, look_again=look_again, judge=judge, judge_model=judge_model)
         _refuse_options(suite, **given, slices=slices > 1, out=out)
         return _evaluate_scenes(model, n or 1000, split, seed, batch, fast, device, json_file)
     _refuse_options(suite, split=split != "test", seed=seed, fast=fast)
-    asked = dict(save=save, batch=batch, label=model, look_again=look_again, slices=slices)
     asked["judge"] = make_judge(judge, judge_model)
     evaluate_exam(model, suite, data, n, device, out, json_file, **asked)
 

@@ -356,7 +356,7 @@ def _find_label(self: YoloScenes, picture: str, labels: dict, by_stem: dict) -> 
     alone = len(by_stem.get(stem, ())) == len(self.listed.by_stem[stem]) == 1
     return by_stem[stem][0] if alone else None
 
-
+# %% ../../nbs/6_data/annotators.ipynb #b5b56b59
 @patch
 def list_pictures(self: YoloScenes) -> Iterator:  # see AnnotatorScenes
     "Yield each picture that has a label file."
@@ -404,7 +404,7 @@ def _read_labels(self: YoloScenes, path, where: str, names: dict, size, has_keyp
             marked.append(_Marked(f"{where}, line {n}", name, *found[1:]))
     return marked
 
-
+# %% ../../nbs/6_data/annotators.ipynb #b15c8001
 def _read_label_line(line: str, names: dict, size: tuple, has_keypoints: bool) -> tuple:
     "Return (name, [cx, cy, w, h], polygons or None) in pixels. Raises InputError."
     kind, *values = [_read_float(word) for word in line.split()]

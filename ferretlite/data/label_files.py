@@ -355,7 +355,7 @@ def _read_descriptions(self: OpenImagesScenes) -> dict:  # code -> name
             names.setdefault(code, name.strip().strip('"'))
     return names
 
-
+# %% ../../nbs/6_data/annotators.ipynb #fff89ba0
 @patch
 def list_pictures(self: OpenImagesScenes) -> Iterator:  # noqa: F811
     "Yield each picture of the table with its rows."

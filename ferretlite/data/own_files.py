@@ -199,7 +199,7 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
             seen[group] += form in _SET_FORMS
     return forms, refusal
 
-
+# %% ../../nbs/6_data/own_files.ipynb #c59cfea7
 def _choose_form(folder: Path) -> tuple:  # (form, files)
     "Return the one form of a folder. Raises InputError where there is none, or more than one."
     forms, refusal = _list_forms(folder)
@@ -276,7 +276,7 @@ def _make_folder_part(folder: Path, form: str, images: str | None) -> dict:
         folder = folder.parent.parent if folder.parent.name == "labels" else folder
     return dict(format=form, folder=str(folder), images=_find_root(folder, images))
 
-
+# %% ../../nbs/6_data/own_files.ipynb #12ea5973
 def _list_folder_parts(folder: Path, images: str | None) -> dict:  # split -> part
     "Return the parts of a folder: by split where its folders or files are divided."
     if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():

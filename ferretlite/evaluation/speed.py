@@ -431,7 +431,7 @@ def _compare_ways(groups: list, limit: int, repeat: int) -> tuple:  # (rows, whe
 def _time_list(ferret: Ferret, question: str, objects: int, limit: int) -> float:  # seconds
     "Return the time of listing the objects of one scene, the better of two."
     seeds = range(1000, 1200)
-    scenes = (make_scene(seed, split="test") for seed in seeds)
+    scenes = (make_scene(seed, split="count") for seed in seeds)
     image = next(scene.image for scene in scenes if len(scene.objects) == objects)
     return measure_quickest(lambda: ferret.ask(image, question, max_new_tokens=limit), 2)
 
@@ -466,7 +466,7 @@ def bench_decode(
         device=ferret.model.device.type,
     )
 
-
+# %% ../../nbs/8_evaluation/speed.ipynb #0090614d
 def format_decoding_bench(
     found: dict,  # of `bench_decode`
 ) -> str:

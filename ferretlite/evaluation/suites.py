@@ -24,6 +24,8 @@ from ferretlite.common.errors import (
     make_input_error,
 )
 from .detection import DetectionResult
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #0a459a0e
 from ferretlite.evaluation.metrics import (
     ChoiceResult,
     CountResult,
@@ -44,6 +46,8 @@ from ..regions.choices import read_count
 from ..regions.geometry import Box
 from ..regions.grammar import get_raw_scores
 from ..scenes.griffon_tasks import GRIFFON_TASKS, ask_like, format_answer_boxes
+
+# %% ../../nbs/8_evaluation/evaluation.ipynb #6359ace5
 from ..scenes.questions import Turn, write_prompt
 from ..scenes.tasks import ABSENCE_TASKS, TASKS
 
@@ -292,7 +296,7 @@ def list_judged_boxes(
 
 _SCORED_TASKS = {"rec": "rec", "dense_detection": "det", "find_set": "det", "absent": "absent"}
 
-
+# %% ../../nbs/8_evaluation/evaluation.ipynb #e04e4e41
 def score_boxes(
     question: Question,  # of any task
     answer: Answer,  # of a model
@@ -491,6 +495,12 @@ def _merge_groups(results: dict) -> dict:  # name -> metric
             merged[f"{name}.{look}" if look else name] = metric
     return merged
 
+# %% ../../nbs/8_evaluation/evaluation.ipynb #c7b0ed7f
+def _score_look(look: str, question: Question, answer: Answer) -> list:  # of records
+    "Return the records of one look at a question: of the answer, and of its boxes."
+    found = score_boxes(question, answer) if look != "one_look" else []
+    return found if look == VERIFIED else [*found, _score_answer(question, answer)]
+
 # %% ../../nbs/8_evaluation/evaluation.ipynb #46ab0004
 def evaluate(
     ferret: Ferret,  # model
@@ -528,9 +538,6 @@ def evaluate(
 
             answers = answer_questions(ferret, questions, batch, on_progress=advance)
             for look, q, a in _take_looks(ferret, questions, answers, batch, closer):
-                found = score_boxes(q, a) if look != "one_look" else []
-                if look != VERIFIED:
-                    found.append(_score_answer(q, a))
-                results.setdefault((q.group, look), []).extend(found)
+                results.setdefault((q.group, look), []).extend(_score_look(look, q, a))
     _check_asked(total, silent, style)
     return _merge_groups(results)

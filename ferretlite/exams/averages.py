@@ -77,7 +77,7 @@ def list_matches(run, area: str = "all", most: int = 100) -> list:
     return found
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #de77eb78
-def _find_places(counts, needed):  # [B, T, N], [B, R] -> [B, T, R]
+def _find_places(counts, needed) -> np.ndarray:  # [B, T, N], [B, R] -> [B, T, R]
     "Return where rows of growing whole numbers first reach the needed numbers; N if never."
     b, t, n = counts.shape
     step = 2 + max(counts.max(), needed.max())  # one search for all rows
@@ -150,7 +150,7 @@ def read_lists(run, samples: int = _RESAMPLES):
 
     return read
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #c917d3d7
 def score_lists(
     read,  # function of `read_lists`
     wanted: dict,  # key -> what that function takes

@@ -93,7 +93,7 @@ def has_java() -> bool:
         return False
     return subprocess.run([program, "-version"], capture_output=True, check=False).returncode == 0
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #2a0e9752
 def _score_captions(items: list, answers: list) -> dict:
     """Return CIDEr, METEOR, BLEU-4 and ROUGE-L.
 
@@ -188,7 +188,7 @@ _PAIRS = {  # of the public script: two words -> the word that they mean, none f
     **{f"adult {animal}": animal for animal in _ANIMALS},
 }
 
-
+# %% ../../nbs/8_evaluation/word_exams.ipynb #98bee1e5
 def read_synonyms(path) -> dict:  # tuple of words -> object
     "Return the words of each object from a file with one object and its synonyms a line."
     found = {}

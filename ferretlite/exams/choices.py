@@ -42,13 +42,15 @@ def _grade_mme(item, answer) -> float:
     return float(read_first_word(answer.text) == item.texts[0])
 
 
-def _count_points(table, n: int):  # table [5, pictures]: kind, right, asked, both, one
+def _count_points(
+    table, n: int
+) -> np.ndarray:  # table [5, pictures]: kind, right, asked, both, one
     "Return the points of each of `n` kinds: 100 for accuracy and 100 for accuracy+."
     kinds, *columns = table
     right, asked, both, one = (np.bincount(kinds.astype(int), c, n) for c in columns)
     return 100 * right / np.maximum(asked, 1) + 100 * both / np.maximum(one, 1)
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #8b1164aa
 def _score_mme(items: list, answers: list) -> dict:
     "Return points of each kind of perception, and their sum. A coin has 75 of 200 points."
     kinds, pictures = list(dict.fromkeys(item.group for item in items)), defaultdict(list)
@@ -71,7 +73,7 @@ def _score_mme(items: list, answers: list) -> dict:
         scores[f"perception.{kind}"] = score(held, lambda p, k=k: p[k], int(held[2].sum()), 1)
     return scores
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #d236018b
 _MME_KINDS = ("existence", "count", "position", "color", "posters", "celebrity", "scene",
               "landmark", "artwork", "OCR")  # fmt: skip
 
@@ -213,10 +215,7 @@ CHOICE_EXAMS = (
         files=tuple(f"{kind}/*.txt" for kind in _MME_KINDS),
         source="github.com/BradyFU/Awesome-Multimodal-Large-Language-Models",
         licence="academic research alone, no passing on (its read-me)",
-        protocol=(
-            "yes or no in the first four letters; accuracy and accuracy+ of each kind, sum "
-            "out of 2000"
-        ),
+        protocol="yes or no in the first four letters; accuracy and accuracy+, sum out of 2000",
         published=list_general("perception", 1510.3, 1521.4, (1510.7, 1531.3))
         + (("Griffon v2", "perception", 1581.0, "Griffon v2, Table 6"),),
         max_new_tokens=16,

@@ -108,7 +108,7 @@ def _score_phrases(held: list, rule: str) -> dict:  # held: (item, phrase, grade
     _, constant = find_best_fixed_box(truths, [item.size for item, *_ in held])
     return make_mean_score([float(g[rule, "r@1"]) for *_, g in held], chance, constant)
 
-
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #962f4d49
 def _score_flickr(items: list, answers: list) -> dict:
     "Return the recall of phrases by both rules, at four ranks, of each split and of each type."
     graded = [

@@ -403,6 +403,8 @@ _TARGET_RULE = (
     "one answered box of IoU >= 0.5 for each target and none left over, which is F1 = 1 in "
     "GREC's rule; exact.none is its N-acc"
 )
+
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #fa313b03
 _TARGET_EXAMS = tuple(
     Exam(
         name=name,
@@ -440,4 +442,6 @@ _TARGET_EXAMS = tuple(
         ),
     )
 )
+
+# %% ../../nbs/8_evaluation/grounding_exams.ipynb #06813da3
 GROUNDING_EXAMS = (*_REC_EXAMS, *_TARGET_EXAMS)  # exams of expressions

@@ -433,7 +433,7 @@ def _score_odinw(items: list, answers: list) -> dict:
     interval = find_sample_interval(values)
     return {key: make_score(values[0], len(items), interval, None, fixed[0])} | scores
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #4224d3be
 def _write_odinw(scenes, folder) -> None:
     "Write scenes in the form of two of ODinW's sets."
     folder = Path(folder)

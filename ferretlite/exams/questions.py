@@ -70,7 +70,7 @@ def _draw_yes_no(truth, said, samples: int = 200) -> dict:  # name -> array [1 +
     found = [_compute_yes_no(truth[index], said[index]) for index in drawn]
     return {name: np.array([f[name] for f in found]) for name in found[0]}
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #ec24bffe
 def _score_yes_no(items: list, answers: list) -> dict:
     "Return the five numbers of each split, and their means where all three splits are there."
     splits = list(dict.fromkeys(item.group for item in items))
@@ -205,7 +205,7 @@ def _strip_marks(text: str) -> str:
         found = found.replace(mark, "" if beside or numbered else " ")
     return re.sub(r"\.(?!\d)", "", found, count=32)  # the script passes a flag, 32, as the count
 
-
+# %% ../../nbs/8_evaluation/question_exams.ipynb #ca4bc007
 @lru_cache(1 << 18)
 def normalise_vqa(text: str) -> str:
     "Return an answer as the official VQA evaluation compares it."

@@ -21,6 +21,8 @@ from tqdm.auto import tqdm
 from ..common.errors import InputError, make_input_error
 from ..common.files import write_whole
 from ..common.pictures import load_image
+
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #89244cfc
 from ..data.readers import read_json_lines
 from .captions import CAPTION_EXAMS
 from .choices import CHOICE_EXAMS
@@ -41,6 +43,8 @@ from .grounding import GROUNDING_EXAMS
 from .judged import JUDGED_EXAMS, judge_answers
 from .lists import LIST_EXAMS, write_results
 from .own import OWN_EXAM
+
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #074c1997
 from .questions import QUESTION_EXAMS
 from .words import WORD_EXAMS
 from ..model.closer import ask_in_slices, check_slices
@@ -150,7 +154,7 @@ def _can_slice(item: ExamItem) -> bool:
     "Return whether a question asks the whole picture for boxes."
     return item.phrases is not None and not item.regions and not item.crops
 
-
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #aa9fc155
 def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, slices=1, **options) -> list:
     "Return the answers (ExamAnswer) of a model to some questions; options are those of `ask`."
     griffon = ferret.processor.config.style == "griffon"
@@ -233,6 +237,26 @@ def _append_answers(path, answers: list, exam: Exam, label: str) -> None:
             line = json.loads(format_answer_line(answer)) | dict(exam=exam.name, model=label)
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #906772a7
+def name_variant(look_again: bool = False, slices: int = 1) -> str:
+    "Return how a run differs from the exam's protocol, as its keys say it."
+    return "look-again" if look_again else f"slices-{slices}" * (slices > 1)
+
+
+def check_exam_options(exam: Exam, items: list, judge=None, look_again=False, slices=1) -> None:
+    "Raise InputError for options that have no meaning for an exam; called before a model answers."
+    check_slices(slices)
+    if judge is not None and exam.ask_judge is None:
+        raise InputError(
+            f"{exam.name}: found a judge, expected none: this exam is graded by rules."
+        )
+    if look_again and slices > 1:
+        raise InputError(f"{exam.name}: found look-again and slices, expected one of them.")
+    if slices > 1 and not any(map(_can_slice, items)):
+        raise InputError(
+            f"{exam.name}: found slices, expected one look: no question asks for boxes by words."
+        )
+
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #7b82638f
 def run_exam(
     ferret: Ferret,  # model that is asked
@@ -269,26 +293,6 @@ def run_exam(
     return answers
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #906772a8
-def name_variant(look_again: bool = False, slices: int = 1) -> str:
-    "Return how a run differs from the exam's protocol, as its keys say it."
-    return "look-again" if look_again else f"slices-{slices}" * (slices > 1)
-
-
-def check_exam_options(exam: Exam, items: list, judge=None, look_again=False, slices=1) -> None:
-    "Raise InputError for options that have no meaning for an exam; called before a model answers."
-    check_slices(slices)
-    if judge is not None and exam.ask_judge is None:
-        raise InputError(
-            f"{exam.name}: found a judge, expected none: this exam is graded by rules."
-        )
-    if look_again and slices > 1:
-        raise InputError(f"{exam.name}: found look-again and slices, expected one of them.")
-    if slices > 1 and not any(map(_can_slice, items)):
-        raise InputError(
-            f"{exam.name}: found slices, expected one look: no question asks for boxes by words."
-        )
-
-
 def take_exam(
     ferret: Ferret,  # model
     name: str,  # key of EXAMS
@@ -309,7 +313,7 @@ def take_exam(
         judge_answers(exam, items, answers, judge, keep)
     return exam, items, answers, score_exam(exam, items, answers, variant)
 
-
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #b558a868
 def take_own_exam(
     ferret: Ferret,  # model
     config,  # mixture file of own data
@@ -372,7 +376,7 @@ def _list_numbers(region) -> list | dict:
         return dict(size=list(region.size), counts=text)
     return [region.x, region.y] if isinstance(region, Point) else region.list()
 
-
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #cecb9ff4
 def write_exam_questions(path, items: list) -> Path:
     "Write the questions of an exam for other programs: id, image, prompt, places, one a line."
     lines = [

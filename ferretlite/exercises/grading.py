@@ -21,6 +21,8 @@ from dataclasses import dataclass  # noqa: F811
 from pathlib import Path  # noqa: F811
 from types import ModuleType
 
+from fastcore.basics import patch
+
 from ..common.errors import InputError, make_input_error
 from ..common.files import WEIGHTS
 from .checks import WrongAnswer, judge
@@ -71,7 +73,7 @@ def _hide_main():
     finally:
         sys.modules["__main__"] = main
 
-
+# %% ../../nbs/tools/grading.ipynb #d3eb66de
 class _HandIn:
     "The process of one hand-in, as the grader sees it."
 
@@ -91,42 +93,53 @@ class _HandIn:
         theirs.close()
         self.end = time.monotonic() + limits.seconds
 
-    def read(self) -> dict:
-        "Return the next reply. Raises WrongAnswer when none comes."
-        while b"\n" not in self.buffer:
-            left = self.end - time.monotonic()
-            ready = left > 0 and select.select([self.pipe], [], [], left)[0]
-            if not ready:
-                raise WrongAnswer(f"the hand-in was stopped after {self.limits.seconds:g} seconds")
-            part = os.read(self.pipe.fileno(), 1 << 16)
-            self.buffer += part
-            if not part:
-                raise WrongAnswer("the hand-in ended its own process")
-            if len(self.buffer) > self.limits.message_bytes:
-                raise WrongAnswer("the answer is too large")
-        line, _, self.buffer = self.buffer.partition(b"\n")
-        try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise WrongAnswer("the answer cannot be read") from error
+# %% ../../nbs/tools/grading.ipynb #de65b2b1
+@patch
+def read(self: _HandIn) -> dict:
+    "Return the next reply. Raises WrongAnswer when none comes."
+    while b"\n" not in self.buffer:
+        left = self.end - time.monotonic()
+        ready = left > 0 and select.select([self.pipe], [], [], left)[0]
+        if not ready:
+            raise WrongAnswer(f"the hand-in was stopped after {self.limits.seconds:g} seconds")
+        part = os.read(self.pipe.fileno(), 1 << 16)
+        self.buffer += part
+        if not part:
+            raise WrongAnswer("the hand-in ended its own process")
+        if len(self.buffer) > self.limits.message_bytes:
+            raise WrongAnswer("the answer is too large")
+    line, _, self.buffer = self.buffer.partition(b"\n")
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WrongAnswer("the answer cannot be read") from error
 
-    def call(self, name: str, args: tuple, kwargs: dict) -> object:
-        "Return what a function of the hand-in returns."
-        message = dict(name=name, args=pack_value(args), kwargs=pack_value(kwargs))
-        try:
-            self.pipe.send_bytes(json.dumps(message).encode())
-        except OSError as error:
-            raise WrongAnswer("the hand-in ended its own process") from error
-        return open_reply(self.read())
 
-    def close(self) -> None:
-        "End the process and all processes of its group, and remove its folder."
-        for end in (lambda: os.killpg(self.process.pid, signal.SIGKILL), self.process.kill):
-            with contextlib.suppress(OSError):
-                end()
-        self.process.join(5)
-        self.pipe.close()
-        self.folder.cleanup()
+@patch
+def call(
+    self: _HandIn,
+    name: str,  # of the function
+    args: tuple,  # of the call
+    kwargs: dict,  # of the call
+) -> object:
+    "Return what a function of the hand-in returns."
+    message = dict(name=name, args=pack_value(args), kwargs=pack_value(kwargs))
+    try:
+        self.pipe.send_bytes(json.dumps(message).encode())
+    except OSError as error:
+        raise WrongAnswer("the hand-in ended its own process") from error
+    return open_reply(self.read())
+
+# %% ../../nbs/tools/grading.ipynb #38356bda
+@patch
+def close(self: _HandIn) -> None:
+    "End the process and all processes of its group, and remove its folder."
+    for end in (lambda: os.killpg(self.process.pid, signal.SIGKILL), self.process.kill):
+        with contextlib.suppress(OSError):
+            end()
+    self.process.join(5)
+    self.pipe.close()
+    self.folder.cleanup()
 
 # %% ../../nbs/tools/grading.ipynb #9663272c
 def open_reply(reply: dict) -> object:
@@ -166,7 +179,7 @@ def _judge_answer(hand_in, exercise, lesson, answer, student, course) -> tuple[b
             return right, message
     return True, "right"
 
-
+# %% ../../nbs/tools/grading.ipynb #d040cb1b
 def grade_hand_in(
     cells: list,  # code of its cells
     lesson: ExerciseSet,  # exercises

@@ -178,7 +178,7 @@ def to_coco(
         categories=[dict(id=k, name=name) for name, k in numbers.items()],
     )
 
-
+# %% ../../nbs/4_model/answers.ipynb #74893b40
 def read_detections(
     detections,  # supervision.Detections, pixels of the upright image
 ) -> list:  # of Mask where there are masks, else of Box

@@ -110,7 +110,7 @@ def ask(
     ids, known = self.ids + self._encode(prompt, regions), self.cache.get_seq_length()
     model.check_prompt_length(len(ids))
     greedy = dict(do_sample=False, num_beams=1)  # the cache holds one row
-    kept = dict(output_logits=True, return_dict_in_generate=True)
+    kept = dict(output_logits=True, return_dict_in_generate=True, streamer=streamer)
     try:
         self._read_tokens(ids, regions)
         out = model.generate(
@@ -118,7 +118,6 @@ def ask(
             attention_mask=torch.ones_like(rows),
             past_key_values=self.cache,
             max_new_tokens=max_new_tokens,
-            streamer=streamer,
             **greedy | kept,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,

@@ -352,7 +352,9 @@ _chosen = {}  # (threads of the process, size of the model, several rows) -> thr
 
 
 @contextmanager
-def use_threads(n: int):  # threads of PyTorch in the block; afterwards as before
+def use_threads(
+    n: int,  # threads of PyTorch in the block; afterwards as before
+):
     "Let PyTorch use `n` threads in a block."
     before = torch.get_num_threads()
     torch.set_num_threads(n)

@@ -29,6 +29,8 @@ from ferretlite.model.answers import (
     list_groundings,
 )
 from .decoding import NO_TOKEN, PlainDecoder, is_plain_llama
+
+# %% ../../nbs/4_model/inference.ipynb #93c26802
 from .folders import _find_file, load_all_weights
 from .loading import choose_device, choose_dtype, find_model, hide_progress_bars
 from .modeling import FerretForConditionalGeneration
@@ -53,6 +55,8 @@ from ferretlite.regions.geometry import (
     make_regions,
 )
 from ..regions.grammar import format_region, join_boxes
+
+# %% ../../nbs/4_model/inference.ipynb #b2cdb17d
 from ..regions.names import can_name_object
 from ..scenes.questions import GROUNDING_SWITCH, Crop, make_plural, write_prompt
 
@@ -479,7 +483,7 @@ def make_region_question(
     written = format_region(make_region(region, size).box(), size, "griffon")
     return write_prompt("tell", place=written), []
 
-
+# %% ../../nbs/4_model/inference.ipynb #e0e201ea
 @patch
 def describe(
     self: Ferret,

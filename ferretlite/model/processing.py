@@ -583,8 +583,7 @@ def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each tok
     texts = [self.tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]  # growing token by token
     ends = [len(text) for text in texts]
     for n in reversed(range(len(ids))):
-        # half a character may be written longer than the whole one
-        ends[n] = min(ends[n], ends[n + 1])
+        ends[n] = min(ends[n], ends[n + 1])  # half a character may be longer than the whole one
     return texts[-1], ends
 
 

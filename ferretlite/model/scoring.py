@@ -259,7 +259,7 @@ def check_score_options(
             f"`ferretlite fit-scores MODEL`, or leave {name} out."
         )
 
-
+# %% ../../nbs/4_model/scoring.ipynb #bf9f5322
 def drop_unsure(
     groundings: list,  # of Grounding with scores
     min_score: float | None,  # least score of a box that stays; None: all stay

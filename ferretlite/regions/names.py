@@ -242,8 +242,6 @@ def _find_object(text, begin, stop):
 
 # %% ../../nbs/2_regions_and_text/names.ipynb #1728bae8
 _NEW_PHRASE = _compile(rf"(?<!\S)(?:an?|the|his|her|its|their|my|your|our|{_PREPOSITION})(?=\s|\Z)")
-
-
 _JOINED = _compile(r"(?:and|or|but)\s")
 _COLOURED = _compile(r"(?:is|are|was|were)\s+(?:green|red|golden|wooden)\s")  # no participles
 

@@ -577,7 +577,7 @@ def _go_on(asked: _Request, numbers: list, settings: dict, progress: bool):
             announce_run(model, processor, stages, run, held, new)
         _run_stages(model, processor, asked, run, numbers, progress)
 
-
+# %% ../../nbs/7_training/runs.ipynb #30126734
 def _carry_out(asked: _Request, progress: bool):
     "Meet the other processes, compare settings, lock the folder, and train."
     join_world()

@@ -25,6 +25,8 @@ from ferretlite.common.devices import (
     keep_freed_memory,
     set_training_dtype,
 )
+
+# %% ../../nbs/7_training/training_speed.ipynb #85bb38c6
 from ..common.errors import FerretliteWarning
 from ..common.files import WEIGHTS
 from ..common.meters import read_clock
@@ -41,6 +43,8 @@ from ferretlite.training.stages import (
     prepare_stage,
     start_model,
 )
+
+# %% ../../nbs/7_training/training_speed.ipynb #ce3f4c94
 from ferretlite.training.trainer import (
     StageTrainer,
     choose_attention,
@@ -214,10 +218,8 @@ def bench_train(
     parts = {}
     for part in spent:
         visits = stage.visits if part in ("data", "towers") else 1
-        seconds, flop = (
-            spent[part] / steps / visits,
-            counted.flop[part] / steps / visits * (used if part == "language model" else 1),
-        )
+        seconds = spent[part] / steps / visits
+        flop = counted.flop[part] / steps / visits * (used if part == "language model" else 1)
         parts[part] = dict(
             seconds=seconds, gflop=flop / 1e9, share_of_peak=flop / seconds / peak[dtype]
         )
@@ -475,7 +477,7 @@ def warn_of_glyph_towers(model, stages: list, data: list) -> None:
         stacklevel=2,
     )
 
-
+# %% ../../nbs/7_training/training_speed.ipynb #af79a392
 def announce_run(
     model,  # model that will be trained
     processor,  # processor of the model

@@ -264,9 +264,7 @@ def _make_full_size_stages(stages: tuple, rates: tuple, slow: dict) -> tuple:
 _FERRET_FULL_SIZE_STAGES = _make_full_size_stages(
     FERRET_STAGES, (1e-3, 1e-4, 2e-5), dict.fromkeys(FERRET_PARTS[:2], 0.1)
 )
-
 _GRIFFON_FULL_SIZE_STAGES = _make_full_size_stages(_GRIFFON_STAGES, (1e-3, 2e-5, 2e-5), {})
-
 _SMALL_STAGES = tuple(  # for own pictures on one GPU: towers that know photographs stay
     replace(
         s,
@@ -278,6 +276,7 @@ _SMALL_STAGES = tuple(  # for own pictures on one GPU: towers that know photogra
     for s, lr, faster in zip(_FERRET_FULL_SIZE_STAGES, (1e-3, 1e-3, 2e-4), (1.0, 1.0, 5.0))
 )
 
+# %% ../../nbs/7_training/stages.ipynb #39f4f5a5
 STAGES = {  # preset -> its stages
     **{
         name: _GRIFFON_FULL_SIZE_STAGES if name.startswith("griffon") else _FERRET_FULL_SIZE_STAGES

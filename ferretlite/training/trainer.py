@@ -268,7 +268,7 @@ def attend_supervised(
     kwargs.pop("output_attentions", None)
     seen = query, key, value, attention_mask
     out, _ = sdpa_attention_forward(module, *seen, scaling=scaling, **kwargs)
-    layer, heads = SUPERVISED_HEADS
+    layer, heads = SUPERVISED_HEADS[0], min(SUPERVISED_HEADS[1], query.shape[1])
     if module.layer_idx != module.config.num_hidden_layers + layer or attention_mask is None:
         return out, query.new_empty(0)
     shared = query.shape[1] // key.shape[1]

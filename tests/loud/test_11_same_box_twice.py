@@ -26,7 +26,8 @@ def test_a_repetition_is_left_out_and_named():
     assert answer.warnings == [
         "The answer lists 'star' with one box more than once: 1 exact repetition left out."
     ]
-    assert [len(g.boxes) for g in answer.groundings] == [len(g.scores) for g in answer.groundings]
+    groundings = answer.groundings
+    assert [len(g.boxes) for g in groundings] == [len(g.raw_scores) for g in groundings]
     assert answer.raw_text == said  # as the model wrote it
 
 

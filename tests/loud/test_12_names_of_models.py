@@ -23,6 +23,12 @@ def note(monkeypatch, place, found):
     return seen
 
 
+@pytest.fixture(autouse=True)
+def no_fit(monkeypatch):
+    "Folders of this file hold no run whose scores could be fitted."
+    monkeypatch.setattr("ferretlite.app.model_commands._fit_scores_of_run", lambda *given: None)
+
+
 @pytest.mark.parametrize("folder, name", [("tiny", "./tiny"), ("runs/quick", "runs/quick")])
 def test_a_folder_is_printed_in_the_form_that_means_the_folder(
     capsys, monkeypatch, tmp_path, folder, name

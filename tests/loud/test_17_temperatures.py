@@ -15,7 +15,8 @@ def ferret():
 @pytest.mark.parametrize("temperature", [1, 2, 100])
 def test_whole_numbers_are_temperatures(ferret, temperature):
     image = make_scene(0, size=64).image
-    assert ferret.ask(image, "What?", temperature=temperature, max_new_tokens=1).raw_text
+    torch.manual_seed(0)  # one drawn token may be the end or a blank: eight are not
+    assert ferret.ask(image, "What?", temperature=temperature, max_new_tokens=8).raw_text
 
 
 def test_a_temperature_near_zero_is_refused(ferret):
