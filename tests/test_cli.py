@@ -15,6 +15,7 @@ import pytest
 import typer
 from PIL import Image
 from small_model import Scripted, save_small
+from test_confidence import constant_fit
 
 from ferretlite.app import asking as asking_module
 from ferretlite.app import cli, demo
@@ -293,6 +294,14 @@ def test_without_json_people_read_words_and_boxes(capsys, scripted, picture):
     scripted("star [900, 0, 1, 1], cup [0, 0, 500, 500]")
     code, out, err = run(capsys, "ask", "--fast", picture, "where?")
     assert code == 0 and re.search(r"cup +\[0, 0, 48, 32\]$", out, re.M) and "dropped" in err
+
+
+def test_people_read_the_probability_of_a_box_where_it_was_fitted(capsys, monkeypatch, picture):
+    ferret = Scripted("cup [0, 0, 500, 500]")
+    monkeypatch.setattr(Ferret, "load", lambda name, device=None: ferret)
+    ferret.score_fit = constant_fit(0.7, "asked")
+    code, out, _ = run(capsys, "ask", "--fast", picture, "Where is the cup?")
+    assert code == 0 and re.search(r"cup +\[0, 0, 48, 32\]  0\.70$", out, re.M)
 
 
 def test_scenes_are_written_as_coco_and_never_over_others(capsys, tmp_path):

@@ -109,8 +109,10 @@ venv.create(place, with_pip=True)
 programs = place / ("Scripts" if sys.platform == "win32" else "bin")
 command = [programs / "python", "-m", "pip", "install", "--no-index"]
 command += ["--find-links", here / "wheels", "ferretlite[notebooks]"]
-subprocess.run([str(word) for word in command], check=True)
-print(f"Installed. Start with: {programs / 'jupyter'} lab {here / 'nbs'}")
+failed = subprocess.call([str(word) for word in command])
+if not failed:
+    print(f"Installed. Start with: {programs / 'jupyter'} lab {here / 'nbs'}")
+sys.exit(failed)
 '''
 _README = """The course ferretlite, for laptops without a network.
 
