@@ -260,6 +260,7 @@ def run_cell(page, number: int) -> None:
     page.keyboard.press("Shift+Enter")
 
 
+@pytest.mark.slow
 def test_a_box_drawn_in_jupyterlab_is_answered(page, lab):
     page.goto(lab, wait_until="commit")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
