@@ -399,7 +399,7 @@ def find_threads(
         return _chosen.get(key, most)
     if key not in _chosen:
         start = min(256, len(self.cos) - 2)
-        cache = [(k.zero_(), v.zero_()) for k, v in self.make_cache(batch, start + 1)]
+        cache = self.make_cache(batch, start + 1)
         x = self.head.new_zeros(batch, 1, self.head.shape[0])
         positions = torch.full((batch, 1), start)
         _chosen[key] = choose_threads(lambda: self.compute_logits(x, positions, cache, start, None))

@@ -18,7 +18,7 @@ import torch
 
 from ..common.errors import InputError, make_input_error
 from ..common.files import write_json
-from ..regions.grammar import Grounding, Span, select_boxes
+from ..regions.grammar import Grounding, Span, get_raw_scores, select_boxes
 from ..scenes.questions import make_plural
 
 # %% ../../nbs/4_model/scoring.ipynb #5c0e000c
@@ -233,10 +233,7 @@ def score_groundings(
     "Return groundings with probabilities as scores and the papers' products as raw scores."
     found = []
     for g in groundings:
-        raw, kind = (
-            g.scores if g.raw_scores is None else g.raw_scores,
-            find_box_kind(g.name, prompt),
-        )
+        raw, kind = get_raw_scores(g), find_box_kind(g.name, prompt)
         scores = [fit.score(e, kind) for e in g.evidence or ()] if fit else [None]
         known = g.evidence is not None and None not in scores
         found.append(replace(g, scores=scores if known else None, raw_scores=raw))

@@ -417,7 +417,7 @@ def estimate_minutes(model, processor, stages, plan: tuple, seed: int, data: lis
     if weights > _LARGEST_MEASURED or sum(samples) < _FEWEST_MEASURED:
         return None
     seconds = 0.0
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng():
         for stage, n, scenes, held in zip(stages, samples, plan[1], data):
             seconds += n * measure_seconds_per_sample(model, processor, stage, seed, 1, held)
             seconds += scenes * measure_seconds_per_scene(model, processor, stage, seed)
