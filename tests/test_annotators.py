@@ -280,6 +280,37 @@ def test_pictures_of_chat_records_are_found(tmp_path):
 # -- division
 
 
+def test_the_first_pixel_of_voc_is_written_once_for_all_splits(tmp_path):
+    """Only the validation file has a corner at 0, a sign of edges; both are read as edges."""
+    for split, corners in (("train", (5, 5, 9, 9)), ("val", (0, 5, 9, 9))):
+        picture(tmp_path / split / f"{split}.png")
+        text = VOC.format(name=f"{split}.png", base="", objects=OBJECT.format("cup", *corners))
+        write(tmp_path / split / f"{split}.xml", text)
+    mixture = recognise_data(tmp_path, root=tmp_path)
+    assert [p["first_pixel"] for p in (*mixture["stages"]["3"], *mixture["held_out"])] == [0, 0]
+    train, val = opened(mixture, tmp_path)
+    assert boxes(train) == [("cup", [5, 5, 9, 9])] and boxes(val) == [("cup", [0, 5, 9, 9])]
+    (tmp_path / "val" / "val.xml").unlink()
+    assert recognise_data(tmp_path / "train")["stages"]["3"][0]["first_pixel"] == 1
+
+
+def test_the_file_of_class_names_means_the_divided_set(tmp_path):
+    for split in ("train", "valid"):
+        picture(tmp_path / split / "images" / f"of_{split}.png")
+        write(tmp_path / split / "labels" / f"of_{split}.txt", "0 .5 .5 .2 .2")
+    names = write(tmp_path / "data.yaml", "names: [cup]")
+    for path in (tmp_path, names):
+        train, val = opened(recognise_data(path, root=tmp_path), tmp_path)
+        assert len(train) == len(val) == 1
+        assert (train.picture(0), val.picture(0)) == (
+            "train/images/of_train.png",
+            "valid/images/of_valid.png",
+        )
+    for path in ("train", "train/labels", "train/labels/of_train.txt"):  # names stand above
+        (alone,) = opened(recognise_data(tmp_path / path, root=tmp_path), tmp_path)
+        assert boxes(alone) == [("cup", [80, 40, 120, 60])]
+
+
 def test_parts_share_no_picture_and_repeat(tmp_path):
     make_yolo(tmp_path / "own", 12)
     for of in (0, 5):  # the same file under another name
@@ -425,6 +456,33 @@ def test_real_files_that_are_read(place, form, n):
     (reader,) = opened(mixture, REAL, strict=False)
     assert len(reader) == n
     assert form != "labelstudio" or "found no picture '/image1'" in describe_data(reader, form)
+
+
+def list_real_files() -> list:
+    return sorted(p for p in Path(REAL).rglob("*") if p.is_file()) if REAL else []
+
+
+ADVICE = (  # what a refusal asks for
+    "panlabel convert",
+    "name the file",
+    "write a YOLO file",
+    "eval --suite",
+    "give it to data check",
+)
+
+
+@needs_real
+@pytest.mark.parametrize("path", list_real_files(), ids=lambda p: str(p.relative_to(REAL)))
+def test_each_real_file_is_read_or_the_refusal_names_the_conversion(path):
+    try:
+        mixture = recognise_data(path, root=REAL)
+    except InputError as error:
+        known = ADVICE if path.suffix != ".md" else ("convert it to COCO, see panlabel",)
+        assert str(path) in str(error) and any(words in str(error) for words in known), error
+        return
+    for reader in opened(mixture, REAL, strict=False):
+        assert len(reader) or "found no picture '/image1'" in describe_data(reader, "")
+        assert not reader.describe_overhang()
 
 
 # -- all boxes of a file together

@@ -12,13 +12,14 @@ import sys
 import time
 import urllib.request
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
-from test_demo import STAR, card
+from test_demo import card
 
 from ferretlite.app.demo import _format_demo_page
-from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
+from ferretlite.scenes.world import make_scene
 
 pytestmark = pytest.mark.browser
 PATIENCE = 400  # seconds that a busy machine may take for one step; a quiet one needs 20 at most
@@ -173,72 +174,79 @@ def test_a_spinner_turns_until_the_answer_is_there(canvas):
 # The demo page
 
 
-@pytest.mark.parametrize("width", [1400, 390])
-def test_the_demo_page_reacts_to_the_mouse_without_a_script(page, tmp_path, width):
-    meta = dict(groundings=[Grounding("star", [STAR])])
-    shown = [card("find", meta=meta, groundings=[Grounding("star", [STAR], [0.5])])] * 2
+@pytest.fixture
+def demo_page(tmp_path):
+    "The address of a page of four cards about one scene of 384 x 384 pixels."
+    scene = make_scene(7, 384, "test")
+    true = [Grounding(o.phrase, [o.box]) for o in scene.objects]
+    said = [Grounding(g.name, g.boxes, [0.5]) for g in true]
+    shown = card("find", meta=dict(groundings=true), groundings=said)
+    shown.scene = scene
     path = tmp_path / "index.html"
-    path.write_text(_format_demo_page(shown, "tiny", tmp_path, 1), encoding="utf-8")
+    path.write_text(_format_demo_page([shown] * 4, "tiny", tmp_path, 1), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("width", [1400, 1070, 390])
+def test_the_demo_page_reacts_to_the_mouse_without_a_script(page, demo_page, width):
     page.set_viewport_size(dict(width=width, height=900))
-    page.goto(path.as_uri())
+    page.goto(demo_page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    svg, label = page.locator("svg").first, page.locator("svg text").first
+    svg = page.locator("svg").first
+    smallest, label = svg.locator("rect").last, svg.locator("text").last
+    assert svg.locator("image").count() == 1 and page.locator("use").count() == 7
     before = svg.bounding_box()["width"]
     assert label.is_hidden()
-    page.locator("svg rect").first.hover()
+    smallest.hover()
     label.wait_for(state="visible")
-    assert label.text_content() == "star · 0.50"
-    if width == 1400:
-        page.wait_for_function(
-            "(w) => document.querySelector('svg').getBoundingClientRect().width > 2.3 * w",
-            arg=before,
-        )
-    else:
+    assert label.text_content() == "filled black knight · 0.50"
+    page.mouse.move(5, 5)
+    if width == 390:
         assert before > 300  # wide enough without growing
+        return
+    for figure in page.locator("figure").all()[:4]:  # the four places of a row
+        figure.hover()
+        page.wait_for_function(
+            "([node, w]) => node.getBoundingClientRect().width > 2.9 * w",
+            arg=[figure.element_handle(), before],
+        )
+        grown = figure.bounding_box()
+        assert grown["x"] >= 0 and grown["x"] + grown["width"] <= width
+        page.mouse.move(5, 5)
+        page.wait_for_timeout(300)
 
 
-# A real notebook
+# The playground in JupyterLab
 
-CELLS = (
-    """from ferretlite import Ferret, make_scene
-from ferretlite.app.widgets import RegionPicker
-
-scene = make_scene(7, 384, "test")
-picker = RegionPicker(Ferret.load("tiny"), scene.image)
-picker""",
-    'print("READ", [r.list() for r in picker.regions], "|", picker.answers[0].text)',
-)
+PLAYGROUND = Path(__file__).parents[1] / "nbs/tools/playground.ipynb"
+READ = """import json
+state = dict(regions=[r.list() for r in picker.regions], text=picker.answers[0].text)
+state |= dict(piece=[editor.pieces[0].x, editor.pieces[0].y], shape=tiles.shape)
+state |= dict(region=points.region.list(), head=[attention.layer, attention.head])
+print("STATE_NOW", json.dumps(state))"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "The address of a JupyterLab with one notebook, `point.ipynb`."
+    "The address of the playground in a JupyterLab; its last cell prints what the mouse has set."
     pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
+    pytest.importorskip("anywidget", reason="needs the notebooks extra")
     folder = tmp_path_factory.mktemp("lab")
-    made = [
-        dict(cell_type="code", id=f"c{i}", metadata={}, outputs=[], execution_count=None, source=s)
-        for i, s in enumerate(CELLS)
-    ]
-    kernel = dict(name="python3", display_name="Python 3", language="python")
-    book = dict(cells=made, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
-    (folder / "point.ipynb").write_text(json.dumps(book), encoding="utf-8")
+    book = json.loads(PLAYGROUND.read_text(encoding="utf-8"))
+    book["cells"][-1]["source"] = READ  # instead of the export
+    (folder / "playground.ipynb").write_text(json.dumps(book), encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = f"--no-browser --allow-root --ip=127.0.0.1 --port={port} --IdentityProvider.token="
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        *options.split(),
-        f"--ServerApp.root_dir={folder}",
-    ]
+    command = [sys.executable, "-m", "jupyterlab", *options.split()]
+    command += [f"--ServerApp.root_dir={folder}", "--LabApp.news_url="]  # asks for no news
     settings = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTER_NO_CONFIG": "1"}
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
         try:
             wait_for(f"http://127.0.0.1:{port}/api", server)
-            yield f"http://127.0.0.1:{port}/lab/tree/point.ipynb?reset"
+            yield f"http://127.0.0.1:{port}/lab/tree/playground.ipynb?reset"
         finally:
             server.terminate()
             server.wait(60)
@@ -255,34 +263,56 @@ def wait_for(address: str, server) -> None:
     pytest.fail(f"JupyterLab did not start: exit code {server.poll()}", pytrace=False)
 
 
-def run_cell(page, number: int) -> None:
-    page.locator(".jp-CodeCell .cm-content").nth(number).click()
-    page.keyboard.press("Shift+Enter")
+def run_all(page) -> None:
+    "Run all cells. Without a kernel JupyterLab drops cells in silence, so wait for the kernel."
+    page.get_by_text("| Idle").wait_for()
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
+    page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+    page.locator(".jp-OutputArea-output", has_text="STATE_NOW").wait_for()
 
 
-@pytest.mark.slow
-def test_a_box_drawn_in_jupyterlab_is_answered(page, lab):
-    page.goto(lab, wait_until="commit")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    run_cell(page, 0)
-    svg = page.locator(".fl svg")
-    svg.wait_for()
+def read_state(page) -> dict:
+    "Return what the last cell has printed."
+    told = page.locator(".jp-OutputArea-output", has_text="STATE_NOW").inner_text()
+    return json.loads(told.strip().removeprefix("STATE_NOW "))
+
+
+def use(page, number: int, side: float, start, stop=None) -> None:
+    "Click one of the pictures or drag over it, in its own pixels, and wait for the answer."
+    svg, moved = page.locator(".fl svg").nth(number), None
     svg.scroll_into_view_if_needed()
-    frame = svg.bounding_box()
-    scale, box = frame["width"] / 384, Box(26, 115, 130, 175)  # around the yellow word
-    drag(page, frame, scale, (box.x1, box.y1), (box.x2, box.y2))
-    page.wait_for_selector(".widget-html li")
-    answer = page.locator(".widget-html li").inner_text()
-    page.wait_for_selector(".fl[data-milliseconds]")
-    print(
-        "milliseconds from release to answer:",
-        page.locator(".fl").get_attribute("data-milliseconds"),
-    )
-    run_cell(page, 1)
-    told = page.locator(".jp-OutputArea-output pre", has_text="READ")
-    regions, _, text = told.inner_text().removeprefix("READ ").partition(" | ")
-    assert text.strip() == answer
-    [found] = json.loads(regions)
-    assert found == pytest.approx(box.list(), abs=1)
-    page.get_by_role("button", name="Undo").click()
-    page.wait_for_selector(".widget-html li", state="detached")
+    while moved != (moved := svg.bounding_box()):
+        page.wait_for_timeout(300)
+    scale = moved["width"] / side
+    drag(page, moved, scale, start, stop or start)
+    root = page.locator(".fl").nth(number)
+    root.and_(page.locator("[data-milliseconds]")).wait_for()
+    print(f"picture {number}: {root.get_attribute('data-milliseconds')} ms from release to answer")
+
+
+def test_the_mouse_sets_the_state_of_the_playground_in_jupyterlab(page, lab):
+    page.goto(lab, wait_until="commit")
+    run_all(page)
+    before = read_state(page)
+    assert before["regions"] == [] and page.locator(".fl svg").count() == 6
+    use(page, 0, 384, (26, 115), (130, 175))  # around the yellow word
+    answer = page.locator(".widget-html li").first.inner_text()
+    assert answer.startswith("filled")
+    x, y = before["piece"]
+    use(page, 1, 384, (x, y), (x + 100, y + 50))
+    use(page, 2, 800, (384, 384), (768, 192))
+    use(page, 3, 384, (50, 60), (150, 90))
+    use(page, 5, 480, (460, 20))  # the last head of the first layer
+    page.locator(".jp-CodeCell .cm-content").last.click()
+    page.locator(".jp-OutputArea-output", has_text="STATE_NOW").evaluate("(node) => node.remove()")
+    page.keyboard.press("Control+Enter")
+    page.locator(".jp-OutputArea-output", has_text="STATE_NOW").wait_for()
+    after = read_state(page)
+    assert after["text"] == answer
+    assert after["regions"] == [pytest.approx([26, 115, 130, 175], abs=1)]
+    assert after["piece"] == pytest.approx([x + 100, y + 50], abs=1)
+    assert after["shape"] == pytest.approx([192, 768], abs=2)
+    assert after["region"] == pytest.approx([50, 60, 150, 90], abs=1)
+    assert after["head"] == [0, 5]
+    page.get_by_role("button", name="Undo").first.click()
+    page.locator(".widget-html").first.locator("li").wait_for(state="detached")

@@ -91,6 +91,9 @@ class Guesses:
         right = self.answers[self.row % len(self.answers)][self.at : self.at + 3]
         return right if (self.row + self.at) % 3 else [7, *right]
 
+    def list_choices(self):
+        return [7, 8]
+
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("guessed", [False, True])
@@ -118,10 +121,10 @@ def test_a_batch_of_different_lengths_is_what_generate_writes(llama, seed, guess
 
 
 class AllGuesses:
-    """A guesser that always guesses the same tokens, right or wrong."""
+    """A guesser that always feeds the same tokens, right or wrong."""
 
-    def __init__(self, tokens):
-        self.tokens = tokens
+    def __init__(self, tokens, choices=()):
+        self.tokens, self.choices = tokens, choices
 
     def __call__(self, words):
         return self
@@ -131,6 +134,9 @@ class AllGuesses:
 
     def guess(self):
         return self.tokens
+
+    def list_choices(self):
+        return self.choices
 
 
 @pytest.mark.parametrize("guesses", [[], [7], [END], [5, 5, 5], "right"])
@@ -146,6 +152,28 @@ def test_guesses_do_not_change_what_is_written(llama, monkeypatch, guesses):
         assert tokens.tolist() == [wanted[:n]] and chances.shape == tokens.shape
     plain = PlainDecoder(llama).decode_batch(prompt, every, END, 30)[1]
     torch.testing.assert_close(chances, plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 9])
+def test_choices_do_not_change_what_is_written(llama, monkeypatch, wrong):
+    """Every second token stands among the choices, behind some wrong ones; each saves a step."""
+    prompt = torch.randn(1, 6, 32, generator=torch.Generator().manual_seed(4))
+    every = torch.ones(1, 6, dtype=torch.long)
+    wanted = cut(generate(llama, prompt, every).tolist()[0])
+    assert len(wanted) > 12
+    choices = [t for t in range(4, 50) if t not in wanted][:wrong] + sorted({*wanted[1::2]})
+    choices = choices[: decoding._MOST_GUESSES]
+    monkeypatch.setattr(decoding, "_BoxGuesser", AllGuesses([], choices))
+    plain = PlainDecoder(llama).decode_batch(prompt, every, END, 30)[1]
+    steps = []
+    feed = PlainDecoder._feed
+    monkeypatch.setattr(PlainDecoder, "_feed", lambda *a: steps.append(1) or feed(*a))
+    for n in (1, 2, 3, 30):
+        steps.clear()
+        tokens, chances = PlainDecoder(llama).decode_batch(prompt, every, END, n, object())
+        assert tokens.tolist() == [wanted[:n]]
+        torch.testing.assert_close(chances, plain[:, :n], atol=1e-5, rtol=1e-4)
+    assert len(steps) < len(wanted) - 1
 
 
 class Letters:
@@ -172,8 +200,15 @@ def test_guesses_follow_the_form_of_boxes():
     assert after("],3:sun[99") == ""
     assert after("9,111,222,333]") == ",4:"
     assert after(",") == "4:" and after("4") == ":"  # where only a part was fed
-    assert after(":sun") == "["  # as after the last `n`
-    assert after("s") == ""  # a letter that no bracket followed
+    assert after(":sun") == "["  # as after the last `un`
+    assert after("s") == ""  # nothing has followed `ns`
+    assert after("[7") == "" and guesser.list_choices() == [ord(d) for d in "0123456789"]
+    assert after("8") == "" and guesser.list_choices() == []
+    assert after("9") == "," and guesser.list_choices() == []
+    other = _BoxGuesser(guesser.words)  # another answer remembers the words
+    for sign in "1:":
+        other.read(ord(sign))
+    assert "".join(map(chr, other.guess())) == "cat["
 
 
 def test_guesses_follow_numbers_with_a_point():

@@ -481,6 +481,8 @@ def test_the_command_that_asks_the_same(tmp_path):
     assert format_command(part, "tiny", "demo").endswith("'like it?' --crop 1,2,3,4.5")
     file = card("search", prompt="like it?", crops=[Crop("demo/c.png")])
     assert format_command(file, "tiny", "demo").endswith("--crop c.png")
+    known = card("rec", prompt="where?", groundings=[Grounding("star", [STAR], [0.7])])
+    assert format_command(known, "tiny", "demo").endswith("'where?' --verify")  # the same scores
 
 
 def test_a_card_of_the_page():
@@ -514,6 +516,23 @@ def test_the_page_counts_what_is_right_and_what_guessing_would_get():
         and text.startswith("<!doctype html>")
     )
     assert "3 questions about image files" in text
+
+
+def test_the_page_dots_and_counts_boxes_below_its_threshold():
+    "Of two red boxes one lies below 0.6, of two green ones none; a box without a score is silent."
+    truth = dict(groundings=[Grounding("star", [STAR]), Grounding("cup", [CUP])])
+    said = [
+        Grounding("star", [STAR], [0.6]),
+        Grounding("cup", [CUP], [0.61]),
+        Grounding("moon", [STAR], [0.59]),
+        Grounding("sun", [STAR], [0.9]),
+        Grounding("hat", [STAR]),
+    ]
+    shown = card("phrase", meta=truth, groundings=said)
+    text = _format_demo_page([shown], "tiny", "demo", 1)
+    assert "below 0.6 are dotted: 1 of 2 red ones and 0 of 2 green ones." in text
+    assert text.count('<g class="box unsure"') == 1
+    assert ".unsure rect{stroke-dasharray" in text
 
 
 def test_the_sister_is_asked_beside_the_shipped_model_alone(monkeypatch, tmp_path):

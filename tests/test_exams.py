@@ -318,6 +318,18 @@ def test_real_expressions_without_a_box_are_questions(real_files, tmp_path):
     assert scores["refcocos.exact"]["value"] == scores["refcocos.exact"]["constant"]
 
 
+def test_boxes_in_thousandths_are_those_that_another_program_has_written(real_files):
+    """The file holds each box in pixels and, by its authors, in thousandths."""
+    records = json.loads((real_files / "refcocos" / "refcocos_test.json").read_text())
+    boxed = [r for r in records if r["solution"]]
+    for r in boxed:
+        text = json.dumps([dict(bbox_2d=r["normalized_solution"], label="it")])
+        [(_, box)] = read_answer_boxes(text, (r["height"], r["width"]), "qwen-1000")
+        for value, true, side in zip(box.list(), r["solution"], (r["width"], r["height"]) * 2):
+            assert abs(value - true) <= side / 1000
+    assert len(boxed) > 100
+
+
 def test_real_flickr_sentences_have_types_and_boxes(real_files, tmp_path):
     for kind in ("Sentences", "Annotations"):
         (tmp_path / kind).mkdir()

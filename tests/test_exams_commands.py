@@ -10,7 +10,6 @@ from ferretlite.app import cli, exam_commands
 from ferretlite.exams.forms import ANSWER_FORMS
 from ferretlite.exams.runs import EXAMS
 from ferretlite.model.inference import Ferret
-from ferretlite.scenes.world import make_scene
 
 
 def run(capsys, *words):
@@ -21,10 +20,11 @@ def run(capsys, *words):
 
 @pytest.fixture(scope="module")
 def folders():
-    scenes = [make_scene(i, 96, "test") for i in range(2)]
+    """A folder of each exam, as a user without its files makes one."""
+    how = ["--n", "2", "--size", "96", "--split", "test"]
     with tempfile.TemporaryDirectory() as top:
-        for name, exam in EXAMS.items():
-            exam.example(scenes, Path(top) / name)
+        for name in EXAMS:
+            assert cli.main(["scenes", str(Path(top) / name), "--exam", name, *how]) == 0
         yield Path(top)
 
 
@@ -39,6 +39,7 @@ def test_list_shows_every_row_without_a_model(capsys):
         assert f"{name}: {exam.title}\n" in out
     assert "published Ferret-v2-13B: acc@0.5.val 92.64" in out
     assert out.count("\n    licence  ") == len(EXAMS) and "GRIT: " in out
+    assert "ferretlite scenes DATA --exam NAME" in out.splitlines()[0]
 
 
 @pytest.mark.parametrize("name", EXAMS)
@@ -61,14 +62,18 @@ def test_every_exam_is_scored_from_the_command_line(name, folders, capsys, tmp_p
 
 @pytest.mark.parametrize("words,found", [
     ("eval", "'MODEL': found nothing"),
-    ("eval tiny --suite imagenet", "expected scenes, or one of refcoco"),
+    ("eval tiny --suite imagenet", "expected one of refcoco, refcoco+"),
     ("eval tiny --suite pope", "found no --data, expected the folder that holds coco_pope_random"),
     ("eval tiny --suite pope --data nowhere", "found no folder"),
     ("eval tiny --suite pope --data . --split val", "found --split"),
     ("eval tiny --save a.jsonl", "found --save"),
     ("eval tiny --out x", "found --out"),
-        ("eval tiny --data nothing.json", "nothing.json"),
-        ("eval tiny --data nothing.json --split val", "found --split"),
+    ("eval tiny --data nothing.json", "nothing.json"),
+    ("eval tiny --data nothing.json --split val", "found --split"),
+    ("score coko --data . --answers a.jsonl", "found 'coko', expected one of refcoco"),
+    ("score coko --data . --answers a.jsonl", "the nearest name is coco"),
+    ("scenes x --exam imagenet", "expected one of refcoco"),
+    ("scenes x --exam pope --format lvis", "--exam, --format: found both"),
     ("eval tiny --suite pope --data . --judge http://localhost/v1", "found one of them"),
 ])  # fmt: skip
 def test_a_wrong_word_of_eval_is_told_before_a_model_is_loaded(words, found, capsys, monkeypatch):

@@ -154,8 +154,10 @@ def test_captions_without_java_say_so_and_have_other_names(monkeypatch):
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
 def test_captions_with_java_are_those_of_pycocoevalcap():
     pytest.importorskip("pycocoevalcap")
+    from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     items, answers = make_captions()
@@ -163,8 +165,10 @@ def test_captions_with_java_are_those_of_pycocoevalcap():
     told = {str(k): [dict(caption=t) for t in texts] for k, (texts, _) in enumerate(CAPTIONS)}
     said = {str(k): [dict(caption=text)] for k, (_, text) in enumerate(CAPTIONS)}
     told, said = (PTBTokenizer().tokenize(d) for d in (told, said))
-    for key, scorer in (("CIDEr", Cider()), ("METEOR", Meteor())):
+    for key, scorer in (("CIDEr", Cider()), ("METEOR", Meteor()), ("ROUGE-L", Rouge())):
         close(scores[f"reg.{key}"]["value"], scorer.compute_score(told, said)[0], eps=1e-9)
+    four = Bleu(4).compute_score(told, said, verbose=0)[0][3]
+    close(scores["reg.BLEU-4"]["value"], four, eps=1e-9)
 
 
 @pytest.mark.parametrize("text,expected", [  # by hand, from the rules of the official script

@@ -183,6 +183,22 @@ def test_each_split_has_its_own_chance_and_constant(folders):
     assert found["refcoco.acc@0.5.val"]["constant"] == 0.5
 
 
+def test_every_box_of_the_picture_is_a_rival_also_in_the_row_of_one_size():
+    """A small and a large object in one picture: a random choice is right in one of two."""
+    boxes = [Box(0, 0, 5, 5), Box(50, 50, 90, 90)]
+    asked = [ExamItem(str(k), "", "1.jpg", (100, 100), boxes=[box]) for k, box in enumerate(boxes)]
+    answers = {i.id: ExamAnswer(i.id, boxes=i.boxes) for i in asked}
+    scores = score_exam(EXAMS["refcoco"], asked, answers)
+    assert scores["refcoco.acc@0.5.small"]["chance"] == 0.5
+    assert scores["refcoco.acc@0.5.large"]["chance"] == 0.5
+    phrase = [dict(text=name, types=[name], boxes=[b]) for name, b in zip(("cup", "hat"), boxes)]
+    item = ExamItem("1", "", "1.jpg", (100, 100), "test", boxes, ["cup", "hat"])
+    other = ExamItem("2", "", "1.jpg", (100, 100), "test", boxes[:1], ["cup"])
+    item.meta, other.meta = dict(phrases=phrase), dict(phrases=phrase[:1])
+    scores = score_exam(EXAMS["flickr30k"], [item, other], answer_truly([item, other]))
+    assert scores["flickr30k.any.r@1.cup"]["chance"] == 0.5
+
+
 # -- names that change with the protocol
 
 
@@ -328,9 +344,10 @@ def test_results_for_other_exams_and_objects_are_refused(folders, tmp_path):
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(InputError, match="COCO results for this exam"):
         score_file("pope", folders["pope"], tmp_path / "r.json")
-    (tmp_path / "r.json").write_text('{"images": []}')
-    with pytest.raises(InputError, match="a list of COCO results"):
-        score_file("coco", folders["coco"], tmp_path / "r.json")
+    for text in ("{}", '{"images": []}', "null", '"no boxes"'):  # no list is no empty list
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(InputError, match="expected (a list of )?COCO results"):
+            score_file("coco", folders["coco"], tmp_path / "r.json")
 
 
 def test_results_about_pictures_without_checked_categories_are_left_out(folders, tmp_path):

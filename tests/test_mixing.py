@@ -52,7 +52,7 @@ from ferretlite.regions.grammar import Grounding, format_groundings
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
 from ferretlite.scenes.questions import Conversation, Turn
 from ferretlite.scenes.tasks import TASKS
-from ferretlite.scenes.world import make_scene
+from ferretlite.scenes.world import export_coco, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -408,28 +408,40 @@ def test_a_part_is_opened_in_its_folder_and_leaves_out_what_it_must(monkeypatch)
     ]
 
 
-class Pictures:
-    """A reader of held-out data."""
+def test_numbers_and_files_are_held_out_of_every_format(monkeypatch):
+    def reader(folder, pictures, numbers):
+        return SimpleNamespace(
+            folder=Path(folder), images="im", pictures=pictures, coco_ids=numbers
+        )
 
-    def __init__(self, pictures, numbers):
-        self.pictures, self.coco_ids = pictures, numbers
-
-
-def test_numbers_are_held_out_of_every_format_and_names_of_their_own(monkeypatch):
     opened = {
-        "a": Pictures(["x.jpg", "", "y.jpg"], [-1, -1, 0]),
-        "b": Pictures(["z.jpg", "x.jpg"], [7, -1]),
+        "a": reader("left", ["x.jpg", "", "y.jpg"], [-1, -1, 0]),
+        "b": reader("right", ["z.jpg", "x.jpg"], [7, -1]),
     }
     monkeypatch.setattr(mixtures, "open_part", lambda part, root: opened[part.name])
     recipe = Recipe("r", {}, held_out=[Part("a", "flickr30k", {}), Part("b", "refcoco", {})])
-    out = list_exclusions(recipe)
-    assert set(out) == set(FORMAT_READERS) and out["coco"] == {0, 7}
-    assert out["flickr30k"] == {0, 7, "x.jpg", "y.jpg"} and out["refcoco"] == {
-        0,
-        7,
-        "z.jpg",
-        "x.jpg",
-    }
+    files = {"left/im/x.jpg", "left/im/y.jpg", "right/im/z.jpg", "right/im/x.jpg"}
+    assert list_exclusions(recipe) == {0, 7, *map(Path, files)}
+
+
+@pytest.mark.parametrize("format", ["coco", "llava"])
+def test_one_name_in_two_folders_is_two_pictures_unless_the_bytes_agree(tmp_path, format):
+    """Both folders hold train-0.png to train-2.png: 0 is a copy, 1 is another picture, and the
+    held-out 2 is missing, so nobody knows."""
+    for place in ("a", "b"):
+        export_coco([make_scene(s, (48, 64)) for s in range(3)], tmp_path / place)
+    make_scene(9, (48, 64)).image.save(tmp_path / "b" / "images" / "train-1.png")
+    (tmp_path / "b" / "images" / "train-2.png").unlink()
+    words = [{"from": "human", "value": "<image>\nHm?"}, {"from": "gpt", "value": "Yes."}]
+    talks = [dict(id=str(k), image=f"train-{k}.png", conversations=words) for k in range(3)]
+    (tmp_path / "a" / "talks.json").write_text(json.dumps(talks))
+    file = dict(coco="annotations.json", llava="talks.json")[format]
+    mixture = dict(
+        stages={"3": [dict(format=format, folder="a", annotations=file)]},
+        held_out=[dict(format="coco", folder="b", annotations="annotations.json")],
+    )
+    [(_, reader)] = make_mixture(mixture, 3, root=tmp_path).parts
+    assert [reader.picture(i) for i in range(len(reader))] == ["train-1.png"]
 
 
 def test_the_last_fifth_of_an_exported_tree_is_held_out(tmp_path):

@@ -560,3 +560,16 @@ def test_the_benchs_table():
         "MB",
     ]
     assert "40.0 a second" in lines[3] and "10.0: 4.0 times" in lines[3] and "2 threads" in lines[3]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ends_of_tokens_in_a_long_answer_are_those_of_its_prefixes(random_model, seed):
+    """Characters of several bytes, over several windows: each whole prefix is decoded here."""
+    _, processor = random_model
+    rng = np.random.default_rng(seed)
+    pieces = ["★ ", "star [1, 2, 3, 4], ", "☂", "naïve", " 😀😀", "\n"]
+    ids = encode(processor, "".join(rng.choice(pieces, 60)))
+    assert len(ids) > 150
+    wanted = [len(processor.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
+    wanted = np.minimum.accumulate(wanted[::-1])[::-1].tolist()
+    assert processor._locate_tokens(ids) == (processor.tokenizer.decode(ids), wanted)

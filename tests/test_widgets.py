@@ -157,8 +157,19 @@ def test_a_fault_of_the_user_is_said_beside_the_picture():
     assert "expected" in note and tool.regions == [] and note[:20] in tool._panel.value
     gesture(tool, "point", at=[3, 4])
     assert tool.note == ""
+
+
+def test_who_points_asks_about_the_place():
+    "A question about the whole picture gives way to the last one with a mark."
+    tool = picker()
+    tool.ask("Which word is <region>?")
     tool.ask("How many?")
-    assert "whole picture" in gesture(tool, "point", at=[3, 4])
+    gesture(tool, "point", at=[3, 4])
+    assert tool.ferret.asked[-1] == ("Which word is <region>?", [Point(3, 4)])
+    assert tool._text.value == "Which word is <region>?"
+    tool.ask("How many?")
+    gesture(tool, "undo")  # does not point
+    assert (tool.question, tool.regions) == ("How many?", [])
 
 
 def test_a_fault_of_ours_is_shown_and_raised():
@@ -178,8 +189,35 @@ def test_the_controls_follow_the_state():
     assert (tool._text.value, tool._slider.value) == ("Where?", 0.3)
     tool._text.value = "How many <region>?"
     assert tool.question == "How many <region>?" and len(tool.ferret.asked) == 1
+    tool.ask("Find all objects")
+    assert tool._examples.value == ""  # no example has these words
+    tool._examples.value = tool.examples["Which word is here?"]
+    assert tool._text.value == tool.question == tool.examples["Which word is here?"]
+    tool.ask(tool.examples["Find all objects"])
+    assert tool._examples.label == "Find all objects"
     tool._text.value = "   "  # a real model refuses an empty question
     assert tool.question == "   "
+
+
+def test_controls_that_follow_the_state_run_no_action(monkeypatch):
+    tool = picker()
+    tool.make_widget()
+    ran = []
+    monkeypatch.setattr(Tool, "attempt", lambda self, action, *args: ran.append(args))
+    tool.ask("Where?")
+    tool.set_threshold(0.3)
+    tool.ask(tool.examples["Find all objects"])
+    assert ran == [] and tool.seconds > 0
+    tool._slider.value = 0.6  # the user
+    assert ran == [(0.6,)]
+
+
+def test_an_answer_that_is_known_keeps_its_time():
+    tool = picker()
+    tool.ask("Where?")
+    tool.seconds = 7
+    tool.ask("Where?")
+    assert "answered in 7.00 s" in tool.write_panel()
 
 
 def test_without_the_libraries_of_notebooks_one_sentence_says_what_to_do(monkeypatch):
@@ -340,6 +378,39 @@ def test_token_layer_and_head_are_chosen(attended):
             attended.select(**wrong)
     attended.words[0] = "<b>"
     assert "&lt;b&gt;" in attended.write_panel()
+
+
+def test_a_click_on_a_small_picture_chooses_its_head(attended):
+    pytest.importorskip("anywidget")
+    attended.select(token=0, layer=0, head=0)
+    attended.make_widget()
+    layers, heads = attended.weights.shape[:2]
+    last = attended._heads.items[-1]
+    assert last["label"] == f"layer {layers}, head {heads}" and len(attended._heads.items) > 2
+    assert attended._heads.size == [last["box"][3], last["box"][2]]
+    at = [last["box"][0] + 5, 5]  # the last column of the first row
+    attended._choose_head(attended._heads, dict(kind="point", at=at, id="h-1"))
+    assert (attended.layer, attended.head) == (0, heads - 1)
+    assert attended._heads.answered == "h-1" and attended._sliders[2].value == heads
+    attended._choose_head(attended._heads, dict(kind="box", box=[0, 0, 9, 9], id="h-2"))
+    assert attended.head == heads - 1 and attended._heads.answered == "h-2"
+
+
+def test_a_shorter_answer_moves_the_slider_of_the_token(attended):
+    pytest.importorskip("anywidget")
+    attended.make_widget()
+    attended.select(token=len(attended.words) - 1)
+    words, weights = attended.words, attended.weights
+    attended.words, attended.weights = words[:1], weights[:, :, :1]
+    attended.select(token=0)
+    assert attended._sliders[0].max == attended._sliders[0].value == 1 and attended.token == 0
+    attended.words, attended.weights = words, weights
+
+
+def test_a_click_that_the_attention_viewer_cannot_use_is_answered(attended):
+    before, attended.question = attended.question, "What is there?"
+    assert "whole picture" in gesture(attended, "point", at=[3, 4])
+    attended.question = before
 
 
 # Scenes

@@ -107,7 +107,7 @@ if sys.version_info < (3, 11):
 place = here / "venv"
 venv.create(place, with_pip=True)
 programs = place / ("Scripts" if sys.platform == "win32" else "bin")
-command = [programs / "python", "-m", "pip", "install", "--no-index"]
+command = [programs / "python", "-m", "pip", "--isolated", "install", "--no-index"]
 command += ["--find-links", here / "wheels", "ferretlite[notebooks]"]
 failed = subprocess.call([str(word) for word in command])
 if not failed:
@@ -188,10 +188,10 @@ def bundle(
     platform: annotate_option(
         list[str], f"system of the laptops ({', '.join(_SYSTEMS)}); repeat for more", metavar="NAME"
     ) = (),
-    python: annotate_option(str, "Python of the laptops, such as 3.12", metavar="VERSION") = "",
+    python: annotate_option(str, "Python of the laptops, such as 3.12", metavar="VERSION") = None,
 ) -> None:
     "Write wheels, notebooks and weights for laptops without a network."
     with name_output(Path(out)):
-        made = write_bundle(clone, out, tuple(platform), python)
+        made = write_bundle(clone, out, tuple(platform), python or "")
     size = sum(p.stat().st_size for p in ([made] if made.is_file() else made.rglob("*")))
     print_result(f"{made}: {size / 1e6:.0f} MB. On a laptop: python install.py")

@@ -16,7 +16,7 @@ const CSS = `
 .fl .box:hover rect{fill:currentColor;fill-opacity:.18;stroke-width:4.5}
 .fl .quiet{pointer-events:none}.fl .quiet rect{pointer-events:none;stroke:#fff;stroke-width:3.5}
 .fl .quiet .dash,.fl .draft{stroke:#111;stroke-dasharray:6 5;stroke-width:3.5;fill:none}
-.fl .handle{cursor:grab}.fl .handle rect{stroke-opacity:0}
+.fl [data-mode=move] .handle{cursor:grab}.fl .handle rect{stroke-opacity:0}
 .fl .handle:hover rect{stroke-opacity:1;stroke-dasharray:5 4;stroke-width:2;fill-opacity:.06}
 .fl text{font-weight:700;fill:#fff;stroke:#111;stroke-width:3px;paint-order:stroke}
 .fl .tip{position:absolute;padding:1px 8px;border-radius:4px;color:#fff;white-space:nowrap;
@@ -104,6 +104,7 @@ function render({ model, el }) {
     const [height, width] = size();
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("aria-label", model.get("help"));
+    svg.dataset.mode = model.get("mode");
     for (const [key, value] of Object.entries({ width, height, href: model.get("picture") }))
       picture.setAttribute(key, value);
     layer.replaceChildren();
@@ -124,7 +125,8 @@ function render({ model, el }) {
     draw();
     clearTimeout(timer);
     busy.hidden = true;
-    root.dataset.milliseconds = Math.round(performance.now() - released);
+    if (released) root.dataset.milliseconds = Math.round(performance.now() - released);
+    released = 0;
   }
 
   // --- what the user does

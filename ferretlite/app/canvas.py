@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import warnings
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 
@@ -136,6 +137,7 @@ class Tool:
         image,  # path, PIL image, array or bytes
     ):
         self.image, self.note, self._canvas = load_image(image), "", None
+        self._following = False  # whether a control is being set to the state
         self.size = self.image.height, self.image.width
 
     def list_items(self) -> list:  # of dict, see `draw_items`
@@ -168,6 +170,17 @@ def update(self: Tool) -> None:
         self._canvas.items, self._canvas.mode = self.list_items(), self.mode
     note = f'<p style="color:#a33c00">{html.escape(self.note)}</p>' if self.note else ""
     self._panel.value = f'<div style="line-height:1.45">{self.write_panel()}{note}</div>'
+
+
+@patch
+@contextmanager
+def following(self: Tool):
+    "While controls are moved to the state, the actions of the controls do not run."
+    self._following = True
+    try:
+        yield
+    finally:
+        self._following = False
 
 
 @patch

@@ -54,8 +54,8 @@ def parse_size(text: str) -> int | tuple:  # side, or (height, width)
     return sides[0] if len(sides) == 1 else tuple(sides)
 
 # %% ../../nbs/tools/command_line.ipynb #07c10002
-def _write_scenes(folder, format: str, seeds, size, split: str) -> Path:
-    "Write scenes in one format, or in every format, and return the file that describes them."
+def _write_scenes(folder, format: str, seeds, size, split: str, exam=None) -> Path:
+    "Write scenes in one format, in every format, or as an exam; return what describes them."
     from tqdm import tqdm
 
     from ferretlite.data.recipes import FORMAT_EXPORTERS, export_tree
@@ -67,7 +67,10 @@ def _write_scenes(folder, format: str, seeds, size, split: str) -> Path:
                 yield make_scene(seed, size, split)
 
     with write_folder_whole(folder) as part:
-        if format == "all":
+        if exam:
+            found = part
+            exam.example(list(make_scenes()), part)
+        elif format == "all":
             found = export_tree(make_scenes, part)
         else:
             export = export_coco if format == "coco" else FORMAT_EXPORTERS[format]
@@ -80,15 +83,24 @@ def scenes(
     out: annotate_argument(str, "folder to write", "OUT", writes="folder"),
     n: annotate_option(int, "how many", max=10**8) = 1000,
     format: _Format = "coco",
+    exam: annotate_option(
+        str, "the official files of an exam instead (see `eval --list`), to try it", metavar="NAME"
+    ) = None,
     split: annotate_option(
         str, "which kind of scenes", metavar="NAME", parser=model_commands.parse_split
     ) = "train",
     size: annotate_option(str, "in pixels", metavar="SIDE|HxW", parser=parse_size) = "384",
     seed: SeedOption = 0,
 ) -> None:
-    "Write procedural scenes as COCO files, or in any of nine formats."
+    "Write procedural scenes as COCO files, in any of nine formats, or as an exam."
+    if exam and format != "coco":
+        raise typer.BadParameter("--exam, --format: found both, expected one of them.")
     with redirect_output():
-        found = _write_scenes(out, format, range(seed, seed + n), size, split)
+        if exam:
+            from ferretlite.exams.runs import get_exam
+
+            exam = get_exam(exam)
+        found = _write_scenes(out, format, range(seed, seed + n), size, split, exam)
     print_result(str(found))
 
 # %% ../../nbs/tools/command_line.ipynb #a6dbc9e6

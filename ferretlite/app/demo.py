@@ -31,6 +31,7 @@ from ..evaluation.suites import Question, answer_questions, take_first_box
 from ..model.answers import Answer
 from ..model.inference import Ferret, split_caption
 from ..model.loading import choose_device, find_model, list_shipped_models
+from ..model.scoring import ask_back
 from ..regions.choices import find_chosen_option, normalise_name, read_count
 from ..regions.drawing import draw_answer
 from ..regions.geometry import Mask, box_iou
@@ -345,6 +346,7 @@ def _compute_chance(
 
 # %% ../../nbs/tools/demo.ipynb #dfac8384
 _GOOD, _BAD, _TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
+_SURE = 0.6  # the page dots boxes with a lower score
 
 
 def _list_true_groundings(card) -> list:  # of Grounding
@@ -437,36 +439,14 @@ def format_command(
             "--crop",
             ",".join(f"{v:g}" for v in c.box.list()) if c.box else os.path.relpath(c.image, folder),
         ]
+    if card.answer and any(g.scores for g in card.answer.groundings):
+        parts.append("--verify")
     return shlex.join(
         parts + ([] if model == "tiny" else ["--model", _format_model_name(model, folder)])
     )
 
 # %% ../../nbs/tools/demo.ipynb #5e18d3a0
 from ferretlite.app.demo_page import DEMO_PAGE_STYLE  # noqa: F811
-
-# %% ../../nbs/tools/demo.ipynb #3dd2b2a3
-_CARD_TEMPLATE = """<article class="card {{ verdict }}"><header><h2>{{ card.title }}</h2>
-<span class="badge">{{ "✓" if card.right else "✗" }} {{ verdict }}</span></header>
-<p class="ask">
-{%- for piece in pieces %}
-  {%- if piece == "<region>" %}<mark>region</mark>
-  {%- elif piece == "<crop>" %}<mark>picture</mark>
-  {%- else %}{{ piece }}{% endif %}
-{%- endfor %}</p><div class="pair">
-{%- for picture, size, caption, boxes in pictures %}
-<figure><svg viewBox="0 0 {{ size[0] }} {{ size[1] }}" tabindex="0" role="img"
-aria-label="{{ card.title }}: {{ caption }}"><image href="{{ encode_image_url(picture) }}"
-width="{{ size[0] }}" height="{{ size[1] }}"/>
-{%- for box in boxes %}<g class="box" color="{{ box.color }}"><title>{{ box.label }}</title>
-<rect x="{{ box.x }}" y="{{ box.y }}" width="{{ box.w }}" height="{{ box.h }}"
-stroke="currentColor"/><text x="{{ box.at }}" y="{{ box.line }}" text-anchor="{{ box.anchor }}"
-fill="currentColor">{{ box.label }}</text></g>{% endfor %}</svg>
-<figcaption>{{ caption }}</figcaption></figure>
-{%- endfor %}</div>
-<dl><dt>model</dt><dd>{{ answer }}</dd><dt>truth</dt><dd>{{ truth }}</dd></dl>
-<p class="small">Right means: {{ rule }}{{ "; by chance %.0f%%" % (100 * chance) if chance }}.
-{{- " " ~ card.note if card.note }}</p>
-<code>{{ command }}</code></article>"""
 
 # %% ../../nbs/tools/demo.ipynb #07d10001
 def _place_box(name, box, score, color, size) -> dict:  # pixels, label and its place
@@ -479,11 +459,17 @@ def _place_box(name, box, score, color, size) -> dict:  # pixels, label and its 
         w=round(x2 - x1, 1),
         h=round(y2 - y1, 1),
         color=color,
+        unsure=score is not None and score < _SURE,
         label=format_label(name, score),
         at=x2 if right else x1,
         anchor="end" if right else "start",
         line=min(y2 + 14, size[0] - 4) if top else y1 - 5,
     )
+
+
+def _keep_boxes_whole(text: str) -> str:
+    "Return lines of `format_answer` for a narrow page: no line breaks inside a box."
+    return re.sub(r" {3,}", "  ", re.sub(r"(?<=\d), (?=\d)", ",\u00a0", text))
 
 
 def _list_pictures(card) -> list:  # of (picture, its (width, height) on the page, caption, boxes)
@@ -508,42 +494,35 @@ def _format_card(
     "Return one card of the page as HTML."
     return (
         Environment(autoescape=True)
-        .from_string(_CARD_TEMPLATE)
+        .from_string(CARD_TEMPLATE)
         .render(
             card=card,
             verdict="right" if card.right else "wrong",
             pieces=re.split("(<region>|<crop>)", card.turn.prompt),
             pictures=_list_pictures(card),
             encode_image_url=encode_image_url,
-            answer=format_answer(card.answer),
-            truth=_format_truth(card),
+            answer=_keep_boxes_whole(format_answer(card.answer)),
+            truth=_keep_boxes_whole(_format_truth(card)),
             rule=_TASK_RULES[card.turn.task],
             chance=_compute_chance(card),
             command=format_command(card, model, folder),
         )
     )
 
-# %% ../../nbs/tools/demo.ipynb #fffe0222
-_DEMO_PAGE_TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>ferretlite demo</title><style>{{ style | safe }}</style></head><body><main>
-<h1>ferretlite: what a tiny model sees</h1><p class="lead">
-{{- n }} questions about image files that <b>{{ model }}</b> has not seen, answered on this
-machine in {{ "%.0f" % seconds }} seconds. The pictures are the first of the test split that can
-pose each question; none was chosen by its answer. Dashed marks are what was pointed at; green
-boxes meet the truth, red ones do not, blue ones are the truth. A box under the mouse shows its
-name and its score, and a picture grows when the mouse rests on it.</p>
-<div class="score"><b>{{ right }} of {{ n }} right</b>
-<span>({{ "%.0f" % share }}%; guessing would get about {{ "%.1f" % expected }})</span>
-<span class="bar"><i style="width:{{ "%.0f" % share }}%"></i></span></div>
-<div class="grid">{% for card in cards %}{{ card | safe }}{% endfor %}</div>
-<footer>The shipped model has a few million weights. It knows scenes of glyphs, not photographs.
-Every score with its interval and its chance level: <code>ferretlite eval {{ name }} --n 1000
-{{- "" }}</code>. The commands run from inside this folder.</footer></main></body></html>
-"""
+# %% ../../nbs/tools/demo.ipynb #32d00001
+from ferretlite.app.demo_page import CARD_TEMPLATE, DEMO_PAGE_TEMPLATE, share_pictures  # noqa: F811
 
 # %% ../../nbs/tools/demo.ipynb #07d10002
+def _describe_unsure_boxes(cards) -> str:
+    "Return how many red and green boxes have a score below the threshold."
+    rows = [row for card in cards for row in _list_views(card)[0][2] if row[2] is not None]
+    told = []
+    for color, name in ((_BAD, "red"), (_GOOD, "green")):
+        held = [score < _SURE for *_, score, of_box in rows if of_box == color]
+        told.append(f"{sum(held)} of {len(held)} {name} ones")
+    return " and ".join(told)
+
+
 def _format_demo_page(
     cards: list,  # of Card
     model: str,  # name or folder of a model
@@ -552,9 +531,9 @@ def _format_demo_page(
 ) -> str:
     "Return the whole page as HTML without outside files."
     right, n = sum(c.right for c in cards), len(cards)
-    return (
+    page = (
         Environment(autoescape=True, keep_trailing_newline=True)
-        .from_string(_DEMO_PAGE_TEMPLATE)
+        .from_string(DEMO_PAGE_TEMPLATE)
         .render(
             policy=PAGE_POLICY,
             style=DEMO_PAGE_STYLE,
@@ -566,8 +545,11 @@ def _format_demo_page(
             share=100 * right / n,
             expected=sum(map(_compute_chance, cards)),
             seconds=seconds,
+            sure=_SURE,
+            unsure=_describe_unsure_boxes(cards),
         )
     )
+    return share_pictures(page)
 
 # %% ../../nbs/tools/demo.ipynb #c4a7b2e1
 def _make_cards(folder, model: str, seed: int) -> list:  # of Card, without answers
@@ -588,9 +570,10 @@ def _answer_cards(cards: list, device=None) -> None:
         for name in models:
             asked = [c for c in cards if c.model == name]
             questions = [Question(c.scene, c.turn) for c in asked]
-            answers = answer_questions(
-                Ferret.load(name, device), questions, batch=8, on_progress=bar.update
-            )
+            ferret = Ferret.load(name, device)
+            answers = answer_questions(ferret, questions, batch=8, on_progress=bar.update)
+            if getattr(ferret, "score_fit", None) is not None:
+                answers = ask_back(ferret, answers, batch=8)
             for card, card.answer in zip(asked, answers):
                 _judge_card(card)
 

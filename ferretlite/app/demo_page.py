@@ -29,11 +29,15 @@ padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px}
 svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
 paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
+.unsure rect{stroke-dasharray:2 6}
 .box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
 @media(hover:hover) and (min-width:700px){figure{transition:transform .15s}
-figure:hover,figure:focus-within{transform:scale(2.4);transition-delay:.5s;z-index:9;background:#fff;
+figure:hover,figure:focus-within{transform:scale(var(--zoom,1.9));transition-delay:.5s;z-index:9;
+background:#fff;
 box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
 figure:last-child{transform-origin:right}}
+@media(min-width:1060px){.grid{--zoom:3}.card:nth-child(odd) figure{transform-origin:left}
+.card:nth-child(even) figure{transform-origin:right}}
 @media(max-width:699px){.pair{flex-direction:column}}
 figcaption{font-size:.78rem;color:var(--soft);text-align:center}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}
@@ -43,3 +47,66 @@ color:inherit;border:1.5px dashed var(--soft);border-radius:3px;padding:0 .25rem
 padding:.35rem .5rem;border-radius:6px;overflow-wrap:anywhere}
 .card code{margin-top:auto}footer{margin-top:2.5rem;color:var(--soft);font-size:.88rem;
 max-width:46rem}"""
+
+# %% ../../nbs/tools/demo.ipynb #3dd2b2a3
+CARD_TEMPLATE = """<article class="card {{ verdict }}"><header><h2>{{ card.title }}</h2>
+<span class="badge">{{ "✓" if card.right else "✗" }} {{ verdict }}</span></header>
+<p class="ask">
+{%- for piece in pieces %}
+  {%- if piece == "<region>" %}<mark>region</mark>
+  {%- elif piece == "<crop>" %}<mark>picture</mark>
+  {%- else %}{{ piece }}{% endif %}
+{%- endfor %}</p><div class="pair">
+{%- for picture, size, caption, boxes in pictures %}
+<figure><svg viewBox="0 0 {{ size[0] }} {{ size[1] }}" tabindex="0" role="img"
+aria-label="{{ card.title }}: {{ caption }}"><image href="{{ encode_image_url(picture) }}"
+width="{{ size[0] }}" height="{{ size[1] }}"/>
+{%- for box in boxes %}<g class="box{{ " unsure" if box.unsure }}"
+color="{{ box.color }}"><title>{{ box.label }}</title>
+<rect x="{{ box.x }}" y="{{ box.y }}" width="{{ box.w }}" height="{{ box.h }}"
+stroke="currentColor"/><text x="{{ box.at }}" y="{{ box.line }}" text-anchor="{{ box.anchor }}"
+fill="currentColor">{{ box.label }}</text></g>{% endfor %}</svg>
+<figcaption>{{ caption }}</figcaption></figure>
+{%- endfor %}</div>
+<dl><dt>model</dt><dd>{{ answer }}</dd><dt>truth</dt><dd>{{ truth }}</dd></dl>
+<p class="small">Right means: {{ rule }}{{ "; by chance %.0f%%" % (100 * chance) if chance }}.
+{{- " " ~ card.note if card.note }}</p>
+<code>{{ command }}</code></article>"""
+
+# %% ../../nbs/tools/demo.ipynb #fffe0222
+DEMO_PAGE_TEMPLATE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>ferretlite demo</title><style>{{ style | safe }}</style></head><body><main>
+<h1>ferretlite: what a tiny model sees</h1><p class="lead">
+{{- n }} questions about image files that <b>{{ model }}</b> has not seen, answered on this
+machine in {{ "%.0f" % seconds }} seconds. The pictures are the first of the test split that can
+pose each question; none was chosen by its answer. Dashed marks are what was pointed at; green
+boxes meet the truth, red ones do not, blue ones are the truth. A box under the mouse shows its
+name and its score (the fitted probability that the box is right), and a picture grows when the
+mouse rests on it. The model was asked back what is in each box; boxes with a score below
+{{ sure }} are dotted: {{ unsure }}.</p>
+<div class="score"><b>{{ right }} of {{ n }} right</b>
+<span>({{ "%.0f" % share }}%; guessing would get about {{ "%.1f" % expected }})</span>
+<span class="bar"><i style="width:{{ "%.0f" % share }}%"></i></span></div>
+<div class="grid">{% for card in cards %}{{ card | safe }}{% endfor %}</div>
+<footer>The shipped model has a few million weights. It knows scenes of glyphs, not photographs.
+Every score with its interval and its chance level: <code>ferretlite eval {{ name }} --n 1000
+{{- "" }}</code>. The commands run from inside this folder.</footer></main></body></html>
+"""
+
+# %% ../../nbs/tools/demo.ipynb #5a1c7e90
+import re  # noqa: F811
+
+# %% ../../nbs/tools/demo.ipynb #5a1c7e91
+def share_pictures(page: str) -> str:
+    "Return a page in which each picture stands once; its other places refer to the first."
+    seen = {}
+
+    def share(match: re.Match) -> str:
+        if match[1] in seen:
+            return f'<use href="#{seen[match[1]]}"'
+        seen[match[1]] = f"picture-{len(seen)}"
+        return f'<image id="{seen[match[1]]}" href="{match[1]}"'
+
+    return re.sub(r'<image href="(data:[^"]+)"', share, page)

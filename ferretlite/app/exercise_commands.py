@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/tools/exercise_commands.ipynb #5e8e1a37
+import re
 import sys
 from pathlib import Path
 
@@ -28,8 +29,10 @@ cli_app.add_typer(exercises_app, name="exercises")
 
 def parse_student(text: str) -> str:
     "Return the name of a student or of a course, fit for a file name."
-    if not text.replace("_", "a").replace(".", "a").isalnum() or text.startswith("."):
-        raise typer.BadParameter(f"found {text!r}, expected letters, digits, dots and underscores.")
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise typer.BadParameter(
+            f"found {text!r}, expected letters, digits, dots, dashes and underscores."
+        )
     return text
 
 
@@ -80,7 +83,6 @@ def _find_hand_in(name: str) -> Path:
 
 def _read_course(cells: list) -> str:
     "Return the word of the course that a hand-in names."
-    import re
 
     found = re.search(r"^set_student\(.*\bcourse=(['\"])(.*)\1\)", "\n".join(cells), re.M)
     return found[2] if found else ""

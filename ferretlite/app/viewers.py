@@ -13,10 +13,16 @@ import torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw
 
-from ferretlite.app.canvas import Tool, encode_jpeg, encode_overlay, make_region_items
+from ferretlite.app.canvas import (
+    Tool,
+    encode_overlay,
+    load_canvas_class,
+    make_region_items,
+)
 from ferretlite.app.widgets import make_pens, observe, read_gesture
 from ferretlite.common.errors import make_input_error
 from ferretlite.common.pictures import load_image
+from ferretlite.data.inspection import encode_image_url
 from ferretlite.model.inference import Ferret
 from ferretlite.regions.drawing import PALETTE
 from ferretlite.regions.geometry import Box, Point, Region, check_region, make_regions
@@ -143,7 +149,8 @@ _DOTS = ((2.5, "#111111"), (5, "#1e88e5"), (8, "#e6194b"))  # radius and colour 
 @patch
 def list_items(self: SamplerViewer) -> list:  # noqa: F811
     "Return the region and its points; those that stay are larger."
-    items = make_region_items([self.region])[: -1 if isinstance(self.region, Point) else None]
+    items = [dict(item, mark="") for item in make_region_items([self.region])]  # one: no number
+    items = items[: -1 if isinstance(self.region, Point) else None]
     for step, points in enumerate(self.points):
         radius, color = _DOTS[min(step, len(_DOTS) - 1)]
         items += [dict(dot=xy, radius=radius, color=color) for xy in points.tolist()]
@@ -152,14 +159,14 @@ def list_items(self: SamplerViewer) -> list:  # noqa: F811
 
 @patch
 def write_panel(self: SamplerViewer) -> str:  # noqa: F811
-    "Return how many points there are at each step, and whom each of them asks."
+    "Return how many points there are at each step, and how many neighbours each of them reads."
     s, lines = self.sampler, []
     pixels = int(self.region.pixel_runs(*self.size)[:, 1].sum())
     drawn = f"{len(self.points[0])} points from the {pixels} pixels of the region"
     if pixels < len(self.points[0]):
         drawn += " (pixels repeat, because there are fewer)"
     for keep, k, before in zip(s.n_centers, s.n_neighbors, (s.n_points, *s.n_centers)):
-        lines.append(f"{keep} of the {before} stay; each asks its {k} nearest")
+        lines.append(f"{keep} of the {before} stay; each reads its {k} nearest points")
     rows = [
         f'<li><span style="color:{_DOTS[min(i, 2)][1]}">●</span> {text}</li>'
         for i, text in enumerate([drawn, *lines])
@@ -281,6 +288,7 @@ def make_heat(
 
 # %% ../../nbs/tools/viewers.ipynb #25fafa9b
 _HEAT_COLOR = (230, 25, 75)
+HEAD_SIDE = 80  # pixels of the small picture of a head
 
 
 @patch
@@ -296,7 +304,7 @@ def list_items(self: AttentionViewer) -> list:  # noqa: F811
 def show_heads(self: AttentionViewer) -> Image.Image:
     "Return small pictures of all heads: a row for each layer, a column for each head."
     heat = self.make_heat(self.weights[:, :, self.token])  # [layers, heads, side, side]
-    layers, heads, side = *heat.shape[:2], 80
+    layers, heads, side = *heat.shape[:2], HEAD_SIDE
     small = self.image.resize((side - 4, side - 4))
     out = Image.new("RGB", (heads * side, layers * side), "white")
     for layer, head in np.ndindex(layers, heads):
@@ -307,6 +315,16 @@ def show_heads(self: AttentionViewer) -> Image.Image:
             corners = [head * side, layer * side, (head + 1) * side - 1, (layer + 1) * side - 1]
             ImageDraw.Draw(out).rectangle(corners, outline="#2a5bd7", width=4)
     return out
+
+
+@patch
+def list_heads(self: AttentionViewer) -> list:
+    "Return what a hover says about each small picture, in the frame of `show_heads`."
+    items, side = [], HEAD_SIDE
+    for index, (layer, head) in enumerate(np.ndindex(*self.weights.shape[:2])):
+        box = [head * side, layer * side, (head + 1) * side, (layer + 1) * side]
+        items.append(dict(box=box, index=index, label=f"layer {layer + 1}, head {head + 1}"))
+    return items
 
 # %% ../../nbs/tools/viewers.ipynb #72531c93
 @patch
@@ -330,8 +348,15 @@ def receive(  # noqa: F811
 ) -> None:
     "Ask about the region of a gesture."
     region = read_gesture(kind, data, self.size)
-    if REGION in self.question and region is not None:
+    if region is None:
+        return
+    if REGION in self.question:
         self.ask(region)
+    else:
+        self.note = (
+            "This question is about the whole picture. Click a small picture to choose a head, or "
+            "move the slider of the token."
+        )
 
 # %% ../../nbs/tools/viewers.ipynb #41eb04af
 @patch
@@ -347,16 +372,33 @@ def make_controls(self: AttentionViewer) -> list:  # noqa: F811
     for slider, name in zip(self._sliders, ("token", "layer", "head")):
         slider.style.description_width = "48px"
         observe(slider, self, lambda value, name=name: self.select(**{name: value - 1}))
-    self._heads = ipywidgets.Image(format="jpeg", layout=ipywidgets.Layout(max_width="100%"))
+    self._heads = load_canvas_class()(help="Pictures of all heads. Click a picture to choose it.")
+    self._heads.on_msg(self._choose_head)
+    self._heads.layout = ipywidgets.Layout(width="98%", min_width="0")
     return [*self._sliders, self._heads]
+
+
+@patch
+def _choose_head(self: AttentionViewer, canvas, message: dict, buffers=None) -> None:
+    try:
+        if message.get("kind") == "point":
+            column, row = (int(v // HEAD_SIDE) for v in message["at"])
+            self.attempt(self.select, layer=row, head=column)
+    finally:
+        canvas.answered = message.get("id", "")
 
 
 @patch
 def update(self: AttentionViewer) -> None:
     "Show the state in the notebook, with the small pictures of all heads."
     Tool.update(self)
-    if self._canvas is not None:
-        token, layer, head = self._sliders
+    if self._canvas is None:
+        return
+    token, layer, head = self._sliders
+    with self.following():
         token.max = len(self.words)
         token.value, layer.value, head.value = self.token + 1, self.layer + 1, self.head + 1
-        self._heads.value = encode_jpeg(self.show_heads())
+    picture = self.show_heads()
+    with self._heads.hold_sync():
+        self._heads.picture, self._heads.size = encode_image_url(picture), list(picture.size[::-1])
+        self._heads.items = self.list_heads()

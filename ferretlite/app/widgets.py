@@ -63,6 +63,7 @@ class RegionPicker(Tool):
     `regions` are in the image frame; `answers` holds an Answer for each of `list_questions`."""
 
     help = "Picture. Drag a box, click a point. " + Tool.help
+    invitation = "<b>Click</b> on the picture for a point, or <b>drag</b> a box."
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class RegionPicker(Tool):
         super().__init__(image)
         self.examples = _EXAMPLES if examples is None else examples
         self.ferret, self.question = ferret, question or write_prompt("name")
+        self.pointing = write_prompt("name")  # the last question with `<region>`
         self.regions, self.threshold, self.seconds = [], 0.0, 0.0
         self.answers, self._known = [], {}  # (question, regions) -> Answer
 
@@ -98,6 +100,8 @@ def ask(
     "Set the question, the regions, or both, and return the answers. Known answers are kept."
     if question is not None:
         self.question = question
+    if REGION in self.question:
+        self.pointing = self.question
     if regions is not None:
         self.regions = make_regions(regions, self.size)
     began, asked = time.perf_counter(), self.list_questions()
@@ -106,7 +110,8 @@ def ask(
         prompts, held = [q for q, _ in new], [list(r) for _, r in new]
         answers = self.ferret.ask(self.image, prompts, held)
         self._known |= dict(zip(new, answers))
-    self.answers, self.seconds = [self._known[key] for key in asked], time.perf_counter() - began
+        self.seconds = time.perf_counter() - began
+    self.answers = [self._known[key] for key in asked]
     self.update()
     return self.answers
 
@@ -155,7 +160,7 @@ def show(self: RegionPicker) -> Image.Image:
 def write_panel(self: RegionPicker) -> str:
     "Return the answers as a numbered list, with the number of hidden boxes and the time."
     if not self.answers:
-        return "<p><b>Click</b> on the picture for a point, or <b>drag</b> a box.</p>"
+        return f"<p>{self.invitation}</p>"
     rows = [f"<li>{html.escape(answer.text) or '(no words)'}</li>" for answer in self.answers]
     tag = "ol" if REGION in self.question and self.question.count(REGION) == 1 else "ul"
     parts = [f"<{tag}>{''.join(rows)}</{tag}>"]
@@ -201,15 +206,13 @@ def receive(
     data: dict,  # its coordinates, image frame
 ) -> None:
     "Add the region of a gesture, or take the last one back, and ask."
+    if kind == "undo":
+        self.ask(regions=self.regions[:-1])
+        return
     region = read_gesture(kind, data, self.size)
-    regions = self.regions[:-1] if kind == "undo" else [*self.regions, region]
-    if None not in regions:
-        self.ask(regions=regions)
-    if self.regions and REGION not in self.question:
-        self.note = (
-            f"The question has no {REGION}, so it is about the whole picture. Choose another "
-            "question under Examples to ask about a region."
-        )
+    if region is not None:  # a question about the whole picture gives way to one about regions
+        question = None if REGION in self.question else self.pointing
+        self.ask(question, [*self.regions, region])
 
 # %% ../../nbs/tools/widgets.ipynb #12efeaf6
 _EXAMPLES = {  # shown name -> question
@@ -225,8 +228,13 @@ def observe(
     tool: Tool,  # that the widget belongs to
     action,  # function of the new value
 ):
-    "Let a widget run an action of a tool when its value changes; return the widget."
-    widget.observe(lambda change: tool.attempt(action, change["new"]), "value")
+    "Let a widget run an action of a tool when the user changes its value; return the widget."
+
+    def run(change):
+        if not tool._following:
+            tool.attempt(action, change["new"])
+
+    widget.observe(run, "value")
     return widget
 
 # %% ../../nbs/tools/widgets.ipynb #021438d1
@@ -281,7 +289,7 @@ def make_controls(self: RegionPicker) -> list:  # noqa: F811
     observe(examples, self, lambda question: question and self.ask(question))
     observe(text, self, self.ask)
     observe(slider, self, self.set_threshold)
-    self._text, self._slider = text, slider
+    self._examples, self._text, self._slider = examples, text, slider
     if self.mode == "move":
         return [examples, text, slider]
     undo = make_button("Undo", self, lambda: self.ask(regions=self.regions[:-1]))
@@ -296,7 +304,10 @@ def update(self: RegionPicker) -> None:  # noqa: F811
     "Show the state, the question and the threshold in the notebook."
     Tool.update(self)
     if self._canvas is not None:
-        self._text.value, self._slider.value = self.question, self.threshold
+        example = self.question if self.question in self.examples.values() else ""
+        with self.following():
+            self._examples.value, self._text.value = example, self.question
+            self._slider.value = self.threshold
 
 # %% ../../nbs/tools/widgets.ipynb #da1b0a75
 @dataclass
@@ -355,6 +366,7 @@ class SceneEditor(RegionPicker):
 
     mode, live = "move", True
     help = "Picture. Drag an object. " + Tool.help
+    invitation = "<b>Drag</b> an object; the question is asked again when the mouse lets go."
 
     def __init__(
         self,

@@ -9,12 +9,15 @@ __all__ = ['open_picture', 'read_picture_size', 'load_image']
 import base64
 import binascii
 import contextlib
+import filecmp
 import io
 import os
 import re
 import stat
 import urllib.parse
 import warnings
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -452,3 +455,29 @@ def load_image(
         raise InputError(_describe_damage(where, error)) from None
     rgb.info = {}  # the picture is upright now: nothing may turn it again
     return rgb
+
+# %% ../../nbs/1_start/pictures.ipynb #31c00002
+def _may_be_same(a: str, b: str) -> bool:
+    "Return whether two files of one name are one picture, as far as the files can tell."
+    if os.path.normpath(a) == os.path.normpath(b):
+        return True
+    there = os.path.isfile(a) and os.path.isfile(b)
+    return not there or filecmp.cmp(a, b, shallow=False)
+
+
+def find_copies(
+    folder: str | Path,  # folder of the pictures
+    names: list,  # paths of pictures relative to `folder`; empty where a record has no picture
+    files: Iterable,  # paths of other pictures
+) -> np.ndarray:  # bool [len(names)]
+    """Return which pictures are among `files`, or are copies with the same file name.
+
+    A picture whose file is missing counts as a copy of each file with its name."""
+    known = {}
+    for file in files:
+        known.setdefault(os.path.basename(file), []).append(str(file))
+    found = np.zeros(len(names), bool)
+    for i, name in enumerate(names if known else ()):
+        same_name = known.get(name.rsplit("/", 1)[-1], ())
+        found[i] = any(_may_be_same(os.path.join(folder, name), file) for file in same_name)
+    return found

@@ -328,9 +328,11 @@ class YoloScenes(AnnotatorScenes):
 
 @patch
 def _find_names(self: YoloScenes) -> tuple:  # (file, names, whether keypoints follow)
-    "Return the first file below the folder that holds the names of the classes."
+    "Return the first file below the folder, or right above it, that holds the names of classes."
     found = list_files(self.folder, _NAMES_FILES)
-    for name in sorted(found, key=lambda n: (n.count("/"), not n.endswith("data.yaml"), n)):
+    found = sorted(found, key=lambda n: (n.count("/"), not n.endswith("data.yaml"), n))
+    above = [n for n in ("../data.yaml", "../classes.txt") if (self.folder / n).is_file()]
+    for name in (*found, *above):
         if read := _read_class_names(self.folder / name):
             return self.folder / name, *read
     raise InputError(

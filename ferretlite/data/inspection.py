@@ -27,7 +27,7 @@ from ferretlite.data.mixtures import (
     shuffle_index,
 )
 from .readers import CLIPPED, REPEATED, AnnotationReader
-from .recipes import FORMAT_READERS, Recipe, read_recipe
+from .recipes import Recipe, read_recipe
 from ..model.processing import FerretProcessor
 from ..regions.geometry import Mask, Point
 from ..regions.grammar import find_groundings
@@ -194,12 +194,12 @@ def _list_obstacles(
     return found
 
 # %% ../../nbs/6_data/inspection.ipynb #5deaad84
-def _open_parts(parts: list, root, excluded: dict) -> tuple:  # (list of (Part, reader), sentences)
+def _open_parts(parts: list, root, excluded: set) -> tuple:  # (list of (Part, reader), sentences)
     "Return the parts that can be opened and have records, and what is wrong with the others."
     opened, troubles = [], []
     for part in parts:
         try:
-            opened.append((part, open_part(part, root, excluded[part.format])))
+            opened.append((part, open_part(part, root, excluded)))
         except (OSError, InputError, MissingPackageError) as error:
             troubles.append(f"{part.name}: {error}")
     empty = [(p, r) for p, r in opened if not len(r)]
@@ -231,8 +231,8 @@ def check_mixture(
         out = list_exclusions(recipe)
     except (OSError, InputError) as error:
         problems.append(f"Held-out data cannot be read, so nothing can be kept out: {error}")
-        out = {f: () for f in FORMAT_READERS}
-    found["held_out"] = len({n for n in out["coco"] if isinstance(n, int)})
+        out = set()
+    found["held_out"] = sum(isinstance(e, Path) for e in out)
     for stage, parts in recipe.stages.items():
         opened, troubles = _open_parts(parts, recipe.root, out)
         rows = []

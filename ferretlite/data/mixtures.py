@@ -478,7 +478,7 @@ def _select_rank_samples(
 def open_part(
     part: Part,  # part of a mixture
     root: str | Path,  # folder of the parts' folders
-    exclude: Iterable = (),  # COCO ids and file names to leave out
+    exclude: Iterable = (),  # COCO ids, file names and paths of pictures to leave out
     strict: bool = False,  # True: raise at the first wrong annotation
     cache: str | Path | None = None,  # folder of packed annotations
 ) -> AnnotationReader | DrawnScenes:
@@ -507,17 +507,19 @@ def _warn_of_leaks(part: Part, reader):
 
 def list_exclusions(
     recipe: Recipe,  # its `held_out` parts are opened
-) -> dict:  # format -> set of numbers and names
-    """Return the held-out pictures that the readers of each format have to exclude.
+) -> set:  # of int and Path
+    """Return the held-out pictures that the readers of all parts have to exclude.
 
-    COCO's are listed by number for every format, others by name for the same format."""
-    readers = [(p, open_part(p, recipe.root)) for p in recipe.held_out]
-    numbers = {int(n) for _, r in readers for n in r.coco_ids if n >= 0}
-    excluded = {name: set(numbers) for name in FORMAT_READERS}
-    for part, reader in readers:
+    COCO's are listed by number, and all by their files. A reader leaves a file out, and each
+    picture with the same file name unless both files exist and differ."""
+    found = set()
+    for part in recipe.held_out:
+        reader = open_part(part, recipe.root)
         _warn_of_leaks(part, reader)
-        excluded[part.format].update(name for name in reader.pictures if name)
-    return excluded
+        found.update(int(n) for n in reader.coco_ids if n >= 0)
+        place = Path(reader.folder, reader.images)
+        found.update(place / name for name in reader.pictures if name)
+    return found
 
 # %% ../../nbs/6_data/mixtures.ipynb #f3294d91
 def make_mixture(
@@ -538,7 +540,7 @@ def make_mixture(
     if str(stage) not in recipe.stages:
         raise make_input_error(f"{recipe.name}, stage", stage, f"one of {', '.join(recipe.stages)}")
     out = list_exclusions(recipe)
-    parts = [(p, open_part(p, recipe.root, out[p.format])) for p in recipe.stages[str(stage)]]
+    parts = [(p, open_part(p, recipe.root, out)) for p in recipe.stages[str(stage)]]
     mixture = Mixture(
         parts, recipe.style, seed, samples, processor, recipe.max_tokens, skip, log=log
     )

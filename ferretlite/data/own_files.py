@@ -19,6 +19,7 @@ from ..common.tables import format_table
 from ferretlite.data.annotators import (
     PICTURE_ENDINGS,
     AnnotatorScenes,
+    VocScenes,
     _read_class_names,
     find_split,
     list_files,
@@ -108,6 +109,7 @@ _OTHER_FORMS = {  # form -> (words for what was found, what to do)
     "archive": ("an archive", "unpack it, and name the folder"),
     "picture": ("a picture", "name the file or folder of its annotations"),
     "boxes": ("lines of four numbers without names", "write a YOLO file: class, centre, sides"),
+    "mixture": ("a mixture", "give it to data check, train or eval as it is"),
     "": ("a form that is not known", "convert it to COCO, see panlabel list-formats"),
 }
 _READ_FORMS = "COCO, YOLO, Pascal VOC, LabelMe, Label Studio, Open Images or chat records"
@@ -193,8 +195,9 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
             refusal = refusal or error
             continue
         if form in _OTHER_FORMS:
-            refusal = refusal or _make_refusal(folder / name, form)
-        elif form != "mixture":
+            if form != "mixture":  # such as one that data check --write wrote beside the data
+                refusal = refusal or _make_refusal(folder / name, form)
+        else:
             forms.setdefault(form, []).append(name)
             seen[group] += form in _SET_FORMS
     return forms, refusal
@@ -250,8 +253,6 @@ def _find_images(path: Path, form: str, images: str | None) -> str:
 def _make_file_part(path: Path, form: str, images: str | None) -> dict:
     "Return the part of a mixture for one annotation file."
     part = dict(format=form, folder=str(path.parent), annotations=path.name)
-    if form in _SET_FORMS:
-        return _make_folder_part(path.parent, form, images)
     if form == "genome":
         return part
     if form in ("labelstudio", "openimages"):
@@ -269,32 +270,47 @@ def _find_root(folder: Path, images: str | None) -> str:
     return ".." if any(p.suffix.lower() in PICTURE_ENDINGS for p in folder.glob("../*")) else "."
 
 
-def _make_folder_part(folder: Path, form: str, images: str | None) -> dict:
-    "Return the part of a mixture for a folder with one annotation file a picture."
+def _list_set_parts(folder: Path, form: str, images: str | None) -> dict:  # split -> part
+    "Return the parts of a folder with one annotation file a picture: one, or one for each split."
     if form == "yolo":  # the names of the classes stand above the labels
         folder = folder.parent if folder.name == "labels" else folder
         folder = folder.parent.parent if folder.parent.name == "labels" else folder
-    return dict(format=form, folder=str(folder), images=_find_root(folder, images))
+    part = dict(format=form, folder=str(folder), images=_find_root(folder, images))
+    if form == "voc":  # decided once, so that all splits share it
+        part["first_pixel"] = VocScenes(folder, images=part["images"], strict=False).head[
+            "first_pixel"
+        ]
+    endings = dict(yolo=(".txt",), voc=(".xml",), labelme=(".json",))[form]
+    splits = {find_split(name) for name in list_files(folder, endings)} - {""}
+    return {s: part | dict(split=s) for s in splits} if "train" in splits else {"": part}
 
 # %% ../../nbs/6_data/own_files.ipynb #12ea5973
-def _list_folder_parts(folder: Path, images: str | None) -> dict:  # split -> part
-    "Return the parts of a folder: by split where its folders or files are divided."
-    if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+def _find_flickr(path: Path) -> Path | None:
+    "Return the folder of Flickr30k Entities that a path names, or that holds it."
+    for folder in (path, *list(path.parents)[:2]):
+        if (folder / "Sentences").is_dir() and (folder / "Annotations").is_dir():
+            return folder
+    return None
+
+
+def _list_parts(path: Path, images: str | None) -> dict:  # split -> part
+    "Return the parts of a file or folder: by split where its folders or files are divided."
+    if folder := _find_flickr(path):  # its XML files alone look like VOC with numbers for names
         place = dict(images=os.path.relpath(images, folder)) if images else {}
         return {"": dict(format="flickr30k", folder=str(folder), split="") | place}
-    form, names = _choose_form(folder)
+    form, names = _choose_form(path) if path.is_dir() else (_name_form(path), [path.name])
+    if form in _OTHER_FORMS:
+        raise _make_refusal(path, form)
+    folder = path if path.is_dir() else path.parent
     if form in _SET_FORMS:
-        part = _make_folder_part(folder, form, images)
-        endings = dict(yolo=(".txt",), voc=(".xml",), labelme=(".json",))[form]
-        splits = {find_split(name) for name in list_files(folder, endings)} - {""}
-        return {s: part | dict(split=s) for s in splits} if "train" in splits else {"": part}
+        return _list_set_parts(folder, form, images)
     by_split = {}
     for name in names:
         split = find_split(name) or find_split(f"{Path(name).stem.replace('_', '/')}/x")
         if split in by_split:
             raise InputError(f"{folder}: found several files of {form}, expected one; name it.")
         by_split[split] = _make_file_part(folder / name, form, images)
-    return by_split
+    return by_split if path.is_dir() else {"": by_split.popitem()[1]}
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10018
 def recognise_data(
@@ -310,14 +326,7 @@ def recognise_data(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: found nothing, expected a file or folder of annotations.")
-    if path.is_dir():
-        parts = _list_folder_parts(path, images)
-    else:
-        form = _name_form(path)
-        if form in _OTHER_FORMS or form == "mixture":
-            raise _make_refusal(path, form if form in _OTHER_FORMS else "")
-        parts = {"": _make_file_part(path, form, images)}
-    name = path.resolve().stem or "own"
+    parts, name = _list_parts(path, images), path.resolve().stem or "own"
     for split, part in parts.items():
         folder = os.path.relpath(part.pop("folder"), root)
         parts[split] = dict(name=f"{name}-{split}" if split else name, folder=folder, **part)

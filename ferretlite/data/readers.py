@@ -24,7 +24,7 @@ from PIL import Image
 
 from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_whole
-from ..common.pictures import load_image, read_picture_size
+from ..common.pictures import find_copies, load_image, read_picture_size
 from ferretlite.data.records import (
     BOX_FORM,
     Form,
@@ -344,7 +344,7 @@ class AnnotationReader(torch.utils.data.Dataset):
         self,
         folder: str | Path,  # folder of annotations and pictures
         images: str = "images",  # folder of the pictures, relative to `folder`
-        exclude: Iterable = (),  # COCO ids and file names of pictures to leave out
+        exclude: Iterable = (),  # COCO ids, file names and paths of pictures to leave out
         strict: bool = True,  # False: wrong records and annotations are left out and counted
         cache: str | Path | None = None,  # folder for packed annotations, see `_cache_folder`
     ):
@@ -363,12 +363,13 @@ def _find_kept_rows(self: AnnotationReader, exclude) -> np.ndarray | None:  # nu
     "Return the numbers of the rows whose picture is not excluded."
     exclude = [exclude] if isinstance(exclude, str) else list(exclude)
     for e in exclude:
-        if not isinstance(e, (str, Integral)):
-            raise make_input_error("exclude", e, "COCO numbers and file names of pictures")
-    names = {e for e in exclude if isinstance(e, str)}
-    numbers = {int(e) for e in exclude if isinstance(e, Integral)}
-    is_named = np.array([n in names for n in self.pictures] if names else False, bool)
-    out = np.isin(self.coco_ids, list(numbers)) | is_named
+        if not isinstance(e, (str, Path, Integral)):
+            raise make_input_error("exclude", e, "COCO numbers, file names and paths of pictures")
+    names, files = ({e for e in exclude if isinstance(e, kind)} for kind in (str, Path))
+    numbers, listed = {int(e) for e in exclude if isinstance(e, Integral)}, self.pictures
+    out = np.isin(self.coco_ids, list(numbers))
+    out |= np.array([n in names for n in listed] if names else False, bool)
+    out |= find_copies(self.folder / self.images, listed, files)
     return np.flatnonzero(~out) if out.any() else None
 
 # %% ../../nbs/6_data/readers.ipynb #f5442084

@@ -463,6 +463,8 @@ def _join_regions(self: GenomeScenes, images: dict):
     path = self.folder / self.annotations
     for k, (_, record) in enumerate(walk_json(path, "Visual Genome's region descriptions")):
         where = f"{path}, record {k}"
+        if isinstance(record, dict) and "image_id" in record:  # another edition's name of the field
+            record.setdefault("id", record["image_id"])
         if not self.accept(record, _GENOME_REGIONS, where):
             continue
         if record["id"] not in images:

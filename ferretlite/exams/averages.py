@@ -6,7 +6,6 @@ __all__ = []
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #bcd3cc33
 import contextlib
-import copy
 import io
 from functools import cache
 
@@ -23,7 +22,7 @@ def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
     COCO, COCOeval = _import_pycocotools()
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = COCO(), COCO()
-        truth.dataset = copy.deepcopy(data)
+        truth.dataset = dict(data, annotations=[dict(a) for a in data["annotations"]])
         truth.createIndex()
         head = dict(images=data["images"], categories=data["categories"])
         numbered = [dict(row, id=k, iscrowd=0) for k, row in enumerate(rows, 1)]
@@ -112,7 +111,7 @@ def weigh_matches(matches: list, weights, recalls) -> tuple:  # precision and re
     found = np.full((2, len(weights), rows, len(matches)), np.nan)
     for k, part in enumerate(matches):
         if part is not None:
-            size = max(1, 2_000_000 // (rows * max(1, len(part[0]))))  # samples at once
+            size = max(1, 200_000 // (rows * max(1, len(part[0]))))  # samples at once, in a cache
             for b in range(0, len(weights), size):
                 found[:, b : b + size, :, k] = _weigh_category(part, weights[b : b + size], recalls)
     return found[0], found[1]

@@ -164,7 +164,7 @@ def _read_coco_results(path: Path, items: list) -> dict:  # id -> ExamAnswer
     by_image = {i.meta["image_id"]: i for i in items if "categories" in i.meta}
     listed = next(iter(by_image.values())).meta["truth"]["images"] if by_image else []
     known = {image["id"] for image in listed}
-    answers, keys = {item.id: ExamAnswer(item.id, raw=[]) for item in items}, set()
+    answers, keys, k = {item.id: ExamAnswer(item.id, raw=[]) for item in items}, set(), -1
     for k, (_, row) in enumerate(walk_json(path, "COCO results", keys=keys)):
         where = f"{path}, record {k}"
         number = row.get("image_id") if isinstance(row, dict) else None
@@ -173,8 +173,11 @@ def _read_coco_results(path: Path, items: list) -> dict:  # id -> ExamAnswer
         if item := by_image.get(number):  # nothing is asked about some pictures of LVIS
             _check_result(row, item.meta["categories"], where)
             answers[item.id].raw.append({key: row[key] for key in _RESULT_FIELDS})
-    if keys or not known:
-        raise make_input_error(str(path), sorted(keys), "a list of COCO results for this exam")
+    value = [] if k >= 0 else read_exam_json(path, "COCO results")  # an empty list, or no list
+    if keys or value != [] or not known:
+        raise make_input_error(
+            str(path), sorted(keys) or value, "a list of COCO results for this exam"
+        )
     return answers
 
 # %% ../../nbs/8_evaluation/exams.ipynb #54a5c5a1

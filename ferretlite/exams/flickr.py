@@ -87,11 +87,16 @@ def _grade_sentence(item, answer) -> float:
     return sum(hits) / len(hits)
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #78e3e8e4
-def _compute_phrase_chance(truths: list, held: list) -> float | None:
-    "Return how often a random box of the same picture is right; None where there is no rival."
+def _list_rivals(items: list) -> dict:  # picture -> its boxes
+    "Return the boxes of all phrases about each picture."
     rivals = {}
-    for item, *_ in held:
+    for item in items:
         rivals.setdefault(item.image, {}).update(dict.fromkeys(item.boxes))
+    return rivals
+
+
+def _compute_phrase_chance(truths: list, held: list, rivals: dict) -> float | None:
+    "Return how often a random box of the same picture is right; None where there is no rival."
     if all(len(boxes) < 2 for boxes in rivals.values()):
         return None
     total = 0.0
@@ -101,10 +106,10 @@ def _compute_phrase_chance(truths: list, held: list) -> float | None:
     return total / len(held)
 
 
-def _score_phrases(held: list, rule: str) -> dict:  # held: (item, phrase, grades)
+def _score_phrases(held: list, rule: str, rivals: dict) -> dict:  # held: (item, phrase, grades)
     "Return R@1 of some phrases by one rule, with its chance and its constant."
     truths = [_RULES[rule](phrase["boxes"]) for _, phrase, _ in held]
-    chance = _compute_phrase_chance(truths, held)
+    chance = _compute_phrase_chance(truths, held, rivals)
     _, constant = find_best_fixed_box(truths, [item.size for item, *_ in held])
     return make_mean_score([float(g[rule, "r@1"]) for *_, g in held], chance, constant)
 
@@ -117,15 +122,15 @@ def _score_flickr(items: list, answers: list) -> dict:
         for phrase, found in _share_boxes(item, answer)
     ]
     parts = {i.group for i, *_ in graded} | {t for _, p, _ in graded for t in p["types"]}
-    scores = {}
+    scores, rivals = {}, _list_rivals(items)
     for rule in _RULES:
-        scores[f"{rule}.r@1"] = _score_phrases(graded, rule)
+        scores[f"{rule}.r@1"] = _score_phrases(graded, rule, rivals)
         for rank in list(_RANKS)[1:]:
             hits = [float(g[rule, rank]) for *_, g in graded]
             scores[f"{rule}.{rank}"] = make_mean_score(hits)
         for part in sorted(parts):
             held = [x for x in graded if part == x[0].group or part in x[1]["types"]]
-            scores[f"{rule}.r@1.{part}"] = _score_phrases(held, rule)
+            scores[f"{rule}.r@1.{part}"] = _score_phrases(held, rule, rivals)
     return scores
 
 # %% ../../nbs/8_evaluation/grounding_exams.ipynb #8de4c898

@@ -160,10 +160,12 @@ def _grade_rec(item, answer) -> float:
     return float(take_iou(item, answer) >= 0.5)
 
 
-def _compute_rec_chance(items: list) -> float | None:
-    "Return how often a random box of the same picture is right; None where there is no rival."
+def _compute_rec_chance(items: list, known: list) -> float | None:
+    """Return how often a random box of the same picture is right; None where there is no rival.
+
+    `items` are some of the questions `known`, and all boxes of `known` are rivals."""
     rivals = {}
-    for item in items:
+    for item in known:
         rivals.setdefault(item.image, {})[tuple(item.boxes[0].list())] = item.boxes[0]
     if all(len(boxes) < 2 for boxes in rivals.values()):
         return None
@@ -183,7 +185,8 @@ def _find_rec_constant(items: list) -> float | None:
 def _score_rec(items: list, answers: list) -> dict:
     "Return the accuracy by Ferret's and by Griffon's rule, of each split, and by size."
     ious = [take_iou(item, answer) for item, answer in zip(items, answers)]
-    right, levels = [float(v >= 0.5) for v in ious], (_compute_rec_chance, _find_rec_constant)
+    right = [float(v >= 0.5) for v in ious]
+    levels = partial(_compute_rec_chance, known=items), _find_rec_constant
     scores = score_groups(items, right, "acc@0.5", *levels)
     scores["acc>0.5"] = make_mean_score([float(v > 0.5) for v in ious])
     sizes = [find_size_class(i.boxes[0], i.size) if i.size else None for i in items]

@@ -386,6 +386,7 @@ _LLAVA = Exam(
             ("Ferret-v2-13B", 69.9, 90.7),
             ("Ferret-v2-7B", 67.7, 89.1),
             ("LLaVA-1.5-7B", 63.4, 82.7),
+            ("LLaVA-1.5-13B", 70.7, 83.4),
         )
         for key, value in zip(("wild", "coco"), values)
     ),

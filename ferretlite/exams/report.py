@@ -154,13 +154,14 @@ show();
 _STYLE = """
 body{font:15px/1.5 sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}
-td,th{padding:.2rem .7rem;border-bottom:1px solid #ccc;text-align:left}
+td,th{padding:.2rem .7rem;vertical-align:top;border-bottom:1px solid #ccc;text-align:left}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr));gap:1rem}
 .card{border:1px solid #bbb;padding:.5rem;overflow-wrap:anywhere}.card[hidden]{display:none}
 .wrong{border-left:6px solid #b33}.right{border-left:6px solid #2a7}
-svg{max-width:100%;height:auto}rect.truth{stroke:#2a7}rect.answer{stroke:#d60}rect.region{stroke:#36c}
+svg{display:block;max-width:100%;height:auto}.card svg{width:100%;max-height:24rem}
+rect.truth{stroke:#2a7}rect.answer{stroke:#d60}rect.region{stroke:#36c}
 rect.mark{fill:none;stroke-width:2;vector-effect:non-scaling-stroke}.bar{fill:#58a}
-.note{color:#555}pre{white-space:pre-wrap;margin:.2rem 0;font:inherit}
+.span{white-space:nowrap}.note{color:#555}pre{white-space:pre-wrap;margin:.2rem 0;font:inherit}
 """
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #22906e85
@@ -171,8 +172,8 @@ _PAGE = """<!doctype html>
 <h1>{{ exam.title }}</h1>
 <p>{{ model }} · {{ n }} questions · rule: {{ exam.protocol }}</p>
 <table><tr><th>score<th>value<th>95 % interval<th>chance<th>constant<th>n<th>published</tr>
-{% for r in rows %}<tr><td>{{ r.key }}<td>{{ r.value }}<td>{{ r.span }}<td>{{ r.chance }}
-<td>{{ r.constant }}<td>{{ r.n }}<td>{{ r.published }}</tr>
+{% for r in rows %}<tr><td>{{ r.key }}<td>{{ r.value }}<td class="span">{{ r.span }}
+<td>{{ r.chance }}<td>{{ r.constant }}<td>{{ r.n }}<td>{{ r.published }}</tr>
 {% endfor %}</table>
 <p class="note">Published values are shown as they were printed: per cent for rates.</p>
 {% if bars %}<h2>By size of the object</h2><svg viewBox="0 0 420 {{ 26 * bars|length }}"
@@ -184,6 +185,7 @@ width="420">{% for name, value in bars %}
 {% if bins %}<h2>Can the scores of boxes be trusted?</h2>
 <table><tr><th>mean score<th>share of right boxes<th>boxes</tr>{% for s, r, k in bins %}
 <tr><td>{{ "%.2f" | format(s) }}<td>{{ "%.2f" | format(r) }}<td>{{ k }}</tr>{% endfor %}</table>
+<p class="note">Scores as the exam read them; of a model of ferretlite, before any fitting.</p>
 {% endif %}
 <h2>Answers: the worst, and random ones</h2>
 <p>{% for field, values in buttons %}{% for value in values %}<button data-field="{{ field }}"

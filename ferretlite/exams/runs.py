@@ -9,6 +9,7 @@ __all__ = ['EXAMS']
 import base64
 import binascii
 import contextlib
+import difflib
 import json
 import math
 import sys
@@ -77,7 +78,9 @@ _UNRELEASED = {
 def get_exam(name: str) -> Exam:
     "Return an exam by its name. Raises InputError for an unknown one."
     if name not in EXAMS:
-        raise make_input_error("suite", name, f"scenes, or one of {', '.join(EXAMS)}")
+        near = difflib.get_close_matches(name, EXAMS, 1)
+        advice = f"the nearest name is {near[0]}" if near else ""
+        raise make_input_error("exam", name, f"one of {', '.join(EXAMS)}", advice)
     return EXAMS[name]
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #2521e959
@@ -96,11 +99,17 @@ def _describe_exam(exam: Exam) -> str:
     return "\n".join(lines)
 
 
+_HOW_TO_TRY = (
+    "To try an exam without its files: ferretlite scenes DATA --exam NAME --n 20 writes drawn "
+    "scenes in its official form."
+)
+
+
 def describe_exams(name: str | None = None) -> str:
     "Return all exams, or one, as text for a terminal: files, source, licence, rule, published."
     if name:
         return _describe_exam(get_exam(name))
-    blocks = [_describe_exam(exam) for exam in EXAMS.values()]
+    blocks = [_HOW_TO_TRY, *map(_describe_exam, EXAMS.values())]
     blocks += [f"{key}: {text}" for key, text in _UNRELEASED.items()]
     return "\n".join(blocks)
 

@@ -71,8 +71,8 @@ def _compare_arrays(found, expected, tolerance: float, secret: bool) -> str:
         return ""
     place = tuple(int(i) for i in np.argwhere(wrong)[0])
     at = f" at {list(place)}" if place else ""
-    tail = "" if secret else f", expected {expected[place]:.6g}"
-    return f"found {found[place]:.6g}{at}{tail}"
+    wanted = "another number" if secret else f"{expected[place]:.6g}"
+    return f"found {found[place]:.6g}{at}, expected {wanted}"
 
 # %% ../../nbs/tools/exercises.ipynb #b6db28fd
 def find_difference(found, expected, tolerance: float = 1e-4, secret: bool = False) -> str:
@@ -82,7 +82,8 @@ def find_difference(found, expected, tolerance: float = 1e-4, secret: bool = Fal
     if (wanted := _to_array(expected)) is not None:
         given = _to_array(found)
         if given is None:
-            return f"found {describe_value(found)}, expected numbers of the shape {wanted.shape}"
+            kind = f"numbers of the shape {wanted.shape}" if wanted.ndim else "a number"
+            return f"found {describe_value(found)}, expected {kind}"
         return _compare_arrays(given, wanted, tolerance, secret)
     if is_dataclass(expected):
         if type(found) is not type(expected):

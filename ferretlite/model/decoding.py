@@ -36,7 +36,7 @@ def _fold_layer(
     return tuple(w.T.contiguous() for w in found)
 
 # %% ../../nbs/4_model/decoding.ipynb #28dec00b
-_MOST_GUESSES = 7  # tokens that a step may guess beside the last one
+_MOST_GUESSES = 10  # tokens that a step may feed beside the last one: all digits
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000f
 class PlainDecoder:
@@ -60,9 +60,9 @@ class PlainDecoder:
         most = config.max_position_embeddings + _MOST_GUESSES  # guesses may lie behind the end
         places = torch.arange(most, device=self.head.device)
         angles = torch.outer(places.float(), body.rotary_emb.inv_freq.float())
-        self.cos = torch.cat([angles.cos()] * 2, 1)[:, None]  # [positions, 1, width]
-        self.sin = torch.cat([-angles.sin(), angles.sin()], 1)[:, None]
-        self.stamp, self.words = _stamp_weights(model), None  # signs that answers have shown
+        self.cos = torch.cat([angles.cos()] * 2, 1)  # [positions, width]
+        self.sin = torch.cat([-angles.sin(), angles.sin()], 1)
+        self.stamp, self.words = _stamp_weights(model), None  # what answers have shown
 
     def is_current(
         self,
@@ -87,7 +87,7 @@ def _attend(
     matrices: tuple,  # of one layer
     cache: tuple,  # (keys, values) of the layer, [B or more, kv heads, T, width]
     start: int | torch.Tensor,  # tokens in the cache, or the slots of the new ones [B, n]
-    turn: tuple,  # (cos, sin) of the new positions, [B, n, 1, width]
+    turn: list,  # (cos, sin) of the new positions, [B, n, 1, width]
     mask: torch.Tensor | None,  # [B or 1, 1, n, slots] to add; None: all is seen
 ) -> torch.Tensor:  # [B, n, heads * width]
     "Return what each new token reads from all tokens so far; its key and value are kept."
@@ -128,7 +128,7 @@ def compute_logits(
 ) -> torch.Tensor:  # [B, last, V]
     "Return the logits of the last new tokens."
     batch, n, dim = x.shape
-    turn = self.cos[positions], self.sin[positions]
+    turn = [F.embedding(positions, table)[:, :, None] for table in (self.cos, self.sin)]
     x = x.reshape(-1, dim)
     for matrices, kept in zip(self.layers, cache):
         normal = F.rms_norm(x, (dim,), eps=self.eps).view(batch, n, dim)
@@ -177,13 +177,13 @@ def read_prompt(
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0001c
 class _Words:
-    "The tokens of digits, brackets, commas and colons, as far as any answer has shown them."
+    "What answers have shown: tokens of digits and signs, and the token that followed two others."
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
         self.texts = {}  # token -> its text, without blanks
         self.ids = {}  # text of a sign or digit -> token
-        self.opens = {}  # token of a name -> whether a bracket came next, the last time
+        self.followers = {}  # two tokens, the last outside a box -> what came next, the last time
 
     def read(self, token: int) -> str:
         "Return the text of a token."
@@ -193,29 +193,37 @@ class _Words:
                 self.ids[text] = token
         return self.texts[token]
 
+    def list_followers(self, pair: tuple) -> list:
+        "Return the tokens that followed two tokens the last time, up to an opening bracket."
+        found = []
+        while pair in self.followers and len(found) < _MOST_GUESSES:
+            pair = pair[1], self.followers[pair]
+            found.append(pair[1])
+            if self.texts[pair[1]] == "[":
+                break
+        return found
+
 # %% ../../nbs/4_model/decoding.ipynb #28dec00c
 class _BoxGuesser:
-    "Guesses the tokens that almost certainly follow in boxes and numbered lists."
+    "Guesses the tokens that probably follow in boxes and numbered lists."
 
     def __init__(self, words: _Words):
         self.words = words
         self.inside, self.commas, self.digits = False, 0, 0  # place in a box
-        self.name = None  # the last token, where it may be the end of a name
+        self.pair = None, None  # the last two tokens
         self.entry = []  # texts of the tokens since the last box, at most 6
         self.last_entry = []  # the same of the box before
 
     def read(self, token: int) -> None:
         "Follow one written token."
         text = self.words.read(token)
-        if self.name is not None:
-            self.words.opens[self.name] = text == "["
-        self.name = None
+        if not self.inside:
+            self.words.followers[self.pair] = token
+        self.pair = self.pair[1], token
         if len(text) == 1 and text in "0123456789":
             self.digits += 1
         elif text in ("[", ",", ".", "]", ":"):
             self._read_sign(text)
-        elif not self.inside:
-            self.name = token
         if not self.inside and text != "]" and len(self.entry) < 6:
             self.entry.append(text)
 
@@ -240,10 +248,10 @@ def guess(self: _BoxGuesser) -> list:  # of tokens, perhaps none
         if self.digits == 3:
             end = ["]", *_continue_list(self.entry, [])]
             texts = [","] if self.commas < 3 else end
-    elif self.name is not None:
-        texts = ["["] if self.words.opens.get(self.name) else []
     else:
         texts = _continue_list(self.last_entry, self.entry)
+        if not texts:
+            return self.words.list_followers(self.pair)
     known = [text in ids for text in texts]
     return [ids[text] for text in texts[: [*known, False].index(False)]]
 
@@ -259,29 +267,70 @@ def _continue_list(
     begin = [",", *str(int(number) + 1), ":"]
     return begin[len(entry) :] if entry == begin[: len(entry)] else []
 
+# %% ../../nbs/4_model/decoding.ipynb #28dec00e
+@patch
+def list_choices(self: _BoxGuesser) -> list:  # of tokens, perhaps none
+    "Return the tokens of all digits, where the second digit of a number comes next."
+    if not self.inside or self.digits != 1:
+        return []
+    return [self.words.ids[digit] for digit in "0123456789" if digit in self.words.ids]
+
+
+def _mask_choices(n: int, start: int, like: torch.Tensor) -> torch.Tensor:
+    "Return the mask [1, 1, n, start + n] of a token and the choices for the place behind it."
+    apart = torch.full((n, n), -torch.inf, device=like.device).fill_diagonal_(0)
+    apart[:, 0] = 0
+    return F.pad(apart, (start, 0))[None, None]
+
+
+def _keep_choice(
+    cache: list,  # (keys, values) of each layer
+    slot: int,  # where the right choice belongs
+    chosen: int,  # which of the choices was right, counted from 1
+) -> None:
+    "Move the right choice to its slot: the slots behind it are written again."
+    if chosen > 1:
+        for held in cache:
+            for part in held:
+                part[:, :, slot] = part[:, :, slot + chosen - 1]
+
 # %% ../../nbs/4_model/decoding.ipynb #dec00017
 NO_TOKEN = -1  # fills up a row of tokens where no token was generated
 
 
 class _Row:
-    "What a row of a batch has written, and what it guesses."
+    "What a row of a batch has written, and what it feeds beside its last token."
 
     def __init__(self, start: int, padding: int, guesser: _BoxGuesser | None):
         self.start, self.padding, self.guesser = start, padding, guesser
-        self.tokens, self.chances, self.guesses = [], [], []
+        self.tokens, self.chances = [], []
+        self.guesses = []  # tokens that may follow, one after the other
+        self.choices = []  # or tokens for the next place
+        self.chosen = 0  # which choice was right, counted from 1
 
     def read(self, chances: list, tokens: list, end: int, most: int) -> bool:
-        "Take the likeliest tokens up to the first wrong guess; return whether the row has ended."
-        for chance, token, guess in zip(chances, tokens, [*self.guesses, None]):
-            self.tokens.append(token)
-            self.chances.append(chance)
+        "Take the likeliest tokens, as far as they were fed; return whether the row has ended."
+        place, self.chosen = 0, 0
+        while place is not None:
+            self.tokens.append(tokens[place])
+            self.chances.append(chances[place])
             if self.guesser is not None:
-                self.guesser.read(token)
-            ended = token == end or len(self.tokens) == most
-            if ended or token != guess:
-                break
-        self.guesses = self.guesser.guess()[:_MOST_GUESSES] if self.guesser is not None else []
+                self.guesser.read(tokens[place])
+            ended = tokens[place] == end or len(self.tokens) == most
+            place = None if ended else self._find_fed(place, tokens[place])
+        if self.guesser is not None:
+            self.guesses = self.guesser.guess()[:_MOST_GUESSES]
+            self.choices = [] if self.guesses else self.guesser.list_choices()
         return ended
+
+    def _find_fed(self, place: int, token: int) -> int | None:
+        "Return where a token was fed behind the token at a place; None: nowhere."
+        if place < len(self.guesses) and self.guesses[place] == token:
+            return place + 1
+        if place == 0 and token in self.choices:
+            self.chosen = 1 + self.choices.index(token)
+            return self.chosen
+        return None
 
 
 def _drop_row(
@@ -331,19 +380,26 @@ def _feed(
     cache: list,  # (keys, values) of each layer
 ) -> torch.Tensor:  # [B, n, V]
     "Return the logits behind each row's last token and behind each of its guesses."
-    device, fed = self.head.device, [[row.tokens[-1], *row.guesses] for row in rows]
+    device, fed = self.head.device, []
+    for row in rows:
+        fed.append([row.tokens[-1], *row.guesses, *row.choices])
     n = max(map(len, fed))
     tokens = torch.tensor([ids + [0] * (n - len(ids)) for ids in fed], device=device)
     starts = [row.start + len(row.tokens) - 1 for row in rows]
     if len(rows) == 1 and not rows[0].padding:
-        start = starts[0]
+        start, choices = starts[0], bool(rows[0].choices)
+        _keep_choice(cache, start - 1, rows[0].chosen)
         positions = torch.arange(start, start + n, device=device)[None]
-        mask = _mask_later(n, start, self.head)
+        if choices:
+            positions.clamp_(max=start + 1)
+        mask = (_mask_choices if choices else _mask_later)(n, start, self.head)
     else:
         start = torch.tensor(starts, device=device)[:, None] + torch.arange(n, device=device)
         padding = torch.tensor([row.padding for row in rows], device=device)[:, None]
         positions, mask = start - padding, _mask_rows(start, padding, max(starts) + n)
-    return self.compute_logits(self.embeddings[tokens], positions, cache, start, mask, n)
+    return self.compute_logits(
+        F.embedding(tokens, self.embeddings), positions, cache, start, mask, n
+    )
 
 # %% ../../nbs/4_model/decoding.ipynb #28dec004
 _LONG_STEP = 0.03  # seconds of a step that is worth all threads
@@ -432,9 +488,9 @@ def decode_batch(
             for number in reversed(range(len(ends))):
                 if ends[number]:
                     _drop_row(rows, cache, number)
-            if len(rows) > 1:
+            if len(rows) > 1 or (rows and rows[0].padding):
                 for row in rows:
-                    del row.guesses[1:]
+                    row.guesses, row.choices = row.guesses[:1], []
             logits = self._feed(rows, cache) if rows else None
     tokens = pad_sequence([torch.tensor(r.tokens) for r in whole], True, NO_TOKEN)
     chances = pad_sequence([torch.tensor(r.chances) for r in whole], True, 0.0)

@@ -580,11 +580,15 @@ def score_box(
 # %% ../../nbs/4_model/processor.ipynb #0231b760
 @patch
 def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each token's part ends
-    texts = [self.tokenizer.decode(ids[:n]) for n in range(len(ids) + 1)]  # growing token by token
-    ends = [len(text) for text in texts]
+    decode, ends, first, before = self.tokenizer.decode, [0], 0, 0
+    for n in range(1, len(ids) + 1):
+        if n - first > 32:  # whole answers, decoded token by token, take time by their square
+            first = n - 16
+            before = ends[-1] - len(decode(ids[first : n - 1]))
+        ends.append(before + len(decode(ids[first:n])))
     for n in reversed(range(len(ids))):
         ends[n] = min(ends[n], ends[n + 1])  # half a character may be longer than the whole one
-    return texts[-1], ends
+    return decode(ids), ends
 
 
 def _join_groundings(text, spans, marks, near, size) -> list[Grounding]:  # neighbours share a name

@@ -160,6 +160,8 @@ def check(answer, inputs):
             order, lengths, added
         ),
     }
+    turned = sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))
+    mistakes["questions of equal length keep their order"] = walk(turned, lengths, padded)
     if strict(right[0], lengths) or walk(order, lengths, strict) != right:
         mistakes["a batch may fill the budget exactly"] = walk(order, lengths, strict)
     found = answer(list(lengths), budget)
@@ -223,6 +225,7 @@ MUTANTS = [
 # second − first lie above 0, *worse* if they lie below 0, and otherwise you *cannot tell*.
 #
 # Set `verdict = ("better" or "worse" or "cannot tell", share of the first, share of the second)`.
+# Shares within 0.001 are right.
 
 # %% given
 inputs = get_inputs("evaluation.3")
@@ -269,6 +272,8 @@ def check(answer, inputs):
     mistakes = {
         "the two shares are exchanged": shares[::-1],
         "these are numbers of right answers, expected shares": (sum(first), sum(second)),
+        "these are percent, expected shares from 0 to 1": tuple(100 * share for share in shares),
+        "these are the shares of wrong answers": tuple(1 - share for share in shares),
     }
     expect(tuple(answer[1:]), shares, "the two shares", mistakes, tolerance=1e-3, secret=True)
     if answer[0] == word:

@@ -291,6 +291,11 @@ def check(answer, inputs):
     known = {
         "a": {
             "this is the left edge of column k": k / m,
+            "half a column of the long map is missing: its centre is (k + ½) / m": k / m + 0.5 / n,
+            "the short map holds the centres of its columns, and not their left edges": (
+                right[0] - 0.5 / n
+            ),
+            "this is counted in columns of the short map, expected the unit frame": right[0] * n,
             "this is the place of an aligned corner": k / (m - 1),
             "this is b, with aligned corners": right[1],
         },
@@ -299,10 +304,15 @@ def check(answer, inputs):
                 k / (m - 1)
             ),
             "this is a, with cell centres": right[0],
+            "the short map holds the centres of its columns, and not their left edges": (
+                right[1] - 0.5 / n
+            ),
         },
         "c": {
             "this is a, without a jump from cell to cell": right[0],
             "this is the left edge of the cell": int(k * n / m) / n,
+            "this is the left edge of column k, expected the value of a cell": k / m,
+            "this is the number of the cell, expected its value": int(k * n / m),
         },
     }
     for name, found, value in zip("abc", answer, right):

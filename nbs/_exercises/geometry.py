@@ -287,6 +287,10 @@ def check(answer, inputs):
     def grow(side, halves):
         return side * side / ((side + 2 * halves[0]) * (side + 2 * halves[1]))
 
+    def slip(side, halves):
+        both = (side - halves[0]) * (side - halves[1])
+        return both / (2 * side * side - both)
+
     mistakes = {
         "each edge moves by half a bin at most, not by a whole bin": find_side(iou, (2 * x, 2 * y)),
         "both directions have the bin of the width here": find_side(iou, (x, x)),
@@ -296,6 +300,9 @@ def check(answer, inputs):
             iou, (x / 2, y / 2)
         ),
         "the read box grows here; a box that shrinks loses more": find_side(iou, (x, y), grow),
+        "the read box slips as a whole here; a box that shrinks loses more": find_side(
+            iou, (x, y), slip
+        ),
     }
     expect(answer, right, "the side", mistakes, tolerance=0.005, secret=True)
 

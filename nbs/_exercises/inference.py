@@ -88,8 +88,8 @@ def smaller(a, b):
     return xs * ys / min(area(a), area(b))
 
 
-def suppress(objects, limit, key=2, names=True, kept_only=True, measure=share):
-    order = sorted(range(len(objects)), key=lambda i: (-objects[i][key] if key else i, i))
+def suppress(objects, limit, names=True, kept_only=True, measure=share):
+    order = sorted(range(len(objects)), key=lambda i: (-objects[i][2], i))
     kept, seen = [], []
     for i in order:
         rivals = kept if kept_only else seen
@@ -109,9 +109,6 @@ def check(answer, inputs):
     objects, limit = make_objects(**inputs), inputs["limit"]
     right = suppress(objects, limit)
     mistakes = {
-        "the entries were taken in the order of the list, expected by score": suppress(
-            objects, limit, key=None
-        ),
         "entries with different names are different objects": suppress(objects, limit, names=False),
         "an entry that was left out itself leaves nothing out": suppress(
             objects, limit, kept_only=False
@@ -120,6 +117,12 @@ def check(answer, inputs):
             objects, limit, measure=smaller
         ),
     }
+    pair = [("star", Box(0, 0, 9, 9), score) for score in (0.6, 0.9)]
+    order = [answer(list(two), limit) for two in (pair, pair[::-1])]
+    if order == [[0], [0]]:
+        raise WrongAnswer("the entries were taken in the order of the list, expected by score")
+    if order == [[0], [1]]:
+        raise WrongAnswer("the entries were taken from the lowest score, expected the highest")
     found = answer(list(objects), limit)
     if not isinstance(found, list) or any(type(i) is not int for i in found):
         raise WrongAnswer("expected a list of indices")
@@ -133,6 +136,9 @@ def check(answer, inputs):
     halves = [("star", Box(0, 0, 2, 1), 0.9), ("star", Box(0, 0, 1, 1), 0.8)]
     if answer(halves, 0.5) != [0]:
         raise WrongAnswer("an IoU of exactly the limit means the same object")
+    equal = [("star", box, 0.9) for _, box, _ in halves]
+    if answer(equal, 0.5) != [0]:
+        raise WrongAnswer("entries of equal score keep their order: the first of them is kept")
 
 
 # %% solution
@@ -158,6 +164,8 @@ MUTANTS = [
         "range(len(objects))",
     ),
     ("different names", "objects[j][0] == name and ", ""),
+    ("from the lowest score", "-objects[i][2])", "objects[i][2])"),
+    ("of equal score", "-objects[i][2])", "(-objects[i][2], -i))"),
     ("exactly the limit", ">= limit", "> limit"),
     (
         "leaves nothing out",

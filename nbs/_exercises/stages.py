@@ -143,14 +143,13 @@ plan = None  # (steps I, steps II, steps III, pictures of stage III)
 
 # %% check
 def make_inputs(rng):
-    batch = int(rng.randint(5, 9)) * 2
-    shares = [1, int(rng.randint(2, 5)), int(rng.randint(40, 70))]
-    return dict(
-        samples=int(rng.randint(300, 900)) * sum(shares),
-        shares=shares,
-        batch=batch,
-        visits=int(rng.randint(3, 6)),
-    )
+    while True:
+        batch = int(rng.randint(5, 9)) * 2
+        shares = [1, int(rng.randint(2, 5)), int(rng.randint(40, 70))]
+        samples = int(rng.randint(300, 900)) * sum(shares)
+        inputs = dict(samples=samples, shares=shares, batch=batch, visits=int(rng.randint(3, 6)))
+        if len({divide(**inputs), *list_mistakes(inputs).values()}) == 10:  # all differ
+            return inputs
 
 
 def divide(samples, shares, batch, visits, up=False, whole=None, late=False):
@@ -161,18 +160,28 @@ def divide(samples, shares, batch, visits, up=False, whole=None, late=False):
     return (*steps, pictures)
 
 
-def check(answer, inputs):
+def list_mistakes(inputs):
     right = divide(**inputs)
-    mistakes = {
+    samples, batch, visits = (inputs[name] for name in ("samples", "batch", "visits"))
+    parts = [samples * share // sum(inputs["shares"]) for share in inputs["shares"]]
+    return {
         "a share is a part of the sum of all shares, and not of 100": divide(**inputs, whole=100),
         "a step that is not full is dropped": divide(**inputs, up=True),
         "pictures are counted in samples, and not in steps": divide(**inputs, late=True),
-        "these are samples, expected steps": (
-            *(inputs["samples"] * s // sum(inputs["shares"]) for s in inputs["shares"]),
+        "these are samples, expected steps": (*parts, right[3]),
+        "every picture is seen more than once": (*right[:3], right[2] * batch),
+        "more visits need fewer pictures": (*right[:3], right[2] * batch * visits),
+        "a last picture with fewer visits counts, too": (*right[:3], right[2] * batch // visits),
+        "samples of a step that was dropped show no pictures": (*right[:3], -(-parts[2] // visits)),
+        "a step that is not full is dropped, expected whole numbers": (
+            *(part / batch for part in parts),
             right[3],
         ),
-        "every picture is seen more than once": (*right[:3], right[2] * inputs["batch"]),
     }
+
+
+def check(answer, inputs):
+    right, mistakes = divide(**inputs), list_mistakes(inputs)
     where = "the plan does not fit the shares"
     expect(answer, right, where, mistakes, tolerance=1e-9, secret=True)
 
@@ -183,10 +192,13 @@ steps = [samples * share // sum(shares) // batch for share in shares]
 plan = (*steps, -(-steps[2] * batch // inputs["visits"]))
 
 # %% mutants
+PICTURES = 'steps[2] * batch // inputs["visits"]'
 MUTANTS = [
     ("and not of 100", "sum(shares) // batch", "100 // batch"),
     ("pictures are counted in samples", "-(-steps[2] * batch // ", "-(-steps[2] // "),
     ("expected steps", "plan = (*steps,", "plan = (*[samples * s // sum(shares) for s in shares],"),
+    ("with fewer visits counts", '-(-steps[2] * batch // inputs["visits"])', PICTURES),
+    ("was dropped", "steps[2] * batch // ", "samples * shares[2] // sum(shares) // "),
     ("more than once", '-(-steps[2] * batch // inputs["visits"])', "steps[2] * batch"),
 ]
 

@@ -81,21 +81,33 @@ def check(answer, inputs):
     def see(k):
         return walk(k, parents)
 
+    def same_parent(k):
+        return {0, k} | {other for other in range(1, len(parents)) if parents[other] == parents[k]}
+
+    real = [k for k in ids if k >= 0]  # without padding first: mistakes do not mix
     mistakes = {
-        "a token looks at later tokens": make_table(ids, see, future=True),
+        "a token looks at later tokens": make_table(real, see, future=True),
         "a turn sees only the turn that it continues directly": make_table(
-            ids, lambda k: {0, k, parents[k]}
+            real, lambda k: {0, k, parents[k]}
         ),
         "a turn sees all earlier turns, also those of other branches": make_table(
-            ids, lambda k: set(range(k + 1))
+            real, lambda k: set(range(k + 1))
         ),
-        "a turn does not see the turns that it continues": make_table(ids, lambda k: {0, k}),
-        "the prefix is not seen": make_table(ids, lambda k: see(k) - {0} if k else {0}),
-        "padding sees nothing, expected itself": make_table(ids, see, padding=False),
-        "rows and columns are exchanged": make_table(ids, see).T,
+        "a turn sees other turns that continue the same turn": make_table(real, same_parent),
+        "a turn does not see the turns that it continues": make_table(real, lambda k: {0, k}),
+        "the prefix is not seen": make_table(real, lambda k: see(k) - {0} if k else {0}),
+        "rows and columns are exchanged": make_table(real, see).T,
     }
-    found = answer(torch.tensor(ids), list(parents))
-    expect(found, make_table(ids, see), f"{len(lengths) - 1} turns with branches", mistakes)
+    where = f"{len(lengths) - 1} turns with branches"
+    expect(answer(torch.tensor(real), list(parents)), make_table(real, see), where, mistakes)
+    found, right = answer(torch.tensor(ids), list(parents)), make_table(ids, see)
+    mistakes = {"padding sees nothing, expected itself": make_table(ids, see, padding=False)}
+    if isinstance(found, torch.Tensor) and found.shape == right.shape:
+        n = len(real)
+        if not torch.equal(found[:n], right[:n]):
+            mistakes["a token of a turn looks at padding, or not at its turns"] = found
+        mistakes["padding sees itself alone"] = found
+    expect(found, right, f"{where}, and padding", mistakes)
 
 
 # %% solution
@@ -121,6 +133,7 @@ MUTANTS = [
     ("continues directly", "        while other:", "        for _ in range(1):"),
     ("also those of other branches", "sees[k, other] = True", "sees[k, :k] = True"),
     ("does not see the turns that it continues", "sees[k, other] = True", "pass"),
+    ("padding sees itself alone", "real[:, None] & real[None]", "real[None]"),
     (
         "padding sees nothing",
         "torch.eye(len(turn_ids), dtype=torch.bool)",
