@@ -1,11 +1,13 @@
 """Files of annotation programs: what each form means, damaged files, recognition and division."""
 
+import importlib.util
 import json
 import os
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -294,6 +296,16 @@ def test_the_first_pixel_of_voc_is_written_once_for_all_splits(tmp_path):
     assert recognise_data(tmp_path / "train")["stages"]["3"][0]["first_pixel"] == 1
 
 
+def test_each_path_into_flickr30k_means_the_whole_set(tmp_path):
+    """Its XML files have VOC's tags, and numbers of phrases for names."""
+    text = VOC.format(name="1.jpg", base="", objects=OBJECT.format("27", 1, 1, 9, 9))
+    xml = write(tmp_path / "Annotations" / "1.xml", text)
+    sentences = write(tmp_path / "Sentences" / "1.txt", "[/EN#27/animals A dog] sits .")
+    for path in (tmp_path, xml, xml.parent, sentences, sentences.parent):
+        [part] = recognise_data(path, root=tmp_path)["stages"]["3"]
+        assert (part["format"], part["folder"]) == ("flickr30k", ".")
+
+
 def test_the_file_of_class_names_means_the_divided_set(tmp_path):
     for split in ("train", "valid"):
         picture(tmp_path / split / "images" / f"of_{split}.png")
@@ -335,6 +347,34 @@ def test_parts_share_no_picture_and_repeat(tmp_path):
     assert (tmp_path / "other" / "val.json").read_text() != (
         tmp_path / "parts" / "val.json"
     ).read_text()
+
+
+def test_three_forms_of_the_same_photographs_become_equal_parts(tmp_path):
+    """COCO, YOLO and VOC (corners counted from 1) of one set: after the division all are COCO, so
+    training, scores and answers are the same, too."""
+    place = Path(__file__).parent.parent / "tools" / "own_boxes.py"
+    spec = importlib.util.spec_from_file_location("own_boxes_tool", place)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    parts = {}
+    for form in tool.FORMS:
+        folder = tool.write_photographs(tmp_path / form / "mine", range(6), form)
+        found = split_data(folder, tmp_path / form / "parts", 0.2, 0.2)
+        assert found["text"].count("never occur in train") <= 2
+        for name in ("train", "val", "test"):
+            data = json.loads((tmp_path / form / "parts" / f"{name}.json").read_text())
+            names = {c["id"]: c["name"] for c in data["categories"]}
+            pictures = {im["id"]: Path(im["file_name"]).name for im in data["images"]}
+            parts.setdefault(name, []).append(
+                [
+                    (pictures[a["image_id"]], names[a["category_id"]], *np.round(a["bbox"], 2))
+                    for a in data["annotations"]
+                ]
+            )
+    for coco, yolo, voc in parts.values():
+        assert coco == voc and len(coco)
+        assert [row[:2] for row in yolo] == [row[:2] for row in coco]
+        assert np.allclose([r[2:] for r in yolo], [r[2:] for r in coco], atol=0.02)
 
 
 def test_written_parts_have_the_boxes_of_the_file(tmp_path):

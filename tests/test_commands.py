@@ -388,7 +388,7 @@ def test_defaults_of_eval_experiment_and_bench():
 
 def test_defaults_of_scenes_data_and_doctor():
     assert parsed("scenes", "x") == dict(
-        out="x", n=1000, format="coco", split="train", size=384, seed=0
+        out="x", n=1000, format="coco", exam=None, split="train", size=384, seed=0
     )
     assert parsed("data", "check", "m") == dict(
         config="m",

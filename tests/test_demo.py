@@ -431,6 +431,20 @@ def test_a_box_of_the_page_has_its_place_its_name_and_its_score():
     assert page.count("cup &lt;b&gt; · 0.99</") == 2 and "<script" not in page
 
 
+def test_a_picture_that_stands_twice_is_written_once():
+    shown = [card("name", "b"), card("rec", meta=dict(query="star", box=STAR), groundings=[])]
+    page = _format_demo_page(shown, "tiny", "demo", 1)
+    assert page.count("<svg") == 4 and page.count("data:image/") == 1
+    assert page.count('<image id="picture-0"') == 1 and page.count('<use href="#picture-0"') == 3
+
+
+def test_a_box_is_not_broken_on_a_narrow_page():
+    said = [Grounding("red cup, 2", [Box(1, 2, 3, 4)], [0.5])]
+    shown = card("rec", meta=dict(query="star", box=STAR), text="1, 2", groundings=said)
+    page = _format_card(shown, "tiny", "demo")
+    assert "  red cup, 2  [1,\u00a02,\u00a03,\u00a04]  0.50" in page
+
+
 def test_an_answer_in_lines():
     answer = Answer(
         "two", [Grounding("cup", [Box(1.4, 2.6, 3, 4), STAR], [0.987, 0.5]), Grounding("", [GEAR])]

@@ -102,6 +102,20 @@ def make_random_list(seed):
     return data, rows
 
 
+def evaluate_officially(data, rows):
+    """pycocotools itself, with its tables of precision and recall."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO()
+    truth.dataset = data
+    truth.createIndex()
+    run = COCOeval(truth, truth.loadRes([dict(row) for row in rows]), "bbox")
+    run.evaluate()
+    run.accumulate()
+    return run
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("area,most", [("all", 100), ("medium", 100), ("all", 1)])
 def test_a_drawn_sample_of_pictures_has_the_official_average_precision(seed, area, most):
@@ -120,7 +134,7 @@ def test_a_drawn_sample_of_pictures_has_the_official_average_precision(seed, are
                 dict(a, id=1 + a["id"] + 1000 * k, image_id=number) for a in held
             ]
             found += [dict(r, image_id=number) for r in rows if r["image_id"] == i]
-    run = run_coco(copied, [image["id"] for image in copied["images"]], found)
+    run = evaluate_officially(copied, found)
     place = run.params.areaRngLbl.index(area), run.params.maxDets.index(most)
     precision, recall = weigh_matches(matches, times[None], run.params.recThrs)
     pairs = (run.eval["precision"][..., place[0], place[1]].mean(1), precision[0])
@@ -150,6 +164,38 @@ def test_scores_of_lists_have_intervals_and_a_constant_that_ignores_the_picture(
     assert scores["coco.AP.small"]["constant"] < 0.2
     nothing = score_exam(exam, items, {i.id: ExamAnswer(i.id) for i in items})
     assert nothing["coco.mAP"]["value"] == 0
+
+
+def test_the_constant_of_many_pictures_is_measured_on_some_of_them(tmp_path):
+    """Of 501 pictures every second one is taken; the only small object is in another one."""
+    data = dict(images=[dict(id=i, height=100, width=100) for i in range(501)])
+    data["categories"] = [dict(id=1, name="kind 1")]
+    data["annotations"] = [
+        dict(id=i + 1, image_id=i, category_id=1, bbox=[0, 0, s, s], area=s * s, iscrowd=0)
+        for i, s in enumerate([50, 10] + [50] * 499)
+    ]
+    (tmp_path / "instances_val2017.json").write_text(json.dumps(data))
+    exam, items = read_exam("coco", tmp_path)
+    scores = score_exam(exam, items, answer_truly(items))
+    close(scores["coco.mAP"]["value"], 1)
+    assert scores["coco.mAP"]["constant"] > 0
+    close(scores["coco.AP.small"]["value"], 1)
+    assert scores["coco.AP.small"]["constant"] is None
+
+
+def test_the_constant_of_lvis_is_judged_where_its_names_were_checked(tmp_path):
+    """A box in one place is right in all three pictures of kind 1; kind 2 is checked in none."""
+    data = dict(images=[dict(id=i, height=100, width=100) for i in (1, 2, 3)])
+    data["categories"] = [dict(id=k, name=f"kind {k}", frequency="f") for k in (1, 2)]
+    data["annotations"] = [
+        dict(id=i, image_id=i, category_id=1, bbox=[0, 0, 100, 100], area=1e4) for i in (1, 2, 3)
+    ]
+    for image in data["images"]:
+        image |= dict(neg_category_ids=[], not_exhaustive_category_ids=[])
+    (tmp_path / "lvis_v1_val.json").write_text(json.dumps(data))
+    exam, items = read_exam("lvis", tmp_path)
+    scores = score_exam(exam, items, {i.id: ExamAnswer(i.id) for i in items})
+    assert scores["lvis.AP"]["value"] == 0 and scores["lvis.AP50"]["constant"] == 1
 
 
 def test_the_constant_of_each_error_is_the_best_number_for_it():

@@ -119,6 +119,24 @@ def test_a_stopped_run_asks_only_what_is_missing(folders, tmp_path):
     assert not third.asked
 
 
+@pytest.mark.parametrize("text,found", [
+    ("my notes", "answers that a run has saved"),
+    ("my notes\n", "answers that a run has saved"),
+    ("[1]\n", "answers that a run has saved"),
+    ("\n\n", "answers that a run has saved"),
+    ("\xff", "answers that a run has saved"),
+    ('{"id": "v", "tex\n', "line 1"),
+    ('{"id": "1", "text": "yes"}\nnull\n', "line 2"),
+])  # fmt: skip
+def test_a_file_that_no_run_has_saved_is_refused_and_stays(text, found, folders, tmp_path):
+    exam, items = read_exam("vqav2", folders["vqav2"])
+    save = tmp_path / "a.jsonl"
+    save.write_bytes(text.encode("latin1"))
+    with pytest.raises(InputError, match=found):
+        run_exam(Talker(), exam, items, folders["vqav2"], save, progress=False, label="m")
+    assert save.read_bytes() == text.encode("latin1")
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_one_look_is_the_rule_and_two_are_named_in_every_key(again, folders, tmp_path):
     talker, save = Talker(), tmp_path / "a.jsonl"

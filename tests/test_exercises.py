@@ -346,6 +346,38 @@ def test_from_start_to_marks(tmp_path, monkeypatch, capsys):
     assert "expected a folder" in capsys.readouterr().err
 
 
+def test_the_commands_of_the_page_for_teachers_can_be_typed(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "tools/site/teachers.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ferretlite (exercises .+)$", page, re.M)
+    assert [line.split()[1] for line in lines] == ["start", "check", "grade", "bundle"]
+    monkeypatch.chdir(tmp_path)
+    codes, bundles = [], []
+
+    def write_bundle(clone, out, systems, python):
+        bundles.append((systems, python))
+        return Path(__file__)
+
+    monkeypatch.setattr("ferretlite.app.bundling.write_bundle", write_bundle)
+    for line in [*lines, "exercises bundle class.zip"]:
+        if "grade" in line:
+            Path("hand-ins").mkdir()
+            Path("sampler-s1234.ipynb").rename("hand-ins/sampler-s1234.ipynb")
+        codes.append(cli.main(line.split()))
+    assert codes == [0, 1, 0, 0, 0]  # nothing is right in an empty hand-in
+    assert bundles == [(("windows", "mac"), "3.12"), ((), "")]
+    with open("marks.csv", encoding="utf-8", newline="") as file:
+        assert [row["mark"] for row in csv.DictReader(file)] == ["0", "0", "0"]
+
+
+@pytest.mark.parametrize("name", ["anna-maria", "s_1.2", "Jürgen"])
+def test_a_name_becomes_a_part_of_a_file_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["exercises", "start", "papers", "--student", name]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == [f"papers-{name}.ipynb"]
+    for wrong in ("../" + name, "." + name, "a b", ""):
+        assert cli.main(["exercises", "start", "papers", "--student", wrong]) == 2
+
+
 def test_a_quiz_is_asked(monkeypatch, capsys):
     import io
 

@@ -10,6 +10,7 @@ import torch
 
 from ferretlite.common import devices
 from ferretlite.data.batches import Collator
+from ferretlite.evaluation import speed as evaluation_speed
 from ferretlite.training import speed as training_speed
 from ferretlite.training.speed import (
     PartTimer,
@@ -219,3 +220,29 @@ def test_minutes_become_scenes_and_steps():
     assert plan_minutes(stages, 10, [1.0, 3.0], [0.0, 1.0])[1] == [100, 40]  # all fit
     assert plan_minutes(stages, 10, [1.0, 3.0], [1.0, 5.0], 0.1)[1] == [20, 8]
     assert plan_minutes(stages, 0.01, [1.0, 3.0], [1.0, 5.0]) == ([1, 1], [1, 1])
+
+
+@pytest.mark.parametrize("right, reached", [(0.70, True), (0.699, False)])
+def test_the_pointing_bench_counts_processor_time_of_all_processes(monkeypatch, right, reached):
+    "Own time 60 + 30 s and that of children 20 + 10 s pass during the training, then more."
+    times = iter([(1, 2, 3, 4, 99), (61, 32, 23, 14, 999)])
+    calls = {}
+
+    def train(preset, out, samples, seed):
+        calls.update(preset=preset, samples=samples, seed=seed)
+        return out
+
+    def evaluate(ferret, n, split, closer):
+        calls.update(n=n, split=split, closer=closer)
+        return {"rec.acc@0.5": dict(value=right, n=7, ci95=[0.5, 0.9])}
+
+    monkeypatch.setattr(evaluation_speed, "os", SimpleNamespace(times=lambda: next(times)))
+    monkeypatch.setattr(evaluation_speed, "train", train)
+    monkeypatch.setattr(evaluation_speed, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation_speed, "Ferret", SimpleNamespace(load=str))
+    found = evaluation_speed.bench_pointing(samples=50, seed=3, n=5)
+    assert calls == dict(preset="tiny", samples=50, seed=3, n=5, split="val", closer=False)
+    assert found["core_minutes"] == pytest.approx(2.0) and found["reached"] is reached
+    lines = evaluation_speed.format_pointing_bench(found).splitlines()
+    assert lines[0] == "50 samples, seed 3: 2.0 core-minutes of training"
+    assert lines[1].endswith("is reached" if reached else "is not reached")

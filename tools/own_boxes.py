@@ -198,12 +198,13 @@ def measure(folder: Path, pictures: int, samples: int, unfreeze: bool, lm: Path 
     mixture, seconds, start = write_mixture(folder, pictures), 0.0, "tiny"
     towers = ["global_tower", "local_tower"] if unfreeze else []
     if samples:
-        begin = dict(from_model=find_model("tiny"))
+        begin, how = dict(from_model=find_model("tiny")), {}
         if lm:  # a real language model behind the tiny towers: the parts between them are new
             begin = dict(preset="small", towers=WEIGHTS / "tiny-towers", lm=lm)
-            begin["config"] = dict(merge=2, max_tiles=2)
+            begin["config"] = dict(merge=4, max_tiles=1)  # 36 tokens a view, two views
+            how = dict(lora=8, at_once=2)  # the language model learns through adapters: less memory
         start, began = str(folder / "run"), count_processor_seconds()
-        options = RunOptions(unfreeze=towers)
+        options = RunOptions(unfreeze=towers, **how)
         train(stage="3", out=start, samples=samples, data=mixture, options=options, **begin)
         seconds = count_processor_seconds() - began
     asked = ["eval", start, "--data", str(mixture), "--batch", "16"]

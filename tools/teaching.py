@@ -197,7 +197,9 @@ def plans_page(lessons: Course, table: dict) -> str:
         if whole > plan.get("limit", whole):
             raise ValueError(f"{plan['title']}: found {whole} minutes, at most {plan['limit']}")
         header = ["session", "lessons", "together", "read", "run", "do", "all"]
-        text = f"{plan['text']} Counted with {plan['exercises']} exercises for each lesson."
+        count = plan["exercises"]
+        counted = f"{count} exercise{'s' * (count != 1)} for each lesson"
+        text = f"{plan['text']} Counted with {counted}."
         total = f"Together: {show_minutes(whole)}."
         blocks.append(f"## {plan['title']}\n\n{text}\n\n{make_table(header, rows)}\n{total}\n")
     minutes = sum(slide["minutes"] for slide in table["slide"])

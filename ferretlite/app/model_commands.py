@@ -580,6 +580,24 @@ def bench_decode(json_file: _JsonFile = None) -> None:
     _run_bench("evaluation.speed", "bench_decode", "format_decoding_bench", json_file)
 
 
+@_bench.command("pointing")
+def bench_pointing(
+    samples: annotate_option(int, "samples of the training (default 12000)") = None,
+    seed: SeedOption = 0,
+    out: annotate_option(str, "folder that keeps the trained model") = None,
+    json_file: _JsonFile = None,
+) -> None:
+    "Train `tiny` (about 20 core-minutes), and measure how well it points."
+    options = dict(samples=samples) if samples else {}
+    _run_bench(
+        "evaluation.speed",
+        *("bench_pointing", "format_pointing_bench", json_file),
+        **options,
+        seed=seed,
+        out=out,
+    )
+
+
 @_bench.command("projectors")
 def bench_projectors(json_file: _JsonFile = None) -> None:
     "Measure what it costs to make few tokens of one large view, at Griffon v2's size."

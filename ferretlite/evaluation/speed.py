@@ -7,6 +7,8 @@ __all__ = ['bench_projectors', 'format_projector_bench', 'bench_sampler', 'forma
            'bench_resolution', 'format_resolution_bench']
 
 # %% ../../nbs/8_evaluation/speed.ipynb #22c93f15
+import os
+import tempfile
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -20,6 +22,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 from ..common.errors import make_input_error
 from ..common.meters import PeakMemory, measure_quickest, read_clock
 from ..common.tables import format_table
+from .suites import evaluate
 from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.decoding import PlainDecoder
 from ..model.inference import Ferret
@@ -28,6 +31,7 @@ from ..model.processing import FerretProcessor
 from ..regions.geometry import Box
 from ..scenes.questions import write_prompt
 from ..scenes.world import make_scene
+from ..training.runs import train
 from ..vision.downsampling import DOWNSAMPLER_CLASSES, make_downsampler
 from ..vision.encoders import make_tiny_clip_config, make_tiny_dino_config
 from ..vision.resolution import LLAVA_NEXT_GRIDS, compute_canvas_size
@@ -482,4 +486,42 @@ def format_decoding_bench(
         f"{'yes' if found['equal'] else 'no'}\n"
         f"a list of {found['objects']} objects takes {found['list_seconds']:.2f} s\n"
         f"threads of our loop: {chosen} ({found['device']}, {found['process_threads']} threads)"
+    )
+
+# %% ../../nbs/8_evaluation/speed.ipynb #29be0002
+_POINTING_GOAL = 0.70  # share of right boxes
+
+
+def _read_core_minutes() -> float:
+    "Return the processor time of this process and its children so far, in minutes."
+    return sum(os.times()[:4]) / 60
+
+
+def bench_pointing(
+    samples: int = 12_000,  # of the training, all stages together
+    seed: int = 0,  # of the training
+    n: int = 300,  # scenes of the split `val`
+    out: str | None = None,  # folder of the training, which stays; None: a temporary folder
+) -> dict:  # samples, seed, core_minutes, rec (value, n, ci95, ...), reached
+    "Train `tiny` and return the core-minutes and how well the model points afterwards."
+    _check_runs(n=n)
+    with tempfile.TemporaryDirectory() as folder:
+        began = _read_core_minutes()
+        place = train("tiny", out=out or f"{folder}/run", samples=samples, seed=seed)
+        minutes = _read_core_minutes() - began
+        found = evaluate(Ferret.load(place), n=n, split="val", closer=False)["rec.acc@0.5"]
+    reached = found["value"] >= _POINTING_GOAL
+    return dict(samples=samples, seed=seed, core_minutes=minutes, rec=found, reached=reached)
+
+# %% ../../nbs/8_evaluation/speed.ipynb #29be0003
+def format_pointing_bench(
+    found: dict,  # of `bench_pointing`
+) -> str:
+    "Return what `bench_pointing` found as two lines."
+    rec, said = found["rec"], "reached" if found["reached"] else "not reached"
+    low, high = rec["ci95"]
+    return (
+        f"{found['samples']:,} samples, seed {found['seed']}: {found['core_minutes']:.1f} "
+        f"core-minutes of training\nREC {rec['value']:.3f} [{low:.3f}, {high:.3f}] "
+        f"(n = {rec['n']}): the goal of {_POINTING_GOAL:.2f} is {said}"
     )

@@ -7,6 +7,7 @@ __all__ = []
 # %% ../../nbs/8_evaluation/list_exams.ipynb #bcd3cc33
 import contextlib
 import io
+from collections import defaultdict  # noqa: F811
 from functools import cache
 
 import numpy as np  # noqa: F811
@@ -15,6 +16,33 @@ from ..evaluation.detection import _import_pycocotools  # noqa: F811
 from .core import find_sample_interval, make_score  # noqa: F811
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #1ef0e35c
+def _make_sparse(kind):
+    "Return a class of evaluation that looks only at pictures and categories with a box."
+
+    class SparseEval(kind):
+        def evaluate(self):
+            p = self.params
+            p.imgIds, p.catIds, p.maxDets = map(sorted, (p.imgIds, p.catIds, p.maxDets))
+            self._prepare()
+            self.pairs = sorted({*self._gts, *self._dts})
+            self.ious = {pair: self.computeIoU(*pair) for pair in self.pairs}
+            self.last = None, {}  # place of an area, and its matches
+
+        def match(self, a: int) -> dict:  # place of a category -> list of (place of a picture, e)
+            "Return the matches for one area; those of the last area alone are kept in memory."
+            if self.last[0] != a:
+                p, held = self.params, defaultdict(list)
+                at = [{number: k for k, number in enumerate(ids)} for ids in (p.imgIds, p.catIds)]
+                self.last = None, {}
+                for image, category in self.pairs:
+                    found = self.evaluateImg(image, category, p.areaRng[a], p.maxDets[-1])
+                    held[at[1][category]].append((at[0][image], found))
+                self.last = a, held
+            return self.last[1]
+
+    return SparseEval
+
+
 def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
     """Return pycocotools' evaluation of rows on some images of a data set.
 
@@ -30,24 +58,11 @@ def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
             row["area"] = row["bbox"][2] * row["bbox"][3]
         found.dataset = head | dict(annotations=numbered)
         found.createIndex()
-        run = (make or COCOeval)(truth, found, "bbox")
-        run.params.imgIds = sorted(image_ids)
+        run = _make_sparse(make or COCOeval)(truth, found, "bbox")
+        run.params.imgIds = list(set(image_ids))
         run.params.maxDets = [1, 10, per_image]
         run.evaluate()
-        run.accumulate()
     return run
-
-
-def read_precision(run, iou=None, area: str = "all", categories=None) -> float | None:
-    "Return the mean precision of an evaluation; None where no category has a true box."
-    p = run.params
-    values = run.eval["precision"][..., p.areaRngLbl.index(area), -1]  # [T, R, K]
-    if iou is not None:
-        values = values[np.isclose(p.iouThrs, iou)]
-    if categories is not None:
-        values = values[:, :, categories]
-    values = values[values > -1]
-    return float(values.mean()) if values.size else None
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #9d938a2e
 def list_matches(run, area: str = "all", most: int = 100) -> list:
@@ -55,11 +70,10 @@ def list_matches(run, area: str = "all", most: int = 100) -> list:
 
     Boxes come by falling score, T is a threshold of IoU. None: the category has no true box."""
     p, found = run.params, []
-    n, place = len(p.imgIds), p.areaRngLbl.index(area)
+    matches = run.match(p.areaRngLbl.index(area))
     for k in range(len(p.catIds)):
-        first = (k * len(p.areaRng) + place) * n
-        held = [(i, e) for i, e in enumerate(run.evalImgs[first : first + n]) if e is not None]
-        true = np.zeros(n)
+        held = matches.get(k, [])
+        true = np.zeros(len(p.imgIds))
         for i, e in held:
             true[i] = np.count_nonzero(np.asarray(e["gtIgnore"]) == 0)
         if not true.any():
@@ -161,6 +175,7 @@ def score_lists(
     for key, of in wanted.items():
         values = read(*of)
         if values is not None:
-            fixed = read_fixed(*of)[0] if read_fixed else None
+            level = read_fixed(*of) if read_fixed else None
+            fixed = None if level is None else level[0]
             scores[key] = make_score(values[0], n, find_sample_interval(values), None, fixed)
     return scores

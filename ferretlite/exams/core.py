@@ -76,7 +76,7 @@ def _check_list(line: dict, key: str, n: int, kind, where: str) -> list:
     if good and kind is str:
         good = all(isinstance(v, str) for v in found)
     elif good:
-        good = all(isinstance(v, (int, float)) and math.isfinite(v) for v in found)
+        good = all(type(v) in (int, float) and math.isfinite(v) for v in found)
     if not good:
         words = "texts" if kind is str else "finite numbers"
         raise make_input_error(f"{where}, field {key}", found, f"{n} {words}, one for each box")
@@ -91,8 +91,10 @@ def _read_pixel_boxes(line: dict, where: str) -> list:  # of Box
     placed = []
     for box in boxes:
         try:
+            if not all(type(v) in (int, float) for v in box):
+                raise ValueError
             placed.append(Box(*map(float, box)))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             expected = "four numbers x1, y1, x2, y2 in pixels with x1 <= x2 and y1 <= y2"
             raise make_input_error(f"{where}, field boxes", box, expected) from None
     return placed
@@ -104,7 +106,7 @@ def _read_frame(line: dict, where: str) -> tuple | None:  # (height, width)
     if frame is None:
         return None
     is_pair = isinstance(frame, list) and len(frame) == 2
-    if not is_pair or not all(isinstance(v, (int, float)) and 0 < v < 1e6 for v in frame):
+    if not is_pair or not all(type(v) in (int, float) and 1 <= v < 1e6 for v in frame):
         raise make_input_error(f"{where}, field size", frame, "[height, width] in pixels")
     return tuple(frame)
 
@@ -193,7 +195,8 @@ def read_answers(
     if path.suffix == ".json":
         return _read_coco_results(path, items)
     for n, line in read_json_lines(path, "answers"):
-        if not strict and isinstance(line, dict) and str(line.get("id")) not in known:
+        other = isinstance(line, dict) and "id" in line and str(line["id"]) not in known
+        if other and not strict:
             continue
         answer = _read_answer_line(line, known, form, f"{path}, line {n}")
         if answer.id in answers:

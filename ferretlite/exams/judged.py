@@ -375,7 +375,10 @@ _LLAVA = Exam(
     source=(
         "huggingface.co/datasets/liuhaotian/llava-bench-in-the-wild; github.com/haotian-liu/LLaVA"
     ),
-    licence="questions: no licence found; pictures of COCO: Flickr terms",
+    licence=(
+        "in the wild: Apache-2.0 (its dataset card); questions about COCO: no licence found, "
+        "pictures of COCO: Flickr terms"
+    ),
     protocol=(
         "a judge rates reference and answer; mean(answer) / mean(reference) of each "
         "set; +offline scores have no judge"

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/8_evaluation/list_exams.ipynb #441206a3
 import warnings
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,10 +169,12 @@ def list_constant_rows(data: dict, image_ids: list) -> list:  # of dict
 _MOST_CONSTANT = 500  # pictures on which the constant answer is scored
 
 
-def run_constant(data: dict, image_ids: list):
-    "Return the evaluation of `list_constant_rows` on at most 500 pictures, at equal steps."
+def run_constant(data: dict, image_ids: list, choose=list, **options):
+    """Return the evaluation of `list_constant_rows` on at most 500 pictures, at equal steps.
+
+    `choose` is a function of the rows; the options are those of `run_coco`."""
     some = image_ids[:: -(-len(image_ids) // _MOST_CONSTANT)]
-    return run_coco(data, some, list_constant_rows(data, some))
+    return run_coco(data, some, choose(list_constant_rows(data, some)), **options)
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #ff8f27f8
 _AREAS = ("small", "medium", "large")
@@ -307,14 +310,16 @@ def _score_lvis(items: list, answers: list) -> dict:
     data, wanted = items[0].meta["truth"], dict(_LVIS_WANTED)
     rows = _keep_judged_rows(data, list_results(items, answers))
     images = [item.meta["image_id"] for item in items]
-    run = run_coco(data, images, rows, _make_federated_class(data), 300)
+    options = dict(make=_make_federated_class(data), per_image=300)
+    run = run_coco(data, images, rows, **options)
     kinds = {c["id"]: c.get("frequency") for c in data["categories"]}
     for letter, key in _FREQUENCIES.items():
         places = [k for k, number in enumerate(run.params.catIds) if kinds[number] == letter]
         if places:
             wanted[key] = (0, None, "all", 300, places)
     wanted["AR@300"] = (1, None, "all", 300)
-    return score_lists(read_lists(run), wanted, len(items))
+    fixed = run_constant(data, images, partial(_keep_judged_rows, data), **options)
+    return score_lists(read_lists(run), wanted, len(items), read_lists(fixed, 0))
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #92d44e07
 _LVIS_FILES = ("lvis_v1_val.json", "annotations/lvis_v1_val.json")

@@ -87,10 +87,10 @@ def get_exam(name: str) -> Exam:
 def _describe_exam(exam: Exam) -> str:
     "Return what an exam needs and what the papers scored, as lines."
     lines = [f"{exam.name}: {exam.title}"]
-    shown = ", ".join(exam.files[:6]) + (", …" if len(exam.files) > 6 else "")
     pictures = ", ".join("DATA" if p == "." else f"DATA/{p}" for p in exam.pictures)
-    rows = dict(files=shown, pictures=pictures, source=exam.source, licence=exam.licence)
-    lines += [f"    {key:10}{text}" for key, text in (rows | dict(rule=exam.protocol)).items()]
+    rows = dict(files=", ".join(exam.files), pictures=pictures)
+    rows |= dict(source=exam.source, licence=exam.licence, rule=exam.protocol)
+    lines += [f"    {key:10}{text}" for key, text in rows.items()]
     held = {}
     for model, key, value, table in exam.published:
         held.setdefault((model, table), []).append(f"{key} {value:g}")
@@ -101,7 +101,8 @@ def _describe_exam(exam: Exam) -> str:
 
 _HOW_TO_TRY = (
     "To try an exam without its files: ferretlite scenes DATA --exam NAME --n 20 writes drawn "
-    "scenes in its official form."
+    "scenes in its official form.\nFiles have the names that are looked for; of several forms, "
+    "splits or categories of a set, one is enough."
 )
 
 
@@ -215,6 +216,9 @@ def _find_likeliest(ferret: Ferret, picture, prompt: str, letters: str) -> str:
     return letters[int(logits[last].argmax())]
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #2fc648a5
+_SAVED_START = b'{"id": '  # first bytes of every saved line
+
+
 def _read_saved(path, exam: Exam, items: list, label: str) -> dict:  # id -> ExamAnswer
     """Return the answers that a stopped run has saved; a line that was cut off is dropped.
 
@@ -222,18 +226,21 @@ def _read_saved(path, exam: Exam, items: list, label: str) -> dict:  # id -> Exa
     path = Path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
-    data = path.read_bytes()
+    data, advice = path.read_bytes(), "choose another file to save to"
+    if not data.startswith(_SAVED_START[: len(data)]):  # a file that no run has written
+        found = data[:60].decode(errors="replace")
+        raise make_input_error(str(path), found, "answers that a run has saved", advice)
     whole = data[: data.rfind(b"\n") + 1]
     if whole != data:
         write_whole(path, partial(Path.write_bytes, data=whole))
     if not whole:
         return {}
-    first = json.loads(whole.split(b"\n", 1)[0])
+    answers = read_answers(path, items, strict=False)
+    _, first = next(read_json_lines(path, "answers"), (0, {}))
     for key, expected in (("exam", exam.name), ("model", label)):
         if first.get(key, expected) != expected:
-            advice = "choose another file to save to"
             raise make_input_error(f"{path}, field {key}", first[key], expected, advice)
-    return read_answers(path, items, strict=False)
+    return answers
 
 
 def _append_answers(path, answers: list, exam: Exam, label: str) -> None:

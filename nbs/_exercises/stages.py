@@ -148,7 +148,9 @@ def make_inputs(rng):
         shares = [1, int(rng.randint(2, 5)), int(rng.randint(40, 70))]
         samples = int(rng.randint(300, 900)) * sum(shares)
         inputs = dict(samples=samples, shares=shares, batch=batch, visits=int(rng.randint(3, 6)))
-        if len({divide(**inputs), *list_mistakes(inputs).values()}) == 10:  # all differ
+        steps, pictures = list_mistakes(inputs)
+        *right, seen = divide(**inputs)
+        if tuple(right) not in steps.values() and seen not in pictures.values():
             return inputs
 
 
@@ -161,29 +163,34 @@ def divide(samples, shares, batch, visits, up=False, whole=None, late=False):
 
 
 def list_mistakes(inputs):
-    right = divide(**inputs)
+    """Message -> steps, and message -> pictures, to which mistakes lead."""
     samples, batch, visits = (inputs[name] for name in ("samples", "batch", "visits"))
-    parts = [samples * share // sum(inputs["shares"]) for share in inputs["shares"]]
-    return {
+    parts = tuple(samples * share // sum(inputs["shares"]) for share in inputs["shares"])
+    shown = divide(**inputs)[2] * batch
+    steps = {
         "a share is a part of the sum of all shares, and not of 100": divide(**inputs, whole=100),
         "a step that is not full is dropped": divide(**inputs, up=True),
-        "pictures are counted in samples, and not in steps": divide(**inputs, late=True),
-        "these are samples, expected steps": (*parts, right[3]),
-        "every picture is seen more than once": (*right[:3], right[2] * batch),
-        "more visits need fewer pictures": (*right[:3], right[2] * batch * visits),
-        "a last picture with fewer visits counts, too": (*right[:3], right[2] * batch // visits),
-        "samples of a step that was dropped show no pictures": (*right[:3], -(-parts[2] // visits)),
-        "a step that is not full is dropped, expected whole numbers": (
-            *(part / batch for part in parts),
-            right[3],
-        ),
+        "a step that is not full is dropped, expected whole numbers": [n / batch for n in parts],
+        "these are samples, expected steps": parts,
     }
+    pictures = {
+        "pictures are counted in samples, and not in steps": divide(**inputs, late=True)[3],
+        "every picture is seen more than once": shown,
+        "more visits need fewer pictures": shown * visits,
+        "a last picture with fewer visits counts, too": shown // visits,
+        "a last picture with fewer visits is a whole picture": shown / visits,
+        "samples of a step that was dropped show no pictures": -(-parts[2] // visits),
+    }
+    return {text: tuple(value[:3]) for text, value in steps.items()}, pictures
 
 
 def check(answer, inputs):
-    right, mistakes = divide(**inputs), list_mistakes(inputs)
-    where = "the plan does not fit the shares"
-    expect(answer, right, where, mistakes, tolerance=1e-9, secret=True)
+    *right, seen = divide(**inputs)
+    steps, pictures = list_mistakes(inputs)
+    if isinstance(answer, (tuple, list)) and len(answer) == 4:
+        expect(tuple(answer[:3]), tuple(right), "the steps", steps, 1e-9, secret=True)
+        expect(answer[3], seen, "the pictures", pictures, 1e-9, secret=True)
+    expect(answer, (*right, seen), "the plan", tolerance=1e-9, secret=True)
 
 
 # %% solution

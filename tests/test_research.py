@@ -1,0 +1,145 @@
+"""Open exercises that are code, and need no training, can be done as they are written.
+
+Each test does what the text of one question asks, and finds what a good answer would show."""
+
+import re
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ferretlite.common import architecture
+from ferretlite.model.modeling import FerretForConditionalGeneration
+from ferretlite.model.towers import paper_config
+from ferretlite.regions import geometry
+from ferretlite.regions.choices import find_chosen_option
+from ferretlite.regions.grammar import find_groundings
+from ferretlite.vision.fusion import fuse_maps
+from ferretlite.vision.resolution import choose_grid, compute_canvas_size, measure_grid_fit
+
+
+def list_paths(arrows, start, end):
+    if start == end:
+        return [[end]]
+    following = [arrow.split("-")[1] for arrow in arrows if arrow.split("-")[0] == start]
+    return [[start, *path] for name in following for path in list_paths(arrows, name, end)]
+
+
+def test_architecture_a_second_sampler_adds_one_path_without_clip(monkeypatch):
+    old = list_paths(architecture._FERRET_ARROWS, "image", "model")
+    block = architecture._Block(
+        "second\nsampler", 4.33, 0.78, "second sampler", "vision", "II, III"
+    )
+    arrows = [*architecture._FERRET_ARROWS, "dino-second", "region-second", "second-model"]
+    monkeypatch.setattr(architecture, "_FERRET_ARROWS", arrows)
+    monkeypatch.setitem(architecture._FERRET_BLOCKS, "second", block)
+    assert architecture.draw_architecture("second sampler").axes[0].patches
+    new = [path for path in list_paths(arrows, "image", "model") if path not in old]
+    assert new == [["image", "tiles", "dino", "second", "model"]]
+
+
+def test_architecture_without_regions_every_block_still_has_a_use(monkeypatch):
+    removed = {"region", "sampler", "fusion"}
+    arrows = [a for a in architecture._FERRET_ARROWS if not removed & set(a.split("-"))]
+    blocks = set(architecture._FERRET_BLOCKS) - removed
+    assert {name for arrow in arrows for name in arrow.split("-")} == blocks
+    assert all(list_paths(arrows, name, "boxes") for name in blocks)
+
+
+def test_fusion_by_concatenation_has_a_price_in_the_sampler_alone():
+    ramp = torch.linspace(1 / 16, 15 / 16, 8).expand(8, 8)[..., None]
+    fused = fuse_maps(ramp, F.avg_pool2d(ramp.permute(2, 0, 1), 2).permute(1, 2, 0), how="concat")
+    assert fused.shape == (8, 8, 2)
+    assert torch.allclose(fused[:, 1:-1, 0], fused[:, 1:-1, 1], atol=1e-6)  # inside the border
+    sizes = {}
+    for how in ("sum", "concat"):
+        config = paper_config("ferret-v2-7b")
+        config.fusion = how
+        with torch.device("meta"):
+            model = FerretForConditionalGeneration(config)
+        sizes[how] = sum(p.numel() for p in model.parameters())
+    assert sizes["concat"] - sizes["sum"] == 4096 * 1024  # one layer reads twice 4096 channels
+
+
+def test_geometry_the_golden_ratio_spreads_better_than_a_half(monkeypatch):
+    mask = torch.ones(60, 90, dtype=torch.bool)
+    rows, columns = mask.nonzero().T
+    pixels = torch.stack([columns, rows], 1).float()
+    farthest = {}
+    for ratio in (geometry._GOLDEN_RATIO, 0.5, 0.6):
+        monkeypatch.setattr(geometry, "_GOLDEN_RATIO", ratio)
+        counts = (45, 60, 64, 90, 128, 180)  # some divide the rows, some do not
+        picks = [pixels[geometry._pick_evenly(len(pixels), n)] for n in counts]
+        farthest[ratio] = max(torch.cdist(pixels, p).amin(1).max().item() for p in picks)
+    golden, half, other = farthest.values()
+    assert golden < half and golden < other
+
+
+def test_grammar_a_parser_that_goes_back_is_slower_and_ours_is_not():
+    def measure(function, n):
+        best = float("inf")
+        for _ in range(3):
+            began = time.process_time()
+            function("[" * n)
+            best = min(best, time.process_time() - began)
+        return best
+
+    naive = re.compile(r"\[.*\]").findall
+    assert measure(naive, 16_000) > 6 * measure(naive, 4_000)  # the square of n
+    ours = [measure(lambda text: find_groundings(text, (10, 10)), n) for n in (20_000, 80_000)]
+    assert ours[1] < 10 * ours[0]
+
+
+def test_metrics_an_answer_that_a_person_accepts_is_rejected():
+    options = ["cat", "dog"]
+    for text in ("a cat rather than a dog", "a cat or a dog"):
+        assert find_chosen_option(text, options) is None
+    cut = re.split(r"\b(?:rather than|instead of)\b", "a cat rather than a dog")[0]
+    assert find_chosen_option(cut, options) == "cat"
+    assert find_chosen_option(re.split(r"\brather than\b", "a cat or a dog")[0], options) is None
+
+
+def test_resolution_some_images_waste_more_than_half_of_their_canvas():
+    waste = {}
+    for height in range(225, 1400, 25):
+        for width in range(225, 1400, 25):
+            grid = choose_grid((height, width), 224)
+            rows, columns = compute_canvas_size(224, grid)
+            wasted = measure_grid_fit((height, width), 224, grid)[1]
+            waste[height, width] = float(wasted / (rows * columns))
+    assert max(waste.values()) > 0.5
+    assert max(waste, key=waste.get) == (225, 225)
+
+
+def test_resolution_aligned_corners_move_the_outer_patches_most():
+    def read(n, aligned):  # the place that each of n patches gets its position from
+        row = ((torch.arange(4) + 0.5) / 4)[None, None, None]
+        size = dict(size=(1, n), mode="bilinear")
+        return F.interpolate(row, **size, align_corners=aligned)[0, 0, 0]
+
+    place = (torch.arange(8) + 0.5) / 8
+    inner = (place > 1 / 8) & (place < 7 / 8)
+    assert torch.allclose(read(8, False)[inner], place[inner])
+    error = (read(8, True) - place).abs()
+    assert error.argmax().item() in (0, 7)
+    errors = {n: (read(n, True) - (torch.arange(n) + 0.5) / n).abs().max().item() for n in (8, 16)}
+    assert errors[16] > errors[8] > 0.05
+
+
+@pytest.mark.parametrize("region", [False, True])
+def test_model_a_sampler_without_a_region_gets_no_gradient(region):
+    from ferretlite.model.inference import Ferret
+    from ferretlite.regions.geometry import Box
+    from ferretlite.scenes.world import make_scene
+
+    ferret = Ferret.load("tiny")
+    question = "What is <region>?" if region else "What is it?"
+    regions = [Box(40, 40, 120, 120)] if region else []
+    scene = make_scene(0, 192)
+    inputs = ferret.processor(images=scene.image, text=question, regions=regions)
+    ferret.model.train()
+    logits = ferret.model(**inputs).logits
+    logits.float().logsumexp(-1).sum().backward()
+    missing = {name.split(".")[0] for name, p in ferret.model.named_parameters() if p.grad is None}
+    assert ("sampler" in missing) is not region
