@@ -442,7 +442,7 @@ def test_a_box_is_not_broken_on_a_narrow_page():
     said = [Grounding("red cup, 2", [Box(1, 2, 3, 4)], [0.5])]
     shown = card("rec", meta=dict(query="star", box=STAR), text="1, 2", groundings=said)
     page = _format_card(shown, "tiny", "demo")
-    assert "  red cup, 2  [1,\u00a02,\u00a03,\u00a04]  0.50" in page
+    assert "  red cup, 2  [1,\u00a02,\u00a03,\u00a04]\u00a00.50" in page
 
 
 def test_an_answer_in_lines():

@@ -48,6 +48,10 @@ def test_what_ships_is_what_the_sources_say():
         assert shipped == remove_solutions(source)
 
 
+def test_every_lesson_of_the_core_road_has_exercises():
+    assert {n.name for n in course.read_course() if n.road == "core"} == set(LESSONS)
+
+
 @lessons
 def test_no_solution_ships(lesson):
     shipped = read_lesson(lesson)

@@ -93,11 +93,14 @@ def test_grammar_a_parser_that_goes_back_is_slower_and_ours_is_not():
 
 def test_metrics_an_answer_that_a_person_accepts_is_rejected():
     options = ["cat", "dog"]
-    for text in ("a cat rather than a dog", "a cat or a dog"):
-        assert find_chosen_option(text, options) is None
-    cut = re.split(r"\b(?:rather than|instead of)\b", "a cat rather than a dog")[0]
-    assert find_chosen_option(cut, options) == "cat"
-    assert find_chosen_option(re.split(r"\brather than\b", "a cat or a dog")[0], options) is None
+    rejected = "It looks like a dog, but it is a cat."
+    assert find_chosen_option(rejected, options) is None
+
+    def choose(text):  # what the text says that it is, where it says so
+        return find_chosen_option(re.split(r"(?i)\bit is\b", text)[-1], options)
+
+    assert choose(rejected) == "cat" and choose("A dog.") == "dog"
+    assert choose("a cat or a dog") is None and choose("It is a cat or a dog.") is None
 
 
 def test_resolution_some_images_waste_more_than_half_of_their_canvas():

@@ -241,8 +241,9 @@ def main():
         print(unpack_language_model(asked.folder))
         return
     row = measure(asked.folder, asked.pictures, asked.samples, asked.unfreeze, asked.lm)
-    rows = json.loads(RECORD.read_text())["rows"] if RECORD.exists() else []
-    write_json(RECORD, dict(command="python tools/own_boxes.py measure", rows=[*rows, row]), 1)
+    record = json.loads(RECORD.read_text())
+    record["rows"].append(row)
+    write_json(RECORD, record, 1)
     print(json.dumps(row, indent=1))
 
 

@@ -182,7 +182,7 @@ def following(self: Tool):
     finally:
         self._following = False
 
-
+# %% ../../nbs/tools/widgets.ipynb #7c91e4a2
 @patch
 def attempt(
     self: Tool,

@@ -344,11 +344,11 @@ def _compute_chance(
         card.turn.task, 0.0
     )
 
-# %% ../../nbs/tools/demo.ipynb #dfac8384
+# %% ../../nbs/tools/demo.ipynb #4b7d20c6
 _GOOD, _BAD, _TRUE = "#1a8f3c", "#d62828", "#2a5bd7"
 _SURE = 0.6  # the page dots boxes with a lower score
 
-
+# %% ../../nbs/tools/demo.ipynb #dfac8384
 def _list_true_groundings(card) -> list:  # of Grounding
     "Return the true boxes of the question, or those of the object that the answer names."
     meta, objects = card.turn.meta, card.scene.objects
@@ -469,7 +469,8 @@ def _place_box(name, box, score, color, size) -> dict:  # pixels, label and its 
 
 def _keep_boxes_whole(text: str) -> str:
     "Return lines of `format_answer` for a narrow page: no line breaks inside a box."
-    return re.sub(r" {3,}", "  ", re.sub(r"(?<=\d), (?=\d)", ",\u00a0", text))
+    text = re.sub(r"(?<=\d), (?=\d)", ",\u00a0", text.replace("]  ", "]\u00a0"))
+    return re.sub(r" {3,}", "  ", text)
 
 
 def _list_pictures(card) -> list:  # of (picture, its (width, height) on the page, caption, boxes)

@@ -29,16 +29,13 @@ padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px}
 svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
 paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
-.unsure rect{stroke-dasharray:2 6}
 .box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
 @media(hover:hover) and (min-width:700px){figure{transition:transform .15s}
 figure:hover,figure:focus-within{transform:scale(var(--zoom,1.9));transition-delay:.5s;z-index:9;
-background:#fff;
-box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
-figure:last-child{transform-origin:right}}
+background:#fff;box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
+figure:last-child{transform-origin:right}}@media(max-width:699px){.pair{flex-direction:column}}
 @media(min-width:1060px){.grid{--zoom:3}.card:nth-child(odd) figure{transform-origin:left}
-.card:nth-child(even) figure{transform-origin:right}}
-@media(max-width:699px){.pair{flex-direction:column}}
+.card:nth-child(even) figure{transform-origin:right}}.unsure rect{stroke-dasharray:2 6}
 figcaption{font-size:.78rem;color:var(--soft);text-align:center}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}mark{background:none;

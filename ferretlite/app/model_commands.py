@@ -100,28 +100,22 @@ _Towers = annotate_option(
 )
 _Data = annotate_option(
     str,
-    "a mixture of data sets instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see "
-    "`data check`)",
+    "a mixture instead of scenes: a JSON file, or ferret-v2 or griffon-v2 (see `data check`)",
     metavar="CONFIG",
 )
 _Skip = annotate_option(
     Literal["bad"],
-    "bad: leave out and count what cannot be read or used; without it training stops at the first "
-    "bad picture, record or annotation (`ferretlite data check` lists them)",
+    "bad: leave out and count what cannot be read or used (`data check` lists it); else stop there",
 )
 _AtOnce = annotate_option(
     int, "samples that a process computes at once; a step's others follow (default: all)"
 )
 _Checkpointing = annotate_option(
-    bool,
-    "compute activations again on the way back instead of keeping them: less memory, a third more "
-    "time",
-    "--checkpointing",
+    bool, "compute activations twice: less memory, a third more time", "--checkpointing"
 )
 _Lora = annotate_option(
     int,
-    "the language model learns through low-rank adapters, which become part of it in the end "
-    "(extra `train`)",
+    "the language model learns through low-rank adapters, merged at the end (extra `train`)",
     min=0,
     metavar="RANK",
 )
@@ -216,7 +210,8 @@ def _end_run(folder, data) -> str:
         return ""
     name = format_model_name(folder)
     _fit_scores_of_run(folder, name, data)
-    return f"{folder} now loads as a model: ferretlite eval {name} --n 200"
+    asked = f"--data {data}" if data else "--n 200"  # own data: its held-out pictures
+    return f"{folder} now loads as a model: ferretlite eval {name} {asked}"
 
 # %% ../../nbs/tools/model_commands.ipynb #4acca213
 @cli_app.command()
@@ -321,9 +316,7 @@ def dense(
     start: annotate_option(
         str, "go on from a run, with another seed", "--from", metavar="RUN"
     ) = None,
-    sides: annotate_option(
-        Literal["global", "local"], "teach one (default both)", "--tower"
-    ) = None,
+    sides: annotate_option(Literal["global", "local"], "teach one of the two", "--tower") = None,
 ) -> None:
     "Teach both towers, told every patch (learning rate 0.002)."
     if sides:
@@ -573,7 +566,7 @@ def bench_resolution(json_file: _JsonFile = None) -> None:
     "Measure what fixed, direct and anyres cost."
     _run_bench("evaluation.speed", "bench_resolution", "format_resolution_bench", json_file)
 
-
+# %% ../../nbs/tools/model_commands.ipynb #29be0010
 @_bench.command("decode")
 def bench_decode(json_file: _JsonFile = None) -> None:
     "Measure tokens a second of answers, beside `generate` of transformers."
@@ -582,20 +575,13 @@ def bench_decode(json_file: _JsonFile = None) -> None:
 
 @_bench.command("pointing")
 def bench_pointing(
-    samples: annotate_option(int, "samples of the training (default 12000)") = None,
+    samples: annotate_option(int, "samples of the training") = 12_000,
     seed: SeedOption = 0,
-    out: annotate_option(str, "folder that keeps the trained model") = None,
     json_file: _JsonFile = None,
 ) -> None:
     "Train `tiny` (about 20 core-minutes), and measure how well it points."
-    options = dict(samples=samples) if samples else {}
-    _run_bench(
-        "evaluation.speed",
-        *("bench_pointing", "format_pointing_bench", json_file),
-        **options,
-        seed=seed,
-        out=out,
-    )
+    names = "evaluation.speed", "bench_pointing", "format_pointing_bench"
+    _run_bench(*names, json_file, samples=samples, seed=seed)
 
 
 @_bench.command("projectors")

@@ -387,7 +387,7 @@ def _choose_head(self: AttentionViewer, canvas, message: dict, buffers=None) -> 
     finally:
         canvas.answered = message.get("id", "")
 
-
+# %% ../../nbs/tools/viewers.ipynb #3e80d5b7
 @patch
 def update(self: AttentionViewer) -> None:
     "Show the state in the notebook, with the small pictures of all heads."

@@ -501,15 +501,14 @@ def bench_pointing(
     samples: int = 12_000,  # of the training, all stages together
     seed: int = 0,  # of the training
     n: int = 300,  # scenes of the split `val`
-    out: str | None = None,  # folder of the training, which stays; None: a temporary folder
 ) -> dict:  # samples, seed, core_minutes, rec (value, n, ci95, ...), reached
     "Train `tiny` and return the core-minutes and how well the model points afterwards."
     _check_runs(n=n)
     with tempfile.TemporaryDirectory() as folder:
         began = _read_core_minutes()
-        place = train("tiny", out=out or f"{folder}/run", samples=samples, seed=seed)
+        out = train("tiny", out=f"{folder}/run", samples=samples, seed=seed)
         minutes = _read_core_minutes() - began
-        found = evaluate(Ferret.load(place), n=n, split="val", closer=False)["rec.acc@0.5"]
+        found = evaluate(Ferret.load(out), n=n, split="val", closer=False)["rec.acc@0.5"]
     reached = found["value"] >= _POINTING_GOAL
     return dict(samples=samples, seed=seed, core_minutes=minutes, rec=found, reached=reached)
 

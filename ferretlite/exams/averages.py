@@ -15,7 +15,7 @@ import numpy as np  # noqa: F811
 from ..evaluation.detection import _import_pycocotools  # noqa: F811
 from .core import find_sample_interval, make_score  # noqa: F811
 
-# %% ../../nbs/8_evaluation/list_exams.ipynb #1ef0e35c
+# %% ../../nbs/8_evaluation/list_exams.ipynb #18a1bcc2
 def _make_sparse(kind):
     "Return a class of evaluation that looks only at pictures and categories with a box."
 
@@ -42,7 +42,7 @@ def _make_sparse(kind):
 
     return SparseEval
 
-
+# %% ../../nbs/8_evaluation/list_exams.ipynb #1ef0e35c
 def run_coco(data: dict, image_ids: list, rows: list, make=None, per_image=100):
     """Return pycocotools' evaluation of rows on some images of a data set.
 
@@ -171,6 +171,8 @@ def score_lists(
     read_fixed=None,  # the same for the answer that ignores the pictures, or None
 ) -> dict:  # key -> score
     "Return scores with intervals over pictures; scores without any true box are left out."
+    for of in sorted(wanted.values(), key=lambda of: of[2]):  # by area: its matches are made once
+        read(*of)
     scores = {}
     for key, of in wanted.items():
         values = read(*of)

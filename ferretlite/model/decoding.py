@@ -332,7 +332,7 @@ class _Row:
             return self.chosen
         return None
 
-
+# %% ../../nbs/4_model/decoding.ipynb #28dec019
 def _drop_row(
     rows: list,  # _Row of a batch, which gets shorter
     cache: list,  # (keys, values) of each layer

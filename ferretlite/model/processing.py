@@ -505,13 +505,12 @@ def encode_conversations(
         batch["shows"] = torch.zeros(len(shown), batch["input_ids"].shape[1], dtype=torch.bool)
         for i, tokens in enumerate(shown):
             batch["shows"][i, 1 : 1 + len(tokens)] = tokens  # after the start token
-    crops = _list_kept(conversations, rows, "crops")
     return BatchFeature(
         dict(
             **batch,
             regions=_list_kept(conversations, rows, "regions"),
             **inputs,
-            **self.prepare_crops([crop for of_row in crops for crop in of_row]),
+            **self.prepare_crops(sum(_list_kept(conversations, rows, "crops"), [])),
         )
     )
 
@@ -582,13 +581,10 @@ def score_box(
 def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each token's part ends
     decode, ends, first, before = self.tokenizer.decode, [0], 0, 0
     for n in range(1, len(ids) + 1):
-        if n - first > 32:  # whole answers, decoded token by token, take time by their square
-            first = n - 16
-            before = ends[-1] - len(decode(ids[first : n - 1]))
+        if n - first > 32:  # a window, not the whole answer
+            first, before = n - 16, ends[-1] - len(decode(ids[n - 16 : n - 1]))
         ends.append(before + len(decode(ids[first:n])))
-    for n in reversed(range(len(ids))):
-        ends[n] = min(ends[n], ends[n + 1])  # half a character may be longer than the whole one
-    return decode(ids), ends
+    return decode(ids), torch.tensor(ends).flip(0).cummin(0)[0].flip(0).tolist()
 
 
 def _join_groundings(text, spans, marks, near, size) -> list[Grounding]:  # neighbours share a name

@@ -335,8 +335,9 @@ MUTANTS = [
 ]
 
 # %% open
-# Replace `+` in `fuse_maps` by concatenation. *A good answer shows* how projector and sampler have
-# to change, how large both become at widths of 1024 and 4096, and the ramp test of the new map.
+# `fuse_maps(..., how="concat")` puts the channels behind each other instead of adding them. *A good
+# answer shows* which layer of the sampler becomes wider and by how many weights, for language
+# models of width 1024 and 4096, and the ramp test of the new map.
 
 # %% open
 # Add the *width of a cell* to the features of `VisualPosition`, so that the global and the local
