@@ -408,12 +408,15 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.images, self.links, self.cards = [], [], []
+        self.images, self.links, self.cards, self.places = [], [], [], {}
 
     def handle_starttag(self, tag, attributes):
         held = dict(attributes)
         if tag == "image":  # of an <svg>, under the boxes
             self.images.append(held["href"])
+            self.places["#" + held["id"]] = held["href"]
+        elif tag == "use" and held["href"] in self.places:  # a picture that was shown before
+            self.images.append(self.places[held["href"]])
         elif tag in ("script", "link", "iframe") or "href" in held or "src" in held:
             self.links.append(tag)
         if tag == "article":

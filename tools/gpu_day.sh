@@ -46,7 +46,7 @@ steps=(
 )
 if [ -n "$small" ]; then # what needs a GPU says so on a CPU: that sentence is the check
     steps[3]="tests|240|$python -m pytest -q -n0 -m cuda -p no:cacheprovider tests/test_cuda_kernels.py"
-    steps[5]="kernels|60|$python -m ferretlite bench kernels 2>&1 | grep 'found no NVIDIA GPU'"
+    steps[5]="kernels|60|{ $python -m ferretlite bench kernels 2>&1 || true; } | grep 'found no NVIDIA GPU'"
     steps[6]="tiny|240|$python -m ferretlite train --preset tiny --samples 96 --resume --out $out/tiny"
 fi
 known=" $(printf '%s\n' "${steps[@]}" | cut -d'|' -f1 | tr '\n' ' ')"

@@ -462,7 +462,7 @@ def _may_be_same(a: str, b: str) -> bool:
     if os.path.normpath(a) == os.path.normpath(b):
         return True
     there = os.path.isfile(a) and os.path.isfile(b)
-    return there and filecmp.cmp(a, b, shallow=False)
+    return not there or filecmp.cmp(a, b, shallow=False)
 
 
 def find_copies(
