@@ -281,6 +281,18 @@ def test_changed_weights_are_noticed():
     assert after == other.ask(image, "What is here?", max_new_tokens=8).raw_text != before
 
 
+def test_weights_that_change_behind_pytorchs_back_are_noticed(llama):
+    """An adapter is merged through `.data`, which neither moves nor counts a write."""
+    model = copy.deepcopy(llama)
+    decoder = PlainDecoder(model)
+    assert decoder.is_current(model)
+    for weight in (model.model.layers[1].mlp.up_proj.weight, model.model.embed_tokens.weight):
+        weight.data += 1e-3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        assert not decoder.is_current(model)
+        decoder = PlainDecoder(model)
+        assert decoder.is_current(model)
+
+
 def test_the_answer_ends_at_the_last_position():
     ferret, image = small_ferret(), make_scene(0, size=96).image
     ids = ferret.processor([image], ["What is here?"], [[]], [[]])["input_ids"]
@@ -319,12 +331,13 @@ def test_other_models_go_through_generate(llama):
 
 def test_the_bench_counts_the_same_tokens_for_every_way(monkeypatch):
     """A clock by which each answer of every way takes a second, but `generate` two."""
-    spent = iter([0, 2, 2, 3, 3, 7, 7, 8])
+    spent, forgotten = iter([0, 2, 2, 3, 3, 7, 7, 8]), []
     monkeypatch.setattr(speed, "read_clock", lambda: next(spent))
     texts = {"generate": [[1, 2, 3]], "our loop": [[1, 2, 3]]}
     texts |= {"ask with generate": ["a"], "ask": ["a"]}
     ways = {name: (lambda limit, found=found: found) for name, found in texts.items()}
-    rows, equal = speed._compare_ways([ways], 5, 1)
+    rows, equal = speed._compare_ways([ways], 5, 1, lambda: forgotten.append(1))
+    assert len(forgotten) == 4  # no way profits from the answers of another
     assert equal and [r["way"] for r in rows] == list(texts)
     assert [r["tokens_per_second"] for r in rows] == [1.5, 3.0, 0.75, 3.0]
     assert [r["speedup"] for r in rows] == [1.0, 2.0, 1.0, 4.0]

@@ -16,7 +16,7 @@ import torch
 from ferretlite.app import cli
 from ferretlite.app.exercise_commands import format_marks
 from ferretlite.common.errors import InputError
-from ferretlite.exercises import grading, sandbox
+from ferretlite.exercises import get_inputs, grading, sandbox, set_student
 from ferretlite.exercises.checks import WrongAnswer, expect, find_difference, judge
 from ferretlite.exercises.notebooks import make_student_notebook
 from ferretlite.exercises.sources import list_lessons, parse_lesson, read_lesson, remove_solutions
@@ -218,7 +218,7 @@ def test_no_other_value_arrives(packed):
         grading.open_reply({"value": packed})
 
 
-# -- thirty hand-ins
+# -- thirty-seven hand-ins
 
 RIGHT = {e.name: e.solution for e in exercises.read_source("sampler").exercises}
 FIRST = RIGHT["sampler.1"]
@@ -229,6 +229,13 @@ HOSTILE = {  # instead of the answer to sampler.1
     "fork": "import os\nwhile True:\n    os.fork()",
     "shell": "import os\nos.system('touch SPOT')",
     "write": "open('SPOT', 'w').write('here')",
+    "chdir": "import os\nfrom ferretlite.exercises.sources import parse_lesson\n"
+    "os.chdir('SOLUTIONS')\ntext = open('sampler.py').read()\n"
+    "exec(parse_lesson(text, 'sampler').exercises[0].solution)",
+    "peek": "import os\nfrom ferretlite.exercises.sources import parse_lesson\n"
+    "place = os.open('SOLUTIONS', os.O_RDONLY)\n"
+    "text = os.fdopen(os.open('sampler.py', os.O_RDONLY, dir_fd=place)).read()\n"
+    "exec(parse_lesson(text, 'sampler').exercises[0].solution)",
     "remove": "import shutil\nshutil.rmtree('FOLDER')",
     "spy": "import glob\nprint(open(glob.glob('FOLDER/*')[0]).read())",
     "kill": "import os\nos.kill(os.getppid(), 9)",
@@ -247,12 +254,15 @@ RENAMED = "# my own idea\n" + RENAMED
 
 
 def write_hand_ins(folder: Path) -> dict:
-    """Write thirty hand-ins for the lesson Sampler. Return student -> exercises that are right."""
+    """Write hand-ins for two lessons. Return student -> exercises that are right."""
     lesson, expected = exercises.read_source("sampler"), {}
 
-    def write(student, answers, right, suffix=".ipynb", owner=None):
+    def write(student, answers, right, suffix=".ipynb", owner=None, own_folder=False):
         made = make_student_notebook(lesson, owner or student, "2027", answers)
-        path = folder / f"sampler-{student}{suffix}"
+        path = folder / f"{lesson.lesson}-{student}{suffix}"
+        if own_folder:
+            path = folder / student / f"{lesson.lesson}{suffix}"
+            path.parent.mkdir()
         if suffix == ".py":
             code = ["".join(c["source"]) for c in made["cells"] if c["cell_type"] == "code"]
             path.write_text("\n# %%\n".join(code), encoding="utf-8")
@@ -275,30 +285,71 @@ def write_hand_ins(folder: Path) -> dict:
     write("slow", {**RIGHT, "sampler.1": SLOW}, [2, 3])
     for name, code in HOSTILE.items():
         code = code.replace("SPOT", str(folder.parent / "spot")).replace("FOLDER", str(folder))
+        code = code.replace("SOLUTIONS", str(exercises.SOURCES))
         right = [] if name == "hard" else [2, 3]
         write(name, {**RIGHT, "sampler.1": code}, right)
     (folder / "sampler-torn.ipynb").write_text('{"cells": [', encoding="utf-8")
+    lesson = exercises.read_source("metrics")  # with a number and a verdict
+    solved = {e.name: e.solution for e in lesson.exercises}
+    word = "verdict = (word, "
+    swapped = "verdict = ({'better': 'worse'}.get(word, 'better'), "
+    write("m-right", solved, [1, 2, 3])
+    write("m-folder", solved, [1, 2, 3], ".py", own_folder=True)
+    write("m-other", solved, [1, 2, 3], own_folder=True, owner="m-right")
+    write("m-word", {**solved, "metrics.3": solved["metrics.3"].replace(word, swapped)}, [1, 2])
+    write("m-guess", {"metrics.3": "verdict = ('better', 0.7, 0.6)"}, [])
     return expected | {"torn": []}
 
 
-def test_thirty_hand_ins_get_the_marks_that_they_should_get(tmp_path, capsys):
+def test_a_class_of_hand_ins_gets_the_marks_that_it_should_get(tmp_path, capsys):
     folder = tmp_path / "hand-ins"
     folder.mkdir()
     expected = write_hand_ins(folder)
-    assert len(expected) == 30
-    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert len(expected) == 37
+    before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.is_file()}
     limits = sandbox.Limits(seconds=40, cell_seconds=1.5)
-    marks, copies = grading.grade_folder(folder, "2027", limits)
+    marks, copies, readers = grading.grade_folder(folder, "2027", limits)
     found = {student: [] for student in expected}
     for mark in marks:
         if mark.right:
             found[mark.student].append(int(mark.exercise.rpartition(".")[2]))
     assert found == expected, format_marks(marks)
     assert not (tmp_path / "spot").exists()
-    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert {p: p.read_bytes() for p in folder.rglob("*.*") if p.is_file()} == before
+    assert sorted(readers) == [("sampler", name) for name in ("chdir", "forge", "peek")]
     first = next(students for name, students in copies if name == "sampler.1")
     assert {"ada", "bob", "script", "renamed"} <= set(first)
     assert not set(first) & {"wrong0", "empty", "twin"}
+
+
+@pytest.mark.parametrize(
+    "name, course, said",
+    [("ada", "2027", ""), ("ada-Copy1", "2027", "'ada-Copy1'"), ("ada", "", "course ''")],
+)
+def test_a_message_says_for_whom_a_number_was_computed(name, course, said):
+    """A forgotten course or a renamed file makes a right number wrong."""
+    lesson = exercises.read_source("sampler")
+    set_student("ada", "2027")
+    space = dict(inputs=get_inputs("sampler.3"))
+    exec(RIGHT["sampler.3"], space)
+    code = f"read_at = {tuple(float(v) for v in space['read_at'])}"
+    cells = ["set_student('ada', course='2027')", code]
+    mark = grading.grade_hand_in(cells, lesson, name, course)[2]
+    assert mark.right == (not said)
+    owner = "the notebook was made for student 'ada' and course '2027'"
+    assert not said or (owner in mark.message and said in mark.message)
+
+
+def test_an_answer_that_is_taken_from_a_check_is_listed(tmp_path):
+    """The package holds the checks, so such an answer is right. The grader lists the hand-in."""
+    code = (
+        "from ferretlite.exercises import checks as c\n"
+        "held = c.find_exercise('which_one.1')\n"
+        "measure_listening = c.make_check_space(held, c.read_lesson('which_one'))['measure']\n"
+    )
+    (tmp_path / "which_one-eve.py").write_text(code, encoding="utf-8")
+    marks, _, readers = grading.grade_folder(tmp_path)
+    assert marks[0].right and readers == [("which_one", "eve")]
 
 
 def test_half_a_line_does_not_stop_the_grader():

@@ -4,12 +4,14 @@ what seeing costs.
 
 import inspect
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models
 
 from ferretlite.common.meters import measure_quickest, read_clock
 from ferretlite.evaluation import speed
@@ -573,3 +575,21 @@ def test_ends_of_tokens_in_a_long_answer_are_those_of_its_prefixes(random_model,
     wanted = [len(processor.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
     wanted = np.minimum.accumulate(wanted[::-1])[::-1].tolist()
     assert processor._locate_tokens(ids) == (processor.tokenizer.decode(ids), wanted)
+
+
+@pytest.mark.parametrize("word", ["红色的剪刀在左边", "🦊🦊🦊🦊🦊", "star"])
+def test_ends_of_tokens_are_right_where_letters_are_single_bytes(word):
+    """Llama 2 writes a letter that it does not know as its bytes: a window must not cut one."""
+    pieces = ["▁", "▁the", "▁star", "[", ",", "]", "1", "2"]
+    names = ["<unk>", *(f"<0x{i:02X}>" for i in range(256)), *pieces]
+    numbers = {name: k for k, name in enumerate(names)}
+    inner = Tokenizer(models.BPE(numbers, [], unk_token="<unk>", byte_fallback=True))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    inner.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    decode = partial(inner.decode, skip_special_tokens=False)
+    processor = SimpleNamespace(tokenizer=SimpleNamespace(decode=decode))
+    entry = [numbers["▁"], *(1 + b for b in word.encode()), *(numbers[s] for s in "[1,2]")]
+    ids = [numbers["▁the"]] * 9 + 6 * entry
+    wanted = [len(decode(ids[:n])) for n in range(len(ids) + 1)]
+    wanted = np.minimum.accumulate(wanted[::-1])[::-1].tolist()
+    assert FerretProcessor._locate_tokens(processor, ids) == (decode(ids), wanted)

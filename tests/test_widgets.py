@@ -52,6 +52,13 @@ class Fake:
         return [Answer(f"{self.text} {len(r)}", [] if r else boxes, image=image) for r in regions]
 
 
+class Refusing:
+    "Refuses every question."
+
+    def ask(self, image, prompts, regions):
+        raise InputError("no answer")
+
+
 def picker(**options) -> RegionPicker:
     return RegionPicker(Fake(), IMAGE, "What is <region>?", **options)
 
@@ -115,6 +122,14 @@ def test_a_model_without_scores_says_so():
     assert "Boxes: 2. The model has no scores" in tool.write_panel()
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 5, float("nan")])
+def test_a_threshold_is_a_probability(threshold):
+    tool = picker()
+    with pytest.raises(InputError, match="threshold"):
+        tool.set_threshold(threshold)
+    assert tool.threshold == 0
+
+
 def test_names_and_scores_of_boxes():
     assert format_label("star", 0.873) == "star · 0.87" and format_label("", None) == "(no name)"
 
@@ -125,7 +140,44 @@ def test_words_of_a_model_are_shown_as_text():
     assert "<img" not in tool.write_panel() and "&lt;img" in tool.write_panel()
 
 
+def test_a_refused_question_leaves_no_answers_of_the_one_before():
+    tool = picker()
+    tool.ask("Where?")
+    assert gesture(tool, "point", at=[3, 4]) == "" and len(tool.answers) == 1
+    tool.ferret = Refusing()
+    tool._text.value = "How many?"
+    assert (tool.question, tool.answers, tool.list_boxes()) == ("How many?", [], [])
+    assert "no answer" in tool._panel.value and "a star" not in tool._panel.value
+    assert tool._canvas.items == make_region_items([Point(3, 4)])
+    tool.ferret = Fake()
+    tool.ask()  # in code
+    assert "no answer" not in tool._panel.value and "a star" in tool._panel.value
+
+
+def test_a_question_says_how_many_regions_it_needs():
+    tool = picker()
+    tool.ask("Is <region> left of <region>?", [ONE])
+    assert "needs 2 regions; there are 1" in tool.write_panel()
+    assert "needs" not in picker().write_panel()
+
+
+def test_lines_of_an_answer_stay_lines():
+    tool = RegionPicker(Fake("one\ntwo"), IMAGE)
+    tool.ask("Where?")
+    assert '<li style="white-space:pre-wrap">one\ntwo' in tool.write_panel()
+
+
 # Gestures
+
+
+def test_what_is_drawn_is_seen_while_the_model_works():
+    tool, seen = picker(), []
+    tool.make_widget()
+    tool.ferret = SimpleNamespace(
+        ask=lambda *args: seen.append((tool._canvas.busy, tool._canvas.items)) or [Answer("a", [])]
+    )
+    gesture(tool, "box", box=[10, 20, 30, 50])
+    assert seen == [(True, make_region_items([ONE]))]
 
 
 def test_click_drag_and_undo():
@@ -195,8 +247,14 @@ def test_the_controls_follow_the_state():
     assert tool._text.value == tool.question == tool.examples["Which word is here?"]
     tool.ask(tool.examples["Find all objects"])
     assert tool._examples.label == "Find all objects"
+    assert tool._pens.value == "region"
+    tool.set_mode("pen")
+    assert tool._pens.value == tool._canvas.mode == "pen"
+    with pytest.raises(InputError, match="mode"):
+        tool.set_mode("brush")
+    tool.ferret = Refusing()
     tool._text.value = "   "  # a real model refuses an empty question
-    assert tool.question == "   "
+    assert (tool.question, tool.answers) == ("   ", []) and "no answer" in tool._panel.value
 
 
 def test_controls_that_follow_the_state_run_no_action(monkeypatch):
@@ -237,6 +295,30 @@ def test_a_tool_without_a_notebook_is_a_picture():
     scale = drawn.width / 120
     red, green, _ = drawn.getpixel((round(10 * scale) + 2, round(35 * scale)))  # left edge of ONE
     assert red > 150 > green and drawn.getpixel((round(80 * scale), round(80 * scale)))[1] > 240
+
+
+def test_a_notebook_that_is_saved_keeps_a_picture_beside_the_widget(monkeypatch):
+    pytest.importorskip("anywidget")
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=object()))
+    shown = picker()._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    assert Image.open(io.BytesIO(shown["image/jpeg"])).width % 120 == 0
+
+
+def test_a_picture_travels_once(monkeypatch):
+    pytest.importorskip("anywidget")
+    encoded = []
+    encode = canvas_module.encode_image_url
+    monkeypatch.setattr(
+        canvas_module, "encode_image_url", lambda image: encoded.append(image) or encode(image)
+    )
+    tool = picker()
+    gesture(tool, "point", at=[3, 4])
+    tool._slider.value = 0.5
+    assert encoded == [tool.image]
+    tool.image = IMAGE.copy()
+    tool.update()
+    assert encoded[1:] == [tool.image]
 
 
 def test_overlays_and_dots_lie_where_they_belong():
@@ -442,6 +524,13 @@ def test_a_moved_object_is_drawn_and_asked_about_anew():
     tool._handle(tool._canvas, dict(kind="move", index=index, at=[x, y], done=False, id="g-3"))
     assert len(tool.ferret.asked) == 2 and tool.answers == []  # asked when the mouse lets go
     assert "expected" in gesture(tool, "move", index=99, at=[1, 1])
+
+
+def test_the_editor_offers_no_question_about_regions():
+    "Nobody can draw a region there."
+    tool = SceneEditor(Fake(), make_scene(7, 192, "test"))
+    assert "Find all objects" in tool.examples
+    assert not [q for q in tool.examples.values() if "<region>" in q]
 
 
 def test_photographs_have_no_pieces():

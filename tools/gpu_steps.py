@@ -160,7 +160,9 @@ def measure_answer(preset: str, small: bool, **changes) -> dict:
 
 
 def measure_rows(path: Path, jobs: dict):
-    "Carry out the jobs whose names the file lacks; write the file after each."
+    """Carry out the jobs whose names the file lacks; write the file after each.
+
+    A job without memory is written down, and tried again by the next run: the exit code is 1."""
     rows = json.loads(path.read_text()) if path.exists() else {}
     for name, job in jobs.items():
         if name in rows and "error" not in rows[name]:
@@ -173,6 +175,8 @@ def measure_rows(path: Path, jobs: dict):
         write_json(path, rows, 1)
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
+    if any("error" in row for row in rows.values()):
+        raise SystemExit(1)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const KEYS = "keys"; // the pointer of a press that the keyboard began
 const STEP = 8; // pixels that an arrow key moves the cursor; 1 with Shift
 const CLICK = 4; // a press that moves fewer screen pixels is a click
 const CSS = `
@@ -20,9 +21,9 @@ const CSS = `
 .fl .handle:hover rect{stroke-opacity:1;stroke-dasharray:5 4;stroke-width:2;fill-opacity:.06}
 .fl text{font-weight:700;fill:#fff;stroke:#111;stroke-width:3px;paint-order:stroke}
 .fl .tip{position:absolute;padding:1px 8px;border-radius:4px;color:#fff;white-space:nowrap;
- pointer-events:none;z-index:2;max-width:100%;overflow:hidden;text-overflow:ellipsis}
+ pointer-events:none;z-index:2;max-width:100%;box-sizing:border-box;overflow:hidden;text-overflow:ellipsis}
 .fl .busy{position:absolute;right:8px;top:8px;padding:3px 10px 3px 8px;border-radius:14px;
- background:#1c2430e6;color:#fff;display:flex;gap:7px;align-items:center}
+ background:#1c2430e6;color:#fff;pointer-events:none;display:flex;gap:7px;align-items:center}
 .fl [hidden]{display:none}
 .fl .busy i{width:12px;height:12px;border:2px solid #fff;border-right-color:transparent;
  border-radius:50%;animation:fl-turn .8s linear infinite}
@@ -44,6 +45,7 @@ function addHtml(parent, name, className) {
 
 const corners = ([x1, y1, x2, y2]) => ({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 });
 const area = (item) => (item.box[2] - item.box[0]) * (item.box[3] - item.box[1]);
+const clamp = (value, low, high) => Math.max(low, Math.min(value, high));
 const holds = ([x1, y1, x2, y2], [x, y]) => x1 <= x && x <= x2 && y1 <= y && y <= y2;
 
 function render({ model, el }) {
@@ -58,8 +60,9 @@ function render({ model, el }) {
   tip.hidden = busy.hidden = true;
 
   const view = Math.random().toString(36).slice(2); // several views may show one model
-  let count = 0, last = "", released = 0, timer = 0; // of gestures
-  let press = null; // { start, path, moved, item } while a button is down
+  let count = 0, released = 0, timer = 0; // of gestures
+  let pending = ""; // id of this view's last gesture, until it is answered
+  let press = null; // { pointer, start, path, moved, item } while a button or Space is down
   let at = null; // cursor of the keyboard
 
   const size = () => model.get("size"); // [height, width]
@@ -92,12 +95,12 @@ function render({ model, el }) {
     const [h, w] = size(), above = box[1] / h > 0.08;
     tip.textContent = label; // as text, never as HTML
     tip.style.background = color || "#111";
-    const right = box[0] > w / 2;
-    tip.style.left = right ? "auto" : `${(100 * box[0]) / w}%`;
-    tip.style.right = right ? `${100 - (100 * box[2]) / w}%` : "auto";
+    tip.style.left = "0"; // where it is as wide as its text
+    tip.hidden = false;
+    const wanted = scale() * (box[0] > w / 2 ? box[2] : box[0]) - (box[0] > w / 2 ? tip.offsetWidth : 0);
+    tip.style.left = `${clamp(wanted, 0, root.clientWidth - tip.offsetWidth)}px`;
     tip.style.top = above ? "auto" : `${(100 * box[3]) / h}%`;
     tip.style.bottom = above ? `${100 - (100 * box[1]) / h}%` : "auto";
-    tip.hidden = false;
   }
 
   function draw() {
@@ -111,7 +114,12 @@ function render({ model, el }) {
     tip.hidden = true;
     const items = model.get("items");
     const boxes = items.filter((item) => item.box).sort((a, b) => area(b) - area(a));
-    for (const item of [...boxes, ...items.filter((item) => item.dot)]) drawItem(item);
+    const isHandle = (item) => item.index !== undefined; // below boxes, and so are their names
+    for (const item of [
+      ...boxes.filter(isHandle),
+      ...boxes.filter((item) => !isHandle(item)),
+      ...items.filter((item) => item.dot),
+    ]) drawItem(item);
   }
 
   function wait() { // a spinner, unless the answer comes at once
@@ -121,7 +129,8 @@ function render({ model, el }) {
 
   function finish() {
     if (model.get("busy")) return wait();
-    if (model.get("answered") !== last) return;
+    if (pending && model.get("answered") !== pending) return; // of another view, or an earlier one
+    pending = "";
     draw();
     clearTimeout(timer);
     busy.hidden = true;
@@ -132,27 +141,27 @@ function render({ model, el }) {
   // --- what the user does
 
   function send(gesture, done = true) {
-    if (!done && last !== model.get("answered")) return; // Python is still at the one before
-    last = `${view}-${++count}`;
+    if (!done && pending) return; // Python is still at the one before
+    pending = `${view}-${++count}`;
     if (done) {
       released = performance.now();
       wait();
     }
-    model.send({ ...gesture, done, id: last });
+    model.send({ ...gesture, done, id: pending });
   }
 
   function place(event) {
     const frame = svg.getBoundingClientRect(), [h, w] = size();
     const x = ((event.clientX - frame.left) / frame.width) * w;
     const y = ((event.clientY - frame.top) / frame.height) * h;
-    return [Math.min(Math.max(x, 0), w), Math.min(Math.max(y, 0), h)];
+    return [clamp(x, 0, w), clamp(y, 0, h)];
   }
 
-  function begin(start) {
+  function begin(start, pointer) {
     const mode = model.get("mode");
     const held = model.get("items").filter((i) => i.index !== undefined && holds(i.box, start));
     const item = held.sort((a, b) => area(a) - area(b))[0];
-    if (mode !== "move" || item) press = { mode, start, path: [start], moved: false, item };
+    if (mode !== "move" || item) press = { pointer, mode, start, path: [start], moved: false, item };
   }
 
   function drag(to) {
@@ -188,25 +197,32 @@ function render({ model, el }) {
 
   function end(to) {
     if (press.mode !== "move" || press.moved) send(read(to));
-    cancel();
+    release();
   }
 
-  function cancel() {
+  function cancel() { // an object that was moved goes back
+    if (press?.mode === "move" && press.moved) send(read(press.start));
+    release();
+  }
+
+  function release() {
     press = null;
     draft.replaceChildren();
   }
 
   svg.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
+    if (event.button || !event.isPrimary) return; // a second finger
+    cancel(); // of a press with the keyboard
     svg.focus({ preventScroll: true });
     at = null;
     drawCursor();
-    begin(place(event));
+    begin(place(event), event.pointerId);
     if (press) svg.setPointerCapture(event.pointerId);
   });
-  svg.addEventListener("pointermove", (event) => press && drag(place(event)));
-  svg.addEventListener("pointerup", (event) => press && end(place(event)));
-  svg.addEventListener("pointercancel", cancel);
+  const owns = (event) => press && press.pointer === event.pointerId;
+  svg.addEventListener("pointermove", (event) => owns(event) && drag(place(event)));
+  svg.addEventListener("pointerup", (event) => owns(event) && end(place(event)));
+  svg.addEventListener("pointercancel", (event) => owns(event) && cancel());
 
   function drawCursor() {
     cursor.replaceChildren();
@@ -216,27 +232,36 @@ function render({ model, el }) {
       add(cursor, "path", { d: `M${x - r} ${y}h${2 * r}M${x} ${y - r}v${2 * r}`, stroke: color, "stroke-width": width });
   }
 
+  function readKey({ key, ctrlKey, metaKey }) { // what a key does, or undefined
+    if (ARROWS[key]) return "step";
+    if (key === "Backspace" || (key === "z" && (ctrlKey || metaKey))) return "undo";
+    return { " ": "press", Enter: "click", Escape: "cancel" }[key];
+  }
+
   function key(event) {
-    const [h, w] = size();
-    at = at || [w / 2, h / 2];
-    if (ARROWS[event.key]) {
-      const [dx, dy] = ARROWS[event.key], step = event.shiftKey ? 1 : STEP;
-      at = [Math.min(Math.max(at[0] + dx * step, 0), w), Math.min(Math.max(at[1] + dy * step, 0), h)];
-      if (press) drag(at);
-    } else if (event.key === " ") press ? end(at) : begin(at);
-    else if (event.key === "Enter") {
-      if (!press) begin(at);
-      if (press) end(at);
-    } else if (event.key === "Escape") cancel();
-    else if (event.key === "Backspace" || (event.key === "z" && (event.ctrlKey || event.metaKey)))
-      send({ kind: "undo" });
-    else return;
-    drawCursor();
+    const action = readKey(event), [h, w] = size();
+    if (!action) return;
     event.preventDefault();
     event.stopPropagation();
+    if (action === "cancel") return cancel();
+    if (press && press.pointer !== KEYS) return; // the mouse is at it
+    if (event.repeat && action !== "step") return; // a key that is held counts once
+    if (action === "undo") return send({ kind: "undo" });
+    at = at || [w / 2, h / 2];
+    if (action === "step") {
+      const [dx, dy] = ARROWS[event.key], step = event.shiftKey ? 1 : STEP;
+      at = [clamp(at[0] + dx * step, 0, w), clamp(at[1] + dy * step, 0, h)];
+      if (press) drag(at);
+    } else if (press) end(at);
+    else {
+      begin(at, KEYS);
+      if (press && action === "click") end(at);
+    }
+    drawCursor();
   }
   svg.addEventListener("keydown", key);
   svg.addEventListener("blur", () => {
+    if (press?.pointer === KEYS) cancel();
     at = null;
     drawCursor();
   });

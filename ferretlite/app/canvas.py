@@ -130,13 +130,15 @@ class Tool:
     a plain picture where nothing runs that could answer."""
 
     mode, live = "region", False  # see `Canvas`
-    help = "Picture. Arrow keys move a cursor, Enter clicks, Space presses and releases."
+    help = "Picture. Arrow keys move a cursor, Enter clicks, Space presses and releases, "
+    help += "Escape cancels."
 
     def __init__(
         self,
         image,  # path, PIL image, array or bytes
     ):
         self.image, self.note, self._canvas = load_image(image), "", None
+        self._sent = self._pens = None  # the image that the canvas shows; the choice of pens
         self._following = False  # whether a control is being set to the state
         self.size = self.image.height, self.image.width
 
@@ -166,7 +168,9 @@ def update(self: Tool) -> None:
     if self._canvas is None:
         return
     with self._canvas.hold_sync():
-        self._canvas.picture, self._canvas.size = encode_image_url(self.image), list(self.size)
+        if self._sent is not self.image:
+            self._canvas.picture = encode_image_url(self.image)
+            self._canvas.size, self._sent = list(self.size), self.image
         self._canvas.items, self._canvas.mode = self.list_items(), self.mode
     note = f'<p style="color:#a33c00">{html.escape(self.note)}</p>' if self.note else ""
     self._panel.value = f'<div style="line-height:1.45">{self.write_panel()}{note}</div>'
@@ -241,9 +245,10 @@ def make_widget(self: Tool):
 
 @patch
 def _repr_mimebundle_(self: Tool, **options) -> dict:
-    "Return the widget where a notebook runs, and a picture in stored pages."
+    "Return a picture for stored pages, and the widget, too, where a notebook runs."
     from IPython import get_ipython
 
+    shown = {"image/jpeg": encode_jpeg(self.show()), "text/plain": f"<{type(self).__name__}>"}
     if getattr(get_ipython(), "kernel", None) is not None:
-        return self.make_widget()._repr_mimebundle_(**options)
-    return {"image/jpeg": encode_jpeg(self.show()), "text/plain": f"<{type(self).__name__}>"}
+        shown |= self.make_widget()._repr_mimebundle_(**options)
+    return shown

@@ -30,10 +30,11 @@ figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-r
 svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
 paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
 .box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
-@media(hover:hover) and (min-width:700px){figure{transition:transform .15s}
+figure{transition:transform .15s}
 figure:hover,figure:focus-within{transform:scale(var(--zoom,1.9));transition-delay:.5s;z-index:9;
 background:#fff;box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
-figure:last-child{transform-origin:right}}@media(max-width:699px){.pair{flex-direction:column}}
+figure:last-child{transform-origin:right}@media(max-width:699px){.pair{flex-direction:column}
+.pair figure{transform-origin:left top}figure:hover:not(:focus-within){transform:none}}
 @media(min-width:1060px){.grid{--zoom:3}.card:nth-child(odd) figure{transform-origin:left}
 .card:nth-child(even) figure{transform-origin:right}}.unsure rect{stroke-dasharray:2 6}
 figcaption{font-size:.78rem;color:var(--soft);text-align:center}
@@ -81,7 +82,7 @@ machine in {{ "%.0f" % seconds }} seconds. The pictures are the first of the tes
 pose each question; none was chosen by its answer. Dashed marks are what was pointed at; green
 boxes meet the truth, red ones do not, blue ones are the truth. A box under the mouse shows its
 name and its score (the fitted probability that the box is right), and a picture grows when the
-mouse rests on it. The model was asked back what is in each box; boxes with a score
+mouse rests on it or a finger taps it. The model was asked back what is in each box; boxes with a score
 below {{ sure }} are dotted: {{ unsure }}.</p>
 <div class="score"><b>{{ right }} of {{ n }} right</b>
 <span>({{ "%.0f" % share }}%; guessing would get about {{ "%.1f" % expected }})</span>

@@ -81,21 +81,15 @@ def _find_hand_in(name: str) -> Path:
     return found[0]
 
 
-def _read_course(cells: list) -> str:
-    "Return the word of the course that a hand-in names."
-
-    found = re.search(r"^set_student\(.*\bcourse=(['\"])(.*)\1\)", "\n".join(cells), re.M)
-    return found[2] if found else ""
-
-
 def _check_hand_in(path: Path) -> list:  # of Mark
     "Return the marks of one hand-in."
-    from ferretlite.exercises.grading import grade_hand_in, read_hand_in
+    from ferretlite.exercises.grading import grade_hand_in, read_hand_in, read_owner
     from ferretlite.exercises.sources import read_lesson
 
     lesson, _, student = path.stem.partition("-")
     exercises, cells = read_lesson(lesson), read_hand_in(path)
-    return grade_hand_in(cells, exercises, student, _read_course(cells))
+    _, course = read_owner(cells) or ("", "")
+    return grade_hand_in(cells, exercises, student, course)
 
 # %% ../../nbs/tools/exercise_commands.ipynb #423f8fe2
 def format_marks(marks: list) -> str:
@@ -182,7 +176,7 @@ def grade(
         if not Path(folder).is_dir():
             raise make_input_error("hand-ins", folder, "a folder")
         limits = Limits(seconds, min(seconds / 3, 8))
-        marks, copies = grade_folder(folder, course, limits, _show_progress)
+        marks, copies, readers = grade_folder(folder, course, limits, _show_progress)
         if marks_file:
             with name_output(marks_file):
                 _write_marks(marks_file, marks)
@@ -193,6 +187,8 @@ def grade(
         print_result(f"{student}: {sum(m.right for m in own)} of {len(own)}{tail}")
     for exercise, students in copies:
         print_result(f"equal answers to {exercise}: {', '.join(students)}")
+    for lesson, student in readers:
+        print_result(f"{student}: the hand-in for {lesson} names the modules of the checks")
 
 # %% ../../nbs/tools/exercise_commands.ipynb #82e5616f
 def _ask(question, number: int) -> bool:

@@ -241,8 +241,11 @@ class AttentionViewer(Tool):
         region: Region | None = None,  # Point, Box or Mask, image frame
     ) -> None:
         "Ask, and keep the attention of the answer."
-        self.regions = make_regions(region, self.size)
-        found = read_attention(self.ferret, self.image, self.question, self.regions)
+        regions = make_regions(region, self.size)
+        if self._canvas is not None:
+            self._canvas.items = make_region_items(regions)  # seen while the model works
+        found = read_attention(self.ferret, self.image, self.question, regions)
+        self.regions = regions
         tokenizer, config = self.ferret.processor.tokenizer, self.ferret.model.config
         self.words = [tokenizer.decode([t]) for t in found[0]]
         self.weights, grid = found[1], config.choose_image_grid(self.size)

@@ -62,7 +62,7 @@ class RegionPicker(Tool):
 
     `regions` are in the image frame; `answers` holds an Answer for each of `list_questions`."""
 
-    help = "Picture. Drag a box, click a point. " + Tool.help
+    help = "Picture. Drag a box, click a point, Backspace takes one back. " + Tool.help
     invitation = "<b>Click</b> on the picture for a point, or <b>drag</b> a box."
 
     def __init__(
@@ -98,6 +98,7 @@ def ask(
     regions=None,  # in any form that `Ferret.ask` takes, image frame; None: those before
 ) -> list:  # of Answer
     "Set the question, the regions, or both, and return the answers. Known answers are kept."
+    self.note = ""
     if question is not None:
         self.question = question
     if REGION in self.question:
@@ -107,6 +108,8 @@ def ask(
     began, asked = time.perf_counter(), self.list_questions()
     new = [key for key in dict.fromkeys(asked) if key not in self._known]
     if new:
+        self.answers = []  # those of the question before would stand beside a refused one
+        self.update()  # what was drawn is seen while the model works
         prompts, held = [q for q, _ in new], [list(r) for _, r in new]
         answers = self.ferret.ask(self.image, prompts, held)
         self._known |= dict(zip(new, answers))
@@ -115,13 +118,15 @@ def ask(
     self.update()
     return self.answers
 
-
+# %% ../../nbs/tools/widgets.ipynb #5d3c91e7
 @patch
 def set_threshold(
     self: RegionPicker,
     threshold: float,  # 0 to 1: boxes with a lower score are hidden
 ) -> None:
-    "Hide the boxes with a lower score, without asking again."
+    "Hide the boxes with a lower score, without asking again. Raises InputError outside 0 to 1."
+    if not 0 <= threshold <= 1:
+        raise make_input_error("threshold", threshold, "a number from 0 to 1")
     self.threshold = threshold
     self.update()
 
@@ -159,9 +164,14 @@ def show(self: RegionPicker) -> Image.Image:
 @patch
 def write_panel(self: RegionPicker) -> str:
     "Return the answers as a numbered list, with the number of hidden boxes and the time."
+    if not self.answers and self.list_questions():  # at work, or refused
+        return ""
     if not self.answers:
-        return f"<p>{self.invitation}</p>"
-    rows = [f"<li>{html.escape(answer.text) or '(no words)'}</li>" for answer in self.answers]
+        marks, n = self.question.count(REGION), len(self.regions)
+        more = f" The question needs {marks} regions; there are {n}." if marks > 1 else ""
+        return f"<p>{self.invitation}{more}</p>"
+    rows = [html.escape(answer.text) or "(no words)" for answer in self.answers]
+    rows = [f'<li style="white-space:pre-wrap">{row}</li>' for row in rows]
     tag = "ol" if REGION in self.question and self.question.count(REGION) == 1 else "ul"
     parts = [f"<{tag}>{''.join(rows)}</{tag}>"]
     scores = [s for answer in self.answers for _, _, s in list_scored_boxes(answer)]
@@ -256,8 +266,13 @@ def set_mode(
     self: Tool,
     mode: str,  # "region": a drag is a box; "pen": a drag is a stroke
 ) -> None:
-    "Choose what a drag means."
+    "Choose what a drag means. Raises InputError for other modes."
+    if mode not in ("region", "pen"):
+        raise make_input_error("mode", mode, "region or pen")
     self.mode = mode
+    if self._pens is not None:
+        with self.following():
+            self._pens.value = mode
     self.update()
 
 
@@ -267,7 +282,8 @@ def make_pens(
     "Return the choice between box and pen."
     import ipywidgets
 
-    pens = ipywidgets.ToggleButtons(options={"Point or box": "region", "Pen": "pen"})
+    options = {"Point or box": "region", "Pen": "pen"}
+    tool._pens = pens = ipywidgets.ToggleButtons(options=options, value=tool.mode)
     pens.style.button_width = "auto"
     return observe(pens, tool, tool.set_mode)
 
@@ -376,9 +392,10 @@ class SceneEditor(RegionPicker):
     ):
         self.pieces, names = make_pieces(scene), [o.phrase for o in scene.objects]
         places = {f"Where is the {n}?": write_prompt("rec", query=f"the {n}") for n in names}
+        whole = {name: q for name, q in _EXAMPLES.items() if REGION not in q}  # no regions here
         self.scene = draw_pieces(self.pieces, scene.size)
         first = question or next(iter(places.values()), write_prompt("dense_detection"))
-        super().__init__(ferret, self.scene.image, first, places | _EXAMPLES)
+        super().__init__(ferret, self.scene.image, first, places | whole)
         self.ask()
 
     def move(

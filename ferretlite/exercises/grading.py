@@ -200,6 +200,7 @@ def grade_hand_in(
             first = hand_in.read()
         answers = first.get("answers", {})
         problems = [str(text)[:300] for text in first.get("problems", [])]
+        problems = _compare_owner(cells, student, course) + problems
         for e in lesson.exercises:
             try:
                 answer = answers.get(e.answer) if answers else hand_in.read()
@@ -214,6 +215,25 @@ def grade_hand_in(
     finally:
         hand_in.close()
     return marks
+
+# %% ../../nbs/tools/grading.ipynb #5b1d7e20
+def read_owner(
+    cells: list,  # code of a hand-in
+) -> tuple[str, str] | None:  # student and course; None if no cell names them
+    "Return for whom a notebook was made: the arguments of its `set_student`."
+    text = r"""(["'])(.*?)\{}"""
+    pattern = rf"^set_student\({text.format(1)}(?:, *course={text.format(3)})?\)"
+    found = re.search(pattern, "\n".join(cells), re.M)
+    return (found[2], found[4] or "") if found else None
+
+
+def _compare_owner(cells: list, student: str, course: str) -> list:  # of sentences
+    "Return a sentence if a notebook was made for another student or course than it is graded for."
+    owner = read_owner(cells)
+    if owner in (None, (student, course)):
+        return []
+    made, graded = (f"student {s!r} and course {c!r}" for s, c in (owner, (student, course)))
+    return [f"the notebook was made for {made}, but it is graded for {graded}"]
 
 # %% ../../nbs/tools/grading.ipynb #3ae45d7a
 @dataclass
@@ -312,13 +332,24 @@ def find_copies(
                 groups.setdefault((exercise.name, tree), []).append(student)
     return [(name, students) for (name, _), students in groups.items() if len(students) > 1]
 
+# %% ../../nbs/tools/grading.ipynb #5b1d7e22
+_READS = r"make_check_space|find_exercise|read_lesson|exercises[./](?:checks|sources|lessons)"
+_READS += r"|exercises import .*\b(?:checks|sources)\b"
+
+
+def reads_checks(
+    cells: list,  # code of a hand-in
+) -> bool:  # whether the code names the modules that hold the checks
+    "Return whether a hand-in may take answers from the checks; a trick can hide the name."
+    return bool(re.search(_READS, "\n".join(cells)))
+
 # %% ../../nbs/tools/grading.ipynb #77a6c940
 def grade_folder(
     folder,  # of hand-ins
     course: str = "",  # word that the teacher chose for this year
     limits: Limits | None = None,  # None: the usual ones
     show=lambda submissions: submissions,  # wraps the list, to show progress
-) -> tuple[list[Mark], list]:  # marks; exercise and students of equal answers
+) -> tuple[list[Mark], list, list]:  # marks; exercise and students of equal answers; readers
     "Grade every hand-in of a folder. Raises InputError for a folder without hand-ins."
     marks, cells_of = [], {}
     for submission in show(find_submissions(folder)):
@@ -331,4 +362,5 @@ def grade_folder(
         cells_of.setdefault(submission.lesson, {})[submission.student] = cells
         marks += grade_hand_in(cells, lesson, submission.student, course, limits, (folder,))
     copies = [c for name, held in cells_of.items() for c in find_copies(read_lesson(name), held)]
-    return marks, copies
+    readers = [(name, s) for name, held in cells_of.items() for s in held if reads_checks(held[s])]
+    return marks, copies, readers

@@ -79,7 +79,7 @@ def unpack_value(packed) -> object:
 _REFUSED = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "pty.")
 _REFUSED += ("subprocess.", "socket.", "ctypes.dl", "ctypes.call", "signal.", "os.setxattr")
 _CHANGING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink")
-_CHANGING += ("os.truncate", "os.chmod", "os.chown", "os.utime", "shutil.")
+_CHANGING += ("os.truncate", "os.chmod", "os.chown", "os.utime", "os.chdir", "shutil.")
 _SOLUTIONS = f"{os.sep}_exercises{os.sep}"  # folder of a clone that holds solutions
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -103,7 +103,7 @@ def _make_guard(folder: str, closed: list) -> object:
             if flags & _WRITE_FLAGS and os.fsdecode(path) != os.devnull:
                 named = [path]
             closed_here = any(is_in(path, place) for place in closed)
-            if closed_here or _SOLUTIONS in os.fsdecode(path):
+            if closed_here or _SOLUTIONS in os.path.realpath(os.fsdecode(path)) + os.sep:
                 raise PermissionError("an exercise may not read this file")
         elif event in ("os.listdir", "os.scandir"):
             if any(is_in(path, place) for path in named for place in closed):
@@ -112,7 +112,7 @@ def _make_guard(folder: str, closed: list) -> object:
         elif not event.startswith(_CHANGING):
             return
         if not all(is_in(path, folder) for path in named):
-            raise PermissionError("an exercise may write into its own folder only")
+            raise PermissionError("an exercise may work in its own folder only")
 
     return guard
 

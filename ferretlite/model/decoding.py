@@ -37,6 +37,7 @@ def _fold_layer(
 
 # %% ../../nbs/4_model/decoding.ipynb #28dec00b
 _MOST_GUESSES = 10  # tokens that a step may feed beside the last one: all digits
+_MOST_FOLLOWERS = 20_000  # pairs of tokens whose next token is remembered
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000f
 class PlainDecoder:
@@ -73,10 +74,11 @@ class PlainDecoder:
 
 
 def _stamp_weights(model: nn.Module) -> tuple:
-    "Return what changes when any weight is replaced or written to."
+    "Return what changes when any weight is replaced or written to, also through `.data`."
     found = []
     for p in model.parameters():
-        found.append((p.data_ptr(), 0 if p.is_inference() else p._version))
+        some = p.detach().flatten()[:: max(1, p.numel() // 1000)]  # adapters change every number
+        found.append((p.data_ptr(), 0 if p.is_inference() else p._version, some.sum().item()))
     return tuple(found)
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00011
@@ -193,6 +195,12 @@ class _Words:
                 self.ids[text] = token
         return self.texts[token]
 
+    def keep_follower(self, pair: tuple, token: int) -> None:
+        "Remember which token followed two tokens; a full memory is emptied."
+        if len(self.followers) == _MOST_FOLLOWERS:
+            self.followers.clear()
+        self.followers[pair] = token
+
     def list_followers(self, pair: tuple) -> list:
         "Return the tokens that followed two tokens the last time, up to an opening bracket."
         found = []
@@ -218,7 +226,7 @@ class _BoxGuesser:
         "Follow one written token."
         text = self.words.read(token)
         if not self.inside:
-            self.words.followers[self.pair] = token
+            self.words.keep_follower(self.pair, token)
         self.pair = self.pair[1], token
         if len(text) == 1 and text in "0123456789":
             self.digits += 1

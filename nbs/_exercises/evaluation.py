@@ -122,7 +122,8 @@ def plan_batches(lengths, budget):
 # %% check
 def make_inputs(rng):
     lengths = [int(n) for n in rng.randint(3, 12, 16)]
-    lengths[int(rng.randint(3, 9))] = 90
+    lengths[int(rng.randint(3, 9))] = 90  # two questions are too long
+    lengths[int(rng.randint(9, 16))] = 90
     lengths[1] = lengths[2] = 5
     return dict(lengths=lengths, budget=int(rng.randint(26, 40)))
 
@@ -162,6 +163,10 @@ def check(answer, inputs):
     }
     turned = sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))
     mistakes["questions of equal length keep their order"] = walk(turned, lengths, padded)
+    mistakes["each question that is too long gets a batch of its own"] = [
+        *right[:-2],
+        right[-2] + right[-1],
+    ]
     if strict(right[0], lengths) or walk(order, lengths, strict) != right:
         mistakes["a batch may fill the budget exactly"] = walk(order, lengths, strict)
     found = answer(list(lengths), budget)
@@ -207,6 +212,11 @@ MUTANTS = [
         "sum(map(longest, [*batches[-1], i])) <= budget",
     ),
     ("fill the budget exactly", "<= budget", "< budget"),
+    (
+        "that is too long gets a batch of its own",
+        "if batches and (len",
+        "if batches and lengths[batches[-1][0]] > budget or batches and (len",
+    ),
 ]
 
 # %% exercise

@@ -102,6 +102,11 @@ def check(answer, inputs):
         text.replace(first, "umbrella", 1),
         text.replace("]", ", 11]"),
         text.replace(first, "7", 1),
+        text.replace(first, "-5", 1),
+        text.replace(first, "+5", 1),
+        text.replace(first, " 5", 1),
+        "x" + text,
+        text + "\n",
         text + "]",
         "",
     ):
@@ -132,6 +137,14 @@ MUTANTS = [
     ("the left and top edge", "x - w / 2, y - h / 2, x + w / 2, y + h / 2", "x, y, x + w, y + h"),
     ("moved to its border", "min(max(edge, 0.0), float(side))", "edge"),
     ("expected None", "len(p) != 2 or ", ""),
+    ("the text '[-5, ", "not p.isdecimal()", 'not p.lstrip("-+ ").isdecimal()'),
+    ("the text '[+5, ", "not p.isdecimal()", 'not p.lstrip("+ ").isdecimal()'),
+    ("the text '[ 5, ", "not p.isdecimal()", "not p.strip().isdecimal()"),
+    (
+        "the text 'x[",
+        "    if not (text.startswith",
+        '    text = text[max(text.find("["), 0) :]\n    if not (text.startswith',
+    ),
 ]
 
 # %% exercise

@@ -102,6 +102,12 @@ def check(answer, inputs):
         ]
     }
     expect(answer(text, size), read(one), "a run of five tokens", mistakes, tolerance=1e-6)
+    for run, where in (
+        (f"{write(boxes[4])} <loc_7> <loc_8>", "a run of six tokens"),
+        (write(boxes[4][:3]), "a run of three tokens"),
+    ):
+        text = f"{names[3]} {run} {names[0]} {write(one)}"
+        expect(answer(text, size), read(one), where, tolerance=1e-6)
     expect(answer(f"no {names[0]} here", size), [], "a text without boxes")
 
 
@@ -129,6 +135,8 @@ MUTANTS = [
     ("lost a word", "words.strip() or name", "(words.split() or [name])[-1]"),
     ("only the first box", "range(0, len(bins), 4)", "range(1)"),
     ("a run of five tokens was read", "if len(bins) % 4:", CUT),
+    ("a run of six tokens", "if len(bins) % 4:", "if len(bins) == 5:"),
+    ("a run of three tokens", "if len(bins) % 4:", "if len(bins) in (5, 6):"),
 ]
 
 # %% exercise
@@ -145,7 +153,8 @@ MUTANTS = [
 # - `text`: an answer in Ferret's form, such as `dog [62, 125, 187, 333]`
 # - `crop`: `[x1, y1, x2, y2]` in pixels of the photo
 # - `size`: `(height, width)` of the photo
-# - result: text in Ferret's form. Names and their order stay.
+# - result: text in Ferret's form. Names and their order stay. A bin of the crop is read as its
+#   middle, and the bin of the photo is the bin that holds this place.
 #
 # `parse_groundings` and `format_groundings` of the lesson read and write; `Box` and `Grounding` are
 # imported, too.
@@ -168,25 +177,33 @@ def make_inputs(rng):
     size = (int(rng.randint(500, 600)), int(rng.randint(900, 1100)))
     x, y = int(rng.randint(200, 400)), int(rng.randint(60, 150))
     crop = [x, y, x + int(rng.randint(300, 450)), y + int(rng.randint(200, 300))]
-    bins = []
-    for _ in range(3):
-        x1, y1 = rng.randint(50, 450, 2)
-        bins.append(
-            [int(v) for v in (x1, y1, x1 + rng.randint(90, 400), y1 + rng.randint(90, 400))]
-        )
-    return dict(size=size, crop=crop, names=draw_names(rng, 2), bins=bins)
+    names = draw_names(rng, 2)
+    while True:
+        bins = []
+        for _ in range(3):
+            x1, y1 = rng.randint(50, 450, 2)
+            bins.append(
+                [int(v) for v in (x1, y1, x1 + rng.randint(90, 400), y1 + rng.randint(90, 400))]
+            )
+        # the edges of bins lead to other boxes, and no place lies between two bins
+        places = [
+            [move(b, crop, size, part=0.5 + p) for b in bins] for p in (-0.5, 0.5, -1e-6, 1e-6)
+        ]
+        right = [move(b, crop, size) for b in bins]
+        if right not in places[:2] and places[2] == places[3] == right:
+            return dict(size=size, crop=crop, names=names, bins=bins)
 
 
 def list_bins(text):
     return [[int(n) for n in group.split(",")] for group in re.findall(r"\[([\d, ]+)\]", text)]
 
 
-def move(bins, crop, size, scale=None, offset=True):
+def move(bins, crop, size, scale=None, offset=True, part=0.5):
     """Bins of the photo, computed from fractions of the crop."""
     width, height = scale or (crop[2] - crop[0], crop[3] - crop[1])
     start = crop[:2] if offset else (0, 0)
     sides = (width, height) * 2
-    pixels = [(b + 0.5) / 1000 * s + start[i % 2] for i, (b, s) in enumerate(zip(bins, sides))]
+    pixels = [(b + part) / 1000 * s + start[i % 2] for i, (b, s) in enumerate(zip(bins, sides))]
     whole = (size[1], size[0]) * 2
     return [min(max(int(1000 * p / s), 0), 999) for p, s in zip(pixels, whole)]
 
@@ -213,6 +230,12 @@ def check(answer, inputs):
         "the corner of the crop was added as (y, x)": [
             move(b, exchanged, size, scale=side) for b in bins
         ],
+        "bins are read at their lower edge, expected their middle": [
+            move(b, crop, size, part=0) for b in bins
+        ],
+        "bins are read at their upper edge, expected their middle": [
+            move(b, crop, size, part=1) for b in bins
+        ],
         "the boxes were written in the size of the crop": [
             move(b, crop, (side[1], side[0])) for b in bins
         ],
@@ -223,8 +246,7 @@ def check(answer, inputs):
         if found == wrong:
             raise WrongAnswer(message)
     for one, other in zip(found, right):
-        near = len(one) == 4 and all(abs(a - b) <= 1 for a, b in zip(one, other))
-        if not near:
+        if one != other:
             raise WrongAnswer(f"found the box {one}, expected {other}")
 
 
@@ -244,6 +266,11 @@ MUTANTS = [
     ("the corner of the crop is missing", "    moved = []", "    x = y = 0\n    moved = []"),
     ("in the size of the photo, but belong", "(bottom - y, right - x)", "size"),
     ("added as (y, x)", "    moved = []", "    x, y = y, x\n    moved = []"),
+    (
+        "at their lower edge",
+        "    moved = []",
+        "    x, y = x - (right - x) / 2000, y - (bottom - y) / 2000\n    moved = []",
+    ),
     (
         "still have the bins of the crop",
         "return format_groundings(moved, size)",

@@ -94,6 +94,9 @@ def check(answer, inputs):
     bound = [*copy(images), [(Box(x, 0, x + 30, 10), Box(x + 10, 0, x + 40, 10))]]
     mistakes = {"an IoU of exactly 0.5 counts as wrong": average([*plan, [False]])}
     expect(answer(bound), average([*plan, [True]]), "an IoU of exactly 0.5", mistakes)
+    below = [*copy(images), [(Box(x, 0, x + 37, 10), Box(x + 13, 0, x + 50, 10))]]
+    mistakes = {"an IoU of 0.48 counts as right, expected 0.5 and more": average([*plan, [True]])}
+    expect(answer(below), average([*plan, [False]]), "an IoU of 0.48", mistakes)
     if answer([]) is not None or answer([[], []]) is not None:
         raise WrongAnswer("without any question the result is None")
 
@@ -112,6 +115,7 @@ def compute_image_accuracy(images):
 MUTANTS = [
     ("every question counts once", "shares.append(sum(right) / len(right))", "shares += right"),
     ("exactly 0.5 counts as wrong", ".item() >= 0.5", ".item() > 0.5"),
+    ("0.48 counts as right", ".item() >= 0.5", ".item() >= 0.35"),
     (
         "a missing answer was dropped",
         "for t, a in image]",

@@ -92,15 +92,21 @@ def check(answer, inputs):
     if not torch.equal(given, before):
         raise WrongAnswer("the argument `embeddings` was changed, expected a new tensor")
     expect(found, right, "three rows about two images", mistakes)
-    wrong = places.clone()
-    wrong[0, inputs["offset"][0]] = False
-    try:
-        answer(embeddings.clone(), wrong, [v.clone() for v in vectors], list(image_of))
-    except WrongAnswer as error:
-        if "ValueError" in str(error):
-            return
-        raise
-    raise WrongAnswer("a row with a placeholder too few passed, expected a ValueError")
+    few, many = places.clone(), places.clone()
+    few[0, inputs["offset"][0]] = False
+    many[1, 8] = True  # the last place is free in every row
+    for wrong, where in (
+        (few, "a row with a placeholder too few"),
+        (many, "a row with a placeholder too many"),
+        (torch.cat([few[:1], many[1:]]), "a row with one too few and a row with one too many"),
+    ):
+        try:
+            answer(embeddings.clone(), wrong, [v.clone() for v in vectors], list(image_of))
+        except WrongAnswer as error:
+            if not str(error).startswith("the function raised ValueError"):
+                raise WrongAnswer(f"{where}: {error}, expected a ValueError") from error
+        else:
+            raise WrongAnswer(f"{where} passed, expected a ValueError")
 
 
 # %% solution
@@ -124,6 +130,26 @@ MUTANTS = [
         '            raise ValueError(f"row {b}: the placeholders do not fit the image")\n'
         "        filled[b, places[b]] = vectors[image]\n",
         "        filled[b, places[b]] = vectors[image][: int(places[b].sum())]\n",
+    ),
+    (
+        "a placeholder too many passed",
+        "        if int(places[b].sum()) != len(vectors[image]):\n"
+        '            raise ValueError(f"row {b}: the placeholders do not fit the image")\n'
+        "        filled[b, places[b]] = vectors[image]\n",
+        "        if int(places[b].sum()) < len(vectors[image]):\n"
+        "            raise ValueError\n"
+        "        filled[b, places[b].nonzero()[: len(vectors[image]), 0]] = vectors[image]\n",
+    ),
+    (
+        "and a row with one too many passed",
+        "    for b, image in enumerate(image_of):\n"
+        "        if int(places[b].sum()) != len(vectors[image]):\n"
+        '            raise ValueError(f"row {b}: the placeholders do not fit the image")\n'
+        "        filled[b, places[b]] = vectors[image]\n",
+        "    rows = torch.cat([vectors[image] for image in image_of])\n"
+        "    if int(places.sum()) != len(rows):\n"
+        "        raise ValueError\n"
+        "    filled[places] = rows\n",
     ),
 ]
 

@@ -36,7 +36,7 @@ def find_checkpoint(folders):
 
 # %% hint
 # `name.removeprefix("checkpoint-")` leaves the step. `str(int(step)) == step` excludes everything
-# else, after `step.isdigit()`.
+# else, after `step.isdecimal()`.
 
 
 # %% check
@@ -69,6 +69,12 @@ def check(answer, inputs):
 
     run({old: whole}, old, "one whole checkpoint")
     run({}, None, "no checkpoint")
+    run(
+        {old: write(size, complete=False)},
+        None,
+        "one unfinished checkpoint",
+        an_unfinished_checkpoint_was_taken=old,
+    )
     late = f"checkpoint-{inputs['late']}"
     run(
         {late: whole, f"checkpoint-{1000 + step}": whole},
@@ -100,6 +106,12 @@ def check(answer, inputs):
         "other folders",
         such_a_folder_is_no_checkpoint=f"checkpoint-{20 * step}-old",
     )
+    run(
+        {old: whole, f"checkpoint-0{20 * step}": whole},
+        old,
+        "a step with a leading zero",
+        such_a_folder_is_no_checkpoint=f"checkpoint-0{20 * step}",
+    )
     run({new: {**whole, "note.txt": 5}, old: whole}, new, "a further file")
 
 
@@ -117,7 +129,8 @@ def find_checkpoint(folders):
     steps = {}
     for name, files in folders.items():
         step = name.removeprefix("checkpoint-")
-        if name != step and step.isdigit() and is_whole(files):
+        is_step = step.isdecimal() and str(int(step)) == step
+        if name != step and is_step and is_whole(files):
             steps[int(step)] = name
     return steps[max(steps)] if steps else None
 
@@ -133,8 +146,14 @@ MUTANTS = [
     ("sizes were not compared", "files.get(name) != int(size)", "name not in files"),
     (
         "no checkpoint",
-        "name != step and step.isdigit() and is_whole(files)",
+        "name != step and is_step and is_whole(files)",
         'name != step and is_whole(files) and (step := step.split("-")[0])',
+    ),
+    ("a leading zero: such a folder", " and str(int(step)) == step", ""),
+    (
+        "one unfinished checkpoint: an unfinished",
+        "    return steps[max(steps)] if steps else None",
+        "    return steps[max(steps)] if steps else max(folders, default=None)",
     ),
 ]
 
@@ -153,8 +172,8 @@ MUTANTS = [
 # - The result depends on the arguments alone, and not on earlier calls or on the global generator.
 #   The function also leaves the global generator of `random` as it was.
 # - An epoch has n // size steps and shows no sample twice: the steps 0 to n // size − 1 share no
-#   number. The next epoch comes in another order.
-# - Another seed gives another order.
+#   number. Each epoch comes in another order.
+# - Another seed gives other orders: no epoch of one seed repeats an epoch of the next seed.
 
 
 # %% stub
@@ -209,8 +228,14 @@ def check(answer, inputs):
         raise WrongAnswer("the second epoch came in the order of the first")
     if seen == sorted(seen):
         raise WrongAnswer("the samples came in the order of their numbers, expected a shuffle")
-    if [i for step in range(epoch) for i in draw(step, seed + 1)] == seen:
+    other = [i for step in range(epoch) for i in draw(step, seed + 1)]
+    if other == seen:
         raise WrongAnswer("another seed gave the same order")
+    third = [i for step in range(2 * epoch, 3 * epoch) for i in draw(step)]
+    if third in (seen, again):
+        raise WrongAnswer("the third epoch came in an order that was there before")
+    if other in (again, third):
+        raise WrongAnswer("the next seed repeats a later epoch of this seed")
 
 
 # %% solution
@@ -227,6 +252,8 @@ MUTANTS = [
     ("twice in one epoch", 'f"{seed}-{epoch}"', 'f"{seed}-{step}"'),
     ("in the order of the first", 'f"{seed}-{epoch}"', 'f"{seed}"'),
     ("another seed gave the same order", 'f"{seed}-{epoch}"', 'f"{epoch}"'),
+    ("the third epoch", 'f"{seed}-{epoch}"', 'f"{seed}-{epoch % 2}"'),
+    ("repeats a later epoch", 'f"{seed}-{epoch}"', "seed + epoch"),
 ]
 
 # %% exercise

@@ -117,6 +117,17 @@ def check(answer, inputs):
         ]
     }
     compare(answer([whole, hider]), [None, Box(x, y, x + 7, y + 4)], "a hidden object", mistakes)
+    whole, hider = rectangle(x, y, x + 10, y + 10, edge), rectangle(x, y, x + 6, y + 10)
+    stays, hides = Box(x + 6, y, x + 10, y + 10), Box(x, y, x + 6, y + 10)
+    mistakes = {"exactly 40 % of the owned pixels are enough": [None, hides]}
+    compare(answer([whole.clone(), hider.clone()]), [stays, hides], "40 of 100 pixels", mistakes)
+    hider[y, x + 6] = 1  # one pixel more
+    hides = Box(x, y, x + 7, y + 10)
+    mistakes = {"39 % of the owned pixels are too few": [stays, hides]}
+    compare(answer([whole, hider]), [None, hides], "39 of 100 pixels", mistakes)
+    small = rectangle(x, y, x + 3, y + 1)
+    mistakes = {"exactly three pixels are enough": [None]}
+    compare(answer([small]), [Box(x, y, x + 3, y + 1)], "an object of three pixels", mistakes)
     tiny = rectangle(x, y, x + 2, y + 1)
     mistakes = {"two pixels are too few": [Box(x, y, x + 2, y + 1)]}
     compare(answer([tiny]), [None], "an object of two pixels", mistakes)
@@ -151,6 +162,10 @@ MUTANTS = [
     ("faint pixels do not count", "coverage > 0.25", "coverage > 0"),
     ("exactly a quarter", "coverage > 0.25", "coverage >= 0.25"),
     ("30 % of its pixels", "0.4 * before", "0.2 * before"),
+    ("40 % of the owned pixels are enough", "0.4 * before", "0.6 * before"),
+    ("40 % of the owned pixels are enough", "int(owned.sum())", "int((coverage > 0).sum())"),
+    ("39 % of the owned pixels", "0.4 * before", "0.39 * before"),
+    ("three pixels are enough", "len(rows) < 3 or ", "len(rows) <= 3 or "),
     ("two pixels are too few", "len(rows) < 3 or ", ""),
     ("painted over", "torch.where(owner == k)", "torch.where(coverages[k] > 0.25)"),
 ]

@@ -55,7 +55,8 @@ def check(answer, inputs):
     a, b, c, d, e = inputs["names"]
     before, after, i = inputs["tensors"], copy_parts(inputs["tensors"]), inputs["place"]
     after[a][0] += 0.5  # learns, as it should
-    after[b][1][i] += 1e-6  # learns a little in its last tensor, and should not
+    last = after[b][1]  # learns as little as floats can, in its last tensor, and should not
+    last[i] = torch.nextafter(last[i], torch.tensor(9.0))
     after[c][0][i] += 0.25  # two changes that cancel in a sum
     after[c][0][i + 1] -= 0.25
     silent, leaked = [d], sorted([b, c])
@@ -97,6 +98,7 @@ def audit_step(before, after, trains):
 # %% mutants
 MUTANTS = [
     ("a small change", "not torch.equal(x, y)", "not torch.allclose(x, y, atol=1e-3)"),
+    ("a small change", "not torch.equal(x, y)", "bool((x - y).abs().max() > 5e-7)"),
     (
         "cancel in a sum",
         "not torch.equal(x, y)",
