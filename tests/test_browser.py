@@ -316,7 +316,8 @@ def test_the_demo_page_reacts_to_the_mouse_without_a_script(page, demo_page, wid
 
 PLAYGROUND = Path(__file__).parents[1] / "nbs/tools/playground.ipynb"
 READ = """import json
-state = dict(regions=[r.list() for r in picker.regions], text=picker.answers[0].text)
+regions = [[round(v) for v in r.box().list()] for r in picker.regions]
+state = dict(regions=regions, threshold=picker.threshold, text=picker.answers[0].text)
 state |= dict(piece=[editor.pieces[0].x, editor.pieces[0].y], shape=tiles.shape)
 state |= dict(region=points.region.list(), head=[attention.layer, attention.head])
 print("STATE_NOW", json.dumps(state))"""
@@ -373,8 +374,8 @@ def read_state(page) -> dict:
     return json.loads(told.strip().removeprefix("STATE_NOW "))
 
 
-def use(page, number: int, side: float, start, stop=None) -> None:
-    "Click one of the pictures or drag over it, in its own pixels, and wait for the answer."
+def use(page, number: int, side: float, start, stop=None) -> int:
+    "Click a picture or drag over it, in its own pixels; return milliseconds until the answer."
     svg, moved = page.locator(".fl svg").nth(number), None
     svg.scroll_into_view_if_needed()
     while moved != (moved := svg.bounding_box()):
@@ -383,19 +384,32 @@ def use(page, number: int, side: float, start, stop=None) -> None:
     drag(page, moved, scale, start, stop or start)
     root = page.locator(".fl").nth(number)
     root.and_(page.locator("[data-milliseconds]")).wait_for()
-    print(f"picture {number}: {root.get_attribute('data-milliseconds')} ms from release to answer")
+    return int(root.get_attribute("data-milliseconds"))
 
 
-def test_the_mouse_sets_the_state_of_the_playground_in_jupyterlab(page, lab):
+def test_the_mouse_sets_the_state_of_the_playground_in_jupyterlab(
+    page, lab, record_testsuite_property
+):
     page.goto(lab, wait_until="commit")
     run_all(page)
     before = read_state(page)
     assert before["regions"] == [] and page.locator(".fl svg").count() == 6
-    use(page, 0, 384, (26, 115), (130, 175))  # around the yellow word
-    answer = page.locator(".widget-html li").first.inner_text()
+    waited = {"name": use(page, 0, 384, (26, 115), (130, 175))}  # around the yellow word
+    answers = page.locator(".widget-html").first.locator("li")
+    answer = answers.first.inner_text()
     assert answer.startswith("filled")
+    page.get_by_role("button", name="Pen").first.click()
+    use(page, 0, 384, (180, 250), (200, 290))  # over the orange note
+    answers.nth(1).wait_for()
+    page.locator(".fl svg").first.press("Enter")  # a point in the middle
+    answers.nth(2).wait_for()
+    page.keyboard.press("Backspace")
+    answers.nth(2).wait_for(state="detached")
+    page.locator(".noUi-handle").first.press("ArrowRight")
     x, y = before["piece"]
-    use(page, 1, 384, (x, y), (x + 100, y + 50))
+    waited["place"] = use(page, 1, 384, (x, y), (x + 100, y + 50))
+    record_testsuite_property("milliseconds from release to answer", waited)
+    print("milliseconds from release to answer:", waited)
     use(page, 2, 800, (384, 384), (768, 192))
     use(page, 3, 384, (50, 60), (150, 90))
     use(page, 5, 480, (460, 20))  # the last head of the first layer
@@ -405,10 +419,14 @@ def test_the_mouse_sets_the_state_of_the_playground_in_jupyterlab(page, lab):
     page.locator(".jp-OutputArea-output", has_text="STATE_NOW").wait_for()
     after = read_state(page)
     assert after["text"] == answer
-    assert after["regions"] == [pytest.approx([26, 115, 130, 175], abs=1)]
+    assert after["regions"][0] == pytest.approx([26, 115, 130, 175], abs=1)
+    assert after["regions"][1:] == [pytest.approx([180, 250, 200, 290], abs=8)]  # the pen is wide
+    assert after["threshold"] == pytest.approx(before["threshold"] + 0.01)
     assert after["piece"] == pytest.approx([x + 100, y + 50], abs=1)
     assert after["shape"] == pytest.approx([192, 768], abs=2)
     assert after["region"] == pytest.approx([50, 60, 150, 90], abs=1)
     assert after["head"] == [0, 5]
     page.get_by_role("button", name="Undo").first.click()
-    page.locator(".widget-html").first.locator("li").wait_for(state="detached")
+    answers.nth(1).wait_for(state="detached")
+    page.locator(".widget-dropdown select").first.select_option("Find all objects")
+    page.locator(".fl").first.locator(".box").first.wait_for()

@@ -495,6 +495,21 @@ def test_a_click_that_the_attention_viewer_cannot_use_is_answered(attended):
     attended.question = before
 
 
+def test_the_region_of_the_attention_is_seen_while_the_model_works(attended, monkeypatch):
+    pytest.importorskip("anywidget")
+    attended.make_widget()
+    before, seen = attended.regions, []
+
+    def refuse(*args):
+        seen.append(attended._canvas.items)
+        raise InputError("no answer")
+
+    monkeypatch.setattr("ferretlite.app.viewers.read_attention", refuse)
+    assert gesture(attended, "box", box=TWO.list()) == "no answer"
+    assert seen == [make_region_items([TWO])]
+    assert attended.regions == before and attended._canvas.items == attended.list_items()
+
+
 # Scenes
 
 

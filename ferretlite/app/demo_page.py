@@ -82,8 +82,8 @@ machine in {{ "%.0f" % seconds }} seconds. The pictures are the first of the tes
 pose each question; none was chosen by its answer. Dashed marks are what was pointed at; green
 boxes meet the truth, red ones do not, blue ones are the truth. A box under the mouse shows its
 name and its score (the fitted probability that the box is right), and a picture grows when the
-mouse rests on it or a finger taps it. The model was asked back what is in each box; boxes with a score
-below {{ sure }} are dotted: {{ unsure }}.</p>
+mouse rests on it or a finger taps it. The model was asked back what is in each box; boxes with a
+score below {{ sure }} are dotted: {{ unsure }}.</p>
 <div class="score"><b>{{ right }} of {{ n }} right</b>
 <span>({{ "%.0f" % share }}%; guessing would get about {{ "%.1f" % expected }})</span>
 <span class="bar"><i style="width:{{ "%.0f" % share }}%"></i></span></div>

@@ -179,6 +179,25 @@ def _judge_answer(hand_in, exercise, lesson, answer, student, course) -> tuple[b
             return right, message
     return True, "right"
 
+# %% ../../nbs/tools/grading.ipynb #5b1d7e20
+def read_owner(
+    cells: list,  # code of a hand-in
+) -> tuple[str, str] | None:  # student and course; None if no cell names them
+    "Return for whom a notebook was made: the arguments of its `set_student`."
+    text = r"""(["'])(.*?)\{}"""
+    pattern = rf"^set_student\({text.format(1)}(?:, *course={text.format(3)})?\)"
+    found = re.search(pattern, "\n".join(cells), re.M)
+    return (found[2], found[4] or "") if found else None
+
+
+def _compare_owner(cells: list, student: str, course: str) -> list:  # of sentences
+    "Return a sentence if a notebook was made for another student or course than it is graded for."
+    owner = read_owner(cells)
+    if owner in (None, (student, course)):
+        return []
+    made, graded = (f"student {s!r} and course {c!r}" for s, c in (owner, (student, course)))
+    return [f"the notebook was made for {made}, but it is graded for {graded}"]
+
 # %% ../../nbs/tools/grading.ipynb #d040cb1b
 def grade_hand_in(
     cells: list,  # code of its cells
@@ -215,25 +234,6 @@ def grade_hand_in(
     finally:
         hand_in.close()
     return marks
-
-# %% ../../nbs/tools/grading.ipynb #5b1d7e20
-def read_owner(
-    cells: list,  # code of a hand-in
-) -> tuple[str, str] | None:  # student and course; None if no cell names them
-    "Return for whom a notebook was made: the arguments of its `set_student`."
-    text = r"""(["'])(.*?)\{}"""
-    pattern = rf"^set_student\({text.format(1)}(?:, *course={text.format(3)})?\)"
-    found = re.search(pattern, "\n".join(cells), re.M)
-    return (found[2], found[4] or "") if found else None
-
-
-def _compare_owner(cells: list, student: str, course: str) -> list:  # of sentences
-    "Return a sentence if a notebook was made for another student or course than it is graded for."
-    owner = read_owner(cells)
-    if owner in (None, (student, course)):
-        return []
-    made, graded = (f"student {s!r} and course {c!r}" for s, c in (owner, (student, course)))
-    return [f"the notebook was made for {made}, but it is graded for {graded}"]
 
 # %% ../../nbs/tools/grading.ipynb #3ae45d7a
 @dataclass

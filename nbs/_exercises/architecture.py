@@ -317,11 +317,11 @@ def list_mistakes(arrows, trained, present):
 
 def make_inputs(rng):
     while True:
-        arrows = BASE + [a for a in EXTRA if rng.uniform() < 0.7]
+        arrows = BASE + [a for a in EXTRA if rng.uniform() < 0.6]
         drop = ["fusion-sampler", "project-fusion", "project_tiles-fusion"][rng.randint(3)]
         arrows = [str(a) for a in rng.permutation(arrows) if a != drop]
         own = [n for n in WEIGHTS if any(n in arrow.split("-") for arrow in arrows)]
-        frozen = {str(n) for n in rng.permutation(own)[: int(rng.randint(2, 5))]}
+        frozen = {str(n) for n in rng.permutation(own)[: int(rng.randint(2, 7))]}
         trained = [n for n in own if n not in frozen]
         present = ["image", "region", "crop", "question"]
         present.remove(["image", "region", "crop"][rng.randint(3)])

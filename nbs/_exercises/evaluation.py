@@ -4,7 +4,9 @@
 import math
 
 # %% shared
-from ferretlite.exercises.checks import WrongAnswer, expect
+import numpy as np
+
+from ferretlite.exercises.checks import WrongAnswer, expect, read_exercise_table
 
 
 # %% exercise
@@ -35,9 +37,11 @@ questions = None  # a whole number
 
 # %% check
 def make_inputs(rng):
-    return dict(
-        rate=round(float(rng.uniform(0.6, 0.9)), 2), width=round(rng.uniform(0.04, 0.09), 3)
-    )
+    while True:
+        rate, width = round(float(rng.uniform(0.6, 0.9)), 2), round(rng.uniform(0.04, 0.09), 3)
+        values = list_values(rate, width)
+        if len(set(values)) == len(values):
+            return dict(rate=rate, width=width)
 
 
 def search(width, of):
@@ -50,25 +54,27 @@ def search(width, of):
     return low
 
 
-def check(answer, inputs):
-    p, width, z = inputs["rate"], inputs["width"], 1.96
+def list_values(p, width):
+    """The right number, and those of four mistakes."""
+    z = 1.96
 
     def wilson(n, z=z):
         root = math.sqrt(4 * n * p * (1 - p) + z * z)
         return z * root / (n + z * z)  # the formula of the text, with n² taken out
 
     right = search(width, wilson)
+    simple = search(width, lambda n: 2 * z * math.sqrt(p * (1 - p) / n))
+    half, error = search(width, lambda n: wilson(n) / 2), search(width, lambda n: wilson(n, 1.0))
+    return right, simple, half, error, right + 1
+
+
+def check(answer, inputs):
+    right, simple, half, error, more = list_values(inputs["rate"], inputs["width"])
     mistakes = {
-        "this is the simple interval, expected Wilson's": search(
-            width, lambda n: 2 * z * math.sqrt(p * (1 - p) / n)
-        ),
-        "the width goes from end to end, not from the middle to an end": search(
-            width, lambda n: wilson(n) / 2
-        ),
-        "a standard error was taken for an interval of 95 %": search(
-            width, lambda n: wilson(n, 1.0)
-        ),
-        "one question less is not enough, but this is one more than needed": right + 1,
+        "this is the simple interval, expected Wilson's": simple,
+        "the width goes from end to end, not from the middle to an end": half,
+        "a standard error was taken for an interval of 95 %": error,
+        "one question less is not enough, but this is one more than needed": more,
     }
     where = "the number of questions does not fit"
     expect(answer, right, where, mistakes, tolerance=1e-9, secret=True)
@@ -227,22 +233,23 @@ MUTANTS = [
 # difficulty: 2
 # practises: paired differences, and honest verdicts
 #
-# Two models answered the same questions. `first` and `second` hold a 1 for each right answer and
-# a 0 for each wrong answer, in the same order. Is the second model better than the first?
+# `tiny` answered the same referring questions about images of two sizes, like two models.
+# `first` and `second` hold a 1 for each right answer (an IoU of `bound` or more) and a 0 for each
+# wrong answer, in the same order. Is the second model better than the first?
 #
 # Compute the share of right answers of both models. Then draw the questions anew many times, with
 # replacement (paired bootstrap): the second model is *better* if the middle 95 % of the differences
 # second − first lie above 0, *worse* if they lie below 0, and otherwise you *cannot tell*.
 #
-# Set `verdict = ("better" or "worse" or "cannot tell", share of the first, share of the second)`.
-# Shares within 0.001 are right.
+# Set `verdict = (word, first, second, width)`: the word, the share of each model, and the width of
+# the interval, from end to end. Shares within 0.001 and a width within 0.025 are right.
 
 # %% given
 inputs = get_inputs("evaluation.3")
 inputs
 
 # %% stub
-verdict = None  # ("better" | "worse" | "cannot tell", first, second)
+verdict = None  # ("better" | "worse" | "cannot tell", first, second, width)
 
 # %% hint
 # Draw *questions*: both models are judged on the same drawn questions. Then the difficulty of the
@@ -254,30 +261,38 @@ verdict = None  # ("better" | "worse" | "cannot tell", first, second)
 
 # %% check
 def make_inputs(rng):
-    n = 240
-    both = int(rng.randint(110, 140))
-    kind = int(rng.randint(0, 3))
-    gained, lost = [(30, 6), (6, 30), (19, 15)][kind]
-    gained, lost = gained + int(rng.randint(0, 4)), lost + int(rng.randint(0, 3))
-    pairs = [(1, 1)] * both + [(0, 1)] * gained + [(1, 0)] * lost
-    pairs += [(0, 0)] * (n - len(pairs))
-    pairs = [pairs[i] for i in rng.permutation(n)]
-    return dict(first=[a for a, _ in pairs], second=[b for _, b in pairs])
+    columns = read_exercise_table("shrunk")["columns"]
+    sides = [("384", "192"), ("288", "384"), ("192", "384")][rng.randint(3)]
+    while True:
+        chosen = rng.permutation(len(columns["384"]))[: int(rng.randint(80, 130))]
+        bound = round(float(rng.uniform(0.3, 0.5)), 2)
+        b, a = ([columns[side][i] >= bound for i in chosen] for side in sides)
+        a, b = np.array(a), np.array(b)
+        paired, separate = draw_intervals(a, b)
+        clear = min(abs(paired)) > 0.012 and a.mean() != b.mean() and np.ptp(paired) > 0.06
+        if clear and np.ptp(separate) > np.ptp(paired) + 0.06:
+            return dict(bound=bound, first=b.astype(int).tolist(), second=a.astype(int).tolist())
+
+
+def draw_intervals(a, b):
+    """The 95 % intervals of a − b from a paired bootstrap and from two separate ones.
+
+    A draw of questions is a draw of how many are won, lost and equal."""
+    rng, n, many = np.random.RandomState(1), len(a), 4000
+    won, lost = np.mean(a & ~b), np.mean(b & ~a)
+    counts = rng.multinomial(n, [won, lost, 1 - won - lost], many)
+    separate = rng.binomial(n, a.mean(), many) - rng.binomial(n, b.mean(), many)
+    return [np.quantile(d / n, [0.025, 0.975]) for d in (counts[:, 0] - counts[:, 1], separate)]
 
 
 def check(answer, inputs):
     first, second = inputs["first"], inputs["second"]
     n = len(first)
-    gained = sum(b > a for a, b in zip(first, second))
-    lost = sum(a > b for a, b in zip(first, second))
-    difference = (gained - lost) / n
-    spread = math.sqrt(((gained + lost) / n - difference**2) / n)
-    far = abs(difference) > 1.96 * spread  # the cases lie far from this limit
-    word = ("better" if difference > 0 else "worse") if far else "cannot tell"
     shares = (sum(first) / n, sum(second) / n)
-    if not isinstance(answer, tuple | list) or len(answer) != 3:
-        raise WrongAnswer('expected three things, such as ("better", 0.52, 0.61)')
-    if answer[0] not in ("better", "worse", "cannot tell"):
+    if not isinstance(answer, tuple | list) or len(answer) != 4:
+        raise WrongAnswer('expected four things, such as ("better", 0.52, 0.61, 0.15)')
+    word, *rest = answer
+    if word not in ("better", "worse", "cannot tell"):
         raise WrongAnswer('the first thing is "better", "worse" or "cannot tell"')
     mistakes = {
         "the two shares are exchanged": shares[::-1],
@@ -285,17 +300,29 @@ def check(answer, inputs):
         "these are percent, expected shares from 0 to 1": tuple(100 * share for share in shares),
         "these are the shares of wrong answers": tuple(1 - share for share in shares),
     }
-    expect(tuple(answer[1:]), shares, "the two shares", mistakes, tolerance=1e-3, secret=True)
-    if answer[0] == word:
+    expect(tuple(rest[:2]), shares, "the two shares", mistakes, tolerance=1e-3, secret=True)
+    a, b = np.array(second) == 1, np.array(first) == 1
+    paired, separate = draw_intervals(a, b)
+    width = np.ptp(paired)
+    mistakes = {
+        "the questions were drawn for each model by itself, expected the same questions for both": (
+            np.ptp(separate)
+        ),
+        "this is half of the width, expected the way from end to end": width / 2,
+        "this is a standard error, expected an interval of 95 %": width / 3.92,
+    }
+    expect(rest[2], width, "the width of the interval", mistakes, 0.025, secret=True)
+    low, high = paired
+    told = "cannot tell" if low <= 0 <= high else "better" if low > 0 else "worse"
+    if word == told:
         return
-    if word == "cannot tell":
-        raise WrongAnswer("the interval of the difference contains 0, so the sample cannot decide")
-    if answer[0] == "cannot tell":
+    if told == "cannot tell":
         raise WrongAnswer(
-            "the intervals of the two shares overlap, but the interval of the paired difference "
-            "does not contain 0"
+            "the word: the interval of the difference contains 0, so the sample cannot decide"
         )
-    raise WrongAnswer("the direction of the difference is reversed: take second − first")
+    if word == "cannot tell":
+        raise WrongAnswer("the word: the interval of the paired difference does not contain 0")
+    raise WrongAnswer("the word: the direction of the difference is reversed, take second − first")
 
 
 # %% solution
@@ -306,7 +333,7 @@ picks = torch.randint(0, len(first), (2000, len(first)), generator=torch.Generat
 drawn = (second - first)[picks].mean(1)
 low, high = drawn.quantile(0.025), drawn.quantile(0.975)
 word = "better" if low > 0 else "worse" if high < 0 else "cannot tell"
-verdict = (word, float(first.mean()), float(second.mean()))
+verdict = (word, float(first.mean()), float(second.mean()), float(high - low))
 
 # %% mutants
 MUTANTS = [
@@ -321,10 +348,17 @@ MUTANTS = [
         "float(first.sum()), float(second.sum())",
     ),
     (
-        "three things",
-        "verdict = (word, float(first.mean()), float(second.mean()))",
+        "four things",
+        "verdict = (word, float(first.mean()), float(second.mean()), float(high - low))",
         "verdict = (word, float(second.mean() - first.mean()))",
     ),
+    (
+        "drawn for each model by itself",
+        "(second - first)[picks].mean(1)",
+        "second[picks].mean(1) - first[picks.flip(0)].mean(1)",
+    ),
+    ("half of the width", "float(high - low)", "float(high - low) / 2"),
+    ("the word: ", "verdict = (word, ", 'verdict = ({"better": "worse"}.get(word, "better"), '),
 ]
 
 # %% open

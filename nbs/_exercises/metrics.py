@@ -227,19 +227,20 @@ MUTANTS = [
 #
 # `tiny` answered the same referring questions twice: about the image at full size, and about the
 # image shrunk first. Your inputs hold the IoU of each answer, in the same order of questions, for
-# your own sample of questions. Answer with `verdict = (word, a, b)`:
+# your own sample of questions. Answer with `verdict = (word, a, b, width)`:
 #
 # - `a`, `b`: accuracy at an IoU of 0.5 (the bound counts) of `inputs["a"]` and of `inputs["b"]`
 # - `word`: `"better"` if a is better than b, `"worse"`, or `"cannot tell"`. The difference counts
 #   when the 95 % interval of a *paired* bootstrap does not contain zero: draw questions with
 #   replacement, and compute the difference of the two accuracies on the *same* drawn questions.
+# - `width`: width of this interval, from end to end. A width within 0.025 is right.
 
 # %% given
 inputs = get_inputs("metrics.3")
 len(inputs["a"]), inputs["a"][:5], inputs["b"][:5]
 
 # %% stub
-verdict = None  # ("better", 0.7, 0.6) or ("worse", …) or ("cannot tell", …)
+verdict = None  # ("better", 0.7, 0.6, 0.15) or ("worse", …) or ("cannot tell", …)
 
 # %% hint
 # Turn both lists into right and wrong. The difference of one question is 1, 0 or −1.
@@ -254,27 +255,31 @@ def make_inputs(rng):
     sides = [("384", "192"), ("384", "288"), ("192", "384")][rng.randint(3)]
     total = len(columns["384"])
     while True:
-        chosen = rng.permutation(total)[: int(rng.choice([40, 80, 160]))]
-        a, b = ([columns[side][i] for i in chosen] for side in sides)
-        low, high = find_interval(a, b)
-        if min(abs(low), abs(high)) > 0.012 and np.mean(np.array(a) >= 0.5) != np.mean(
-            np.array(b) >= 0.5
-        ):
-            return dict(a=a, b=b)
+        chosen = rng.permutation(total)[: int(rng.randint(80, 130))]
+        held = [[columns[side][i] for i in chosen] for side in sides]
+        a, b = (np.array(values) >= 0.5 for values in held)
+        paired, separate = draw_intervals(a, b)
+        clear = min(abs(paired)) > 0.012 and a.mean() != b.mean() and np.ptp(paired) > 0.06
+        if clear and np.ptp(separate) > np.ptp(paired) + 0.06:
+            return dict(a=held[0], b=held[1])
 
 
-def find_interval(a, b):
-    """The 95 % interval of the paired difference, with fixed draws."""
-    difference = (np.array(a) >= 0.5).astype(float) - (np.array(b) >= 0.5)
-    draws = np.random.RandomState(1).randint(len(a), size=(3000, len(a)))
-    return np.quantile(difference[draws].mean(1), [0.025, 0.975])
+def draw_intervals(a, b):
+    """The 95 % intervals of a − b from a paired bootstrap and from two separate ones.
+
+    A draw of questions is a draw of how many are won, lost and equal."""
+    rng, n, many = np.random.RandomState(1), len(a), 4000
+    won, lost = np.mean(a & ~b), np.mean(b & ~a)
+    counts = rng.multinomial(n, [won, lost, 1 - won - lost], many)
+    separate = rng.binomial(n, a.mean(), many) - rng.binomial(n, b.mean(), many)
+    return [np.quantile(d / n, [0.025, 0.975]) for d in (counts[:, 0] - counts[:, 1], separate)]
 
 
 def check(answer, inputs):
     a, b = np.array(inputs["a"]), np.array(inputs["b"])
-    if not isinstance(answer, (tuple, list)) or len(answer) != 3:
-        raise WrongAnswer("expected (word, a, b)")
-    word, *rates = answer
+    if not isinstance(answer, (tuple, list)) or len(answer) != 4:
+        raise WrongAnswer("expected (word, a, b, width)")
+    word, *rest = answer
     right = float((a >= 0.5).mean()), float((b >= 0.5).mean())
     mistakes = {
         "the two accuracies are exchanged": list(right[::-1]),
@@ -282,8 +287,19 @@ def check(answer, inputs):
         "these are shares of wrong answers": [1 - r for r in right],
         "these are percent, expected shares from 0 to 1": [100 * r for r in right],
     }
-    expect(list(rates), list(right), "the accuracies", mistakes, tolerance=1e-3, secret=True)
-    low, high = find_interval(a, b)
+    expect(rest[:2], list(right), "the accuracies", mistakes, tolerance=1e-3, secret=True)
+    a, b = a >= 0.5, b >= 0.5
+    paired, separate = draw_intervals(a, b)
+    width = np.ptp(paired)
+    mistakes = {
+        "the questions were drawn for each model by itself, expected the same questions for both": (
+            np.ptp(separate)
+        ),
+        "this is half of the width, expected the way from end to end": width / 2,
+        "this is a standard error, expected an interval of 95 %": width / 3.92,
+    }
+    expect(rest[2], width, "the width of the interval", mistakes, 0.025, secret=True)
+    low, high = paired
     told = "cannot tell" if low <= 0 <= high else "better" if low > 0 else "worse"
     if word == told:
         return
@@ -300,9 +316,10 @@ def check(answer, inputs):
 hits = [np.array(inputs[name]) >= 0.5 for name in ("a", "b")]
 difference = hits[0].astype(float) - hits[1].astype(float)
 draws = np.random.RandomState(0).randint(len(difference), size=(4000, len(difference)))
-low, high = np.quantile(difference[draws].mean(1), [0.025, 0.975])
+drawn = difference[draws].mean(1)
+low, high = np.quantile(drawn, [0.025, 0.975])
 word = "cannot tell" if low <= 0 <= high else ("better" if low > 0 else "worse")
-verdict = (word, hits[0].mean(), hits[1].mean())
+verdict = (word, hits[0].mean(), hits[1].mean(), high - low)
 
 # %% mutants
 MUTANTS = [
@@ -321,6 +338,12 @@ MUTANTS = [
         "hits[0].mean(), hits[1].mean()",
         "1 - hits[0].mean(), 1 - hits[1].mean()",
     ),
+    (
+        "drawn for each model by itself",
+        "drawn = difference[draws].mean(1)",
+        "drawn = hits[0][draws].mean(1) - hits[1][draws[::-1]].mean(1)",
+    ),
+    ("half of the width", ", high - low)", ", (high - low) / 2)"),
     ("the word is one of", "verdict = (word, ", "verdict = ('equal', "),
     ("the word: ", "verdict = (word, ", "verdict = ({'better': 'worse'}.get(word, 'better'), "),
 ]

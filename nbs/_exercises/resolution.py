@@ -158,9 +158,9 @@ tokens = None  # a whole number
 # %% check
 def make_inputs(rng):
     patch = int(rng.choice([8, 14, 16]))
-    tile = patch * 2 * int(rng.randint(8, 15))
-    grids = [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (2, 2), (2, 3), (3, 2)]
-    rows, cols = ((1, 2), (1, 3), (2, 3), (3, 2))[rng.randint(4)]
+    tile = patch * 2 * int(rng.randint(8, 33))
+    grids = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (2, 4), (4, 2), (3, 4), (4, 3)]
+    rows, cols = grids[rng.randint(4, len(grids))]
     size = int(rows * tile * rng.uniform(0.8, 0.98)), int(cols * tile * rng.uniform(0.8, 0.98))
     return dict(size=size, tile=tile, patch=patch, grids=grids)
 
