@@ -8,13 +8,20 @@ import time
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import CLIPVisionModel
 
 from ferretlite.common import architecture
+from ferretlite.common.files import WEIGHTS
+from ferretlite.evaluation.metrics import find_best_fixed_box
+from ferretlite.exercises.sources import list_lessons, read_lesson
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.towers import paper_config
 from ferretlite.regions import geometry
 from ferretlite.regions.choices import find_chosen_option
+from ferretlite.regions.geometry import Box, box_iou
 from ferretlite.regions.grammar import find_groundings
+from ferretlite.scenes.world import make_scene
+from ferretlite.vision.encoders import PIXEL_STATISTICS, compute_tower_map, prepare_pixels
 from ferretlite.vision.fusion import fuse_maps
 from ferretlite.vision.resolution import choose_grid, compute_canvas_size, measure_grid_fit
 
@@ -24,6 +31,140 @@ def list_paths(arrows, start, end):
         return [[end]]
     following = [arrow.split("-")[1] for arrow in arrows if arrow.split("-")[0] == start]
     return [[start, *path] for name in following for path in list_paths(arrows, name, end)]
+
+
+OPEN = {  # lesson -> how a test of this file or a reader can do each of its open questions
+    "architecture": ["tested", "tested"],
+    "attention": ["tested", "tested"],
+    "encoders": ["training", "tested"],
+    "evaluation": ["model runs", "by hand"],
+    "first_light": ["training"],
+    "fusion": ["tested", "training"],
+    "geometry": ["tested in part"],  # without the Hilbert curve
+    "grammar": ["other code", "tested"],
+    "inference": ["model runs"],
+    "metrics": ["tested", "tested"],
+    "model": ["tested"],
+    "papers": ["by hand", "by hand"],
+    "processor": ["model runs"],
+    "resolution": ["tested", "tested"],
+    "runs": ["training"],
+    "sampler": ["training", "training"],
+    "scenes": ["training"],
+    "stages": ["training", "training"],
+    "tasks": ["model runs"],
+    "tokens": ["training"],
+    "which_one": ["training", "training"],
+}
+
+
+def test_every_open_question_has_a_place_in_the_list():
+    """A lesson whose questions are tested has a test that begins with its name."""
+    assert {name: len(how) for name, how in OPEN.items()} == {
+        name: len(read_lesson(name).research) for name in list_lessons()
+    }
+    named = [name for name in globals() if name.startswith("test_")]
+    for lesson, how in OPEN.items():
+        tests = [name for name in named if name.startswith(f"test_{lesson}_")]
+        assert len(tests) >= sum(word.startswith("tested") for word in how)
+
+
+def read_pixels(seed):
+    """A scene as CLIP's tower reads it, [1, 3, 192, 192]."""
+    image = make_scene(seed, 192, "large").image
+    return prepare_pixels(image, (192, 192), *PIXEL_STATISTICS["clip_vision_model"])[None].double()
+
+
+@pytest.fixture(scope="module")
+def clip_tower():
+    path = WEIGHTS / "tiny-towers" / "global"
+    return CLIPVisionModel.from_pretrained(path, attn_implementation="eager").double().eval()
+
+
+@torch.no_grad()
+def test_attention_every_head_of_the_fourth_block_changes_its_output(clip_tower):
+    block = clip_tower.encoder.layers[3]
+    layer = block.self_attn
+    changes = []
+    for seed in range(10):
+        hidden = clip_tower(read_pixels(seed), output_hidden_states=True).hidden_states[3]
+        tokens = block.layer_norm1(hidden)[0]
+        q, k, v = (
+            part(tokens).unflatten(1, (5, 32)).transpose(0, 1)
+            for part in (layer.q_proj, layer.k_proj, layer.v_proj)
+        )
+        weights = (q @ k.mT / 32**0.5).softmax(-1)
+
+        def run(weights):  # the rest of the block
+            after = hidden + layer.out_proj((weights @ v).transpose(0, 1).flatten(1))  # noqa: B023
+            return after + block.mlp(block.layer_norm2(after))
+
+        right = run(weights)
+        assert torch.allclose(right, block(hidden, None)[0], atol=1e-6)
+        for head in range(5):
+            flat = weights.clone()
+            flat[head] = 1 / 145
+            changes.append((run(flat) - right).norm() / right.norm())
+    means = torch.stack(changes).view(10, 5).mean(0)
+    assert (means > 0.001).all() and means.max() > 1.2 * means.min()
+
+
+@torch.no_grad()
+def test_attention_without_places_the_patches_have_no_order(clip_tower):
+    """Patches in another order then give the same vectors in this order."""
+    pixels = read_pixels(1)
+    turned = pixels.unflatten(3, (12, 16)).flip(3).flatten(3)  # the columns of patches, reversed
+    places = clip_tower.embeddings.position_embedding.weight
+    kept = places.clone()
+
+    def compare():  # the largest difference, after the order is put right
+        one, other = (
+            clip_tower(p).last_hidden_state[0, 1:].view(12, 12, -1) for p in (pixels, turned)
+        )
+        return (one - other.flip(1)).abs().max().item()
+
+    with_places = compare()
+    places.zero_()
+    try:
+        assert compare() < 1e-6 < 0.1 < with_places
+    finally:
+        places.copy_(kept)
+
+
+@torch.no_grad()
+def test_encoders_a_cell_changes_most_with_its_own_patch(clip_tower):
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
+    far = torch.maximum((rows - 5).abs(), (columns - 5).abs())
+    near = []
+    for seed in range(4):
+        pixels = read_pixels(seed)
+        other = pixels.clone()
+        other[..., 80:96, 80:96] = -other[..., 80:96, 80:96]
+        one, two = (compute_tower_map(clip_tower, p)[0] for p in (pixels, other))
+        change = (one - two).norm(dim=-1)
+        by_distance = torch.stack([change[far == d].mean() for d in range(6)])
+        near.append(by_distance)
+    mean = torch.stack(near).mean(0)
+    assert mean.argmax() == 0 and mean[0] > 2 * mean[5] > 0
+
+
+def test_metrics_a_constant_box_is_best_on_the_questions_that_chose_it():
+    draw = torch.Generator().manual_seed(0)
+
+    def measure(n):  # mean of (rate on the half that chose) − (rate on the other half)
+        lost = []
+        for _ in range(8):
+            corner, side = (torch.rand(n, 2, generator=draw) * s for s in (60, 40))
+            boxes = [Box(*c) for c in torch.cat([corner, corner + side + 5], 1).tolist()]
+            sizes = [(105, 105)] * n
+            half = n // 2
+            box, rate = find_best_fixed_box(boxes[:half], sizes[:half])
+            truth = torch.tensor([b.list() for b in boxes[half:]]) / 105
+            lost.append(rate - (box_iou(box[None], truth) >= 0.5).float().mean().item())
+        return sum(lost) / len(lost)
+
+    few, many = measure(20), measure(2000)
+    assert few > many and few > 0.05 > abs(many)
 
 
 def test_architecture_a_second_sampler_adds_one_path_without_clip(monkeypatch):
@@ -133,8 +274,6 @@ def test_resolution_aligned_corners_move_the_outer_patches_most():
 @pytest.mark.parametrize("region", [False, True])
 def test_model_a_sampler_without_a_region_gets_no_gradient(region):
     from ferretlite.model.inference import Ferret
-    from ferretlite.regions.geometry import Box
-    from ferretlite.scenes.world import make_scene
 
     ferret = Ferret.load("tiny")
     question = "What is <region>?" if region else "What is it?"

@@ -8,6 +8,8 @@ python tools/exercises.py --solve DIR            write solved notebooks, for tea
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import re
 import sys
@@ -24,6 +26,7 @@ HEADING = "## Exercises"
 MOST_RESEARCH = 2  # open questions of a lesson
 MUTANTS = 3  # wrong solutions that each exercise needs at least
 STUDENTS = 5  # for whom wrong answers are tried
+MOST_SHARED = 0.02  # share of all pairs of students: the value of one is right for the other
 
 
 def read_source(lesson: str):
@@ -137,6 +140,14 @@ def run_answer(lesson, exercise, code: str, student: str):
     return space.get(exercise.answer)
 
 
+def run_inputs(exercise, student: str) -> dict:
+    """Return the inputs of a student."""
+    from ferretlite.exercises import get_inputs, set_student
+
+    set_student(student, "matrix")
+    return get_inputs(exercise.name)
+
+
 def list_mutants(exercise) -> list[tuple[str, str]]:
     """Return (part of the message, wrong solution). Raise ValueError for a change without place."""
     space = {}
@@ -234,20 +245,41 @@ def try_exercise(lesson, exercise, students: int = 50, others: int = STUDENTS) -
     return found
 
 
+def list_shared_answers(lesson, exercise, students: int = 20) -> list[tuple[int, int]]:
+    """Return pairs (i, j): the value of student j also passes for student i."""
+    from ferretlite.exercises.checks import WrongAnswer, make_check_space
+
+    check = make_check_space(exercise, lesson)["check"]
+    names = [f"student-{k}" for k in range(students)]
+    inputs = [run_inputs(exercise, name) for name in names]
+    answers = [run_answer(lesson, exercise, exercise.solution, name) for name in names]
+    pairs = []
+    for i, j in itertools.permutations(range(students), 2):
+        with contextlib.suppress(WrongAnswer):
+            check(answers[j], inputs[i])
+            pairs.append((i, j))
+    return pairs
+
+
 def print_matrix(name: str, students: int) -> int:
     """Print what the matrix finds in a lesson. Return an exit code."""
     write_shipped(name)
-    lesson, bad = read_source(name), 0
+    lesson, bad, began = read_source(name), 0, time.process_time()
     for exercise in lesson.exercises:
         found = try_exercise(lesson, exercise, students)
         seconds = sorted(found.seconds)
         mean, most = 1000 * sum(seconds) / students, 1000 * seconds[-1]
         times = f"a check takes {mean:.0f} ms on average, {most:.0f} ms at most"
         print(f"{found.name}: {len(found.failures)} failures; {times}")
+        if exercise.kind != "code":
+            shared = len(list_shared_answers(lesson, exercise)) / 380
+            print(f"    {shared:.1%} of 380 pairs of students share a value")
+            bad += shared > MOST_SHARED
         for text in found.failures[:12]:
             print(f"    {text}")
         bad += len(found.failures)
     print(f"{len(lesson.quiz)} quiz questions, {len(lesson.research)} research questions")
+    print(f"{time.process_time() - began:.0f} s of processor time in all")
     return int(bad > 0)
 
 

@@ -26,18 +26,17 @@ h2{font-size:1rem;margin:0}.badge{white-space:nowrap;font-size:.8rem;font-weight
 padding:.1rem .6rem;border-radius:1rem;background:#e2f4e7;color:#12692c}
 .wrong .badge{background:#fbdede;color:#a51d1d}.ask{font-weight:600;margin:0;white-space:pre-line}
 .pair{display:flex;gap:.5rem}
-figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px}
+figure{margin:0;flex:1;min-width:0;position:relative;background:inherit;border-radius:8px;
+transition:transform .15s;transform-origin:left}
 svg{width:100%;border-radius:8px;display:block}svg text{display:none;font:700 13px system-ui;
 paint-order:stroke;stroke:#fff;stroke-width:4px}svg rect{stroke-width:2;fill:transparent}
 .box:hover rect{stroke-width:4;fill:currentColor;fill-opacity:.2}.box:hover text{display:block}
-figure{transition:transform .15s}
 figure:hover,figure:focus-within{transform:scale(var(--zoom,1.9));transition-delay:.5s;z-index:9;
-background:#fff;box-shadow:0 2px 12px #0005}figure:first-child{transform-origin:left}
-figure:last-child{transform-origin:right}@media(max-width:699px){.pair{flex-direction:column}
-.pair figure{transform-origin:left top}figure:hover:not(:focus-within){transform:none}}
-@media(min-width:1060px){.grid{--zoom:3}.card:nth-child(odd) figure{transform-origin:left}
-.card:nth-child(even) figure{transform-origin:right}}.unsure rect{stroke-dasharray:2 6}
-figcaption{font-size:.78rem;color:var(--soft);text-align:center}
+background:#fff;box-shadow:0 2px 12px #0005}@media(max-width:699px){.pair{flex-direction:column}
+figure:hover:not(:focus-within){transform:none}}@media(min-width:700px){figure:last-child{
+transform-origin:right}}@media(min-width:1060px){.grid{--zoom:3}
+.card:nth-child(odd) figure{transform-origin:0}.card:nth-child(2n) figure{transform-origin:right}}
+.unsure rect{stroke-dasharray:2 6}figcaption{font-size:.78rem;color:var(--soft);text-align:center}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.15rem .7rem;margin:0;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;white-space:pre-wrap}mark{background:none;
 color:inherit;border:1.5px dashed var(--soft);border-radius:3px;padding:0 .25rem;font-weight:400}

@@ -175,14 +175,20 @@ def judge(
     return True, "right"
 
 # %% ../../nbs/tools/exercises.ipynb #d722e435
+_PREDICTIONS = {}  # exercise -> the first prediction of this session, as text
+
+
 def check(
     name: str,  # exercise, such as "sampler.1"
     answer,  # the function or the value
 ) -> bool:  # whether the answer is right
-    "Check an answer and print what is wrong."
+    "Check an answer and print what is wrong, and the first prediction of this session."
     exercise = find_exercise(name)
     right, message = judge(exercise, answer, read_lesson(exercise.lesson), **_STUDENT)
     print(f"✓ {name}: right" if right else f"✗ {name}: {message}.")
+    if exercise.kind == "prediction" and answer is not None:
+        first = _PREDICTIONS.setdefault(name, repr(answer)[:200])
+        print(f"first prediction of this session: {first}")
     return right
 
 

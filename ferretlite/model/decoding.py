@@ -72,7 +72,7 @@ class PlainDecoder:
         "Return whether the model's weights are those that were copied."
         return self.stamp == _stamp_weights(model)
 
-
+# %% ../../nbs/4_model/decoding.ipynb #28dec01a
 def _stamp_weights(model: nn.Module) -> tuple:
     "Return what changes when any weight is replaced or written to, also through `.data`."
     found = []

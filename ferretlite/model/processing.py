@@ -581,10 +581,8 @@ def score_box(
 def _locate_tokens(self: FerretProcessor, ids) -> tuple:  # text, where each token's part ends
     decode, ends, first, before = self.tokenizer.decode, [0], 0, 0
     for n in range(1, len(ids) + 1):
-        if n - first > 32 and "\ufffd" not in decode(
-            ids[n - 16 : n - 1]
-        ):  # a window of whole letters
-            first, before = n - 16, ends[-1] - len(decode(ids[n - 16 : n - 1]))
+        if n - first > 32 and "\ufffd" not in (part := decode(ids[n - 16 : n - 1])):
+            first, before = n - 16, ends[-1] - len(part)  # a window of whole letters
         ends.append(before + len(decode(ids[first:n])))
     return decode(ids), torch.tensor(ends).flip(0).cummin(0)[0].flip(0).tolist()
 

@@ -220,7 +220,7 @@ rounding = (4 * digits + 8, side / 10**digits / 2, 8)
 MUTANTS = [
     ("half an interval", "side / 10**digits / 2", "side / 10**digits"),
     (
-        "the numbers do not fit: found",
+        "element 1: found",
         "side / 10**digits / 2",
         "round(side / 10**digits / 2, 3) + 0.001",
     ),

@@ -233,7 +233,7 @@ MUTANTS = [
 # - `word`: `"better"` if a is better than b, `"worse"`, or `"cannot tell"`. The difference counts
 #   when the 95 % interval of a *paired* bootstrap does not contain zero: draw questions with
 #   replacement, and compute the difference of the two accuracies on the *same* drawn questions.
-# - `width`: width of this interval, from end to end. A width within 0.025 is right.
+# - `width`: width of this interval, from end to end. A width within 0.03 is right.
 
 # %% given
 inputs = get_inputs("metrics.3")
@@ -255,12 +255,12 @@ def make_inputs(rng):
     sides = [("384", "192"), ("384", "288"), ("192", "384")][rng.randint(3)]
     total = len(columns["384"])
     while True:
-        chosen = rng.permutation(total)[: int(rng.randint(80, 130))]
+        chosen = rng.permutation(total)[: int(rng.randint(70, 111))]
         held = [[columns[side][i] for i in chosen] for side in sides]
         a, b = (np.array(values) >= 0.5 for values in held)
         paired, separate = draw_intervals(a, b)
-        clear = min(abs(paired)) > 0.012 and a.mean() != b.mean() and np.ptp(paired) > 0.06
-        if clear and np.ptp(separate) > np.ptp(paired) + 0.06:
+        clear = min(abs(paired)) > 0.012 and a.mean() != b.mean() and np.ptp(paired) > 0.08
+        if clear and np.ptp(separate) > np.ptp(paired) + 0.07:
             return dict(a=held[0], b=held[1])
 
 
@@ -268,7 +268,7 @@ def draw_intervals(a, b):
     """The 95 % intervals of a − b from a paired bootstrap and from two separate ones.
 
     A draw of questions is a draw of how many are won, lost and equal."""
-    rng, n, many = np.random.RandomState(1), len(a), 4000
+    rng, n, many = np.random.RandomState(1), len(a), 3000
     won, lost = np.mean(a & ~b), np.mean(b & ~a)
     counts = rng.multinomial(n, [won, lost, 1 - won - lost], many)
     separate = rng.binomial(n, a.mean(), many) - rng.binomial(n, b.mean(), many)
@@ -298,7 +298,7 @@ def check(answer, inputs):
         "this is half of the width, expected the way from end to end": width / 2,
         "this is a standard error, expected an interval of 95 %": width / 3.92,
     }
-    expect(rest[2], width, "the width of the interval", mistakes, 0.025, secret=True)
+    expect(rest[2], width, "the width of the interval", mistakes, 0.03, secret=True)
     low, high = paired
     told = "cannot tell" if low <= 0 <= high else "better" if low > 0 else "worse"
     if word == told:
