@@ -293,7 +293,7 @@ def test_pictures_are_left_out_however_they_are_named(folder):
         len(CocoScenes(folder, exclude=ids)) == 0
         and len(CocoScenes(folder, exclude=ids[:1])) == len(ids) - 1
     )
-    with pytest.raises(ValueError, match="expected COCO numbers and file names of pictures"):
+    with pytest.raises(ValueError, match="expected COCO numbers, file names and paths of pictures"):
         CocoScenes(folder, exclude=[1.5])
 
 

@@ -51,6 +51,9 @@ READ = {  # private attribute that we read or set -> where it lies; why
     "_n_gpu": transformers.TrainingArguments("unused", use_cpu=True),  # one GPU a process
     "_enabled": torch.autocast("cpu", enabled=False),  # whether autocast is on
     "_hf_hook": None,  # Accelerate's hook on a module whose weights move; tested below
+    "_prepare": None,  # pycocotools' reading of both files; tested by test_exams_parity
+    "_gts": None,  # and what it fills: boxes by picture and category
+    "_dts": None,
     "_from_auto": None,  # sent by AutoProcessor; tested by test_transformers
 }
 UNPROMISED = {  # public by its name, without documentation -> arguments that we rely on

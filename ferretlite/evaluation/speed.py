@@ -464,7 +464,8 @@ def bench_decode(
     rows, equal, threads = [], True, {}
     decoder = PlainDecoder(ferret.model.language_model)
 
-    def forget():  # or the second pass would guess from answers about the same pictures
+    def forget():
+        "Let no pass guess from answers about the same pictures."
         decoder.words = None
         if hasattr(ferret, "_decoder"):
             ferret._decoder.words = None
