@@ -171,7 +171,9 @@ def test_a_plan_ends_with_samples_and_time():
 
 def run_record(steps, **settings):
     told = dict(minutes=None, seed=0, stage="all", from_model=None, preset="tiny")
-    return dict(settings=told | settings, steps=[steps], scenes=[0])
+    told |= settings
+    of = dict(expected_minutes=told["minutes"], machine=dict(compile=False))
+    return dict(settings=told, steps=[steps], scenes=[0], **of)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +202,14 @@ def test_too_few_samples_of_own_data_are_said(capsys):
         announce_run(Model(), None, [LAST], run_record(99, **own), [held], True)
 
 
-def test_a_resumed_run_is_not_measured_again(capsys, monkeypatch):
-    monkeypatch.setattr(speed, "estimate_minutes", lambda *args: pytest.fail("measured"))
-    announce_run(Model(), None, [LAST], run_record(900), [None], fresh=False)
-    assert "the bar shows the time left" in capsys.readouterr().err
+def test_a_resumed_run_says_no_time_and_that_it_compiles(capsys):
+    record = run_record(900)
+    record.update(expected_minutes=33.0, machine=dict(compile=True))
+    announce_run(Model(), None, [LAST], record, [None], fresh=False)
+    said = capsys.readouterr().err
+    assert "the bar shows the time left" in said and "torch.compile prepares" in said
+    announce_run(Model(), None, [LAST], record, [None], fresh=True)
+    assert "about 33.0 minutes" in capsys.readouterr().err
 
 
 def test_frozen_glyph_towers_before_photographs_are_said(recwarn):

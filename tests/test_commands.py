@@ -317,7 +317,7 @@ def test_defaults_of_train():
         from_model=None,
         towers=None,
         lm=None,
-        compile=False,
+        compile=None,
         data=None,
         skip=None,
         at_once=None,
@@ -381,7 +381,7 @@ def test_defaults_of_eval_experiment_and_bench():
     assert parsed("experiment", "resolution") == dict(
         name="resolution", seeds=3, samples=None, out="runs/experiment"
     )
-    assert parsed("bench", "train") == dict(steps=None, dtype="auto", json_file=None)
+    assert parsed("bench", "train") == dict(steps=4, dtype="auto", compile=False, json_file=None)
     assert parsed("bench", "kernels") == dict(quick=False, everything=False, json_file=None)
     assert parsed("bench", "sampler") == dict(json_file=None)
 
@@ -518,7 +518,7 @@ def test_train_hands_on_what_was_typed(capsys, noted):
     assert options == dict(options=RunOptions(lora=4), **more)
     assert code == 0 and said.startswith("the/run now loads as a model")
     ran(capsys, "train", "--minutes", "2.5", "--out", "here")
-    more = dict(towers=None, lm=None, compile=False, data=None, skip=None)
+    more = dict(towers=None, lm=None, compile=None, data=None, skip=None)
     assert asked[1][1] == dict(options=RunOptions(), **more)
     assert asked[1][0] == ("tiny", "all", "here", None, 2.5, False, None, 0)
 
@@ -580,14 +580,15 @@ def test_whose_flags_of_pretraining_are(capsys, noted, flag, owners):
     assert {w for w, code in codes.items() if code == 0} == owners
 
 
-def test_bench_hands_on_its_steps_alone(capsys, noted, tmp_path):
+def test_bench_hands_on_what_was_typed(capsys, noted, tmp_path):
     asked = noted("training.speed", "bench_train", dict(a=1))
     noted("training.speed", "format_training_bench", "a table")
     assert ran(capsys, "bench", "train")[:2] == (0, "a table\n")
     assert ran(capsys, "bench", "train", "--steps", "9", "--json", tmp_path / "b.json")[0] == 0
-    assert asked == [((), {}), ((), dict(steps=9))]
-    assert ran(capsys, "bench", "train", "--dtype", "float32")[0] == 0
-    assert asked.pop() == ((), dict(dtype="float32"))
+    plain = dict(steps=4, dtype="auto", compile=False)
+    assert asked == [((), plain), ((), dict(plain, steps=9))]
+    assert ran(capsys, "bench", "train", "--dtype", "float32", "--compile")[0] == 0
+    assert asked.pop() == ((), dict(steps=4, dtype="float32", compile=True))
     assert ran(capsys, "bench", "train", "--dtype", "float16")[0] == 2
     assert (tmp_path / "b.json").read_text() == '{\n "a": 1\n}\n'
     for words in (["train", "--quick"], ["sampler", "--steps", "2"], ["train", "--all"]):

@@ -343,4 +343,4 @@ def test_real_flickr_sentences_have_types_and_boxes(real_files, tmp_path):
     _, items = read_exam("flickr30k", tmp_path)
     first = items[0].meta["phrases"][0]
     assert len(items) == 5 and first["types"] == ["people"]
-    assert [b.list() for b in first["boxes"]] == [[158, 124, 219, 335], [196, 109, 261, 373]]
+    assert [b.list() for b in first["boxes"]] == [[159, 125, 219, 335], [197, 110, 261, 373]]

@@ -62,7 +62,7 @@ def test_every_exam_is_scored_from_the_command_line(name, folders, capsys, tmp_p
 
 @pytest.mark.parametrize("words,found", [
     ("eval", "'MODEL': found nothing"),
-    ("eval tiny --suite imagenet", "expected one of refcoco, refcoco+"),
+    ("eval tiny --suite imagenet", "expected one of scenes, refcoco, refcoco+"),
     ("eval tiny --suite pope", "found no --data, expected the folder that holds coco_pope_random"),
     ("eval tiny --suite pope --data nowhere", "found no folder"),
     ("eval tiny --suite pope --data . --split val", "found --split"),

@@ -247,8 +247,8 @@ def test_hallucinated_objects_per_answer_and_per_mention_by_hand():
         "b": ExamAnswer("b", "A person. People."),
     }
     scores = score_exam(EXAMS["obj-hal"], items, answers)
-    assert scores["obj-hal.per_answer"]["value"] == 0.5
-    assert scores["obj-hal.per_mention"]["value"] == 0.25
+    assert scores["obj-hal+words.per_answer"]["value"] == 0.5
+    assert scores["obj-hal+words.per_mention"]["value"] == 0.25
     longer = synonyms | {("dog", "sled"): "sled"}
     assert list_mentions("A dog sled.", longer) == ["sled"]  # the longer name goes first
     assert list_mentions("Hot dogs, a man.", synonyms) == ["hot dog", "person"]  # and no dog

@@ -236,7 +236,7 @@ def test_a_judge_behind_an_address_grades_ferret_bench(folders, monkeypatch):
     shown = body["messages"][1]["content"]
     assert "[0.100, 0.200, 0.300, 0.400]" in shown and "[100, 200" not in shown
     scores = score_exam(exam, items, answers)
-    assert scores["ferret-bench.average"]["value"] == 0.5
+    assert scores["ferret-bench+judge-judge-model.average"]["value"] == 0.5
     assert "ferret-bench+offline.words" not in scores
 
 
@@ -260,7 +260,7 @@ def test_verdicts_that_cannot_be_read_are_left_out_and_counted(folders):
     with pytest.warns(FerretliteWarning, match="1 of"):
         scores = score_exam(exam, items, answers)
     n = len(items) - 2
-    assert scores["llava-bench.wild"]["value"] == pytest.approx((4 + 5 * n) / (8 + 5 * n))
+    assert scores["llava-bench+judge.wild"]["value"] == pytest.approx((4 + 5 * n) / (8 + 5 * n))
 
 
 @pytest.mark.parametrize("verdict", ["", "5", "8 7 6", "80 70", "0 5", "good 5", "-1 -1", "nan 5"])
@@ -285,8 +285,8 @@ def test_saved_verdicts_are_not_asked_again(folders, tmp_path):
     options = dict(judge=judge, save=save, progress=False, label="m")
     for _ in range(2):
         *_, scores = take_exam(Talker("two"), "mm-vet", folders["mm-vet"], **options)
-    assert scores["mm-vet+own-prompt.total"]["value"] == 0.5
-    assert len(asked) == scores["mm-vet+own-prompt.total"]["n"]
+    assert scores["mm-vet+own-prompt+judge.total"]["value"] == 0.5
+    assert len(asked) == scores["mm-vet+own-prompt+judge.total"]["n"]
 
 
 def test_reliability_counts_boxes_of_the_right_name_and_place():

@@ -2,28 +2,46 @@
 
 Each test does what the text of one question asks, and finds what a good answer would show."""
 
+import contextlib
+import json
+import random
 import re
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import CLIPVisionModel
+from transformers import CLIPVisionModel, Dinov2Model
 
 from ferretlite.common import architecture
+from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
-from ferretlite.evaluation.metrics import find_best_fixed_box
+from ferretlite.evaluation.metrics import find_best_fixed_box, is_right
+from ferretlite.evaluation.statistics import (
+    compute_auroc,
+    compute_bootstrap_interval,
+    compute_wilson_interval,
+)
+from ferretlite.evaluation.suites import answer_questions, make_questions, take_first_box
 from ferretlite.exercises.sources import list_lessons, read_lesson
+from ferretlite.model.inference import Ferret
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.towers import paper_config
-from ferretlite.regions import geometry
-from ferretlite.regions.choices import find_chosen_option
-from ferretlite.regions.geometry import Box, box_iou
-from ferretlite.regions.grammar import find_groundings
-from ferretlite.scenes.world import make_scene
+from ferretlite.regions import geometry, grammar
+from ferretlite.regions.choices import find_chosen_option, normalise_name
+from ferretlite.regions.geometry import Box, box_iou, encode_region
+from ferretlite.regions.grammar import Grounding, find_groundings
+from ferretlite.scenes import tasks
+from ferretlite.scenes.descriptions import Query
+from ferretlite.scenes.world import COLORS, KINDS, make_scene
 from ferretlite.vision.encoders import PIXEL_STATISTICS, compute_tower_map, prepare_pixels
 from ferretlite.vision.fusion import fuse_maps
 from ferretlite.vision.resolution import choose_grid, compute_canvas_size, measure_grid_fit
+from ferretlite.vision.sampler import MeanSampler, SpatialAwareSampler
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def list_paths(arrows, start, end):
@@ -36,23 +54,23 @@ def list_paths(arrows, start, end):
 OPEN = {  # lesson -> how a test of this file or a reader can do each of its open questions
     "architecture": ["tested", "tested"],
     "attention": ["tested", "tested"],
-    "encoders": ["training", "tested"],
-    "evaluation": ["model runs", "by hand"],
-    "first_light": ["training"],
+    "encoders": ["tested", "tested"],
+    "evaluation": ["tested", "by hand"],
+    "first_light": ["tested"],
     "fusion": ["tested", "training"],
-    "geometry": ["tested in part"],  # without the Hilbert curve
-    "grammar": ["other code", "tested"],
-    "inference": ["model runs"],
+    "geometry": ["tested"],
+    "grammar": ["tested", "tested"],
+    "inference": ["tested"],
     "metrics": ["tested", "tested"],
     "model": ["tested"],
     "papers": ["by hand", "by hand"],
-    "processor": ["model runs"],
+    "processor": ["tested"],
     "resolution": ["tested", "tested"],
-    "runs": ["training"],
-    "sampler": ["training", "training"],
+    "runs": ["tests/test_checkpoints.py"],
+    "sampler": ["tested", "tested"],
     "scenes": ["training"],
     "stages": ["training", "training"],
-    "tasks": ["model runs"],
+    "tasks": ["tested"],
     "tokens": ["training"],
     "which_one": ["training", "training"],
 }
@@ -188,19 +206,24 @@ def test_architecture_without_regions_every_block_still_has_a_use(monkeypatch):
     assert all(list_paths(arrows, name, "boxes") for name in blocks)
 
 
-def test_fusion_by_concatenation_has_a_price_in_the_sampler_alone():
+@pytest.mark.parametrize("width", [1024, 4096])
+def test_fusion_by_concatenation_has_a_price_in_the_sampler_alone(width):
     ramp = torch.linspace(1 / 16, 15 / 16, 8).expand(8, 8)[..., None]
     fused = fuse_maps(ramp, F.avg_pool2d(ramp.permute(2, 0, 1), 2).permute(1, 2, 0), how="concat")
     assert fused.shape == (8, 8, 2)
     assert torch.allclose(fused[:, 1:-1, 0], fused[:, 1:-1, 1], atol=1e-6)  # inside the border
-    sizes = {}
+    shapes = {}
     for how in ("sum", "concat"):
         config = paper_config("ferret-v2-7b")
-        config.fusion = how
+        config.fusion, config.text_config.hidden_size = how, width
         with torch.device("meta"):
             model = FerretForConditionalGeneration(config)
-        sizes[how] = sum(p.numel() for p in model.parameters())
-    assert sizes["concat"] - sizes["sum"] == 4096 * 1024  # one layer reads twice 4096 channels
+        shapes[how] = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    changed = {
+        n: (shapes["sum"][n], s) for n, s in shapes["concat"].items() if s != shapes["sum"][n]
+    }
+    assert [name.endswith("bottleneck.weight") for name in changed] == [True]
+    assert list(changed.values()) == [((1024, width), (1024, 2 * width))]
 
 
 def test_geometry_the_golden_ratio_spreads_better_than_a_half(monkeypatch):
@@ -215,6 +238,121 @@ def test_geometry_the_golden_ratio_spreads_better_than_a_half(monkeypatch):
         farthest[ratio] = max(torch.cdist(pixels, p).amin(1).max().item() for p in picks)
     golden, half, other = farthest.values()
     assert golden < half and golden < other
+
+
+def walk_hilbert_curve(order):
+    """The pixels of a square of 2 ** order pixels in the order of the curve, as x and y."""
+    k = torch.arange(4**order)
+    x, y = torch.zeros_like(k), torch.zeros_like(k)
+    for side in (2**level for level in range(order)):
+        right = k // 2 % 2
+        lower = (k ^ right) % 2
+        turned = (lower == 0) & (right == 1)
+        x, y = torch.where(turned, side - 1 - x, x), torch.where(turned, side - 1 - y, y)
+        x, y = torch.where(lower == 0, y, x) + side * right, torch.where(lower == 0, x, y)
+        y, k = y + side * lower, k // 4
+    return x, y
+
+
+def test_geometry_a_hilbert_curve_spreads_better_and_a_half_has_bad_cases(monkeypatch):
+    x, y = walk_hilbert_curve(7)
+    steps = x.diff().abs() + y.diff().abs()
+    assert (steps == 1).all() and len(set(zip(x.tolist(), y.tolist()))) == 128**2  # it is the curve
+    place = torch.empty(128, 128, dtype=torch.long)  # [row, column] -> index on the curve
+    place[y, x] = torch.arange(len(x))
+    row, column = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    radius = (row - 60) ** 2 + (column - 60) ** 2
+    shapes = {
+        "box": (row < 60) & (column < 90),
+        "square": (row < 64) & (column < 64),
+        "disk": radius < 50**2,
+        "ring": (radius < 50**2) & (radius > 40**2),
+        "diagonal": (row - column).abs() < 3,
+        "parts": (row // 16 + column // 16) % 2 == 0,
+    }
+    golden, farthest = geometry._GOLDEN_RATIO, {}
+    for name, shape in shapes.items():
+        columns, rows = shape.T.nonzero().T  # down the columns, as `sample_points` counts
+        pixels = torch.stack([columns, rows], 1).float()
+        curve = place[rows, columns].argsort()
+        for n in (16, 45, 64, 128, 256, 512):
+            picks = {}
+            for ratio in (golden, 0.5, 0.6):
+                monkeypatch.setattr(geometry, "_GOLDEN_RATIO", ratio)
+                picks[ratio] = geometry._pick_evenly(len(pixels), n)
+            picks["curve"] = curve[(torch.arange(n) * len(pixels) + len(pixels) // 2) // n]
+            for how, chosen in picks.items():
+                reach = torch.cdist(pixels, pixels[chosen]).amin(1).max().item()
+                farthest[how, name, n] = reach
+            if (name, n) == ("square", 64):  # a pick in each column, and all in two rows
+                assert len(rows[picks[0.5]].unique()) == 2
+    mean = {}
+    for how in (golden, 0.5, 0.6, "curve"):
+        mean[how] = sum(v for k, v in farthest.items() if k[0] == how) / (len(farthest) // 4)
+    assert mean["curve"] < mean[golden] < mean[0.5]
+    assert mean["curve"] < mean[0.6]
+    assert farthest[0.5, "square", 64] > 3 * farthest[golden, "square", 64]
+
+
+def test_grammar_round_brackets_can_be_read_without_a_new_forbidden_name(monkeypatch):
+    size, ours = (1000, 1000), grammar.find_groundings
+
+    def read(text, *args):  # brackets of another form at the same characters
+        text = re.sub(r"\((\d{1,4}(?:, ?\d{1,4}){3})\)", r"[\1]", text, flags=re.ASCII)
+        return ours(text, *args)
+
+    def find_writable(names):
+        kept = []
+        for name in names:
+            with contextlib.suppress(InputError):
+                grammar.format_groundings([Grounding(name, [Box(1, 1, 5, 5)])], size)
+                kept.append(name)
+        return kept
+
+    draw = random.Random(0)
+    parts = ["a", "dog", " ", " (", ")", ",", "1", "30", "(1, 2, 30, 40)", "(1,2,3,4", " 5"]
+    names = ["".join(draw.choices(parts, k=draw.randint(1, 8))) for _ in range(1500)]
+    before, text = find_writable(names), "dog (100, 200, 300, 400)"
+    assert 300 < len(before) < 1200 and not find_groundings(text, size)[0]
+    monkeypatch.setattr(grammar, "find_groundings", read)
+    (span,), warnings = read(text, size)
+    assert not warnings and text[span.start : span.end] == "(100, 200, 300, 400)"
+    assert span.name == "dog" and encode_region(span.box, size) == [100, 200, 300, 400]
+    assert find_writable(names) == before  # a name with four numbers was refused before, too
+    assert find_writable(["sign (1, 2, 3, 4)", "sign (2)"]) == ["sign (2)"]
+    for _ in range(300):  # written boxes in random brackets come back
+        given, text = [], ""
+        for name in draw.choices(["dog", "red star", "sign (2)"], k=draw.randint(1, 5)):
+            x1, x2 = sorted(draw.sample(range(1000), 2))
+            y1, y2 = sorted(draw.sample(range(1000), 2))
+            opening, closing = draw.choice(["[]", "()"])
+            given.append((name, [x1, y1, x2, y2]))
+            text += f"{', ' * bool(text)}{name} {opening}{x1}, {y1}, {x2}, {y2}{closing}"
+        spans, warnings = read(text, size)
+        assert [(s.name, encode_region(s.box, size)) for s in spans] == given and not warnings
+
+
+def test_tasks_a_rule_on_colours_finds_far_absences_and_few_close_ones():
+    def finds_absence(query, scene):  # without a colour, the rule says that the object is there
+        return query.color is not None and query.color not in {o.color for o in scene.objects}
+
+    found = {"far": [], "close": [], "present": []}
+    for seed in range(200):
+        scene, draw = make_scene(seed, 128, "test"), random.Random(seed)
+        kinds = sorted(set(KINDS) - {o.name for o in scene.objects})
+        colors = sorted(set(COLORS) - {o.color for o in scene.objects})
+        asked = dict(
+            far=Query(draw.choice(kinds), draw.choice(colors)) if colors else None,
+            close=tasks.draw_hard_absence(scene, draw),
+            present=tasks.draw_present_query(scene, draw),
+        )
+        for kind, query in asked.items():
+            if query is not None:
+                assert bool(query.select(scene.objects)) == (kind == "present")
+                found[kind].append(finds_absence(query, scene))
+    far, close, present = (compute_wilson_interval(sum(v), len(v)) for v in found.values())
+    assert min(map(len, found.values())) > 150
+    assert far[0] > 0.95 and close[1] < 0.4 and present[1] < 0.05
 
 
 def test_grammar_a_parser_that_goes_back_is_slower_and_ours_is_not():
@@ -273,8 +411,6 @@ def test_resolution_aligned_corners_move_the_outer_patches_most():
 
 @pytest.mark.parametrize("region", [False, True])
 def test_model_a_sampler_without_a_region_gets_no_gradient(region):
-    from ferretlite.model.inference import Ferret
-
     ferret = Ferret.load("tiny")
     question = "What is <region>?" if region else "What is it?"
     regions = [Box(40, 40, 120, 120)] if region else []
@@ -285,3 +421,287 @@ def test_model_a_sampler_without_a_region_gets_no_gradient(region):
     logits.float().logsumexp(-1).sum().backward()
     missing = {name.split(".")[0] for name, p in ferret.model.named_parameters() if p.grad is None}
     assert ("sampler" in missing) is not region
+
+
+# -- with a trained model: half a minute each
+
+
+def measure_difference(first, second):
+    """The mean of second − first over paired answers, and its 95 % interval."""
+    gained = np.array(second, dtype=float) - np.array(first, dtype=float)
+    return gained.mean(), compute_bootstrap_interval(lambda i: gained[i].mean(), len(gained))
+
+
+def read_objects(seeds, side=192):
+    """The pictures of scenes; per object its picture, the cell of its centre, kind and colour."""
+    images, found = [], []
+    for seed in seeds:
+        scene = make_scene(seed, side)
+        for o in scene.objects:
+            if o.color and not o.text:
+                x, y = (o.box.x1 + o.box.x2) / 2, (o.box.y1 + o.box.y2) / 2
+                cell = int(y / 16) * (side // 16) + int(x / 16)
+                found.append(
+                    (len(images), cell, list(KINDS).index(o.name), list(COLORS).index(o.color))
+                )
+        images.append(scene.image)
+    return images, torch.tensor(found).T
+
+
+@torch.no_grad()
+def read_layers(tower, images, owner, cell):
+    """The features of the cells after each layer, [layer, object, channel]."""
+    statistics, found = PIXEL_STATISTICS[tower.config.model_type], []
+    for k, image in enumerate(images):
+        pixels = prepare_pixels(image, (192, 192), *statistics)[None]
+        layers = torch.cat(tower(pixels, output_hidden_states=True).hidden_states)
+        found.append(layers[:, 1 + cell[owner == k]])
+    return torch.cat(found, 1).double()
+
+
+def measure_linear_classifier(train, truth, test, expected, classes):
+    """Right answers of least squares with a penalty, for objects that it has not seen."""
+    middle, spread = train.mean(0), train.std(0) + 1e-6
+    x, z = (F.pad((part - middle) / spread, (0, 1), value=1.0) for part in (train, test))
+    targets = F.one_hot(truth, classes).double()
+    weights = torch.linalg.solve(x.T @ x + 100 * torch.eye(len(x.T)).double(), x.T @ targets)
+    return ((z @ weights).argmax(1) == expected).sum().item()
+
+
+@pytest.mark.exercises
+@pytest.mark.parametrize("name, read", [("global", 4), ("local", 4)])
+def test_encoders_the_layer_of_the_lesson_knows_the_kinds_best(name, read):
+    """`read` is the layer that the lesson reads. Colours are known early, kinds late."""
+    kind = {"global": CLIPVisionModel, "local": Dinov2Model}[name]
+    tower = kind.from_pretrained(WEIGHTS / "tiny-towers" / name).eval()
+    (images, (owner, cell, *truth)), (others, (place, spot, *expected)) = (
+        read_objects(range(200)),
+        read_objects(range(1_000_000, 1_000_100)),
+    )
+    train, test = read_layers(tower, images, owner, cell), read_layers(tower, others, place, spot)
+    assert len(train) == tower.config.num_hidden_layers + 1
+    kinds, colors = [], []
+    for layer in range(len(train)):
+        for found, k, classes in ((kinds, 0, len(KINDS)), (colors, 1, len(COLORS))):
+            answers = train[layer], truth[k], test[layer], expected[k], classes
+            hits = measure_linear_classifier(*answers)
+            found.append(compute_wilson_interval(hits, len(place)))
+    chance = expected[0].bincount().max() / len(place)  # always the commonest kind
+    assert kinds[read][0] > 4 * chance and kinds[read - 1][1] < kinds[read][0]
+    assert kinds[read + 1 :] == [] or kinds[read + 1][0] < kinds[read][1]  # no clear gain later
+    assert kinds[0][1] < 0.1 and 0.3 < colors[0][0] < colors[0][1] < colors[1][0]
+    assert colors[2][0] > 0.9
+
+
+def draw_marks(n, seed):
+    """The lesson's task: maps with the marks A and B, and whether A is left of B."""
+    draw = torch.Generator().manual_seed(seed)
+    maps, rows = (
+        0.1 * torch.randn(n, 6, 6, 8, generator=draw),
+        torch.randint(6, (n, 2), generator=draw),
+    )
+    columns = torch.rand(n, 6, generator=draw).argsort(1)[:, :2]
+    for k in (0, 1):
+        maps[torch.arange(n), rows[:, k], columns[:, k], k] += 3
+    return maps, columns[:, 0] < columns[:, 1]
+
+
+def compare_marks(sampler, maps):
+    regions, sizes = [[Box(0, 0, 60, 60)]] * len(maps), [(60, 60)] * len(maps)
+    return torch.cat(sampler(list(maps), regions, sizes))
+
+
+def train_on_marks(sampler):
+    optimizer = torch.optim.AdamW(sampler.parameters(), 3e-3)
+    for step in range(250):
+        maps, left = draw_marks(32, step)
+        F.cross_entropy(compare_marks(sampler, maps), left.long()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return sampler.eval()
+
+
+@torch.no_grad()
+def measure_marks(sampler):
+    maps, left = draw_marks(500, 10**6)
+    hits = (compare_marks(sampler, maps).argmax(1) == left).sum().item()
+    return compute_wilson_interval(hits, len(left))
+
+
+def shuffle_centers(layer, args):
+    centers = args[0].unflatten(1, (-1, 8))
+    order = torch.rand(centers.shape[:2]).argsort(1)
+    return centers.gather(1, order[..., None].expand_as(centers)).flatten(1)
+
+
+@pytest.mark.exercises
+def test_sampler_the_order_of_the_centres_does_not_carry_the_arrangement():
+    found = {}
+    for name in ("kept", "shuffled"):
+        torch.manual_seed(0)
+        sampler = SpatialAwareSampler(8, 2, n_points=64, n_centers=(16, 8), n_neighbors=(8, 8))
+        if name == "shuffled":
+            sampler.flatten_projector.register_forward_pre_hook(shuffle_centers)
+        found[name] = measure_marks(train_on_marks(sampler))
+        if name == "kept":  # and shuffled at test time alone
+            sampler.flatten_projector.register_forward_pre_hook(shuffle_centers)
+            found["shuffled at test time"] = measure_marks(sampler)
+    assert min(low for low, _ in found.values()) > 0.85
+    low, high = measure_marks(train_on_marks(MeanSampler(8, 2, n_points=64)))
+    assert low < 0.5 < high
+
+
+@torch.no_grad()
+def read_region_maps(model, processor, seeds):
+    """The fused maps, boxes and sizes of scenes, and the kinds and colours of the objects."""
+    columns, kinds, colors = ([], [], []), [], []
+    for seed in seeds:
+        scene = make_scene(seed, 192)
+        objects = [o for o in scene.objects if o.color and not o.text]
+        views = processor.prepare_images([scene.image])
+        towers = model.compute_tower_maps(views["global_pixels"], views["local_pixels"])
+        _, maps = model.embed_images(*towers, views["grids"], views["image_sizes"])
+        for column, value in zip(columns, (maps[0], [o.box for o in objects], scene.size)):
+            column.append(value)
+        kinds += [list(KINDS).index(o.name) for o in objects]
+        colors += [list(COLORS).index(o.color) for o in objects]
+    return columns, torch.tensor(kinds), torch.tensor(colors)
+
+
+@pytest.mark.exercises
+def test_sampler_pooling_starts_read_trained_maps_as_well_as_the_mean(tiny):
+    """Our start is as good as the mean, and PyTorch's start loses much."""
+    train, test = (
+        read_region_maps(tiny.model, tiny.processor, seeds)
+        for seeds in (range(200), range(1_000_000, 1_000_100))
+    )
+    width, options = tiny.model.sampler.in_dim, tiny.model.config.sampler
+    torch.manual_seed(0)
+    samplers = {
+        name: SpatialAwareSampler(width, width, **options) for name in ("ours", "PyTorch's")
+    }
+    samplers["mean"] = MeanSampler(width, width, n_points=64)
+    for layer in samplers["PyTorch's"].modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d):
+            layer.reset_parameters()
+    kinds, colors = {}, {}
+    for name, sampler in samplers.items():
+        with torch.no_grad():
+            x, z = (torch.cat(sampler.eval()(*part[0])).double() for part in (train, test))
+        for found, k, classes in ((kinds, 1, len(KINDS)), (colors, 2, len(COLORS))):
+            hits = measure_linear_classifier(x, train[k], z, test[k], classes)
+            found[name] = compute_wilson_interval(hits, len(z))
+    for found, k in ((kinds, 1), (colors, 2)):
+        chance = test[k].bincount().max() / len(test[k])
+        assert found["PyTorch's"][0] > chance and found["PyTorch's"][1] < found["ours"][0]
+        assert found["ours"][0] < found["mean"][1] and found["mean"][0] < found["ours"][1]
+
+
+FIRST_LIGHT = "0c587108 872dd0fa e4106446 5e1ee028 46c1e2b5 f4638fe0 c0f27064 e3f280ac"
+
+
+@pytest.mark.exercises
+def test_first_light_learns_slower_without_mean_and_spread():
+    """The cells of the lesson without its last line of `draw`, for fewer steps than its 320."""
+    (path,) = ROOT.glob("nbs/*/first_light.ipynb")
+    cells = {c["id"]: "".join(c["source"]) for c in json.loads(path.read_text("utf-8"))["cells"]}
+    last, right = "return (pixels - pixels.mean()) / pixels.std(), ", {}
+    for left_out in (False, True):
+        lesson = {}
+        for name in FIRST_LIGHT.split():
+            code = cells[name].partition("\nstarted = ")[0]
+            if name == "872dd0fa":
+                assert last in code
+                code = code.replace(last, "return pixels, ") if left_out else code
+            exec(code, lesson)
+        lesson["exam"], lesson["truth"] = lesson["make_batch"](np.random.default_rng(10**6), 128)
+        torch.manual_seed(0)
+        film, _ = lesson["train"](lesson["Grounder"](), steps=120, stops=(120,))
+        right[left_out] = (film[120][1] >= 0.5).numpy()
+    assert measure_difference(right[False], right[True])[1][1] < -0.1
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Ferret.load("tiny")
+
+
+def make_suite(tasks, seeds):
+    return [q for i in seeds for q in make_questions(make_scene(i, 384, "test"), i, tasks)]
+
+
+@pytest.mark.exercises
+def test_inference_asking_back_tells_absent_objects_apart(tiny):
+    asked = make_suite(["absent"], range(500, 600))
+    groups = [[q for q in asked if q.turn.meta["present"] is there][:40] for there in (True, False)]
+    asked, there = sum(groups, []), np.repeat([True, False], 40)
+    scores = {}
+    for verify in (False, True):
+        images, prompts = [q.scene.image for q in asked], [q.turn.prompt for q in asked]
+        answers = tiny.ask(images, prompts, verify=verify)
+        assert all(
+            answer.groundings for answer in answers
+        )  # `tiny` never says that nothing is there
+        scores[verify] = np.array([max(s for g in a.groundings for s in g.scores) for a in answers])
+
+    def measure_auroc(verify):
+        return compute_bootstrap_interval(
+            lambda i: compute_auroc(scores[verify][i], there[i]), len(there)
+        )
+
+    assert measure_auroc(False)[1] < 0.9 and measure_auroc(True)[0] > 0.7
+    right = [(scores[verify] >= 0.5) == there for verify in (False, True)]
+    gain, interval = measure_difference(*right)
+    assert interval[0] > 0 and gain > 0.05 and 0.7 < right[1].mean() < 0.95
+
+
+@pytest.mark.exercises
+def test_processor_the_statistics_of_the_other_tower_change_little(tiny, monkeypatch):
+    """The two tables are similar. A control without any table shows that the tower needs one."""
+    asked = make_suite(["rec", "name"], range(50))
+
+    def answer_all():
+        found = {"rec": [], "name": []}
+        for question, answer in zip(asked, answer_questions(tiny, asked)):
+            meta = question.turn.meta
+            if question.turn.task == "rec":
+                right = is_right(meta["box"], take_first_box(answer))
+            else:
+                right = normalise_name(answer.text) == normalise_name(meta["phrase"])
+            found[question.turn.task].append(right)
+        return found
+
+    before = answer_all()
+    monkeypatch.setitem(PIXEL_STATISTICS, "dinov2", PIXEL_STATISTICS["clip_vision_model"])
+    after = answer_all()
+    monkeypatch.setitem(PIXEL_STATISTICS, "dinov2", ((0, 0, 0), (1, 1, 1)))
+    control = answer_all()
+    for task in before:
+        change, (low, high) = measure_difference(before[task], after[task])
+        assert abs(change) < 0.1 and low <= 0 <= high  # cannot tell
+        assert measure_difference(before[task], control[task])[1][1] < 0
+    assert before != control
+
+
+@pytest.mark.exercises
+def test_evaluation_the_best_score_of_four_draws_is_no_better_than_one_answer(tiny):
+    asked = make_suite(["rec"], range(3000, 3100))
+    images, prompts = [q.scene.image for q in asked], [q.turn.prompt for q in asked]
+    torch.manual_seed(0)
+    greedy = tiny.ask(images, prompts, max_new_tokens=64)
+    drawn = [tiny.ask(images, prompts, max_new_tokens=64, temperature=0.5) for _ in range(3)]
+
+    def list_boxes(answer):
+        return [(s, box) for g in answer.groundings for s, box in zip(g.scores, g.boxes)]
+
+    one, best, any_right = [], [], []
+    for question, *answers in zip(asked, greedy, *drawn):
+        boxes = [list_boxes(answer) for answer in answers]
+        assert max(map(len, boxes)) <= 1  # so the first box of an answer has the highest score
+        right = [(s, is_right(question.turn.meta["box"], box)) for part in boxes for s, box in part]
+        one.append(any(is_right(question.turn.meta["box"], box) for _, box in boxes[0]))
+        best.append(bool(right) and max(right, key=lambda pair: pair[0])[1])
+        any_right.append(any(hit for _, hit in right))
+    change, (low, high) = measure_difference(one, best)
+    assert abs(change) < 0.1 and low <= 0 <= high  # cannot tell
+    assert measure_difference(one, any_right)[1][0] > 0  # a right box is there, and is not chosen

@@ -19,9 +19,10 @@ from ferretlite.model.towers import paper_config
 from ferretlite.training import runs as training
 from ferretlite.training import speed
 from ferretlite.training.alignment import align_projectors
-from ferretlite.training.distributed import newest_checkpoint, write_manifest
+from ferretlite.training.distributed import RunOptions, newest_checkpoint, write_manifest
 from ferretlite.training.runs import _select_stages, _warn_of_size, train
 from ferretlite.training.speed import (
+    can_compile,
     measure_seconds_per_sample,
     measure_seconds_per_scene,
     plan_minutes,
@@ -411,6 +412,34 @@ def test_two_threads_end_bit_for_bit_too(finished, tmp_path, monkeypatch, two_th
     with pytest.raises(Killed):
         train(out=tmp_path / "killed", **options)
     revive()
+    train(out=tmp_path / "killed", resume=True, **options)
+    assert same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_like_a_plain_one_and_resumes_bit_for_bit(
+    finished, tmp_path, monkeypatch
+):
+    if not can_compile():
+        pytest.skip("torch.compile does not work here")
+    options = dict(stage="2", samples=16, from_model=finished, progress=False)
+    options |= dict(options=RunOptions(dtype="float32"))
+    train(out=tmp_path / "plain", **options)
+    options |= dict(compile=True)
+    train(out=tmp_path / "whole", **options)
+    plain, whole = (
+        json.loads((tmp_path / name / "run.json").read_text()) for name in ("plain", "whole")
+    )
+    assert (plain["machine"]["compile"], whole["machine"]["compile"]) == (False, True)
+    for name, log in plain["log"].items():
+        losses = [[loss for _, loss in found] for found in (log, whole["log"][name])]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    torch._dynamo.reset()  # as in a new process
+    revive = die_at(monkeypatch, "II", 3)
+    with pytest.raises(Killed):
+        train(out=tmp_path / "killed", **options)
+    revive()
+    torch._dynamo.reset()
     train(out=tmp_path / "killed", resume=True, **options)
     assert same_runs(tmp_path / "whole", tmp_path / "killed")
 

@@ -181,6 +181,37 @@ def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
     assert run["machine"]["torch"] == torch.__version__
     assert run["machine"]["threads"] == torch.get_num_threads()
     assert run["machine"]["dtype"] in ("float32", "bfloat16")
+    assert run["machine"]["compile"] is False and run["expected_minutes"] is None
+
+
+@pytest.mark.parametrize(
+    "asked, minutes, size, works, chosen",
+    [
+        (None, 30, 1, True, True),
+        (None, 29, 1, True, False),  # too short
+        (None, None, 1, True, False),  # unknown: too large to be measured
+        (None, 300, 2, True, False),  # two processes
+        (None, 300, 1, False, False),  # no compiler
+        (True, 1, 2, False, True),
+        (False, 300, 1, True, False),
+    ],
+)
+def test_long_runs_are_compiled_where_it_works(monkeypatch, asked, minutes, size, works, chosen):
+    monkeypatch.setattr(speed, "read_world", lambda: (0, size))
+    monkeypatch.setattr(speed, "can_compile", lambda: works)
+    assert speed.choose_compile(asked, minutes) is chosen
+
+
+def test_a_long_run_by_minutes_is_measured_compiled(monkeypatch):
+    asked = []
+    monkeypatch.setattr(speed, "can_compile", lambda: True)
+    monkeypatch.setattr(training, "plan_run", lambda *args: asked.append(args) or ([1], [0]))
+    for minutes, samples in ((60, None), (None, 24)):
+        settings = dict(SETTINGS, minutes=minutes, samples=samples, compile=None)
+        run = _begin_run(None, None, shared((1, 16, 300)), settings)
+        assert run["machine"]["compile"] is (minutes == 60)
+        assert run["expected_minutes"] == minutes
+    assert [args[4:] for args in asked] == [(None, 60, None, True), (24,)]
 
 
 @pytest.mark.parametrize(
@@ -309,12 +340,13 @@ def test_a_stage_is_run_saved_and_noted(random_model, tmp_path, monkeypatch, num
 
     monkeypatch.setattr(training, "run_stage", run_stage)
     monkeypatch.setattr(training, "save_model", save)
-    run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3))
+    compiled = dict(compile=number == 2)
+    run = dict(done=["before"], log={}, seconds=5.0, settings=dict(seed=3), machine=compiled)
     bar = Bar()
     request = asked(tmp_path, resume=True)
     _next_stage(model, processor, run, request, number, PLAIN, 9, bar, "data")
     folder = tmp_path / f"stage-{number + 1}"
-    told = folder / "checkpoints", 9, 3, number + 1, bar, True, False, RunOptions(), "data"
+    told = folder / "checkpoints", 9, 3, number + 1, bar, True, number == 2, RunOptions(), "data"
     assert seen == ["copied"] * copied + [told, folder]
     assert run["done"] == ["before", "II plain"] and run["log"] == {"II plain": [(1, 2.0)]}
     assert 5.0 < run["seconds"] < 10 and json.loads((tmp_path / "run.json").read_text())["done"]
@@ -335,7 +367,7 @@ def test_what_a_run_takes_by_default():
         seed=0,
         towers=None,
         lm=None,
-        compile=False,
+        compile=None,
         config=None,
         options=RunOptions(),
         data=None,

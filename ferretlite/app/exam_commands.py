@@ -43,6 +43,11 @@ _Answers = annotate_option(
     metavar="FILE",
 )
 
+_Part = annotate_option(int, "about how many questions (default all), as in `eval --n`")
+_Results = annotate_option(
+    str, "also write the boxes as a results file of COCO's form", writes="file"
+)
+
 
 def write_numbers(path, numbers) -> None:
     "Write what was measured as JSON, where a file was asked for."
@@ -102,7 +107,7 @@ def evaluate_exam(model: str, suite: str, data, n, device, out, json_file, **opt
         from ferretlite.exams.runs import check_exam_options, get_exam, read_exam, take_exam
         from ferretlite.model.inference import Ferret
 
-        exam = get_exam(suite)
+        exam = get_exam(suite, "scenes")
         if not data:
             files = ", ".join(exam.files[:4])
             raise InputError(f"{suite}: found no --data, expected the folder that holds {files}.")
@@ -124,12 +129,12 @@ def evaluate_own(model: str, data, n, device, out, json_file, **options) -> None
     show_exam(taken, data, model, json_file, out)
 
 # %% ../../nbs/tools/exam_commands.ipynb #5c07e001
-def _write_questions(name: str, data, path) -> None:
+def _write_questions(name: str, data, path, n) -> None:
     "Write the questions of an exam for other programs."
     with redirect_output():
         from ferretlite.exams.runs import read_exam, write_exam_questions
 
-        _, items = read_exam(name, data)
+        _, items = read_exam(name, data, n)
         with name_output(path):
             write_exam_questions(path, items)
     print_result(f"{path} holds {len(items)} questions.")
@@ -146,9 +151,8 @@ def score(
     form: annotate_option(
         Literal[*_FORMS], "how `text` writes boxes (qwen: pixels, qwen-1000: thousandths)"
     ) = "ferret",
-    results: annotate_option(
-        str, "also write the boxes as a results file of COCO's form", writes="file"
-    ) = None,
+    n: _Part = None,
+    results: _Results = None,
     save: annotate_option(
         str, "also write the answers with the judge's verdicts", writes="file"
     ) = None,
@@ -163,12 +167,14 @@ def score(
     if bool(answers) == bool(questions):
         raise typer.BadParameter("--answers or --questions: give one of them.")
     if questions:
-        return _write_questions(name, data, questions)
+        return _write_questions(name, data, questions, n)
     with redirect_output():
-        from ferretlite.exams.runs import score_file
+        from ferretlite.exams.runs import check_categories, score_file
 
         asked = make_judge(judge, judge_model)
         if save and not asked:
             raise InputError("--save: found no --judge, expected one, whose verdicts are written.")
-        taken = score_file(name, data, answers, form, asked, save)
+        taken = score_file(name, data, answers, form, asked, save, n)
+        if results:
+            check_categories(*taken[:2])
     show_exam(taken, data, answers, json_file, out, results)

@@ -68,10 +68,10 @@ _Out = annotate_option(
     str, "the folder of the run; it loads as a model in the end", writes="folder"
 )
 _JsonFile = annotate_option(str, "also write the numbers as JSON", "--json", writes="file")
-_Compile = annotate_option(
-    bool,
-    "compile the language model first: faster after a minute's wait; needs a C++ compiler",
-    "--compile",
+_COMPILE_HELP = "compile the language model first: faster after a minute; needs a C++ compiler"
+_Compile = annotate_option(bool, _COMPILE_HELP, "--compile")
+_CompileOrNot = annotate_option(
+    bool, f"{_COMPILE_HELP} (default: in runs of half an hour)", "--compile/--no-compile"
 )
 
 # %% ../../nbs/tools/model_commands.ipynb #f7ee39be
@@ -229,7 +229,7 @@ def train(
     data: _Data = None,
     skip: _Skip = None,
     seed: SeedOption = 0,
-    compile: _Compile = False,
+    compile: _CompileOrNot = None,
     at_once: _AtOnce = None,
     checkpointing: _Checkpointing = False,
     lora: _Lora = 0,
@@ -479,7 +479,8 @@ def evaluate_model(
         raise typer.BadParameter("'MODEL': found nothing, expected a name, a folder or a hub id.")
     asked = dict(save=save, batch=batch, label=model, look_again=look_again, slices=slices)
     if suite == "scenes" and data:
-        _refuse_options("own data", split=split != "test", seed=seed, judge=judge, fast=fast)
+        given = dict(judge=judge, judge_model=judge_model, fast=fast)
+        _refuse_options("own data", split=split != "test", seed=seed, **given)
         return evaluate_own(model, data, n, device, out, json_file, **asked)
     if suite == "scenes":
         given = dict(save=save, look_again=look_again, judge=judge, judge_model=judge_model)
@@ -545,14 +546,14 @@ def _run_bench(module: str, measure: str, lines: str, json_file, **options) -> N
 # %% ../../nbs/tools/model_commands.ipynb #07b10020
 @_bench.command("train")
 def bench_train(
-    steps: annotate_option(int, "timed steps (default 4)") = None,
+    steps: annotate_option(int, "timed steps") = 4,
     dtype: _Dtype = "auto",
+    compile: _Compile = False,
     json_file: _JsonFile = None,
 ) -> None:
     "Measure samples a second of the tiny model's last stage, and where a step's time goes."
-    options = dict(steps=steps) if steps else {}
-    options |= dict(dtype=dtype) if dtype != "auto" else {}
-    _run_bench("training.speed", "bench_train", "format_training_bench", json_file, **options)
+    names = "training.speed", "bench_train", "format_training_bench"
+    _run_bench(*names, json_file, steps=steps, dtype=dtype, compile=compile)
 
 
 @_bench.command("sampler")

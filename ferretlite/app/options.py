@@ -26,6 +26,7 @@ from ferretlite.common.errors import (
     MissingPackageError,
     describe_value,
 )
+from ..common.tables import escape_controls
 
 # %% ../../nbs/tools/options.ipynb #07a10006
 cli_app = typer.Typer(  # application that all commands register with
@@ -50,16 +51,6 @@ def _begin(
     ] = False,
 ) -> None:
     "Read the options that stand before the name of a command."
-
-# %% ../../nbs/tools/options.ipynb #07a10007
-_CONTROL_CHARACTERS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def escape_controls(text: str) -> str:
-    "Return text with its control characters written as `\\u001b`."
-    return _CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 # %% ../../nbs/tools/options.ipynb #07a10010
 def _escape_unencodable(error):

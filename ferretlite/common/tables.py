@@ -6,6 +6,8 @@
 __all__ = ['format_table']
 
 # %% ../../nbs/1_start/tables.ipynb #7ab1e004
+import re
+
 from .errors import make_input_error
 
 # %% ../../nbs/1_start/tables.ipynb #7ab1e008
@@ -32,3 +34,13 @@ def _align_cells(row, widths, left: int) -> str:
         for i, (cell, width) in enumerate(zip(row, widths))
     ]
     return "  ".join(cells).rstrip()
+
+# %% ../../nbs/1_start/tables.ipynb #a30e0042
+_CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    "Return text with its control characters written as `\\u001b`."
+    return _CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

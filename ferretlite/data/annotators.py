@@ -8,16 +8,18 @@ __all__ = []
 # %% ../../nbs/6_data/annotators.ipynb #51a10004
 import os
 import posixpath
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import yaml
 from fastcore.basics import patch
 
 from ..common.errors import InputError, describe_value, make_input_error
 from ..common.pictures import read_picture_size
-from .coco import InstanceScenes, merge_spellings
+from .coco import _IMAGE_FIELDS, CocoScenes, InstanceScenes, merge_spellings
 from .grounding_files import _read_xml
 from .readers import read_coco_id
 
@@ -29,6 +31,7 @@ from ferretlite.data.records import (
     SIDE_FORM,
     check_value,
     has_form,
+    record_of,
 )
 from ..regions.grammar import clean_name
 
@@ -52,6 +55,11 @@ def list_files(
     return sorted(found)
 
 # %% ../../nbs/6_data/annotators.ipynb #51a1000c
+def _fold_name(path: str) -> str:
+    "Return the last part of a path in small letters, with accents as parts of their letters."
+    return unicodedata.normalize("NFC", path.rsplit("/", 1)[-1].lower())
+
+
 class _PictureList:
     "The pictures below a folder, found by the names that annotation files give them."
 
@@ -59,7 +67,7 @@ class _PictureList:
         self.root, self.by_name, self.by_stem = root, {}, {}
         self.names = dict.fromkeys(list_files(root, PICTURE_ENDINGS))
         for name in self.names:
-            last = name.rsplit("/", 1)[-1].lower()
+            last = _fold_name(name)
             self.by_name.setdefault(last, []).append(name)
             self.by_stem.setdefault(Path(last).stem, []).append(name)
 
@@ -69,11 +77,13 @@ class _PictureList:
         for path in (posixpath.join(beside, name), name):
             if posixpath.normpath(path) in self.names:
                 return posixpath.normpath(path)
-        last = name.rsplit("/", 1)[-1].lower()
+        last, decoded = _fold_name(name), _fold_name(unquote(name))
         for table, key in (
             (self.by_name, last),
+            (self.by_name, decoded),
             (self.by_stem, last),
             (self.by_stem, Path(last).stem),
+            (self.by_stem, Path(decoded).stem),
         ):
             found = table.get(key, ())
             if len(found) > 1:
@@ -249,6 +259,28 @@ def read_name(
     self.skip_object("name", make_input_error(where, name, "the name of an object"))
     return None
 
+# %% ../../nbs/6_data/annotators.ipynb #31d00002
+class CocoByNameScenes(CocoScenes):
+    "A reader of COCO's form with pictures that have moved: each is found below `images` by name."
+
+    image_form = record_of(_IMAGE_FIELDS | dict(file_name=NAME_FORM))
+
+    def rows(self) -> tuple:
+        "Return the head and the rows, as CocoScenes does."
+        self.listed = _PictureList(self.folder / self.images)
+        return super().rows()
+
+    def read_file_name(
+        self,
+        record: dict,  # image
+    ) -> str:
+        "Return the picture of an image. Raises InputError for none or several of its name."
+        try:
+            return self.listed.find(record["file_name"])
+        except InputError as error:
+            where = f"{self.folder / self.annotations}, image {record['id']}"
+            raise InputError(f"{where}: found {error}, expected exactly one.") from None
+
 # %% ../../nbs/6_data/annotators.ipynb #51a10015
 _MAX_BYTES = 1 << 28  # of one annotation file that is read whole
 
@@ -286,6 +318,12 @@ def _read_float(text) -> float | None:
 # %% ../../nbs/6_data/annotators.ipynb #51a10017
 _NO_LABELS = ("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt")
 _NAMES_FILES = (".yaml", ".yml", "classes.txt", ".names")
+
+
+def _holds_number(path: Path) -> bool:
+    "Return whether a text begins with a number, as a label file does."
+    words = path.read_bytes()[:1000].decode("utf-8-sig", "replace").split()
+    return bool(words) and _read_float(words[0]) is not None
 
 
 def _read_class_names(path: Path) -> tuple | None:  # (names by number, whether keypoints follow)
@@ -380,6 +418,8 @@ def list_pictures(self: YoloScenes) -> Iterator:  # see AnnotatorScenes
             yield where, *found, marked
     self._notes["unlabelled"] = unlabelled
     for label in left:
+        if not _holds_number(labels[label]):  # a licence or a note, not a label file
+            continue
         found = f"found no picture {describe_value(Path(label).stem)} for it below {self.images}"
         self.skip("picture", InputError(f"{label}: {found}, expected one."))
 

@@ -206,8 +206,10 @@ def make_object(
     try:
         mask = read_coco_mask(a.get("segmentation"), size)
     except InputError as error:
-        found = a.get("segmentation")
-        self.skip("mask", make_input_error(f"{where}, field segmentation", found, str(error)))
+        found, advice = a.get("segmentation"), "delete the field if the box is enough"
+        self.skip(
+            "mask", make_input_error(f"{where}, field segmentation", found, str(error), advice)
+        )
     return SceneObject(
         self.names[a["category_id"]], box, mask, a.get("color"), a.get("fill"), a.get("text")
     )

@@ -106,6 +106,7 @@ _MAX_OBJECT_BOXES = 1000  # chains times boxes of one object of a file
 
 def _read_entity_boxes(
     path,  # XML file
+    first: int = 1,  # number of the first pixel of the file; 0: corners as they stand there
 ) -> dict:  # size, boxes (chain -> list of [x1, y1, x2, y2])
     "Return image size and boxes of each chain from an XML file of Flickr30k Entities."
     path, boxes = Path(path), defaultdict(list)
@@ -116,7 +117,7 @@ def _read_entity_boxes(
     height, width = (int(_read_xml_number(size, k, f"{path}, size")) for k in ("height", "width"))
     for k, element in enumerate(root.findall("object")):
         where = f"{path}, object {k}"
-        found = [_read_corners(b, f"{where}/bndbox") for b in element.findall("bndbox")]
+        found = [_read_corners(b, f"{where}/bndbox", first) for b in element.findall("bndbox")]
         names = [name.text for name in element.findall("name")]
         if len(found) * len(names) > _MAX_OBJECT_BOXES:
             number = f"{len(names):,} names and {len(found):,} boxes"
@@ -130,11 +131,11 @@ def _read_entity_boxes(
     return dict(size=[height, width], boxes=boxes)
 
 
-def _read_corners(element: ET.Element, where: str) -> list:  # [x1, y1, x2, y2]
-    "Return a box that counts pixels from one and includes its last pixel as ours."
+def _read_corners(element: ET.Element, where: str, first: int) -> list:  # [x1, y1, x2, y2]
+    "Return a box whose pixels count from `first` as ours; 0 leaves its corners as they are."
     tags = ("xmin", "ymin", "xmax", "ymax")
     x1, y1, x2, y2 = (_read_xml_number(element, tag, where, NUMBER_FORM) for tag in tags)
-    return [max(x1 - 1, 0), max(y1 - 1, 0), x2, y2]
+    return [max(x1 - first, 0), max(y1 - first, 0), x2, y2]
 
 # %% ../../nbs/6_data/grounding_files.ipynb #ff1768fc
 _MAX_SENTENCE = 10_000  # characters with marks

@@ -11,7 +11,7 @@ import math
 import os  # noqa: F811
 from collections.abc import Iterator  # noqa: F811
 from pathlib import Path  # noqa: F811
-from urllib.parse import unquote
+from urllib.parse import unquote  # noqa: F811
 
 from fastcore.basics import patch  # noqa: F811
 

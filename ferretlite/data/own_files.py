@@ -11,16 +11,21 @@ import hashlib
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..common.errors import InputError, describe_value, make_input_error
 from ..common.files import write_folder_whole, write_json
 from ..common.tables import format_table
 from ferretlite.data.annotators import (
+    _NO_LABELS,
     PICTURE_ENDINGS,
     AnnotatorScenes,
+    CocoByNameScenes,
     VocScenes,
+    _PictureList,
     _read_class_names,
+    _read_float,
     find_split,
     list_files,
 )
@@ -37,7 +42,7 @@ from .readers import HARMLESS, AnnotationReader, read_json_lines, walk_json
 from .recipes import read_recipe
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10009
-_TELLING = ("images", "annotations", "categories", "shapes", "stages", "_via_img_metadata", None)
+_TELLING = ("images", "annotations", "shapes", "stages", "_via_img_metadata", None)
 
 
 def _peek_json(path: Path) -> dict:  # key -> first item
@@ -61,12 +66,14 @@ def _name_json_form(first: dict) -> str:  # "" for an unknown form
     for key, form in (("stages", "mixture"), ("shapes", "labelme"), ("_via_img_metadata", "via")):
         if key in first:
             return form
-    if {"images", "annotations", "categories"} & set(first):
+    if {"images", "annotations"} & set(first):
         image = first.get("images")
         fields = set(image) if isinstance(image, dict) else set()
         if "tokens_negative" in fields:
             return "refcoco"
         return "lvis" if "neg_category_ids" in fields else "coco"
+    if "categories" in first:
+        return "names"
     held = [v for v in first.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
     return "via" if any({"filename", "regions"} <= set(v[0]) for v in held) else ""
 
@@ -81,6 +88,7 @@ _RECORD_FORMS = (  # fields of a record -> form; the first that fits counts
     (("question_id",), "exam"),
     (("problem", "solution"), "exam"),
     (("image_id", "url", "width"), "picture-list"),
+    (("image_id", "category_id", "bbox"), "coco-results"),
 )
 
 
@@ -105,6 +113,9 @@ _OTHER_FORMS = {  # form -> (words for what was found, what to do)
     "label-studio-min": ("Label Studio's JSON-MIN", "export as JSON"),
     "exam": ("questions of a benchmark", "score a model on them with eval --suite (--list)"),
     "picture-list": ("a list of pictures without boxes", "name the file of the regions beside it"),
+    "coco-results": ("COCO's results without pictures and names", "name the file they belong to"),
+    "names": ("a list of names without boxes", "name the folder of the boxes"),
+    "text": ("no class number with fractions", "write a YOLO file: class, centre, sides, blanks"),
     "pickle": ("a pickle, which runs code when it is read", "export as COCO"),
     "archive": ("an archive", "unpack it, and name the folder"),
     "picture": ("a picture", "name the file or folder of its annotations"),
@@ -121,7 +132,8 @@ def _make_refusal(path: Path, form: str) -> InputError:
     if "{" in advice:
         name = advice[advice.index("{") + 1 : advice.index("}")]
         command = f"pip install panlabel; panlabel convert -f {name} -t coco -i {path}"
-        advice = advice.replace(f"{{{name}}}", f"{command} -o coco.json --allow-lossy")
+        beside = path.with_name("coco.json")  # so that the pictures are found
+        advice = advice.replace(f"{{{name}}}", f"{command} -o {beside} --allow-lossy")
     return InputError(f"{path}: found {found}, expected {_READ_FORMS}; {advice}.")
 
 # %% ../../nbs/6_data/own_files.ipynb #51b1000d
@@ -138,7 +150,7 @@ def _name_form(path: Path) -> str:  # "" for an unknown form
     ending = path.suffix.lower()
     if ending in _ENDINGS:
         return _ENDINGS[ending]
-    if ending in (".yaml", ".yml", ".names"):
+    if ending in (".yaml", ".yml", ".names") or path.name.lower() == "classes.txt":
         return "yolo" if _read_class_names(path) else ""
     if ending in (".json", ".jsonl"):
         return _name_json_form(_peek_json(path))
@@ -151,13 +163,12 @@ def _name_form(path: Path) -> str:  # "" for an unknown form
 
 
 def _name_text_form(path: Path) -> str:
-    "Return `yolo` for a label file, `boxes` for lines of four numbers."
-    with open(path, encoding="utf-8", errors="replace") as file:
+    "Return `yolo` for a label file, `boxes` for lines of four numbers, `text` for others."
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         words = file.readline(10_000).split()
-    numbers = all(w.replace(".", "", 1).replace("-", "", 1).isdigit() for w in words)
-    if numbers and len(words) == 4:
-        return "boxes"
-    return "yolo" if numbers and len(words) > 1 else ""
+    if any(_read_float(word) is None for word in words) or len(words) < 4:
+        return "text"
+    return "boxes" if len(words) == 4 else "yolo"
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10012
 def is_mixture(
@@ -177,6 +188,7 @@ def is_mixture(
 # %% ../../nbs/6_data/own_files.ipynb #51b10014
 _SET_FORMS = ("yolo", "voc", "labelme")  # forms with one file a picture: the folder is the set
 _LOOKED_INTO = (".json", ".jsonl", ".csv", ".xml", ".txt", ".parquet", ".yaml", ".yml")
+_PASSED_OVER = ("class-descriptions-boxable.csv", *_NO_LABELS)
 
 
 def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None)
@@ -184,7 +196,7 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
     seen, forms, refusal = Counter(), {}, None
     for name in list_files(folder, _LOOKED_INTO):
         path = Path(name)
-        if path.name.lower().startswith("readme") or path.name == "class-descriptions-boxable.csv":
+        if path.name.lower() in _PASSED_OVER or path.name.lower().startswith("readme"):
             continue
         group = path.parent, path.suffix
         if seen[group] >= 3:  # three label files of one form: the others are passed over
@@ -195,7 +207,10 @@ def _list_forms(folder: Path) -> tuple:  # (form -> files, first refusal or None
             refusal = refusal or error
             continue
         if form in _OTHER_FORMS:
-            if form != "mixture":  # such as one that data check --write wrote beside the data
+            if form not in (
+                "mixture",
+                "names",
+            ):  # such as one that data check --write wrote beside the data
                 refusal = refusal or _make_refusal(folder / name, form)
         else:
             forms.setdefault(form, []).append(name)
@@ -216,11 +231,11 @@ def _choose_form(folder: Path) -> tuple:  # (form, files)
     n = len(list_files(folder, PICTURE_ENDINGS))
     raise InputError(
         f"{folder}: found {n} pictures and no annotations, expected {_READ_FORMS}; "
-        "draw boxes with a program such as LabelMe, CVAT or Label Studio."
+        "name the folder of the annotations, or draw boxes with LabelMe, CVAT or Label Studio."
     )
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10016
-def _list_named_pictures(path: Path, form: str) -> list:
+def _list_named_pictures(path: Path) -> list:
     "Return the first pictures that an annotation file of COCO's form or of chat records names."
     found = []
     if path.suffix == ".jsonl":
@@ -237,17 +252,17 @@ def _list_named_pictures(path: Path, form: str) -> list:
     return found[:50]
 
 
-def _find_images(path: Path, form: str, images: str | None) -> str:
-    "Return the folder of the pictures, relative to that of the annotation file."
-    if images:
-        return os.path.relpath(images, path.parent)
-    names, near = _list_named_pictures(path, form), path.parent
-    places = [near, near / "images", near.parent / "images", near.parent]
-    for start in (near, near.parent / "images"):
+def _find_images(path: Path, names: list, images: str | None) -> tuple:
+    "Return the folder of the pictures, and how many of the names are files in it."
+    near = path.parent
+    places = (
+        [Path(images)] if images else [near, near / "images", near.parent / "images", near.parent]
+    )
+    for start in () if images else (near, near.parent / "images"):
         places += sorted(p for p in start.glob("*/") if p.is_dir())[:200]
         places += sorted(p for p in start.glob("*/*/") if p.is_dir())[:200]
     held = [sum((p / name).is_file() for name in names) for p in places]
-    return os.path.relpath(places[held.index(max(held))], near)
+    return os.path.relpath(places[held.index(max(held))], near), max(held)
 
 # %% ../../nbs/6_data/own_files.ipynb #51b10017
 def _make_file_part(path: Path, form: str, images: str | None) -> dict:
@@ -257,7 +272,20 @@ def _make_file_part(path: Path, form: str, images: str | None) -> dict:
         return part
     if form in ("labelstudio", "openimages"):
         return part | dict(images=_find_root(path.parent, images))
-    return part | dict(images=_find_images(path, form, images))
+    names = _list_named_pictures(path)
+    place, n = _find_images(path, names, images)
+    if form == "coco" and n == 0:
+        root = _find_root(path.parent, images)
+        if any(_may_find(_PictureList(path.parent / root), names)):
+            return part | dict(format="coco-by-name", images=root)
+    return part | dict(images=place)
+
+
+def _may_find(listed: _PictureList, names: list) -> Iterator:
+    "Yield for each name whether it means one of the listed pictures."
+    for name in names:
+        with contextlib.suppress(InputError):
+            yield bool(listed.find(name))
 
 
 def _find_root(folder: Path, images: str | None) -> str:
@@ -308,7 +336,8 @@ def _list_parts(path: Path, images: str | None) -> dict:  # split -> part
     for name in names:
         split = find_split(name) or find_split(f"{Path(name).stem.replace('_', '/')}/x")
         if split in by_split:
-            raise InputError(f"{folder}: found several files of {form}, expected one; name it.")
+            found = f"{by_split[split]['annotations']} and {name}"
+            raise InputError(f"{folder}: found {found} in {form}'s form, expected one; name it.")
         by_split[split] = _make_file_part(folder / name, form, images)
     return by_split if path.is_dir() else {"": by_split.popitem()[1]}
 
@@ -472,13 +501,24 @@ def _advise(skip: bool):
         raise error if skip else InputError(_add_advice(error)) from None
 
 
+def _open_strict(part, root) -> AnnotationReader:
+    "Open a part; an error about some records says how to leave them out."
+    try:
+        return open_part(part, root, strict=True)
+    except InputError as error:
+        open_part(part, root, strict=False)  # raises an error about the whole file as it is
+        raise InputError(_add_advice(error)) from None
+
+
 def _choose_part(path: Path, images) -> tuple:  # (Part, its root, written form)
     "Return the one part that a mixture or a recognised path trains on."
     recipe = read_recipe(path) if is_mixture(path) else read_recipe(recognise_data(path, images))
     parts = recipe.stages[max(recipe.stages)]
-    if recipe.held_out or len(parts) != 1:
-        found = "data that are divided" if recipe.held_out else f"{len(parts)} parts"
-        raise InputError(f"{path}: found {found}, expected one set to divide; name its file.")
+    if recipe.held_out:
+        advice = "train with the mixture that data check --write writes, or name one of its folders"
+        raise InputError(f"{path}: found a divided set, expected one to divide; {advice}.")
+    if len(parts) != 1:
+        raise InputError(f"{path}: found {len(parts)} parts, expected one to divide.")
     return parts[0], recipe.root, recipe.style
 
 
@@ -513,9 +553,9 @@ def split_data(
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise make_input_error("shares", (val, test), "val and test of 0 to 1, below 1 together")
     part, root, style = _choose_part(Path(path), images)
-    with _advise(skip):
-        reader = open_part(part, root, strict=not skip)
-    if not isinstance(reader, (AnnotatorScenes, Dialogues)) and type(reader) is not CocoScenes:
+    reader = open_part(part, root, strict=False) if skip else _open_strict(part, root)
+    own = (AnnotatorScenes, CocoByNameScenes, Dialogues)
+    if not isinstance(reader, own) and type(reader) is not CocoScenes:
         found, expected = describe_value(part.format), "own pictures; public sets have splits"
         raise InputError(f"{path}: found the format {found}, expected {expected}.")
     groups, bare = _group_pictures(reader, skip)

@@ -24,7 +24,7 @@ from ferretlite.common.errors import (
     make_input_error,
 )
 from ..common.files import write_json
-from .annotators import VocScenes, YoloScenes
+from .annotators import CocoByNameScenes, VocScenes, YoloScenes
 from .batches import SceneStream
 from .coco import CocoScenes
 from ferretlite.data.detection_files import (
@@ -111,6 +111,7 @@ FORMAT_READERS = {  # name of a format in a mixture file -> its reader
     "labelme": LabelMeScenes,
     "labelstudio": LabelStudioScenes,
     "openimages": OpenImagesScenes,
+    "coco-by-name": CocoByNameScenes,
     "scenes": DrawnScenes,
 }
 
@@ -136,7 +137,8 @@ DEFAULT_TASKS = {  # style -> format -> task -> weight; formats of dialogues hav
     ),
 }
 for _tasks in DEFAULT_TASKS.values():
-    _tasks.update(dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), _tasks["coco"]))
+    _own = ("coco-by-name", "yolo", "voc", "labelme", "labelstudio")
+    _tasks.update(dict.fromkeys(_own, _tasks["coco"]))
     _tasks["openimages"] = _tasks["lvis"]  # what is absent is not known
 DEFAULT_TASKS["griffon"] |= {
     ("griffon", kind): tasks
@@ -334,6 +336,9 @@ def get_tasks(
     )
 
 # %% ../../nbs/6_data/recipes.ipynb #4c28c848
+_OWN = "for annotations of your own: ferretlite data check PATH --write mine.json"
+
+
 def _read_data(config) -> tuple:  # (path or None, dict)
     "Return the JSON form of a mixture: a file's, a paper's, or the dict itself."
     if isinstance(config, dict):
@@ -349,7 +354,9 @@ def _read_data(config) -> tuple:  # (path or None, dict)
     try:
         text = path.read_text(encoding="utf-8-sig")
         return path, json.loads(text, object_pairs_hook=make_object)
-    except (FileNotFoundError, IsADirectoryError):
+    except IsADirectoryError:
+        raise InputError(f"{path}: found a folder, expected a mixture in JSON; {_OWN}.") from None
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: found no file, expected a mixture in JSON, or one of "
             f"{', '.join(PAPER_RECIPES)}."
@@ -418,7 +425,7 @@ def read_recipe(
     if not isinstance(data, dict) or not data.get("stages"):
         raise InputError(
             f"{path or 'mixture'}: found no 'stages', "
-            "expected a number for each stage, and a list of its parts."
+            f"expected a number for each stage, and a list of its parts; {_OWN}."
         )
     check_value(data, _RECIPE, str(path or "mixture"))
     name = data.get("name") or (path.stem if path else "mixture")

@@ -42,13 +42,14 @@ def _read_reg(folder) -> list:  # of ExamItem
     "Return a question for each object of RefCOCOg's val split, with all its expressions."
     [rec] = [exam for exam in _REC_EXAMS if exam.name == "refcocog"]
     objects = {}
-    for item in rec.read(folder):
-        key = item.image, tuple(item.boxes[0].list())
-        if item.group == "val":
-            objects.setdefault(key, []).append(item)
+    for item in rec.read(folder, splits=("val",), exam="reg"):
+        objects.setdefault((item.image, tuple(item.boxes[0].list())), []).append(item)
     items = []
     for (image, _), held in objects.items():
         box, size = held[0].boxes[0], held[0].size
+        if size is None:
+            expected = f"height and width in the file, or the picture in {folder}"
+            raise make_input_error(f"reg: size of {image}", None, expected)
         texts = [item.meta["expression"] for item in held]
         asked = _GRIFFON_TELL.format(format_region(box, size, "griffon"))
         item = ExamItem(held[0].id, _FERRET_TELL, image, size, regions=[box], griffon=asked)
@@ -161,19 +162,22 @@ _REG = Exam(
 )
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #2e960c9f
-_PLURALS = {"people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot",
-            "mice": "mouse", "knives": "knife", "geese": "goose", "sheep": "sheep", "skis": "skis",
-            "scissors": "scissors"}  # fmt: skip
+_PLURALS = {"people": "person", "children": "child", "feet": "foot", "mice": "mouse",
+            "knives": "knife", "wives": "wife", "calves": "calf", "wolves": "wolf",
+            "geese": "goose", "skis": "skis", "scissors": "scissors"}  # fmt: skip
+_ENDINGS = (("men", "man"), ("ouses", "ouse"), ("uses", "us"), ("sses", "ss"), ("shes", "sh"),
+            ("ches", "ch"), ("xes", "x"))  # fmt: skip
 
 
 def _make_singular(word: str) -> str:
-    "Return a word without the ending of its plural."
+    "Return the form that a word has in common with its plural: buses and bus, ties and tie."
     if word in _PLURALS:
         return _PLURALS[word]
-    for ending, new in (("ies", "y"), ("sses", "ss"), ("shes", "sh"), ("ches", "ch"), ("xes", "x")):
-        if word.endswith(ending) and len(word) > len(ending) + 1:
+    for ending, new in _ENDINGS:
+        if word.endswith(ending):
             return word[: -len(ending)] + new
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    word = word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+    return word[:-2] + "y" if word.endswith("ie") else word  # puppies and puppy, cookies and cookie
 
 
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
@@ -200,7 +204,8 @@ def read_synonyms(path) -> dict:  # tuple of words -> object
             words = tuple(_make_singular(word) for word in name.lower().split())
             found.setdefault(words, names[0])
     for pair, word in _PAIRS.items():
-        found.setdefault(tuple(pair.split()), found.get((word,), ""))
+        words = tuple(map(_make_singular, pair.split()))
+        found.setdefault(words, found.get((_make_singular(word),), ""))
     return found
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #0129c0e1
@@ -224,7 +229,7 @@ def list_mentions(text: str, synonyms: dict) -> list:  # of objects
 def _grade_described(item, answer) -> float:
     "Return one if no object is mentioned that is not there."
     mentions = list_mentions(answer.text, item.meta["synonyms"])
-    return float(all(name in item.meta["objects"] for name in mentions))
+    return float(all(name in item.meta["objects"] for name in mentions) and not answer.missing)
 
 
 def _score_described(items: list, answers: list) -> dict:
@@ -235,12 +240,12 @@ def _score_described(items: list, answers: list) -> dict:
             name not in item.meta["objects"]
             for name in list_mentions(answer.text, item.meta["synonyms"])
         ]
-        wrong.append(float(any(told)))
+        wrong.append(float(any(told) or answer.missing))
         mentions += [float(w) for w in told]
-    scores = {"per_answer": make_mean_score(wrong)}
+    scores = {"+words.per_answer": make_mean_score(wrong)}
     if mentions:
-        scores["per_mention"] = make_mean_score(mentions)
-    scores["mentions"] = make_score(len(mentions) / len(items), len(items))
+        scores["+words.per_mention"] = make_mean_score(mentions)
+    scores["+words.mentions"] = make_score(len(mentions) / len(items), len(items))
     return scores
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #f5c1b665
@@ -329,9 +334,9 @@ CAPTION_EXAMS = (
         source=("github.com/RLHF-V/RLAIF-V (questions, synonyms) with COCO val2014 annotations"),
         licence="questions: CC-BY-NC-4.0; pictures: Flickr terms of COCO",
         protocol=(
-            "CHAIR by words: objects of the answer by the official list of synonyms (the "
-            "public script lets GPT-3.5 extract them), truth from boxes and captions; lower is "
-            "better"
+            "CHAIR; +words: objects of the answer by the official list of synonyms alone (the "
+            "public script lets GPT-3.5 extract them first); truth from boxes and captions; lower "
+            "is better"
         ),
         published=tuple(
             (model, key, value, _HAL_TABLE)

@@ -94,7 +94,7 @@ def _read_mme_text(path: Path, kind: str, folder: Path) -> list:  # of ExamItem
     )
     name = str((image or place / f"{path.stem}.jpg").relative_to(folder))
     items = []
-    for k, line in enumerate(read_exam_text(path, "questions of MME").splitlines()):
+    for k, line in enumerate(read_exam_text(path, "questions of MME").rstrip().splitlines()):
         question, _, label = line.partition("\t")
         if label.strip().lower() not in ("yes", "no"):
             raise make_input_error(
@@ -218,7 +218,7 @@ CHOICE_EXAMS = (
         protocol="yes or no in the first four letters; accuracy and accuracy+, sum out of 2000",
         published=list_general("perception", 1510.3, 1521.4, (1510.7, 1531.3))
         + (("Griffon v2", "perception", 1581.0, "Griffon v2, Table 6"),),
-        max_new_tokens=16,
+        max_new_tokens=128,
         pictures=(".",),
     ),
     Exam(
@@ -237,7 +237,7 @@ CHOICE_EXAMS = (
             "images`; likelihood is of letters (the set's own script compares option texts)"
         ),
         published=list_general("letter", 58.7, 61.7, (58.6, 61.6)),
-        max_new_tokens=8,
+        max_new_tokens=128,
         pictures=("SEED-Bench-image", _SEED_FRAMES, "images", "."),
     ),
 )  # exams with options

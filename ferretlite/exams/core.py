@@ -6,6 +6,7 @@
 __all__ = ['ExamItem', 'ExamAnswer', 'Exam']
 
 # %% ../../nbs/8_evaluation/exams.ipynb #4ba40e85
+import hashlib
 import json  # noqa: F811
 import math
 import warnings
@@ -22,6 +23,7 @@ from ferretlite.common.errors import (  # noqa: F811
     make_input_error,  # noqa: F811
 )
 from ..common.files import write_whole
+from ..common.pictures import read_picture_size
 from ..common.tables import format_table
 from ..data.readers import read_json_lines, resolve_inside, walk_json
 from ..data.records import decode_json
@@ -29,6 +31,7 @@ from ..evaluation.statistics import compute_bootstrap_interval, compute_wilson_i
 from ferretlite.exams.forms import (
     check_answer_form,  # noqa: F811
     read_answer_boxes,  # noqa: F811
+    write_fractions,  # noqa: F811
 )
 from ..regions.geometry import Box  # noqa: F811
 
@@ -65,6 +68,10 @@ class ExamAnswer:
     cut: bool = False  # the answer reached the limit of tokens
     verdict: str = ""  # what a judge wrote about the answer
     likeliest: str = ""  # option of highest likelihood, where it was measured
+    judge: str = ""  # name of the judge that wrote the verdict
+    shown: str = ""  # text for a judge, where `text` writes boxes in a form that it does not know
+    asked: str = ""  # what `hash_question` returned for the question that was answered
+    missing: bool = False  # nobody answered; every exam counts it as wrong
 
 # %% ../../nbs/8_evaluation/exams.ipynb #f2ac393d
 def _check_list(line: dict, key: str, n: int, kind, where: str) -> list:
@@ -111,6 +118,15 @@ def _read_frame(line: dict, where: str) -> tuple | None:  # (height, width)
     return tuple(frame)
 
 
+def hash_question(item: ExamItem) -> str:
+    "Return a short hash of a question and its truth in words: other files give another one."
+    parts = [item.id, item.image, item.prompt, item.griffon, item.texts, item.names]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+# %% ../../nbs/8_evaluation/exams.ipynb #a30e0001
+_MORE_FIELDS = ("verdict", "likeliest", "judge", "shown", "asked")  # texts that a line may hold
+
+
 def _read_answer_line(line, items: dict, form: str, where: str) -> ExamAnswer:
     "Return one line of a file of answers. Raises InputError."
     if not isinstance(line, dict) or not isinstance(line.get("id"), (str, int)):
@@ -119,13 +135,16 @@ def _read_answer_line(line, items: dict, form: str, where: str) -> ExamAnswer:
     if key not in items:
         known = ", ".join(list(items)[:3])
         raise make_input_error(f"{where}, field id", key, f"the id of a question, such as {known}")
-    text = line.get("text", "")
+    text, item = line.get("text", ""), items[key]
     if not isinstance(text, str) or not {"text", "boxes"} & set(line):
         raise make_input_error(where, line, "a text, or boxes")
-    more = {name: line.get(name) or "" for name in ("verdict", "likeliest")}
+    more = {name: line.get(name) or "" for name in _MORE_FIELDS}
     for name, value in more.items():
         if not isinstance(value, str):
             raise make_input_error(f"{where}, field {name}", value, "text")
+    if more["asked"] not in ("", hash_question(item)):
+        advice = "these are answers to other files; choose their folder, or another file"
+        raise make_input_error(f"{where}, field asked", more["asked"], hash_question(item), advice)
     answer = ExamAnswer(key, text, cut=line.get("cut") is True, **more)
     if line.get("boxes") is not None:
         answer.boxes = _read_pixel_boxes(line, where)
@@ -133,25 +152,41 @@ def _read_answer_line(line, items: dict, form: str, where: str) -> ExamAnswer:
         answer.scores = _check_list(line, "scores", len(answer.boxes), float, where)
         if line.get("scores") is None:
             answer.scores = [1.0] * len(answer.boxes)
-    elif items[key].size and text:
-        _add_written_boxes(answer, items[key], form, _read_frame(line, where))
+    elif text:
+        _add_written_boxes(answer, item, form, _read_frame(line, where), where)
     return answer
 
 # %% ../../nbs/8_evaluation/exams.ipynb #c42a2f88
-def _add_written_boxes(answer: ExamAnswer, item: ExamItem, form: str, frame=None):
-    "Give an answer the boxes of its text, each with the score 1."
-    pairs = read_answer_boxes(answer.text, item.size, form, frame, item.phrases)
+def _asks_for_boxes(item: ExamItem) -> bool:
+    "Return whether the answer to a question is graded by its boxes."
+    return bool(item.boxes) or item.phrases is not None or "n" in item.meta
+
+
+def _add_written_boxes(answer: ExamAnswer, item: ExamItem, form: str, frame, where: str) -> None:
+    """Give an answer the boxes of its text, each with the score 1.
+
+    Raises InputError for boxes in a picture of unknown size, if boxes are graded."""
+    size = item.size or (1000, 1000)
+    pairs = read_answer_boxes(answer.text, size, form, frame, item.phrases)
+    if item.size is None:
+        if pairs and _asks_for_boxes(item):
+            advice = f"put the picture {item.image} into the folder, or write boxes in pixels"
+            expected = "height and width, because the text writes a box"
+            raise make_input_error(f"{where}, size of the picture", None, expected, advice)
+        return
     answer.names, answer.boxes = [name for name, _ in pairs], [box for _, box in pairs]
     answer.scores = [1.0] * len(pairs)
+    answer.shown = write_fractions(answer.text, size, form, frame)
 
 # %% ../../nbs/8_evaluation/exams.ipynb #5fa7bac4
 _RESULT_FIELDS = ("image_id", "category_id", "bbox", "score")
+_NAME_IT = "answers with an id stand one a line, in a file whose name ends with .jsonl"
 
 
 def _check_result(row, names: dict, where: str) -> None:
     "Raise InputError for what is no row of COCO's results."
     if not isinstance(row, dict) or not set(_RESULT_FIELDS) <= set(row):
-        raise make_input_error(where, row, f"an object with {', '.join(_RESULT_FIELDS)}")
+        raise make_input_error(where, row, f"an object with {', '.join(_RESULT_FIELDS)}", _NAME_IT)
     box, score = row["bbox"], row["score"]
     numbers = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
     if not all(type(v) in (int, float) and math.isfinite(v) for v in numbers):
@@ -171,7 +206,8 @@ def _read_coco_results(path: Path, items: list) -> dict:  # id -> ExamAnswer
         where = f"{path}, record {k}"
         number = row.get("image_id") if isinstance(row, dict) else None
         if type(number) is not int or number not in known:
-            raise make_input_error(where, row, "the image_id of a picture of this exam")
+            expected = "the image_id of a picture of this exam"
+            raise make_input_error(where, row, expected, _NAME_IT)
         if item := by_image.get(number):  # nothing is asked about some pictures of LVIS
             _check_result(row, item.meta["categories"], where)
             answers[item.id].raw.append({key: row[key] for key in _RESULT_FIELDS})
@@ -190,7 +226,7 @@ def read_answers(
     strict: bool = True,  # False: lines about other questions are left out
 ) -> dict:  # id -> ExamAnswer
     "Return the answers of a file by the id of their question. Raises InputError."
-    path, known, answers = Path(path), {item.id: item for item in items}, {}
+    path, known, answers, held = Path(path), {item.id: item for item in items}, {}, []
     check_answer_form(form)
     if path.suffix == ".json":
         return _read_coco_results(path, items)
@@ -202,6 +238,13 @@ def read_answers(
         if answer.id in answers:
             raise make_input_error(f"{path}, line {n}, field id", answer.id, "one answer for each")
         answers[answer.id] = answer
+        if known[answer.id].boxes and answer.text and line.get("boxes") is None:
+            held.append(bool(answer.boxes))
+    if not answers and strict:
+        raise make_input_error(str(path), None, "one answer a line")
+    if not all(held):
+        told = f"{held.count(False)} of {len(held)} texts hold no box in the form {form}."
+        warnings.warn(f"{path}: {told}", FerretliteWarning, stacklevel=2)
     return answers
 
 # %% ../../nbs/8_evaluation/exams.ipynb #ff157d32
@@ -214,7 +257,7 @@ def format_answer_line(answer: ExamAnswer) -> str:
     elif answer.text:
         line["boxes"] = []
     line |= dict(cut=True) if answer.cut else {}
-    more = dict(verdict=answer.verdict, likeliest=answer.likeliest)
+    more = {name: getattr(answer, name) for name in _MORE_FIELDS}
     line |= {name: value for name, value in more.items() if value}
     return json.dumps(line, ensure_ascii=False)
 
@@ -297,6 +340,7 @@ class Exam:
     max_new_tokens: int = 64  # longest answer
     pictures: tuple = (".",)  # folders in which pictures are looked for
     ask_judge: object = None  # function: (ExamItem, ExamAnswer) -> messages for a judge
+    griffon_tokens: int | None = None  # longest answer to Griffon's words; None: the same
 
 # %% ../../nbs/8_evaluation/exams.ipynb #d8f47d04
 def find_exam_files(
@@ -327,6 +371,15 @@ def find_picture(
             return path
     listed = ", ".join(str(path) for path in paths)
     raise FileNotFoundError(f"{exam.name}: found no picture at {listed}, expected it at one.")
+
+
+def find_picture_size(folder, places: tuple, name: str) -> tuple | None:  # (height, width)
+    "Return the size of a picture that lies in one of some folders; None where it is not there."
+    for place in places:
+        path = Path(folder) / place / Path(name).name
+        if path.is_file():
+            return read_picture_size(path)
+    return None
 
 # %% ../../nbs/8_evaluation/exams.ipynb #cf0d973f
 def read_exam_text(
@@ -412,12 +465,17 @@ def check_items(
     return items
 
 # %% ../../nbs/8_evaluation/exams.ipynb #a311a5b4
+def find_answer(answers: dict, item: ExamItem) -> ExamAnswer:
+    "Return the answer to a question; one that is missing is marked and empty."
+    return answers.get(item.id) or ExamAnswer(item.id, missing=True)
+
+
 def line_up(
     items: list,  # of ExamItem
     answers: dict,  # id -> ExamAnswer
     name: str = "exam",  # for the warning
 ) -> list:  # of ExamAnswer, one for each item
-    "Return an answer for each question; a missing one is empty, and a warning counts them."
+    "Return an answer for each question; a warning counts the missing ones."
     missing = sum(item.id not in answers for item in items)
     if missing:
         warnings.warn(
@@ -425,7 +483,7 @@ def line_up(
             FerretliteWarning,
             stacklevel=3,
         )
-    return [answers.get(item.id) or ExamAnswer(item.id) for item in items]
+    return [find_answer(answers, item) for item in items]
 
 
 def name_keys(
@@ -450,7 +508,11 @@ def score_exam(
 ) -> dict:  # key -> dict(value, n, ci95, chance, constant)
     "Return the scores of answers, under keys that begin with the exam's name. Needs no model."
     lined = line_up(items, answers, exam.name)
-    return name_keys(exam, exam.score(items, lined), variant)
+    scores = exam.score(items, lined)
+    if not scores:
+        text = f"{exam.name}: no score can be computed, because the files hold no truth for one."
+        warnings.warn(text, FerretliteWarning, stacklevel=2)
+    return name_keys(exam, scores, variant)
 
 # %% ../../nbs/8_evaluation/exams.ipynb #dc4b281d
 def _format_number(value) -> str:

@@ -24,6 +24,7 @@ from ferretlite.exams.core import (  # noqa: F811
     ExamItem,
     check_items,
     find_exam_files,
+    find_picture_size,
     get_field,
     list_records,
     make_score,
@@ -91,6 +92,7 @@ def _score_counts(items: list, answers: list) -> dict:
 
 # %% ../../nbs/8_evaluation/list_exams.ipynb #89da0b15
 _FSC_FILES = ("annotation_FSC147_384.json", "Train_Test_Val_FSC_147.json")
+_FSC_PICTURES = ("images_384_VarV2", "images", ".")
 
 
 def _read_fsc(folder) -> list:  # of ExamItem
@@ -113,7 +115,7 @@ def _read_fsc(folder) -> list:  # of ExamItem
             raise make_input_error(where, corners, "at least one example box")
         known = {"H", "W"} <= set(record)
         sides = [get_field(record, k, int, where) for k in "HW"] if known else None
-        size = tuple(sides) if known else None
+        size = tuple(sides) if known else find_picture_size(folder, _FSC_PICTURES, name)
         items.append(_make_count_item(name, name, size, boxes, len(points)))
     return check_items(items, folder)
 
@@ -198,7 +200,7 @@ COUNT_EXAMS = (
         protocol=_COUNT_RULE,
         published=(),
         max_new_tokens=2048,
-        pictures=("images_384_VarV2", "images", "."),
+        pictures=_FSC_PICTURES,
     ),
     Exam(
         name="fscd-lvis",

@@ -97,7 +97,7 @@ def _list_rivals(items: list) -> dict:  # picture -> its boxes
 
 def _compute_phrase_chance(truths: list, held: list, rivals: dict) -> float | None:
     "Return how often a random box of the same picture is right; None where there is no rival."
-    if all(len(boxes) < 2 for boxes in rivals.values()):
+    if all(len(rivals[item.image]) < 2 for item, *_ in held):
         return None
     total = 0.0
     for truth, (item, *_) in zip(truths, held):
@@ -175,9 +175,8 @@ def _read_flickr(folder) -> list:  # of ExamItem
                 raise make_input_error(str(path), number, "numbers of pictures, one a line")
             what = f"{path}: {number!r}"
             texts = resolve_inside(folder / "Sentences", f"{number}.txt", what)
-            found = _read_entity_boxes(
-                resolve_inside(folder / "Annotations", f"{number}.xml", what)
-            )
+            path_of_boxes = resolve_inside(folder / "Annotations", f"{number}.xml", what)
+            found = _read_entity_boxes(path_of_boxes, first=0)  # raw corners, as the public code
             size = tuple(found["size"])
             for k, line in enumerate(_read_sentences(texts)):
                 item = _make_flickr_item(number, k, path.stem, size, line, found["boxes"])
@@ -215,11 +214,11 @@ _FLICKR_EXAM = Exam(
     source=("github.com/BryanPlummer/flickr30k_entities, pictures on request from Flickr30k"),
     licence="non-commercial research and education; pictures: Flickr terms of use",
     protocol=(
-        "R@k, IoU >= 0.5; MERGED-BOX merges the truth alone (public Ferret code), "
-        "ANY-BOX takes any true box of the phrase"
+        "R@k, IoU >= 0.5, at most 1024 tokens; MERGED-BOX merges the truth alone (public Ferret "
+        "code), ANY-BOX takes any true box of the phrase"
     ),
     published=_FLICKR_PUBLISHED,
-    max_new_tokens=256,
+    max_new_tokens=1024,
     pictures=("flickr30k-images", "images", "."),
 )
 FLICKR_EXAMS = (_FLICKR_EXAM,)  # exam of phrases

@@ -140,3 +140,23 @@ def read_answer_boxes(
     "Return the boxes of an answer with their names; what cannot be read is left out."
     check_answer_form(form)
     return ANSWER_FORMS[form](text, size, frame or size, phrases)
+
+# %% ../../nbs/8_evaluation/exams.ipynb #a30e0003
+_MARKED = {"qwen": _OBJECT, "qwen-1000": _OBJECT, "loc": _LOC, "ref-box": _REF_OR_BOX}
+_JSON_LIST = re.compile(r"\s*(?:```(?:json)?)?\s*\[\s*(\{.*\})\s*\]\s*(?:```)?\s*", re.DOTALL)
+
+
+def write_fractions(text: str, form: str, size: tuple, frame: tuple | None) -> str:
+    "Return a text whose marked boxes are brackets of fractions; empty for a form of brackets."
+    if form not in _MARKED:
+        return ""
+
+    def rewrite(match):
+        pairs = read_answer_boxes(match[0], size, form, frame)
+        sides = (size[1], size[0]) * 2
+        fractions = [[f"{v / side:.3f}" for v, side in zip(b.list(), sides)] for _, b in pairs]
+        named = [f"{name} [{', '.join(f)}]" for (name, _), f in zip(pairs, fractions)]
+        return " ".join(named) or re.sub(r"<[^>]*>", "", match[0])
+
+    listed = _JSON_LIST.fullmatch(text)
+    return _MARKED[form].sub(rewrite, listed[1] if listed else text)

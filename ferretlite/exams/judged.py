@@ -22,7 +22,6 @@ import numpy as np
 
 from ..common.errors import FerretliteWarning, InputError, make_input_error
 from ..common.files import write_json
-from ..common.pictures import read_picture_size
 from ..data.detection_files import save_scene_image
 from ..evaluation.statistics import compute_bootstrap_interval
 from .captions import tokenise_simply
@@ -32,6 +31,7 @@ from ferretlite.exams.core import (
     ExamItem,
     check_items,
     find_exam_files,
+    find_picture_size,
     get_field,
     make_mean_score,
     make_score,
@@ -61,6 +61,12 @@ def _warn_unreadable(lost: int, n: int) -> None:
         warnings.warn(text, FerretliteWarning, stacklevel=4)
 
 
+def _name_judges(answers: list) -> str:
+    "Return the start of keys: no judge of today gives the numbers of the papers' judge."
+    names = sorted({answer.judge for answer in answers if answer.verdict and answer.judge})
+    return "".join(["+judge", *(f"-{name}" for name in names), "."])
+
+# %% ../../nbs/8_evaluation/judged_exams.ipynb #a30e0021
 def _score_pairs(items: list, answers: list, kinds: tuple = ()) -> dict:
     """Return mean(model) / mean(reference) for each category, with an interval over questions.
 
@@ -90,8 +96,9 @@ def _score_pairs(items: list, answers: list, kinds: tuple = ()) -> dict:
         return make_score(average(index), len(index), interval)
 
     key = "average" if set(kinds) <= set(groups) else f"average of {len(groups)} categories"
-    whole = {key: score(np.arange(read))} if kinds else {}
-    return whole | {g: score(np.flatnonzero(label == k)) for k, g in enumerate(groups)}
+    scores = {key: score(np.arange(read))} if kinds else {}
+    scores |= {g: score(np.flatnonzero(label == k)) for k, g in enumerate(groups)}
+    return {_name_judges(answers) + key: m for key, m in scores.items()}
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #ec77d91d
 def _compare_words(text: str, reference: str) -> float:
@@ -126,15 +133,6 @@ _BENCH_PICTURES = ("val2017", "images", ".")
 _FRACTION_BOX = re.compile(r"\[\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*,\s*(\d\.\d+)\s*\]")
 
 
-def _find_size(folder, places: tuple, name: str) -> tuple | None:  # (height, width)
-    "Return the size of a picture; None where it is not there."
-    for place in places:
-        path = Path(folder) / place / Path(name).name
-        if path.is_file():
-            return read_picture_size(path)
-    return None
-
-
 def read_fraction_boxes(text: str, size: tuple) -> list:  # of Box
     "Return the boxes that a text writes as fractions, in the image frame."
     found = []
@@ -163,7 +161,7 @@ def _get_rule(rules: dict, kind: str, path: Path) -> dict:  # role, prompt
 def _make_bench_item(line: dict, where: str, folder, meta: dict, reference: str) -> ExamItem:
     "Return one question of Ferret-Bench."
     image, kind, text = (get_field(line, k, str, where) for k in ("image", "category", "text"))
-    size = _find_size(folder, _BENCH_PICTURES, image)
+    size = find_picture_size(folder, _BENCH_PICTURES, image)
     item = ExamItem(f"{kind}:{line.get('question_id')}", text, image, size, kind, texts=[reference])
     item.meta = meta | dict(question=text)
     if kind.startswith("refer"):
@@ -209,7 +207,7 @@ def _rewrite_boxes(text: str, kind: str) -> str:
 
 def ask_about_pair(item: ExamItem, answer: ExamAnswer) -> list:  # of dict(role, content)
     "Return the messages for a judge of reference and answer, as in the public script."
-    rule, said = item.meta["rule"], _rewrite_boxes(answer.text, item.group)
+    rule, said = item.meta["rule"], _rewrite_boxes(answer.shown or answer.text, item.group)
     role, question = rule["role"], item.meta["question"]
     content = (
         f"[Context]\n{item.meta['context']}\n\n[Question]\n{question}\n\n"
@@ -274,8 +272,8 @@ _FERRET_BENCH = Exam(
     licence="questions: CC-BY-NC-4.0; pictures: Flickr terms of COCO",
     protocol=(
         "a judge rates reference and answer; mean(answer) / mean(reference) of each "
-        "category (public Ferret code, whose judge gpt-4-0314 is gone); +offline scores"
-        " have no judge"
+        "category (public Ferret code, whose judge gpt-4-0314 is gone); +judge names "
+        "the judge, +offline scores have none"
     ),
     published=tuple(
         (model, key, value, _BENCH_TABLE)
@@ -381,7 +379,7 @@ _LLAVA = Exam(
     ),
     protocol=(
         "a judge rates reference and answer; mean(answer) / mean(reference) of each "
-        "set; +offline scores have no judge"
+        "set; +judge names the judge, +offline scores have none"
     ),
     published=tuple(
         (model, key, value, _GENERAL_TABLE)
@@ -447,7 +445,7 @@ def _score_grades(items: list, answers: list) -> dict:
     _warn_unreadable(judged - len(graded), judged)
     if not graded:
         return _score_offline(items, answers)
-    start = "+own-prompt." if items[0].meta["own"] else ""
+    start = "+own-prompt" * items[0].meta["own"] + _name_judges(answers)
     scores = {f"{start}total": make_mean_score([grade for _, grade in graded])}
     for kind in sorted({kind for item, _ in graded for kind in item.meta["kinds"]}):
         held = [grade for item, grade in graded if kind in item.meta["kinds"]]
@@ -478,7 +476,8 @@ _MMVET = Exam(
     licence="repository: Apache-2.0; pictures: mostly from the web, terms of their sources",
     protocol=(
         "a judge grades each answer from 0.0 to 1.0; mean of all and of each "
-        "capability; +own-prompt without the official words, +offline without a judge"
+        "capability; +judge names the judge, +own-prompt is without the official words, +offline "
+        "without a judge"
     ),
     published=tuple(
         (model, "total", value, _GENERAL_TABLE)
@@ -489,7 +488,7 @@ _MMVET = Exam(
             ("LLaVA-1.5-13B", 35.4),
         )
     ),
-    max_new_tokens=512,
+    max_new_tokens=1024,
     pictures=("images", "."),
     ask_judge=ask_for_grade,
 )
@@ -539,6 +538,7 @@ def make_chat_judge(
             raise make_input_error(f"judge {address}", found, "choices with a message")
         return text
 
+    judge.name = model  # stands in the keys of the scores
     return judge
 
 # %% ../../nbs/8_evaluation/judged_exams.ipynb #eabe8b0d
@@ -546,7 +546,7 @@ def judge_answers(
     exam: Exam,  # with `ask_judge`
     items: list,  # of ExamItem
     answers: dict,  # id -> ExamAnswer; verdicts are filled in
-    judge,  # function: messages -> text
+    judge,  # function: messages -> text; its attribute `name`, if any, stands in the keys
     on_verdict=None,  # function, called after each new verdict
 ) -> dict:  # the same answers
     "Ask a judge about every answer that has no verdict yet. Raises InputError."
@@ -558,6 +558,7 @@ def judge_answers(
         answer = answers.get(item.id)
         if answer is not None and not answer.verdict:
             answer.verdict = judge(exam.ask_judge(item, answer))
+            answer.judge = getattr(judge, "name", "")
             if on_verdict:
                 on_verdict()
     return answers

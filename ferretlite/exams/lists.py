@@ -329,6 +329,8 @@ def _read_lvis(folder) -> list:  # of ExamItem
     "Return a question for each picture of LVIS v1, about the categories that were checked."
     [path, *_] = find_exam_files(folder, _LVIS_FILES, "lvis")
     data, items = _read_truth(path, "LVIS v1"), []
+    for a in data["annotations"]:
+        a["iscrowd"] = 0  # the official package knows no crowds
     names = {c["id"]: c["name"].replace("_", " ") for c in data["categories"]}
     boxes = _group_boxes(data)
     for image in sorted(data["images"], key=lambda image: image["id"]):
@@ -480,7 +482,7 @@ _ODINW13 = Exam(
             for n, v in zip(_ODINW, _ODINW_VALUES)
         ),
     ),
-    max_new_tokens=1024,
+    max_new_tokens=2048,
     pictures=(".",),
 )
 

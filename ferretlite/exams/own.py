@@ -25,7 +25,7 @@ from ferretlite.exams.lists import (
     list_results,
     run_constant,
 )
-from ..regions.choices import normalise_name
+from ..regions.choices import find_chosen_option, normalise_name
 from ..scenes.questions import write_prompt
 from ..scenes.world import export_coco
 
@@ -105,6 +105,10 @@ def _read_own(config) -> list:  # of ExamItem
         warnings.warn(text, FerretliteWarning, stacklevel=2)
     for part in {part.name: part for part in parts}.values():
         items += _list_part_items(part, recipe.root)
+    texts = (n for i in items if i.group != "rec" for n in (*i.texts, *i.names))
+    names = {name: normalise_name(name) for name in texts}
+    for item in items:
+        item.meta["names"] = names  # of all data, also where a part of them is asked
     if not items:
         raise InputError(f"{config}: found no phrase and no object with a box, expected some.")
     return check_items(items, config)
@@ -114,7 +118,8 @@ def _grade_own(item, answer) -> float:
     "Return one for a right answer; for a list the share of the true boxes that were found."
     if item.group == "name":
         said = f" {normalise_name(answer.text)} "
-        return float(f" {normalise_name(item.texts[0])} " in said)
+        named = [name for name, words in item.meta["names"].items() if f" {words} " in said]
+        return float(find_chosen_option(answer.text, named) == item.texts[0])
     if item.group == "rec":
         return float(take_iou(item, answer) >= 0.5)
     pairs = list(zip(answer.names, answer.boxes))
@@ -127,11 +132,14 @@ def _grade_own(item, answer) -> float:
 
 
 def _score_names(items: list, answers: list) -> dict:
-    "Return the share of right names; chance is one over the number of names in the data."
-    counts = Counter(item.texts[0] for item in items)
+    """Return the share of right names; chance is one over the number of names in the data.
+
+    Data with a single name have no chance level."""
+    counts, names = Counter(item.texts[0] for item in items), items[0].meta["names"]
     grades = [_grade_own(item, answer) for item, answer in zip(items, answers)]
     constant = max(counts.values()) / len(items)
-    return {"name": make_mean_score(grades, 1 / len(counts), constant)}
+    chance = 1 / len(names) if len(names) > 1 else None
+    return {"name": make_mean_score(grades, chance, constant)}
 
 # %% ../../nbs/8_evaluation/own_exams.ipynb #b081279d
 def _score_sets(items: list, answers: list) -> dict:
@@ -187,8 +195,8 @@ OWN_EXAM = Exam(  # exam of a mixture file
     source="your own files",
     licence="yours",
     protocol=(
-        "phrases: first box, IoU >= 0.5; names: the name of the data stands in the answer; "
-        "lists: mAP over the names of the data"
+        "phrases: first box, IoU >= 0.5; names: the answer has the name and no other name "
+        "of the data; lists: mAP over the names of the data"
     ),
     max_new_tokens=448,
 )

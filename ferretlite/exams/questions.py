@@ -39,8 +39,13 @@ def read_yes_no(text: str) -> str:
     return "no" if {"no", "not"} & set(first.split()) else "yes"
 
 
+def _says_yes(item, answer) -> bool:
+    "Return whether an answer is read as yes; a missing answer is read as the wrong one."
+    return item.texts[0] == "no" if answer.missing else read_yes_no(answer.text) == "yes"
+
+
 def _grade_pope(item, answer) -> float:
-    return float(read_yes_no(answer.text) == item.texts[0])
+    return float(_says_yes(item, answer) == (item.texts[0] == "yes"))
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #f337291a
 def _compute_yes_no(truth, said) -> dict:  # two bool arrays -> name -> value
@@ -78,7 +83,7 @@ def _score_yes_no(items: list, answers: list) -> dict:
     for split in splits:
         held = [(i, a) for i, a in zip(items, answers) if i.group == split]
         truth = np.array([item.texts[0] == "yes" for item, _ in held])
-        said = np.array([read_yes_no(answer.text) == "yes" for _, answer in held])
+        said = np.array([_says_yes(*pair) for pair in held])
         always = _compute_yes_no(truth, np.ones_like(truth))
         drawn.append(_draw_yes_no(truth, said))
         levels.append((_compute_yes_no_chance(truth), always))
@@ -166,7 +171,7 @@ _POPE = Exam(
     ),
     published=list_general("f1", 87.8, 88.1, (85.9, 85.9))
     + (("Griffon v2", "f1", 87.5, "Griffon v2, Table 6"),),
-    max_new_tokens=16,
+    max_new_tokens=1024,  # of the public Ferret code
     pictures=("val2014", "images", "."),
 )
 
@@ -248,15 +253,15 @@ def find_constant_answer(items: list, grade) -> tuple:  # (text, its mean grade)
     return best, rates[best]
 
 
-def _score_vqa(items: list, answers: list, normalise=normalise_vqa) -> dict:
-    "Return the soft accuracy, also by kind of answer."
+def _score_vqa(items: list, answers: list, normalise=normalise_vqa, start="") -> dict:
+    "Return the soft accuracy, also by kind of answer; `start` names a change of the protocol."
 
     def grade(item, text):
         return compute_vqa_accuracy(text, item.texts, normalise)
 
     grades = [grade(item, answer.text) for item, answer in zip(items, answers)]
     constant = partial(find_constant_answer, grade=grade)
-    return score_groups(items, grades, "accuracy", None, lambda held: constant(held)[1])
+    return score_groups(items, grades, f"{start}accuracy", None, lambda held: constant(held)[1])
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #2c00904c
 _SHORT = "\nAnswer the question using a single word or phrase."  # of LLaVA's public scripts
@@ -307,8 +312,10 @@ def _write_vqa(scenes, folder, questions: str, annotations: str) -> None:
     write_json(folder / annotations, dict(annotations=told))
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #ea565800
-def _make_vqa_exam(name: str, title: str, start: str, source: str, licence: str, published=()):
-    "Return the exam of a data set in VQA's form."
+def _make_vqa_exam(
+    name: str, title: str, start: str, source: str, licence: str, published=(), key=""
+):
+    "Return the exam of a data set in VQA's form; `key` names a change of its protocol."
     files = (
         f"{start}OpenEnded_mscoco_val2014_questions.json",
         f"{start}mscoco_val2014_annotations.json",
@@ -319,7 +326,7 @@ def _make_vqa_exam(name: str, title: str, start: str, source: str, licence: str,
         title=title,
         read=partial(_read_vqa, name=name, **options),
         grade=_grade_vqa,
-        score=_score_vqa,
+        score=partial(_score_vqa, start=key),
         example=partial(_write_vqa, **options),
         files=files,
         source=source,
@@ -327,10 +334,10 @@ def _make_vqa_exam(name: str, title: str, start: str, source: str, licence: str,
         protocol=(
             "official normalisation and soft accuracy, one person left out at a time; "
             "answers are always normalised; val split, since the answers of test are not "
-            "public (published values are of test-dev where a server holds it)"
+            "public (+val, if published values are of test-dev, which a server scores)"
         ),
         published=published,
-        max_new_tokens=16,
+        max_new_tokens=128,
         pictures=("val2014", "images", "."),
     )
 
@@ -343,6 +350,7 @@ _VQA = _make_vqa_exam(
     "annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
     list_general("accuracy", 81.5, 81.8, (78.5, 80.0))
     + (("Griffon v2", "accuracy", 81.9, "Griffon v2, Table 6"),),
+    "+val.",
 )
 _OKVQA = _make_vqa_exam(
     "okvqa",
@@ -386,17 +394,17 @@ _TEXTVQA = Exam(
     title="TextVQA",
     read=_read_textvqa,
     grade=partial(_grade_vqa, normalise=normalise_textvqa),
-    score=partial(_score_vqa, normalise=normalise_textvqa),
+    score=partial(_score_vqa, normalise=normalise_textvqa, start="+without-ocr."),
     example=_write_textvqa,
     files=("TextVQA_0.5.1_val.json",),
     source="textvqa.org with pictures of OpenImages",
     licence="annotations: CC-BY-4.0; pictures: CC-BY-2.0",
     protocol=(
-        "official normalisation and soft accuracy, one person left out at a time; no "
-        "OCR tokens are given in the question"
+        "official normalisation and soft accuracy, one person left out at a time; "
+        "+without-ocr: no OCR tokens in the question (LLaVA-1.5's script gives them)"
     ),
     published=list_general("accuracy", 61.7, 62.2, (58.2, 61.3)),
-    max_new_tokens=16,
+    max_new_tokens=128,
     pictures=("train_images", "images", "."),
 )
 
@@ -427,7 +435,8 @@ def is_within_five_percent(text: str, truth: str) -> bool:
 
 
 def _grade_chart(item, answer) -> float:
-    return float(is_within_five_percent(answer.text, item.texts[0]))
+    texts = map(normalise_textvqa, (answer.text, item.texts[0]))
+    return float(is_within_five_percent(*texts))
 
 # %% ../../nbs/8_evaluation/question_exams.ipynb #8637d745
 def _score_texts(items: list, answers: list, grade) -> dict:
@@ -477,7 +486,7 @@ _GQA = Exam(
     licence="annotations: CC-BY-4.0; pictures: terms of Visual Genome",
     protocol="exact match, without capitals and a final full stop",
     published=list_general("accuracy", 64.7, 64.8, (62.0, 63.3)),
-    max_new_tokens=16,
+    max_new_tokens=128,
     pictures=("images", "."),
 )
 
@@ -518,9 +527,12 @@ _CHARTQA = Exam(
     files=_CHART_FILES,
     source="github.com/vis-nlp/ChartQA",
     licence="annotations and pictures: GPL-3.0 (an author in issue 1 of the repository)",
-    protocol="relaxed accuracy: a number is right within 5 %, other answers if equal; no commas",
+    protocol=(
+        "relaxed accuracy after TextVQA's normalisation (public Griffon code): a number is right "
+        "within 5 %, other answers if equal"
+    ),
     published=(("Griffon v2", "accuracy", 69.8, "Griffon v2, Table 6"),),
-    max_new_tokens=16,
+    max_new_tokens=128,
     pictures=("png", "images", "."),
 )
 

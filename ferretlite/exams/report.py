@@ -16,8 +16,9 @@ import jinja2
 
 from ..common.errors import InputError  # noqa: F811
 from ..common.files import write_whole  # noqa: F811
+from ..common.tables import escape_controls
 from ..evaluation.metrics import find_size_class
-from .core import Exam, ExamAnswer, ExamItem, list_published  # noqa: F811
+from .core import Exam, ExamAnswer, ExamItem, find_answer, list_published  # noqa: F811
 from .grounding import compute_iou
 from .runs import _open_picture  # noqa: F811
 from ..regions.choices import normalise_name
@@ -94,8 +95,8 @@ def _describe_card(exam: Exam, folder, item: ExamItem, answer: ExamAnswer, grade
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #c9e35f64
 def _choose_cards(exam: Exam, items: list, answers: dict, folder, seed: int) -> list:
     "Return the worst answers, and random ones that are not among them."
-    lined = [(item, answers.get(item.id) or ExamAnswer(item.id)) for item in items]
-    graded = [(exam.grade(item, answer), item, answer) for item, answer in lined]
+    lined = [(item, find_answer(answers, item)) for item in items]
+    graded = [(0.0 if a.missing else exam.grade(i, a), i, a) for i, a in lined]
     order = sorted(range(len(graded)), key=lambda k: (graded[k][0], k))
     worst = [k for k in order[:_SHOWN] if graded[k][0] < 1]
     rest = order[len(worst) :]
@@ -220,13 +221,13 @@ def format_report(exam: Exam, items: list, answers: dict, scores: dict, folder, 
     buttons = [("state", ("", "right", "wrong"))]
     if any(card["size"] for card in cards):
         buttons.append(("size", ("", "small", "medium", "large")))
-    held = {item.id for item in items if item.boxes}
-    boxed = [item for item in items if item.id in held]
-    return safe.render(
+    boxed = [item for item in items if item.boxes]
+    page = safe.render(
         exam=exam, model=model, n=len(items), rows=_list_rows(exam, scores), policy=policy,
         bars=_list_bars(scores), bins=measure_reliability(boxed, answers), buttons=buttons,
         cards=cards, style=_STYLE, script=_SCRIPT,
     )  # fmt: skip
+    return escape_controls(page)
 
 
 def write_report(

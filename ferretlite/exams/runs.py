@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import json
 import math
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -31,12 +32,13 @@ from ferretlite.exams.core import (
     Exam,
     ExamAnswer,
     ExamItem,
+    find_answer,
     find_picture,
     format_answer_line,
     format_exam_table,
+    hash_question,
     read_answers,
     score_exam,
-    write_answers,
 )
 from .counting import COUNT_EXAMS
 from .flickr import FLICKR_EXAMS
@@ -75,12 +77,15 @@ _UNRELEASED = {
 }
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #15bdbee4
-def get_exam(name: str) -> Exam:
+def get_exam(
+    name: str,
+    *others: str,  # names that the caller knows besides, for the message
+) -> Exam:
     "Return an exam by its name. Raises InputError for an unknown one."
     if name not in EXAMS:
         near = difflib.get_close_matches(name, EXAMS, 1)
         advice = f"the nearest name is {near[0]}" if near else ""
-        raise make_input_error("exam", name, f"one of {', '.join(EXAMS)}", advice)
+        raise make_input_error("exam", name, f"one of {', '.join([*others, *EXAMS])}", advice)
     return EXAMS[name]
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #2521e959
@@ -91,6 +96,7 @@ def _describe_exam(exam: Exam) -> str:
     rows = dict(files=", ".join(exam.files), pictures=pictures)
     rows |= dict(source=exam.source, licence=exam.licence, rule=exam.protocol)
     lines += [f"    {key:10}{text}" for key, text in rows.items()]
+    lines += [] if exam.published else ["    published: none"]
     held = {}
     for model, key, value, table in exam.published:
         held.setdefault((model, table), []).append(f"{key} {value:g}")
@@ -115,8 +121,14 @@ def describe_exams(name: str | None = None) -> str:
     return "\n".join(blocks)
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #6a91127d
-def _take_part(items: list, n: int) -> list:
-    "Return about `n` questions: pictures at equal steps with all their questions."
+def _take_part(items: list, n: int | None) -> list:
+    """Return about `n` questions: pictures at equal steps with all their questions.
+
+    None takes all. Raises InputError for less than one."""
+    if n is None:
+        return items
+    if n < 1:
+        raise make_input_error("n", n, "at least one question")
     pictures = {}
     for item in items:
         pictures.setdefault((item.group, item.image), []).append(item)
@@ -139,10 +151,7 @@ def read_exam(
         raise FileNotFoundError(
             f"{name}: found no folder {folder}, expected the exam's files in it."
         )
-    if n is not None and n < 1:
-        raise make_input_error("n", n, "at least one question")
-    items = exam.read(folder)
-    return exam, items if n is None else _take_part(items, n)
+    return exam, _take_part(exam.read(folder), n)
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #348bf858
 def _open_picture(exam: Exam, folder, item: ExamItem):
@@ -175,7 +184,8 @@ def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, slices=1, **op
         [Crop(picture, box) for box in item.crops] if CROP in prompt else []
         for item, prompt, picture in zip(items, prompts, pictures)
     ]
-    options |= dict(max_new_tokens=exam.max_new_tokens, batch=len(items))
+    most = griffon and exam.griffon_tokens or exam.max_new_tokens
+    options |= dict(max_new_tokens=most, batch=len(items))
     found = list(ferret.ask(pictures, prompts, regions, crops, **options))
     chosen = [k for k, item in enumerate(items) if slices > 1 and _can_slice(item)]
     limits = {key: options[key] for key in ("max_new_tokens", "batch")}
@@ -191,6 +201,7 @@ def _ask_portion(ferret: Ferret, exam: Exam, items: list, folder, slices=1, **op
 def _keep_answer(item: ExamItem, answer) -> ExamAnswer:
     "Return an answer of a model as the answer of an exam."
     kept = ExamAnswer(item.id, answer.raw_text, cut=answer.finish_reason == "length")
+    kept.asked = hash_question(item)
     for g in answer.groundings:
         kept.boxes += g.boxes
         kept.names += [g.name] * len(g.boxes)
@@ -325,7 +336,8 @@ def take_exam(
     variant = name_variant(**looks)
     if judge:
         label = options.get("label", "") + f"+{variant}".rstrip("+")
-        keep = partial(_save_verdicts, options.get("save"), answers, exam, label)
+        more, save = dict(exam=exam.name, model=label), options.get("save")
+        keep = partial(_save_verdicts, save, answers, save, more)
         judge_answers(exam, items, answers, judge, keep)
     return exam, items, answers, score_exam(exam, items, answers, variant)
 
@@ -337,25 +349,45 @@ def take_own_exam(
     **options,  # of `run_exam`
 ) -> tuple:  # (Exam, list of ExamItem, id -> ExamAnswer, key -> score)
     "Return everything about an exam on the data that a mixture holds out."
-    items = OWN_EXAM.read(config)
-    items = items if n is None else _take_part(items, n)
+    items = _take_part(OWN_EXAM.read(config), n)
     looks = {key: options[key] for key in ("look_again", "slices") if key in options}
     answers = run_exam(ferret, OWN_EXAM, items, Path(config).parent, **options)
     scores = score_exam(OWN_EXAM, items, answers, name_variant(**looks))
     return OWN_EXAM, items, answers, scores
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #eb644d92
-def _save_verdicts(path, answers: dict, exam: Exam, label: str) -> None:
-    "Write saved answers anew, with their verdicts; lines about other questions stay."
+def _save_verdicts(path, answers: dict, source, more=None) -> None:
+    """Write answers anew, with their verdicts and with `more` fields.
+
+    Other fields, and lines about other questions, come from the file `source`."""
     if path is None:
         return
-    lines = {str(line["id"]): line for _, line in read_json_lines(path, "answers")}
+    lines = {str(line["id"]): line for _, line in read_json_lines(source, "answers")}
     for key, answer in answers.items():
-        lines[key] = json.loads(format_answer_line(answer)) | dict(exam=exam.name, model=label)
+        lines[key] = lines.get(key, {}) | json.loads(format_answer_line(answer)) | (more or {})
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
     write_whole(path, partial(Path.write_text, data=text, encoding="utf-8"))
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #d19047fd
+_VARIANT = re.compile(r"\+(look-again|slices-\d+)$")  # end of a saved name of a model
+
+
+def _read_variant(path, exam: Exam) -> str:
+    "Return how a run that saved answers changed the protocol. Raises InputError for other exams."
+    if Path(path).suffix == ".json":
+        return ""
+    found = set()
+    for n, line in read_json_lines(path, "answers"):
+        line = line if isinstance(line, dict) else {}
+        if line.get("exam", exam.name) != exam.name:
+            raise make_input_error(f"{path}, line {n}, field exam", line["exam"], exam.name)
+        match = _VARIANT.search(str(line.get("model", "")))
+        found.add(match[1] if match else "")
+    if len(found) > 1:
+        raise make_input_error(f"{path}, field model", sorted(found), "answers of one kind of run")
+    return found.pop() if found else ""
+
+
 def score_file(
     name: str,  # key of EXAMS
     folder,  # folder of the exam's files
@@ -363,25 +395,31 @@ def score_file(
     form: str = "ferret",  # how `text` writes boxes
     judge=None,  # function: messages -> text, for judged exams
     save=None,  # JSONL file that receives the answers with their verdicts
+    n: int | None = None,  # as in `read_exam`; answers to other questions of the exam are left out
 ) -> tuple:  # (Exam, list of ExamItem, id -> ExamAnswer, key -> score)
-    "Return the scores of a file of answers of any model."
+    "Return the scores of a file of answers of any model, or of a run that was saved."
     exam, items = read_exam(name, folder)
     check_exam_options(exam, items, judge)
-    answers = read_answers(path, items, form)
+    variant, answers = _read_variant(path, exam), read_answers(path, items, form)
+    items = _take_part(items, n)
+    answers = {item.id: answers[item.id] for item in items if item.id in answers}
     if judge:
-        keep = partial(write_answers, save, answers) if save else None
-        judge_answers(exam, items, answers, judge, keep)
-    return exam, items, answers, score_exam(exam, items, answers)
+        judge_answers(exam, items, answers, judge, partial(_save_verdicts, save, answers, path))
+    return exam, items, answers, score_exam(exam, items, answers, variant)
 
-
-def write_coco_results(path, exam: Exam, items: list, answers: dict) -> Path:
-    "Write answers as COCO's results. Raises InputError for an exam without categories."
+# %% ../../nbs/8_evaluation/exam_runs.ipynb #a30e0031
+def check_categories(exam: Exam, items: list) -> None:
+    "Raise InputError for an exam whose answers cannot be written as COCO's results."
     if "categories" not in items[0].meta:
         raise InputError(
             f"{exam.name}: found no list of categories, expected an exam such as coco."
         )
-    lined = [answers.get(item.id) or ExamAnswer(item.id) for item in items]
-    return write_results(path, items, lined)
+
+
+def write_coco_results(path, exam: Exam, items: list, answers: dict) -> Path:
+    "Write answers as COCO's results. Raises InputError for an exam without categories."
+    check_categories(exam, items)
+    return write_results(path, items, [find_answer(answers, item) for item in items])
 
 
 def _list_numbers(region) -> list | dict:
@@ -394,7 +432,14 @@ def _list_numbers(region) -> list | dict:
 
 # %% ../../nbs/8_evaluation/exam_runs.ipynb #cecb9ff4
 def write_exam_questions(path, items: list) -> Path:
-    "Write the questions of an exam for other programs: id, image, prompt, places, one a line."
+    """Write the questions of an exam for other programs: id, image, prompt, places, one a line.
+
+    Raises InputError for a region that cannot be placed, because its picture is not there."""
+    for item in items:
+        if item.prompt.count(REGION) != len(item.regions):
+            advice = f"put the picture {item.image} into the exam's folder"
+            expected = "the size of its picture, because it asks about a region"
+            raise make_input_error(f"question {item.id}", item.size, expected, advice)
     lines = [
         dict(id=i.id, image=i.image, prompt=i.prompt, griffon=i.griffon or i.prompt, size=i.size)
         | dict(regions=[_list_numbers(r) for r in i.regions], crops=[b.list() for b in i.crops])

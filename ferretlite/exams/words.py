@@ -30,25 +30,29 @@ from ..scenes.questions import write_prompt
 from ..scenes.world import KINDS
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #8f7a8b09
+def _split_name(text: str) -> list:  # of str
+    "Return a name with blanks; `a_(b)` gives a and b."
+    parts = (part.replace("_", " ").strip() for part in re.split(r"_?\(", text.replace(")", "")))
+    return [part for part in parts if part]
+
+
 def list_name_forms(name: str, synonyms) -> list:  # of str
-    "Return a name and its synonyms with blanks; `a_(b)` gives a and b."
-    found = []
-    for text in (name, *synonyms):
-        parts = re.split(r"_?\(", text.replace(")", ""))
-        found += [part.replace("_", " ").strip() for part in parts]
-    return [text for text in dict.fromkeys(found) if text]
+    "Return a name with blanks, and its synonyms, of which `a_(b)` gives a and b."
+    split = [part for text in synonyms for part in _split_name(text)]
+    return list(dict.fromkeys([name.replace("_", " ").strip(), *split]))
 
 
 def is_named_publicly(text: str, forms: list) -> bool:
     "Return whether the public evaluation of Ferret takes an answer as right."
-    kept = re.sub(r" no[^,.]*", "", text)
-    return any(form in kept for form in forms)
+    for word in ("not", "no"):
+        text = re.sub(rf"\s+{word}[^,.]*[,.]", "", text)
+    return any(form in text for form in forms)
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #b82afeec
 def _choose_soundly(item, text: str) -> bool:
     "Return whether exactly the true option was named."
-    synonyms = {item.texts[0]: item.texts[1:]}
-    return find_chosen_option(text, item.meta["options"], synonyms) == item.texts[0]
+    options, synonyms = item.meta["options"], item.meta["synonyms"]
+    return find_chosen_option(text, options, synonyms) == item.texts[0]
 
 
 def _grade_choice(item, answer) -> float:
@@ -65,8 +69,8 @@ def _score_choices(items: list, answers: list) -> dict:
         constant = max(np.mean([i.texts[0] == i.meta["names"][k] for i, _ in held]) for k in (0, 1))
         public = [_grade_choice(item, answer) for item, answer in held]
         sound = [float(_choose_soundly(item, answer.text)) for item, answer in held]
-        scores[form] = make_mean_score(public, 0.5, constant)
-        scores[f"{form}.sound"] = make_mean_score(sound, 0.5, constant)
+        scores[f"+own-file.{form}"] = make_mean_score(public, 0.5, constant)
+        scores[f"+own-file.{form}.sound"] = make_mean_score(sound, 0.5, constant)
     return scores
 
 # %% ../../nbs/8_evaluation/word_exams.ipynb #5d0ffb27
@@ -107,16 +111,17 @@ def _make_choice_items(line: dict, k: int, where: str) -> list:  # of ExamItem
     size = tuple(get_field(line, key, int, where) for key in ("height", "width"))
     fields = ("image_path", "name", "neg_class")
     image, name, wrong = (get_field(line, key, str, where) for key in fields)
-    forms = list_name_forms(
-        name, map(str, get_field({"synonyms": []} | line, "synonyms", list, where))
-    )
-    other = list_name_forms(wrong, [])[0]
-    names = [forms[0], other] if k % 2 == 0 else [other, forms[0]]
-    prompt = write_prompt("choose", a=names[0], b=names[1], an_a="", an_b="")
+    others = list(map(str, get_field({"synonyms": []} | line, "synonyms", list, where)))
+    forms, other = list_name_forms(name, others), list_name_forms(wrong, [])[0]
+    first = 1 if k % 2 == 0 else -1  # the true name stands first in lines of even number
+    a, b = (name, wrong)[::first]  # as in the file, with its underscores
+    prompt = write_prompt("choose", a=a, b=b, an_a="", an_b="")
+    parts = {forms[0]: [*forms[1:], *_split_name(name)], other: _split_name(wrong)}
+    meta = dict(options=[forms[0], other], names=[forms[0], other][::first], synonyms=parts)
     return [
         ExamItem(
             f"{line.get('id', k)}:{form}", prompt, image, size, form,
-            texts=forms, regions=[region], meta=dict(options=[forms[0], other], names=names),
+            texts=forms, regions=[region], meta=meta,
         )
         for form, region in _list_regions(line, size, where).items()
     ]  # fmt: skip
@@ -167,8 +172,9 @@ _ROC = Exam(
     ),
     licence="LVIS annotations: CC-BY-4.0; pictures: Flickr terms of COCO",
     protocol=(
-        "true name or synonym is a part of the answer after ' no…' is deleted (public "
-        "Ferret code); the keys .sound ask for exactly one option"
+        "true name or synonym is a part of the answer after ' not…,' and ' no…,' are deleted "
+        "(public Ferret code); the keys .sound ask for exactly one option; +own-file: the paper's "
+        "file was never released"
     ),
     published=tuple(
         (model, form, value, "Ferret-v2, Table 1")
@@ -180,7 +186,7 @@ _ROC = Exam(
         }.items()
         for form, value in zip(("point", "box", "free"), values)
     ),
-    max_new_tokens=32,
+    max_new_tokens=1024,
     pictures=("images", "train2017", "val2017", "."),
 )
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import torch
 from safetensors import safe_open
@@ -36,6 +37,7 @@ from ..model.modeling import VISION_INPUTS, FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
 from ..model.tokens import replace_placeholder_vectors
 from .alignment import align_projectors
+from .distributed import read_world
 from ferretlite.training.stages import (
     STAGES,
     Stage,
@@ -150,6 +152,7 @@ def _measure_steps(
     n: int = 3,  # after a first one that warms up
     counting: bool = False,
     data=None,  # conversations from files; None: drawn scenes
+    compile: bool = False,  # whether torch.compile compiles the language model
 ) -> tuple:  # (PartTimer of n steps, share of tokens that are not padding)
     "Time a few steps of a stage on a copy of the model, which is thrown away."
     model = copy.deepcopy(model)
@@ -157,6 +160,8 @@ def _measure_steps(
     choose_attention(model, stage)
     if counting:
         model.language_model.set_attn_implementation("eager")  # fused attention is not counted
+    if compile:
+        model.language_model.compile(dynamic=True)
     model.train()
     if data is None:
         plain = replace(stage, visits=1, first_share=0)
@@ -199,6 +204,7 @@ def bench_train(
     steps: int = 4,  # timed steps, and as many whose operations are counted
     seed: int = 0,  # of the model's parts and of the scenes
     dtype: str = "auto",  # format of matrix products: float32, bfloat16, or auto: the faster one
+    compile: bool = False,  # whether torch.compile compiles the language model
 ) -> dict:
     """Return samples a second of the tiny model's last stage, and for each part its seconds a step,
     its operations, and its share of the matmul peak of the format, measured in the same run.
@@ -213,7 +219,7 @@ def bench_train(
         str(t).removeprefix("torch."): _measure_matmul_peak(t)
         for t in (torch.float32, torch.bfloat16)
     }
-    spent = _measure_steps(model, processor, stage, seed, steps)[0].seconds
+    spent = _measure_steps(model, processor, stage, seed, steps, compile=compile)[0].seconds
     counted, used = _measure_steps(model, processor, stage, seed, steps, counting=True)
     parts = {}
     for part in spent:
@@ -267,6 +273,30 @@ def format_training_bench(
         ]
     )
 
+# %% ../../nbs/7_training/training_speed.ipynb #28dec411
+@cache
+def can_compile() -> bool:
+    "Return whether torch.compile works on this machine. The answer takes some seconds, once."
+    try:
+        found = torch.compile(lambda x: 2 * x)(torch.ones(2))
+    except RuntimeError:  # no compiler, no header files, or no support for this Python
+        return False
+    return found.tolist() == [2.0, 2.0]
+
+
+_MINUTES_TO_COMPILE = 30  # of a run that is long enough to pay for compiling
+
+
+def choose_compile(
+    asked: bool | None,  # by the user; None: choose
+    minutes: float | None,  # expected for the run; None: unknown
+) -> bool:
+    "Return whether a run compiles its language model: where it works and the run is long enough."
+    if asked is not None:
+        return asked
+    long = minutes is not None and minutes >= _MINUTES_TO_COMPILE
+    return long and read_world()[1] == 1 and can_compile()
+
 # %% ../../nbs/7_training/training_speed.ipynb #5cc2ae21
 def measure_seconds_per_sample(
     model: FerretForConditionalGeneration,  # FerretForConditionalGeneration, which stays as it is
@@ -275,9 +305,11 @@ def measure_seconds_per_sample(
     seed: int,  # of the scenes
     n: int = 3,  # steps that are timed
     data: torch.utils.data.Dataset | None = None,  # of Conversation; None: drawn scenes
+    compile: bool = False,  # whether torch.compile compiles the language model
 ) -> float:  # seconds
     "Return the seconds that one training sample of this stage takes on this machine."
-    spent = _measure_steps(model, processor, stage, seed, n, data=data)[0].seconds
+    how = dict(data=data, compile=compile)
+    spent = _measure_steps(model, processor, stage, seed, n, **how)[0].seconds
     return sum(
         s / (stage.visits if part in ("data", "towers") else 1) for part, s in spent.items()
     ) / (n * stage.batch_size)  # a picture that comes back is not drawn again
@@ -355,12 +387,15 @@ def plan_run(
     samples=None,
     minutes=None,
     data: list | None = None,  # for each stage its conversations from files; None: drawn scenes
+    compile: bool = False,  # whether torch.compile compiles the language model
 ) -> tuple:  # (steps, scenes to align with), of each stage
     "Return how long each stage of a new run will be."
     if samples is not None:
         return plan_samples(stages, samples)
     began = time.perf_counter()
     files = [dict(data=d) if d is not None else {} for d in data or [None] * len(stages)]
+    if compile:
+        files = [dict(how, compile=True) for how in files]
     seconds = [
         measure_seconds_per_sample(model, processor, s, seed, **d) for s, d in zip(stages, files)
     ]
@@ -413,8 +448,9 @@ _FEWEST_MEASURED = 1000  # samples of a run whose time is worth measuring
 def estimate_minutes(model, processor, stages, plan: tuple, seed: int, data: list) -> float | None:
     "Return about how many minutes a plan of (steps, scenes) takes; None: not worth measuring."
     samples = [n * s.batch_size for n, s in zip(plan[0], stages)]
-    weights = sum(p.numel() for p in model.parameters())
-    if weights > _LARGEST_MEASURED or sum(samples) < _FEWEST_MEASURED:
+    if sum(samples) < _FEWEST_MEASURED:
+        return None
+    if sum(p.numel() for p in model.parameters()) > _LARGEST_MEASURED:
         return None
     seconds = 0.0
     with torch.random.fork_rng():
@@ -488,11 +524,10 @@ def announce_run(
 ) -> None:
     "Print on stderr what a run will do, and warn of fewer samples than any good run had."
     settings, steps = run["settings"], run["steps"]
-    minutes = settings["minutes"]
-    if minutes is None and fresh:
-        plan = steps, run["scenes"]
-        minutes = estimate_minutes(model, processor, stages, plan, settings["seed"], data)
+    minutes = run["expected_minutes"] if fresh else settings["minutes"]
     print(describe_plan(model, stages, steps, data, minutes), file=sys.stderr)
+    if run["machine"].get("compile"):
+        print("torch.compile prepares the language model first: a minute or two", file=sys.stderr)
     samples = sum(n * s.batch_size for n, s in zip(steps, stages))
     begins = settings["stage"] == "all" and not settings["from_model"]
     fewest, kind = 0, "of own data"

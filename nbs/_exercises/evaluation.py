@@ -295,7 +295,7 @@ def check(answer, inputs):
     if word not in ("better", "worse", "cannot tell"):
         raise WrongAnswer('the first thing is "better", "worse" or "cannot tell"')
     mistakes = {
-        "the two shares are exchanged": shares[::-1],
+        "they are exchanged": shares[::-1],
         "these are numbers of right answers, expected shares": (sum(first), sum(second)),
         "these are percent, expected shares from 0 to 1": tuple(100 * share for share in shares),
         "these are the shares of wrong answers": tuple(1 - share for share in shares),
@@ -310,7 +310,15 @@ def check(answer, inputs):
         ),
         "this is half of the width, expected the way from end to end": width / 2,
         "this is a standard error, expected an interval of 95 %": width / 3.92,
+        "this is the interval of one model, expected that of the difference": (
+            3.92 * math.sqrt(shares[0] * (1 - shares[0]) / n)
+        ),
+        "this is the spread of the single differences, expected that of their mean": (
+            width / 3.92 * math.sqrt(n)
+        ),
     }
+    found = rest[2] if isinstance(rest[2], int | float) else 0.0
+    mistakes = dict(sorted(mistakes.items(), key=lambda item: abs(item[1] - found)))
     expect(rest[2], width, "the width of the interval", mistakes, 0.03, secret=True)
     low, high = paired
     told = "cannot tell" if low <= 0 <= high else "better" if low > 0 else "worse"
@@ -358,12 +366,15 @@ MUTANTS = [
         "second[picks].mean(1) - first[picks.flip(0)].mean(1)",
     ),
     ("half of the width", "float(high - low)", "float(high - low) / 2"),
+    ("a standard error", "float(high - low)", "float(drawn.std())"),
     ("the word: ", "verdict = (word, ", 'verdict = ({"better": "worse"}.get(word, "better"), '),
 ]
 
 # %% open
-# Let `rec` read the box with the highest score instead of the first box. *A good answer shows* both
-# scores with the paired interval of their difference, on at least 200 questions.
+# Ask each question of `rec` three more times with `temperature=0.5`. Take the box with the highest
+# score of all four answers instead of the first box of one answer. *A good answer shows* both
+# shares with the paired interval of their difference, on at least 100 questions, and how often one
+# of the four boxes is right.
 
 # %% open
 # Sort the wrong answers of `tiny` by hand into four causes that you name yourself. *A good answer

@@ -247,12 +247,12 @@ MUTANTS = [
 # practises: three ways to stretch a map, and their error
 #
 # A map of one row has n columns, and each column holds the x of its centre in the unit frame. The
-# map is stretched to m columns. Your inputs name n, m and a column k of the long map. Predict the
-# value of column k in three cases, as `(a, b, c)`, before you run any code:
+# map is stretched to m columns. Your inputs name n, m and a column k of the long map, counted from
+# 0. Predict the value of column k in three cases, as `(a, b, c)`, before you run any code:
 #
-# - a: bilinear, `align_corners=False`
-# - b: bilinear, `align_corners=True`
-# - c: nearest cell
+# - a: `mode="bilinear", align_corners=False`
+# - b: `mode="bilinear", align_corners=True`
+# - c: `mode="nearest"`, the default of `F.interpolate`
 #
 # The check runs `F.interpolate`. Values within 0.0005 are right.
 
@@ -269,6 +269,9 @@ values = None  # (a, b, c)
 # %% hint
 # For b: the first and the last column keep their values. Which value do the columns between get?
 
+# %% hint
+# For c: `nearest` copies the short column that holds the *left edge* of column k, not its centre.
+
 
 # %% check
 def make_inputs(rng):
@@ -278,7 +281,8 @@ def make_inputs(rng):
         k = int(rng.randint(0.6 * m + 1, m - 3))
         cell = k * n // m  # of the short map
         wrong = (k + 0.5) / m, k / m, cell / n
-        if k * n % m and min(abs((cell + 0.5) / n - w) for w in wrong) > 0.002:
+        edges = k * n % m and (2 * k + 1) * n // (2 * m) > cell  # of a column across two cells
+        if edges and min(abs((cell + 0.5) / n - w) for w in wrong) > 0.002:
             return dict(n=n, m=m, k=k)
 
 
@@ -296,11 +300,13 @@ def check(answer, inputs):
     known = {
         "a": {
             "this is the left edge of column k": k / m,
+            "k is counted from 0": (k - 0.5) / m,
             "half a column of the long map is missing: its centre is (k + ½) / m": k / m + 0.5 / n,
             "the short map holds the centres of its columns, and not their left edges": (
                 right[0] - 0.5 / n
             ),
             "this is counted in columns of the short map, expected the unit frame": right[0] * n,
+            "this is the index in the short map, expected the value there": right[0] * n - 0.5,
             "this is the place of an aligned corner": k / (m - 1),
             "this is b, with aligned corners": right[1],
         },
@@ -315,6 +321,9 @@ def check(answer, inputs):
         },
         "c": {
             "this is a, without a jump from cell to cell": right[0],
+            'this is "nearest-exact"; "nearest" looks at the left edge of column k': (
+                (int((k + 0.5) * n / m) + 0.5) / n
+            ),
             "this is the left edge of the cell": int(k * n / m) / n,
             "this is the left edge of column k, expected the value of a cell": k / m,
             "this is the number of the cell, expected its value": int(k * n / m),
@@ -337,6 +346,8 @@ MUTANTS = [
     ("do not reach 0 and 1", "(0.5 + k * (n - 1) / (m - 1)) / n", "k / (m - 1)"),
     ("case b: this is a", "(0.5 + k * (n - 1) / (m - 1)) / n", "centre"),
     ("left edge of the cell", "(int(k * n / m) + 0.5) / n", "int(k * n / m) / n"),
+    ("nearest-exact", "(int(k * n / m) + 0.5) / n", "(int(centre * n) + 0.5) / n"),
+    ("k is counted from 0", "(k + 0.5) / m", "(k - 0.5) / m"),
 ]
 
 # %% open

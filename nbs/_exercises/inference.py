@@ -255,7 +255,7 @@ MUTANTS = [
 ]
 
 # %% open
-# Ask `tiny` twenty questions about absent objects, and twenty about present objects.
+# Ask `tiny` forty questions about absent objects, and forty about present objects.
 # *A good answer shows* how often a threshold on the scores tells the two apart, with and without
 # `verify=True`, with intervals.
 

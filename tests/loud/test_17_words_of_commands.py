@@ -121,7 +121,10 @@ def test_a_refused_number_loads_no_library():
         (["ask", "a.png", "what?", "--device", "gpu"], "'--device': found 'gpu', expected cpu"),
         (["train", "--out", "r", "--device", "cuda:-1"], "'--device': found 'cuda:-1', expected"),
         (["eval", "tiny", "--split", "nope"], "'--split': found 'nope', expected one of"),
-        (["eval", "tiny", "--suite", "poems"], "exam: found 'poems', expected one of refcoco"),
+        (
+            ["eval", "tiny", "--suite", "poems"],
+            "exam: found 'poems', expected one of scenes, refcoco",
+        ),
         (["scenes", "s", "--split", "nope"], "'--split': found 'nope', expected one of"),
         (["ask", "a.png", ""], "'QUESTION': found ''"),
         (["ask", "a.png", " \t"], "'QUESTION': found"),
