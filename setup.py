@@ -40,6 +40,8 @@ extras = {
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 # not in `dev`: once torchao is installed, every program that uses transformers imports it
 extras["quant"] = requirements("requirements_quant")
+# for one test; not in `dev`: pip would add a second OpenCV, which needs the libraries of a screen
+extras["lvis"] = requirements("requirements_lvis")
 
 setup(
     name=cfg["lib_name"],

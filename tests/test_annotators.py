@@ -12,7 +12,12 @@ import pytest
 from PIL import Image
 
 from ferretlite.common.errors import InputError
-from ferretlite.data.annotators import VocScenes, YoloScenes, _guess_first_pixel
+from ferretlite.data.annotators import (
+    CocoByNameScenes,
+    VocScenes,
+    YoloScenes,
+    _guess_first_pixel,
+)
 from ferretlite.data.coco import CocoScenes
 from ferretlite.data.label_files import LabelMeScenes, LabelStudioScenes, OpenImagesScenes
 from ferretlite.data.mixtures import open_part
@@ -257,6 +262,111 @@ def test_two_forms_in_one_folder_are_a_question(tmp_path):
         recognise_data(tmp_path)
 
 
+def test_files_beside_labels_are_no_second_form(tmp_path):
+    """Label Studio's YOLO export brings `notes.json`, others bring a licence; neither has boxes."""
+    make_yolo(tmp_path, 2)
+    notes = dict(categories=[dict(id=0, name="cup")], info=dict(contributor="Label Studio"))
+    write(tmp_path / "notes.json", json.dumps(notes))
+    write(tmp_path / "LICENSE.txt", "MIT License 2026")
+    (reader,) = opened(recognise_data(tmp_path, root=tmp_path), tmp_path)
+    assert len(reader) == 2
+    late = dict(categories=notes["categories"], images=[], annotations=[])
+    (tmp_path / "labels" / "0.txt").unlink(), (tmp_path / "labels" / "1.txt").unlink()
+    write(tmp_path / "notes.json", json.dumps(late))  # COCO's own lists in another order
+    assert recognise_data(tmp_path)["stages"]["3"][0]["format"] == "coco"
+
+
+@pytest.mark.parametrize(
+    "line", ["\ufeff0 .5 .5 .5 .5", "0 5.0e-01 .5 5E-1 .5", "0.0 +.5 .5 .5 .5", "0\t.5\t.5\t.5\t.5"]
+)
+def test_a_label_line_is_known_however_its_numbers_are_written(tmp_path, line):
+    make_yolo(tmp_path, 2)
+    for k in range(2):
+        write(tmp_path / "labels" / f"{k}.txt", line)
+    (reader,) = opened(recognise_data(tmp_path, root=tmp_path), tmp_path)
+    assert boxes(reader) == [("cup", [50, 25, 150, 75])]
+
+
+@pytest.mark.parametrize("line", ["cup .5 .5 .5 .5", "0, .5, .5, .5, .5", "0 0,5 0,5 0,5 0,5"])
+def test_a_label_line_without_numbers_is_shown_with_a_right_one(tmp_path, line):
+    make_yolo(tmp_path, 2)
+    for k in range(2):
+        write(tmp_path / "labels" / f"{k}.txt", line)
+    with pytest.raises(InputError, match=r"labels/0.txt: found .* with lines as 0 0.5 0.5"):
+        recognise_data(tmp_path)
+
+
+MOVED = {  # name in the file -> name of the picture
+    "images\\a.png": "a.png",
+    "C:\\Users\\me\\a.png": "a.png",
+    "/home/me/photos/a.png": "a.png",
+    "../photos/a.PNG": "a.png",
+    "a%20b.png": "a b.png",
+    "ku\u0308che.png": "k\u00fcche.png",
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_moved_pictures_of_coco_are_found_by_their_names(tmp_path, name):
+    picture(tmp_path / "own" / "images" / MOVED[name])
+    picture(tmp_path / "own" / "images" / "b.png", color="tan")
+    picture(tmp_path / "own" / "images" / "c.png", color="red")
+    images = [
+        dict(id=k, file_name=n, height=100, width=200) for k, n in enumerate((name, "x/b.png"))
+    ]
+    images.append(dict(images[0], id=2, file_name="x/c.png"))
+    a = dict(id=1, image_id=0, category_id=0, bbox=[20, 30, 40, 50])
+    data = dict(images=images, annotations=[a], categories=[dict(id=0, name="cup")])
+    file = write(tmp_path / "own" / "annotations" / "instances.json", json.dumps(data))
+    for path in (file, tmp_path / "own"):
+        (reader,) = opened(recognise_data(path, root=tmp_path), tmp_path)
+        assert Path(reader.picture(0)).name == MOVED[name]
+        assert boxes(reader) == [("cup", [20, 30, 60, 80])]
+    split_data(file, tmp_path / "parts", 0.3, 0.3)
+    assert read_recipe(tmp_path / "parts" / "mixture.json").stages["3"][0].format == "coco"
+
+
+def test_moved_pictures_are_looked_for_only_where_none_is_in_its_place(tmp_path):
+    """`x/b.png` is absent, and another picture has its name: no picture is taken for it."""
+    for name in ("a.png", "y/b.png"):
+        picture(tmp_path / "images" / name)
+    images = [
+        dict(id=k, file_name=n, height=100, width=200) for k, n in enumerate(("a.png", "x/b.png"))
+    ]
+    data = dict(images=images, annotations=[], categories=[])
+    write(tmp_path / "c.json", json.dumps(data))
+    (part,) = recognise_data(tmp_path, root=tmp_path)["stages"]["3"]
+    assert (part["format"], part["images"]) == ("coco", "images")
+    picture(tmp_path / "images" / "z" / "b.png")
+    for record in images:
+        record["file_name"] = "x/b.png"
+    write(tmp_path / "c.json", json.dumps(data))
+    reader = CocoByNameScenes(tmp_path, "c.json", "images", strict=False)
+    assert len(reader) == 0 and "2 pictures with the name 'b.png'" in reader.problems[0][1]
+    write(tmp_path / "c.json", json.dumps(data).replace("x/b.png", "x/none.png"))
+    assert recognise_data(tmp_path)["stages"]["3"][0]["format"] == "coco"  # and data check tells it
+
+
+def test_files_that_are_no_annotations_are_named(tmp_path):
+    result = [dict(image_id=1, category_id=1, bbox=[1, 2, 3, 4], score=0.5)]
+    with pytest.raises(InputError, match="COCO's results"):
+        recognise_data(write(tmp_path / "results.json", json.dumps(result)))
+    for name in ("old.json", "new.json"):
+        write(tmp_path / "two" / name, '{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(InputError, match="found new.json and old.json in coco's form"):
+        recognise_data(tmp_path / "two")
+    with pytest.raises(InputError, match="-o .*x/coco.json --allow-lossy"):  # beside the pictures
+        recognise_data(write(tmp_path / "x" / "b.xml", "<annotations></annotations>"))
+
+
+def test_annotations_in_place_of_a_mixture_are_told(tmp_path):
+    make_yolo(tmp_path / "own", 2)
+    file = write(tmp_path / "c.json", '{"images": [], "annotations": [], "categories": []}')
+    for path in (tmp_path / "own", file):
+        with pytest.raises(InputError, match="data check PATH --write"):
+            read_recipe(path)
+
+
 def test_a_divided_export_holds_out_its_validation(tmp_path):
     for split in ("train", "valid", "test"):
         picture(tmp_path / split / "a.png", color=dict(train="red", valid="blue").get(split, "tan"))
@@ -417,6 +527,17 @@ def test_conversations_of_a_picture_stay_together(tmp_path):
     assert len(train) == 13 and train[0].turns
 
 
+def test_a_divided_set_is_not_divided_again(tmp_path):
+    for split in ("train", "val"):
+        make_yolo(tmp_path / "own" / split, 3)
+    (tmp_path / "own" / "train" / "classes.txt").rename(tmp_path / "own" / "classes.txt")
+    with pytest.raises(InputError, match="train with the mixture that data check --write writes"):
+        split_data(tmp_path / "own", tmp_path / "parts")
+    (tmp_path / "own" / "classes.txt").unlink()
+    with pytest.raises(InputError, match="in the order of their numbers.$"):  # no --skip bad helps
+        split_data(tmp_path / "own" / "train", tmp_path / "parts")
+
+
 def test_too_few_pictures_and_wrong_shares_are_refused(tmp_path):
     make_yolo(tmp_path / "own", 2)
     with pytest.raises(InputError, match="found 2 different ones"):
@@ -470,7 +591,7 @@ def test_roboflow_exports_mean_the_same_boxes(form):
         ("ferretbench", "eval --suite"),
         ("refcocos", "eval --suite"),
         ("vg/image_data.json", "name the file of the regions"),
-        ("vg", "name it"),
+        ("vg", "region_descriptions.json in genome's form, expected one; name it"),
         ("ferretui", "name one of them"),
     ],
 )

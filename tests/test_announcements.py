@@ -1,5 +1,6 @@
 "What a training says before it starts: parts, data, time, and warnings about what cannot succeed."
 
+import json
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ferretlite.app.model_commands import _fit_scores_of_run
 from ferretlite.common.errors import FerretliteWarning, InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.model.loading import load_model
@@ -24,7 +26,7 @@ from ferretlite.training.speed import (
     plan_run,
     warn_of_glyph_towers,
 )
-from ferretlite.training.stages import Stage
+from ferretlite.training.stages import TINY_STAGES, Stage
 from ferretlite.training.trainer import apply_options
 
 LAST = Stage("III last", ("sampler", "language_model"), {}, 1, n_turns=3, batch_size=10, visits=4)
@@ -228,3 +230,13 @@ def test_frozen_glyph_towers_before_photographs_are_said(recwarn):
             p for n, p in model.local_tower.named_parameters() if "patch" in n and p.ndim > 1
         ).add_(1)
     assert not knows_only_glyphs(model)
+
+
+@pytest.mark.parametrize("data, told", [("mine.json", "own data"), (None, "fit-scores short")])
+def test_scores_of_own_data_are_not_sent_to_drawn_scenes(tmp_path, capsys, data, told):
+    stages = [TINY_STAGES[2].name]
+    run = dict(settings=dict(preset="tiny"), steps=[1], stages=stages)
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    _fit_scores_of_run(tmp_path, "short", data)
+    out = capsys.readouterr().out
+    assert told in out and ("fit-scores" in out) == (data is None)

@@ -18,6 +18,10 @@ import pytest
 from test_demo import card
 
 from ferretlite.app.demo import _format_demo_page
+from ferretlite.exams.core import ExamAnswer, ExamItem, score_exam
+from ferretlite.exams.report import write_report
+from ferretlite.exams.runs import EXAMS
+from ferretlite.regions.geometry import Box
 from ferretlite.regions.grammar import Grounding
 from ferretlite.scenes.world import make_scene
 
@@ -430,3 +434,26 @@ def test_the_mouse_sets_the_state_of_the_playground_in_jupyterlab(
     answers.nth(1).wait_for(state="detached")
     page.locator(".widget-dropdown select").first.select_option("Find all objects")
     page.locator(".fl").first.locator(".box").first.wait_for()
+
+
+def test_the_buttons_of_an_exams_page_filter_by_right_and_by_size(page, tmp_path):
+    """Of four answers, one of each size is right, and one about a large object is wrong."""
+    exam, items, answers = EXAMS["refcoco"], [], {}
+    sides = {"a": 90, "b": 12, "c": 4, "d": 90}  # large from 16 pixels, small below 8
+    for key, side in sides.items():
+        items.append(ExamItem(key, key, "none.jpg", (96, 96), boxes=[Box(0, 0, side, side)]))
+        answers[key] = ExamAnswer(key, boxes=items[-1].boxes, names=[""], scores=[1.0])
+    answers["d"] = ExamAnswer("d", "nothing")
+    scores = score_exam(exam, items, answers)
+    path = write_report(tmp_path / "report.html", exam, items, answers, scores, tmp_path)
+    page.goto(path.as_uri())
+    shown = page.locator(".card:visible pre:first-of-type")
+    for label, expected in (
+        (None, "abcd"), ("wrong", "d"), ("right", "abc"), ("small", "c"), ("large", "a"),
+        ("all states", "ad"), ("all sizes", "abcd"),
+    ):  # fmt: skip
+        if label:
+            page.get_by_role("button", name=label, exact=True).click()
+        texts = [text.removeprefix("asked: ") for text in shown.all_inner_texts()]
+        assert "".join(sorted(texts)) == expected, label
+        assert page.locator("#count").inner_text() == f"{len(expected)} of 4"

@@ -352,3 +352,85 @@ def test_the_bench_counts_the_same_tokens_for_every_way(monkeypatch):
     assert lines[-3].endswith("equal answers: no")
     assert lines[-2] == "a list of 10 objects takes 0.38 s"
     assert lines[-1].endswith("1 for a batch of 1, 2 for a batch of 16 (cpu, 2 threads)")
+
+
+# Maps of pictures seen before
+
+
+def prepare(processor, *images):
+    found = processor.prepare_images(list(images))
+    return [found[name] for name in ("global_pixels", "local_pixels", "grids")]
+
+
+@pytest.fixture
+def counted_store(random_model):
+    "A store, its processor, and how many pictures each look was at."
+    model, processor = random_model
+    store, looks = decoding.MapStore(model.float().eval()), []
+    look = store._look
+    store._look = lambda whole, cut: looks.append(len(whole)) or look(whole, cut)
+    return store, processor, looks
+
+
+@torch.no_grad()
+def test_maps_of_known_and_new_pictures_stand_in_the_batchs_order(counted_store):
+    store, processor, looks = counted_store
+    wide, tall, flat = (make_scene(k, 96).image.resize(size) for k, size in
+        enumerate([(200, 90), (80, 160), (96, 96)]))  # fmt: skip
+    for batch in ((wide,), (tall, wide), (flat, tall, wide, flat), (wide, tall)):
+        views = prepare(processor, *batch)
+        right = store.model.compute_tower_maps(*views[:2])
+        for found, expected in zip(store.compute(*views), right):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert looks == [1, 1, 2]  # the flat one twice, since it was new in both places
+
+
+@torch.no_grad()
+def test_a_picture_that_was_drawn_upon_is_looked_at_again(counted_store):
+    store, processor, looks = counted_store
+    image = make_scene(0, 96).image.copy()
+    store.compute(*prepare(processor, image))
+    image.putpixel((40, 40), (255, 0, 255))
+    views = prepare(processor, image)
+    found = store.compute(*views)
+    assert torch.equal(found[0], store.model.compute_tower_maps(*views[:2])[0]) and looks == [1, 1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["global_tower", "local_tower"])
+def test_new_weights_of_a_tower_empty_the_store(counted_store, side):
+    store, processor, looks = counted_store
+    views = prepare(processor, make_scene(0, 96).image)
+    before = store.compute(*views)
+    for p in getattr(store.model, side).parameters():
+        p.data.mul_(1.1)
+    found, right = store.compute(*views), store.model.compute_tower_maps(*views[:2])
+    assert looks == [1, 1] and all(torch.equal(a, b) for a, b in zip(found, right))
+    assert not all(torch.equal(a, b) for a, b in zip(found, before))
+
+
+@torch.no_grad()
+def test_the_store_keeps_the_pictures_that_came_last(counted_store, monkeypatch):
+    store, processor, looks = counted_store
+    views = [prepare(processor, make_scene(k, 96).image) for k in range(3)]
+    size = sum(m.nbytes for m in store.model.compute_tower_maps(*views[0][:2]))
+    monkeypatch.setattr(decoding, "_MOST_MAP_BYTES", 2.5 * size)
+    for k in (0, 1, 0, 2):  # 1 came longest ago
+        store.compute(*views[k])
+    assert len(looks) == 3
+    for k, known in ((0, True), (2, True), (1, False)):
+        before = len(looks)
+        store.compute(*views[k])
+        assert (len(looks) == before) is known
+
+
+def test_a_second_question_looks_no_more_and_another_model_looks_again(random_model):
+    ferret = Ferret(*random_model)
+    image = make_scene(0, 96).image
+    ferret.ask(image, "What is there?", max_new_tokens=2)
+    store = ferret._maps
+    store._look = lambda *views: pytest.fail("the picture is known")
+    ferret.ask([image, image], ["How many?", "Where is it?"], max_new_tokens=2)
+    ferret.model = copy.deepcopy(ferret.model)
+    ferret.ask(image, "What is there?", max_new_tokens=2)
+    assert ferret._maps is not store

@@ -1,4 +1,4 @@
-"""What must not pass silently: missing answers, answers to other questions, rules of other papers."""
+"""What must not pass silently: missing answers, answers to other files, rules of other papers."""
 
 import json
 import shutil
@@ -47,8 +47,8 @@ LIMITS = {  # largest number of new tokens: Ferret's scripts, Griffon's, LLaVA-1
 
 @pytest.fixture(scope="module")
 def folders():
-    """A folder of each exam with three scenes."""
-    scenes, found = [make_scene(i, 96, "test") for i in range(3)], {}
+    """A folder of each exam with two scenes."""
+    scenes, found = [make_scene(i, 96, "test") for i in range(2)], {}
     with tempfile.TemporaryDirectory() as top:
         for name, exam in EXAMS.items():
             found[name] = Path(top) / name
@@ -132,7 +132,7 @@ def test_a_saved_run_with_slices_is_scored_under_its_own_keys(folders, tmp_path)
 
 def test_answers_to_other_files_are_neither_continued_nor_scored(folders, tmp_path):
     other, save = tmp_path / "other", tmp_path / "a.jsonl"
-    EXAMS["pope"].example([make_scene(i, 96, "test") for i in range(50, 53)], other)
+    EXAMS["pope"].example([make_scene(i, 96, "test") for i in (50, 51)], other)
     exam, items = read_exam("pope", folders["pope"])
     options = dict(save=save, progress=False, label="m")
     run_exam(Talker(), exam, items, folders["pope"], **options)
@@ -159,9 +159,8 @@ def test_a_part_of_an_exam_is_scored_with_the_same_number(folders, tmp_path, cap
     assert scores["gqa.accuracy"]["n"] == len(items) < len(read_exam("gqa", folders["gqa"])[1])
 
 
-@pytest.mark.parametrize("text", ["", "\n\n"])
-def test_a_file_without_an_answer_is_one_sentence(text, folders, tmp_path):
-    (tmp_path / "a.jsonl").write_text(text)
+def test_a_file_of_blank_lines_is_one_sentence(folders, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n\n")
     with pytest.raises(InputError, match="expected one answer a line"):
         score_file("pope", folders["pope"], tmp_path / "a.jsonl")
 
@@ -421,27 +420,30 @@ def test_data_of_one_name_have_no_chance_level():
 
 # -- words and texts
 
-PLURALS = """persons people; bicycle bicycles; car cars; motorcycle motorcycles; airplane airplanes;
-bus buses; train trains; truck trucks; boat boats; traffic light traffic lights; fire hydrant fire
-hydrants; stop sign stop signs; parking meter parking meters; bench benches; bird birds; cat cats;
-dog dogs; horse horses; sheep sheep; cow cows; elephant elephants; bear bears; zebra zebras; giraffe
+PLURALS = """
+person people; bicycle bicycles; car cars; motorcycle motorcycles; airplane airplanes; bus buses;
+train trains; truck trucks; boat boats; traffic light traffic lights; fire hydrant fire hydrants;
+stop sign stop signs; parking meter parking meters; bench benches; bird birds; cat cats; dog dogs;
+horse horses; sheep sheep; cow cows; elephant elephants; bear bears; zebra zebras; giraffe
 giraffes; backpack backpacks; umbrella umbrellas; handbag handbags; tie ties; suitcase suitcases;
-frisbee frisbees; skis skis; snowboard snowboards; sports ball sports balls; kite kites; baseball bat
-baseball bats; baseball glove baseball gloves; skateboard skateboards; surfboard surfboards; tennis
-racket tennis rackets; bottle bottles; wine glass wine glasses; cup cups; fork forks; knife knives;
-spoon spoons; bowl bowls; banana bananas; apple apples; sandwich sandwiches; orange oranges; broccoli
-broccoli; carrot carrots; hot dog hot dogs; pizza pizzas; donut donuts; cake cakes; chair chairs;
-couch couches; potted plant potted plants; bed beds; dining table dining tables; toilet toilets; tv
-tvs; laptop laptops; mouse mice; remote remotes; keyboard keyboards; cell phone cell phones;
-microwave microwaves; oven ovens; toaster toasters; sink sinks; refrigerator refrigerators; book
-books; clock clocks; vase vases; scissors scissors; teddy bear teddy bears; hair drier hair driers;
-toothbrush toothbrushes; policeman policemen; woman women; calf calves; puppy puppies; cookie
-cookies; house houses; child children; minibus minibuses; stove stoves; wolf wolves; goose geese"""
+frisbee frisbees; skis skis; snowboard snowboards; sports ball sports balls; kite kites; baseball
+bat baseball bats; baseball glove baseball gloves; skateboard skateboards; surfboard surfboards;
+tennis racket tennis rackets; bottle bottles; wine glass wine glasses; cup cups; fork forks; knife
+knives; spoon spoons; bowl bowls; banana bananas; apple apples; sandwich sandwiches; orange
+oranges; broccoli broccoli; carrot carrots; hot dog hot dogs; pizza pizzas; donut donuts; cake
+cakes; chair chairs; couch couches; potted plant potted plants; bed beds; dining table dining
+tables; toilet toilets; tv tvs; laptop laptops; mouse mice; remote remotes; keyboard keyboards;
+cell phone cell phones; microwave microwaves; oven ovens; toaster toasters; sink sinks;
+refrigerator refrigerators; book books; clock clocks; vase vases; scissors scissors; teddy bear
+teddy bears; hair drier hair driers; toothbrush toothbrushes; policeman policemen; woman women;
+calf calves; puppy puppies; cookie cookies; house houses; child children; minibus minibuses; stove
+stoves; wolf wolves; goose geese
+"""
 
 
 def test_plurals_of_all_eighty_objects_are_found(tmp_path):
     pairs = []
-    for pair in PLURALS.replace("persons people", "person people").split(";"):
+    for pair in PLURALS.split(";"):
         words = pair.split()
         pairs.append((" ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])))
     (tmp_path / "s.txt").write_text("".join(f"{name}\n" for name, _ in pairs))

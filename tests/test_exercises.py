@@ -77,7 +77,7 @@ def test_a_source_is_complete(lesson):
     assert all("good answer shows" in re.sub(r"\s+", " ", text) for text in held.research)
     assert len(held.quiz) == 5
     for exercise in held.exercises:
-        assert exercise.hints and exercise.stub and exercise.text
+        assert len(exercise.hints) > 1 and exercise.stub and exercise.text
         assert 1 <= exercise.difficulty <= 3 and 5 <= exercise.minutes <= 60
     for question in held.quiz:
         assert 3 <= len(question.options) == len(set(question.options)) == len(question.reasons)
@@ -404,6 +404,10 @@ def test_from_start_to_marks(tmp_path, monkeypatch, capsys):
     assert cli.main("exercises start sampler --student s1 --course 2027".split()) == 0
     path = tmp_path / "sampler-s1.ipynb"
     text = path.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert cli.main("exercises status".split()) == 0
+    states = re.findall(r"^sampler\.\d .* (no answer)$", capsys.readouterr().out, re.M)
+    assert len(states) == 3  # a stub is no wrong answer
     assert cli.main("exercises start sampler --student s1".split()) == 2
     assert path.read_text(encoding="utf-8") == text  # answers are never written over
     assert cli.main("exercises check sampler".split()) == 1

@@ -246,6 +246,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
         "eval",
         "ocr",
         "quant",
+        "lvis",
         "docs",
         "dev",
     }

@@ -12,7 +12,7 @@ import pytest
 from ferretlite.common.errors import InputError
 from ferretlite.common.files import WEIGHTS
 from ferretlite.data import mixtures
-from ferretlite.data.annotators import VocScenes, YoloScenes
+from ferretlite.data.annotators import CocoByNameScenes, VocScenes, YoloScenes
 from ferretlite.data.coco import CocoScenes
 from ferretlite.data.detection_files import LvisScenes, Objects365Scenes
 from ferretlite.data.dialogues import GritDialogues
@@ -89,6 +89,7 @@ def test_formats_and_their_readers():
         ("labelme", LabelMeScenes),
         ("labelstudio", LabelStudioScenes),
         ("openimages", OpenImagesScenes),
+        ("coco-by-name", CocoByNameScenes),
         ("scenes", DrawnScenes),
     ]
     assert {k: v.__name__ for k, v in FORMAT_EXPORTERS.items()} == {
@@ -113,6 +114,7 @@ def test_formats_and_their_readers():
 
 
 def test_usual_tasks_of_each_format():
+    own = ("yolo", "voc", "labelme", "labelstudio", "coco-by-name")
     assert DEFAULT_TASKS["ferret"] == {
         "coco": dict(dense_detection=1.0, dense_referring=1.0, name=1.0, choose=1.0),
         "lvis": dict(dense_referring=1.0, dense_detection=1.0),
@@ -121,7 +123,7 @@ def test_usual_tasks_of_each_format():
         "genome": dict(name=1.0, rec=1.0),
         "flickr30k": dict(phrase=1.0, grounded_caption=0.5, caption=0.5),
         "scenes": dict(rec=2.0, name=1.0, phrase=1.0, count=1.0),
-        **dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), DEFAULT_TASKS["ferret"]["coco"]),
+        **dict.fromkeys(own, DEFAULT_TASKS["ferret"]["coco"]),
         "openimages": dict(dense_referring=1.0, dense_detection=1.0),
     }
     assert DEFAULT_TASKS["griffon"] == {
@@ -132,7 +134,7 @@ def test_usual_tasks_of_each_format():
         "genome": dict(tell=1.0, find=1.0),
         "flickr30k": dict(find_phrases=1.0, find=1.0),
         "scenes": dict(find=2.0, find_set=2.0, search=2.0, find_phrases=1.0, tell=1.0),
-        **dict.fromkeys(("yolo", "voc", "labelme", "labelstudio"), dict(find_set=1.0, search=0.5)),
+        **dict.fromkeys(own, dict(find_set=1.0, search=0.5)),
         "openimages": dict(find=1.0),
         ("griffon", "DET"): dict(find_set=1.0),
         ("griffon", "RANDDET"): dict(find_set=1.0),

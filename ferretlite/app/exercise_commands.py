@@ -109,17 +109,24 @@ def check(hand_in: annotate_argument(str, "a lesson, or a notebook or .py", "HAN
     return 0 if all(m.right for m in marks) else 1
 
 # %% ../../nbs/tools/exercise_commands.ipynb #1def565f
+def _describe_mark(mark) -> str:
+    "Return a word for the table: a stub is no wrong answer."
+    if mark.right:
+        return "right"
+    return "no answer" if re.search(r"\byet\b", mark.message) else "wrong"
+
+
 def _list_status(lesson: str) -> list:  # of rows
     "Return a row of the table for each exercise of a lesson."
     from ferretlite.exercises.sources import describe_difficulty, read_lesson
 
     started = [*Path().glob(f"{lesson}-*.ipynb"), *Path().glob(f"{lesson}-*.py")]
-    right = {}
+    states = {}
     if len(started) == 1:
-        right = {m.exercise: "right" if m.right else "wrong" for m in _check_hand_in(started[0])}
+        states = {m.exercise: _describe_mark(m) for m in _check_hand_in(started[0])}
     state = "several hand-ins" if len(started) > 1 else "not started"
     return [
-        [e.name, e.title, e.kind, f"{e.minutes}", describe_difficulty(e), right.get(e.name, state)]
+        [e.name, e.title, e.kind, f"{e.minutes}", describe_difficulty(e), states.get(e.name, state)]
         for e in read_lesson(lesson).exercises
     ]
 

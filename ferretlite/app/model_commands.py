@@ -184,8 +184,11 @@ def _fit_scores_of_run(folder, name: str, data) -> None:
     run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
     sizes = {s.name: s.batch_size for s in STAGES[run["settings"]["preset"]]}
     samples = sum(n * sizes[name] for n, name in zip(run["steps"], run["stages"]))
-    if data or samples < _LONG_RUN:
-        reason = "the run learned from own data" if data else f"{samples} samples are a short run"
+    if data:  # the fit asks about drawn scenes
+        print("The scores of boxes rank, and are no probabilities: the run learned from own data.")
+        return
+    if samples < _LONG_RUN:
+        reason = f"{samples} samples are a short run"
         print(f"The scores of boxes were not fitted: {reason}; ferretlite fit-scores {name}")
         return
     print("Fitting the scores of boxes.")

@@ -115,7 +115,7 @@ _OTHER_FORMS = {  # form -> (words for what was found, what to do)
     "picture-list": ("a list of pictures without boxes", "name the file of the regions beside it"),
     "coco-results": ("COCO's results without pictures and names", "name the file they belong to"),
     "names": ("a list of names without boxes", "name the folder of the boxes"),
-    "text": ("no class number with fractions", "write a YOLO file: class, centre, sides, blanks"),
+    "text": ("no class number with fractions", "write a YOLO file with lines as 0 0.5 0.5 0.2 0.1"),
     "pickle": ("a pickle, which runs code when it is read", "export as COCO"),
     "archive": ("an archive", "unpack it, and name the folder"),
     "picture": ("a picture", "name the file or folder of its annotations"),

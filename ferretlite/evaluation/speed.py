@@ -465,8 +465,8 @@ def bench_decode(
     decoder = PlainDecoder(ferret.model.language_model)
 
     def forget():
-        "Let no pass guess from answers about the same pictures."
-        decoder.words = None
+        "Let no pass know the pictures, or guess from answers about them."
+        decoder.words = ferret._maps = None
         if hasattr(ferret, "_decoder"):
             ferret._decoder.words = None
 

@@ -146,7 +146,7 @@ _MARKED = {"qwen": _OBJECT, "qwen-1000": _OBJECT, "loc": _LOC, "ref-box": _REF_O
 _JSON_LIST = re.compile(r"\s*(?:```(?:json)?)?\s*\[\s*(\{.*\})\s*\]\s*(?:```)?\s*", re.DOTALL)
 
 
-def write_fractions(text: str, form: str, size: tuple, frame: tuple | None) -> str:
+def write_fractions(text: str, size: tuple, form: str, frame: tuple | None) -> str:
     "Return a text whose marked boxes are brackets of fractions; empty for a form of brackets."
     if form not in _MARKED:
         return ""

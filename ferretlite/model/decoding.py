@@ -6,6 +6,7 @@
 __all__ = ['PlainDecoder']
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00003
+import hashlib
 import statistics
 import time
 from contextlib import contextmanager
@@ -503,6 +504,64 @@ def decode_batch(
     tokens = pad_sequence([torch.tensor(r.tokens) for r in whole], True, NO_TOKEN)
     chances = pad_sequence([torch.tensor(r.chances) for r in whole], True, 0.0)
     return tokens.to(mask.device), chances.to(mask.device)
+
+# %% ../../nbs/4_model/decoding.ipynb #28dec501
+_MOST_MAP_BYTES = 100e6  # of the maps that a store keeps
+
+
+def _hash_pixels(*views: torch.Tensor) -> bytes:
+    "Return a hash of the pixels of one picture's views."
+    found = hashlib.blake2b(digest_size=16)
+    for view in views:
+        found.update(view.contiguous().numpy())
+    return found.digest()
+
+
+class MapStore:
+    "The towers' maps of the pictures that came last, on a CPU."
+
+    def __init__(
+        self,
+        model: nn.Module,  # FerretForConditionalGeneration
+    ):
+        self.model, self.kept, self.stamp = model, {}, ()
+
+    def _look(self, whole, cut: list) -> list:  # of (global map, tiles' map or None)
+        "Return the maps of pictures, computed together."
+        seen, tiles = self.model.compute_tower_maps(whole, torch.cat(cut))
+        if tiles is None:
+            return [(m, None) for m in seen.split(1)]
+        return list(zip(seen.split(1), tiles.split([len(of) for of in cut])))
+
+# %% ../../nbs/4_model/decoding.ipynb #28dec502
+@patch
+def compute(
+    self: MapStore,
+    whole: torch.Tensor,  # [B, 3, H, W]: global views
+    tiles: torch.Tensor,  # [T, 3, h, w]: the tiles of all pictures
+    grids: torch.Tensor,  # [B, 2]: rows and columns of tiles
+) -> tuple:  # as `compute_tower_maps`
+    "Return the towers' maps of a batch of pictures. Only new pictures are looked at."
+    if whole.device.type != "cpu":
+        return self.model.compute_tower_maps(whole, tiles)
+    towers = filter(None, (self.model.global_tower, self.model.local_tower))
+    stamp = tuple(_stamp_weights(tower) for tower in towers)
+    if stamp != self.stamp:
+        self.kept, self.stamp = {}, stamp
+    cut = tiles.split(grids.prod(1).tolist())
+    keys = [_hash_pixels(*views) for views in zip(whole, cut)]
+    fresh = [k for k, key in enumerate(keys) if key not in self.kept]
+    if fresh:
+        for k, maps in zip(fresh, self._look(whole[fresh], [cut[k] for k in fresh])):
+            self.kept[keys[k]] = tuple(m if m is None else m.clone() for m in maps)
+    found = [self.kept[key] for key in keys]
+    self.kept |= {key: self.kept.pop(key) for key in dict.fromkeys(keys)}  # to the end
+    size = sum(m.nbytes for m in found[0] if m is not None)
+    while len(self.kept) > max(1, _MOST_MAP_BYTES // size):
+        del self.kept[next(iter(self.kept))]
+    seen, of_tiles = zip(*found)
+    of_tiles = [m for m in of_tiles if m is not None]
+    return torch.cat(seen), torch.cat(of_tiles) if of_tiles else None
 
 # %% ../../nbs/4_model/decoding.ipynb #dec00025
 _KNOWN_SETTINGS = {  # of `generate`: those that the loop is told, and those of sampling

@@ -28,7 +28,7 @@ from ferretlite.model.answers import (
     keep_sure,
     list_groundings,
 )
-from .decoding import NO_TOKEN, PlainDecoder, is_plain_llama
+from .decoding import NO_TOKEN, MapStore, PlainDecoder, is_plain_llama
 
 # %% ../../nbs/4_model/inference.ipynb #93c26802
 from .folders import _find_file, load_all_weights
@@ -170,7 +170,10 @@ def _decode_plainly(
     "Return the likeliest tokens for one batch, written by the fast loop."
     model, inputs = self.model, dict(batch)
     mask, pixels = inputs.pop("attention_mask"), inputs.pop("global_pixels")
-    maps = model.compute_tower_maps(pixels, inputs.pop("local_pixels", None))
+    store = getattr(self, "_maps", None)
+    if store is None or store.model is not model:
+        store = self._maps = MapStore(model)
+    maps = store.compute(pixels, inputs.pop("local_pixels"), inputs["grids"])
     embeddings = model.embed_prompt(inputs.pop("input_ids"), maps, **inputs)
     decoder = getattr(self, "_decoder", None)
     if decoder is None or not decoder.is_current(model.language_model):

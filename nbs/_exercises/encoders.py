@@ -212,6 +212,10 @@ inputs
 counts = None  # (cells, numbers, weights, pairs)
 
 # %% hint
+# A cell of the map stands for one patch, and a pixel has three numbers. A linear map has a weight
+# for each pair of an input number and an output number.
+
+# %% hint
 # The class token is one token more. Every token is compared with every token, itself included.
 
 

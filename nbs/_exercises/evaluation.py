@@ -34,6 +34,9 @@ questions = None  # a whole number
 # %% hint
 # Write the width as a function of n, and count upwards.
 
+# %% hint
+# The width falls with n. So the smallest n is the first one whose width is `width` or less.
+
 
 # %% check
 def make_inputs(rng):

@@ -204,6 +204,10 @@ seconds = None  # (alone, batch, without a cache)
 # %% hint
 # An answer of n tokens takes one first token and n − 1 further steps.
 
+# %% hint
+# Only the first tokens are paid for each row of a batch. The steps are those of the longest answer,
+# and the first token of a row is no step.
+
 
 # %% check
 def make_inputs(rng):

@@ -272,6 +272,9 @@ megabytes = None  # a number
 # %% hint
 # For every token and layer the cache holds a key *and* a value for each key head.
 
+# %% hint
+# A key has `width` numbers. A number of 16 bits takes 2 bytes. The query heads play no part.
+
 
 # %% check
 def make_inputs(rng):

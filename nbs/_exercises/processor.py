@@ -254,6 +254,9 @@ batch = None  # (length, padding, position)
 # %% hint
 # A row has 1 + view · (1 + tiles) + words tokens before padding.
 
+# %% hint
+# Every row is padded to the longest row. The padding of a row stands on its left.
+
 
 # %% check
 def make_inputs(rng):

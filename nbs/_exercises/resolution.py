@@ -252,6 +252,10 @@ padded_box = None  # (x1, y1, x2, y2), fractions of the square
 # Only one direction has a border. How wide is the border above the photo, as a fraction of the
 # square?
 
+# %% hint
+# In pixels of the photo, the square has the longer side as its side. Move the box by the border
+# before you divide, and divide both directions by the same number.
+
 
 # %% check
 def make_inputs(rng):

@@ -285,6 +285,9 @@ lost = None  # (seconds, share, share)
 # %% hint
 # Between two checkpoints lie `every` steps and one saving.
 
+# %% hint
+# A kill falls in the middle between two checkpoints on average. `hours` has to become seconds.
+
 
 # %% check
 def make_inputs(rng):

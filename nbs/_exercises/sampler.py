@@ -275,6 +275,10 @@ read_at = None  # (x, y) in pixels
 # %% hint
 # Write the centre in the unit frame first. Which fractions does the code use after the exchange?
 
+# %% hint
+# x is divided by the width and y by the height. Only then are the two fractions exchanged, and each
+# is multiplied by the side of its new direction.
+
 
 # %% check
 def make_inputs(rng):
