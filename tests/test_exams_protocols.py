@@ -451,9 +451,9 @@ def test_a_second_form_of_the_same_split_asks_nothing_twice(folders, tmp_path):
 
     scenes = [make_scene(i, 96, "test") for i in range(2)]
     export_refcoco(scenes, tmp_path, "finetune_refcoco_val.json")
-    once = len(read_exam("refcoco", tmp_path)[1])
+    once = [item.id for item in read_exam("refcoco", tmp_path)[1]]
     export_refcoco(scenes, tmp_path, "refcoco_val.parquet")
-    assert len(read_exam("refcoco", tmp_path)[1]) == once
+    assert [item.id for item in read_exam("refcoco", tmp_path)[1]] == once
 
 
 # -- rules on words

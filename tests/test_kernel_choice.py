@@ -197,9 +197,11 @@ def chosen(x=None, impl="auto", op="conv", training=False, shape=(400, 64, 128))
 @pytest.mark.parametrize(
     "ms, cpu, expected",
     [
-        (dict(ours=1.0, theirs=1.1), {}, True),
-        (dict(ours=1.1, theirs=1.0), {}, False),
-        (dict(ours=1.0, theirs=1.0), {}, False),  # a tie goes to PyTorch
+        (dict(ours=2.0, theirs=2.1), {}, True),
+        (dict(ours=2.1, theirs=2.0), {}, False),
+        (dict(ours=2.0, theirs=2.0), {}, False),  # a tie goes to PyTorch
+        (dict(ours=1.1, theirs=2.0), {}, False),  # short, and the CPU's time is unknown
+        (dict(ours=1.1, theirs=2.0), dict(ours=0.1), True),
         (dict(ours=1.0, theirs=2.0), dict(ours=3.0, theirs=1.0), False),  # the later counts
         (dict(ours=1.0, theirs=2.0), dict(ours=3.0, theirs=4.0), True),
         (dict(ours=1.0), dict(ours=0.1), False),  # the rival was not measured
@@ -229,7 +231,7 @@ def test_a_short_training_time_without_a_cpu_time_is_not_followed(recorded, ms, 
 
 
 def test_auto_stays_with_pytorch_where_our_kernels_do_not_run(recorded, monkeypatch):
-    recorded(row(ms=dict(ours=1.0, theirs=2.0)), row(dtype="float64", ms=dict(ours=1.0, theirs=2)))
+    recorded(row(ms=dict(ours=2.0, theirs=3.0)), row(dtype="float64", ms=dict(ours=2.0, theirs=3)))
     assert chosen() and not chosen(torch.zeros(1, dtype=BRAIN))
     assert not chosen(OnGpu(torch.float64))
     assert chosen(impl="triton") and not chosen(impl="torch")

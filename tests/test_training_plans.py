@@ -205,7 +205,7 @@ def test_long_runs_are_compiled_where_it_works(monkeypatch, asked, minutes, size
 def test_a_long_run_by_minutes_is_measured_compiled(monkeypatch):
     asked = []
     monkeypatch.setattr(speed, "can_compile", lambda: True)
-    monkeypatch.setattr(training, "plan_run", lambda *args: asked.append(args) or ([1], [0]))
+    monkeypatch.setattr(speed, "plan_run", lambda *args: asked.append(args) or ([1], [0]))
     for minutes, samples in ((60, None), (None, 24)):
         settings = dict(SETTINGS, minutes=minutes, samples=samples, compile=None)
         run = _begin_run(None, None, shared((1, 16, 300)), settings)

@@ -70,9 +70,7 @@ _Out = annotate_option(
 _JsonFile = annotate_option(str, "also write the numbers as JSON", "--json", writes="file")
 _COMPILE_HELP = "compile the language model first: faster after a minute; needs a C++ compiler"
 _Compile = annotate_option(bool, _COMPILE_HELP, "--compile")
-_CompileOrNot = annotate_option(
-    bool, f"{_COMPILE_HELP} (default: in runs of half an hour)", "--compile/--no-compile"
-)
+_CompileOrNot = annotate_option(bool, _COMPILE_HELP, "--compile/--no-compile")
 
 # %% ../../nbs/tools/model_commands.ipynb #f7ee39be
 def parse_rate(text: str) -> tuple:  # (part, factor)
@@ -437,9 +435,7 @@ _LookAgain = annotate_option(
 _ExamSlices = annotate_option(
     int, "2: ask an exam for boxes in 2 x 2 enlarged windows, too; the keys say so", max=8
 )
-_Data = annotate_option(
-    str, "the folder of an exam's files; without an exam, a mixture file of your own data"
-)
+_Data = annotate_option(str, "an exam's folder; without an exam, a mixture file of your own data")
 
 # %% ../../nbs/tools/model_commands.ipynb #40ce0782
 _Questions = annotate_option(

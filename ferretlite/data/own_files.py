@@ -287,7 +287,7 @@ def _may_find(listed: _PictureList, names: list) -> Iterator:
         with contextlib.suppress(InputError):
             yield bool(listed.find(name))
 
-
+# %% ../../nbs/6_data/own_files.ipynb #3100b003
 def _find_root(folder: Path, images: str | None) -> str:
     "Return a folder below which pictures lie, relative to the folder of the annotations."
     if images:
@@ -509,7 +509,7 @@ def _open_strict(part, root) -> AnnotationReader:
         open_part(part, root, strict=False)  # raises an error about the whole file as it is
         raise InputError(_add_advice(error)) from None
 
-
+# %% ../../nbs/6_data/own_files.ipynb #3100b004
 def _choose_part(path: Path, images) -> tuple:  # (Part, its root, written form)
     "Return the one part that a mixture or a recognised path trains on."
     recipe = read_recipe(path) if is_mixture(path) else read_recipe(recognise_data(path, images))

@@ -24,7 +24,7 @@ from ferretlite.vision.conv_kernels import (
     launch_forward,
     triton,
 )
-from ..vision.kernel_choice import TRIED_TILES
+from ..vision.kernel_choice import TRIED_TILES, _is_faster
 from ferretlite.vision.kernel_operators import (
     compute_shuffle_cells,
     conv_gelu,

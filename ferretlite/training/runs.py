@@ -52,9 +52,7 @@ from ferretlite.training.distributed import (
 )
 from ferretlite.training.speed import (
     announce_run,
-    choose_compile,
-    estimate_minutes,
-    plan_run,
+    plan_new_run,
     plan_samples,
     warn_of_glyph_towers,
 )
@@ -269,21 +267,9 @@ def _check_plan(record: Path, run: dict, stages: list):
         )
 
 # %% ../../nbs/7_training/runs.ipynb #b57d6681
-def _plan_stages(model, processor, stages, settings: dict, data) -> tuple:
-    "Return steps and scenes of each stage, the expected minutes or None, and whether to compile."
-    seed, samples, minutes = (settings[name] for name in ("seed", "samples", "minutes"))
-    of, held = (model, processor, stages), data or [None] * len(stages)
-    if samples is not None:
-        plan = plan_run(*of, seed, samples)
-        minutes = estimate_minutes(*of, plan, seed, held)
-        return *plan, minutes, choose_compile(settings["compile"], minutes)
-    compile = choose_compile(settings["compile"], minutes)
-    return *plan_run(*of, seed, None, minutes, data, compile), minutes, compile
-
-
 def _begin_run(model, processor, stages, settings: dict, data: list | None = None) -> dict:
     "Return the record of a new run: its settings, how long each stage will be, and where it runs."
-    planned = decide_once(lambda: _plan_stages(model, processor, stages, settings, data))
+    planned = decide_once(lambda: plan_new_run(model, processor, stages, settings, data))
     steps, scenes, minutes, compile = planned
     machine = dict(python=platform.python_version(), torch=torch.__version__)
     machine |= dict(threads=torch.get_num_threads(), dtype=get_training_dtype(), compile=compile)
@@ -616,9 +602,7 @@ def train(
     seed: int = 0,  # of scenes, questions and new weights
     towers: str | Path | None = None,  # folder of towers to start from instead of the shipped ones
     lm: str | Path | None = None,  # folder of a language model to start from; None: the shipped one
-    # whether torch.compile compiles the language model, which needs a C++ compiler; None: where it
-    # works and the run is expected to take half an hour or longer
-    compile: bool | None = None,
+    compile: bool | None = None,  # compile the language model first; None: in long runs
     # fields of FerretConfig that differ from the preset's; from_model excludes config, lm, towers
     config: dict | None = None,
     options: RunOptions = DEFAULT_OPTIONS,  # how it is carried out

@@ -226,9 +226,8 @@ def bench_train(
         visits = stage.visits if part in ("data", "towers") else 1
         seconds = spent[part] / steps / visits
         flop = counted.flop[part] / steps / visits * (used if part == "language model" else 1)
-        parts[part] = dict(
-            seconds=seconds, gflop=flop / 1e9, share_of_peak=flop / seconds / peak[dtype]
-        )
+        share = flop / seconds / peak[dtype]
+        parts[part] = dict(seconds=seconds, gflop=flop / 1e9, share_of_peak=share)
     busy, flop = sum(p["seconds"] for p in parts.values()), sum(p["gflop"] for p in parts.values())
     return dict(
         samples_per_second=stage.batch_size / busy,
@@ -473,6 +472,24 @@ def describe_plan(
     time = "the bar shows the time left" if minutes is None else f"about {minutes:.1f} minutes"
     total = f"{sum(samples):,} samples in all; {time}"
     return "\n".join([format_learning_parts(model, stages), *held, total])
+
+# %% ../../nbs/7_training/training_speed.ipynb #28dec416
+def plan_new_run(
+    model,  # model that will be trained
+    processor,  # processor of the model
+    stages: list,  # of Stage, under the options of the run
+    settings: dict,  # of the run
+    data: list | None,  # of each stage: Mixture, or None for drawn scenes
+) -> tuple:
+    "Return steps and scenes of each stage, the expected minutes or None, and whether to compile."
+    seed, samples, minutes = (settings[name] for name in ("seed", "samples", "minutes"))
+    of, held = (model, processor, stages), data or [None] * len(stages)
+    if samples is not None:
+        plan = plan_run(*of, seed, samples)
+        minutes = estimate_minutes(*of, plan, seed, held)
+        return *plan, minutes, choose_compile(settings["compile"], minutes)
+    compile = choose_compile(settings["compile"], minutes)
+    return *plan_run(*of, seed, None, minutes, data, compile), minutes, compile
 
 # %% ../../nbs/7_training/training_speed.ipynb #31a0c009
 def knows_only_glyphs(model) -> bool:

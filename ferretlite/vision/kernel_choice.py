@@ -130,16 +130,12 @@ def _check_can_run(x: Tensor):
         raise InputError(f"map: found {x.dtype}, expected float32, float16 or bfloat16.")
 
 
-_LEAST_TRAINING_MS = 1.2  # below, a training time without a CPU time may be that of the CPU
+_LEAST_MS = 1.2  # below, a time without a CPU time beside it may be that of the CPU
 
 
 def _is_doubtful(row: dict, name: str) -> bool:
-    "Return whether a time of the record is short, of training, and without a CPU time beside it."
-    return (
-        row.get("training")
-        and name not in row.get("cpu", {})
-        and row["ms"][name] < _LEAST_TRAINING_MS
-    )
+    "Return whether a time of the record is short and without a CPU time beside it."
+    return name not in row.get("cpu", {}) and row["ms"][name] < _LEAST_MS
 
 
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
