@@ -58,7 +58,11 @@ if [ -n "${list:-}" ]; then printf '%s\n' "${steps[@]}" | cut -d'|' -f1,2 | tr '
 mkdir -p "$out"
 if [ -d $wheels ] && [ -z "$small" ]; then
     site=${TMPDIR:-/tmp}/gpu_day_site
-    [ -d "$site" ] || "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" $wheels/*.whl || exit 1
+    [ -d "$site" ] || { # whole or not at all
+        rm -rf "$site.part"
+        "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site.part" $wheels/*.whl &&
+            mv "$site.part" "$site"
+    } || exit 1
     export PYTHONPATH=$site
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
