@@ -204,6 +204,12 @@ def test_too_few_samples_of_own_data_are_said(capsys):
         announce_run(Model(), None, [LAST], run_record(99, **own), [held], True)
 
 
+def test_the_advice_for_too_few_samples_fits_what_was_asked():
+    record = run_record(10, samples=160)
+    with pytest.warns(FerretliteWarning, match="at least; ask for more with --samples"):
+        announce_run(Model(), None, [LAST], record, [None], fresh=True)
+
+
 def test_a_resumed_run_says_no_time_and_that_it_compiles(capsys):
     record = run_record(900)
     record.update(expected_minutes=33.0, machine=dict(compile=True))

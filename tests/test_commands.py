@@ -369,6 +369,7 @@ def test_defaults_of_eval_experiment_and_bench():
         name="pope",
         data="d",
         answers=None,
+        n=None,
         questions=None,
         form="ferret",
         results=None,

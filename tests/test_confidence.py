@@ -18,6 +18,7 @@ from ferretlite.evaluation.confidence import fit_boxes, fit_scores
 from ferretlite.evaluation.metrics import ScoreResult, compute_score_metrics
 from ferretlite.evaluation.statistics import compute_auroc, compute_calibration_error
 from ferretlite.evaluation.suites import Question, list_judged_boxes, score_boxes
+from ferretlite.exams.core import ExamItem
 from ferretlite.exams.runs import _keep_answer
 from ferretlite.model.answers import Answer
 from ferretlite.model.decoding import NO_TOKEN, PlainDecoder
@@ -372,13 +373,11 @@ def test_boxes_are_judged_by_the_question():
 
 
 def test_exams_keep_the_raw_score():
-    class Item:
-        id = "1"
-
+    item = ExamItem("1", "?", "a.jpg")
     answer = Answer("", [Grounding("a", [Box(0, 0, 1, 1)], [0.9], [0.01])], image=IMAGE)
-    assert _keep_answer(Item, answer).scores == [0.01]
+    assert _keep_answer(item, answer).scores == [0.01]
     bare = Answer("", [Grounding("a", [Box(0, 0, 1, 1)])], image=IMAGE)
-    assert _keep_answer(Item, bare).scores == [1.0]
+    assert _keep_answer(item, bare).scores == [1.0]
 
 
 def test_scoring_twice_keeps_the_product():

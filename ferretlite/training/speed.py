@@ -553,9 +553,11 @@ def announce_run(
     elif any(held is not None for held in data):
         fewest = FEWEST_OWN_SAMPLES
     if samples < fewest:
+        advice = "ask for more with --samples"
+        if settings["minutes"] is not None:
+            advice = "give more time, or wait until the machine is less busy"
         warnings.warn(
-            f"samples: found {samples:,} {kind}, expected {fewest:,} at least; give more time, or "
-            "wait until the machine is less busy.",
+            f"samples: found {samples:,} {kind}, expected {fewest:,} at least; {advice}.",
             FerretliteWarning,
             stacklevel=2,
         )
