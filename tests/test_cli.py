@@ -542,7 +542,8 @@ def test_bench_prints_a_table_and_writes_json(capsys, monkeypatch, tmp_path):
         },
     )
     monkeypatch.setattr(
-        "ferretlite.training.speed.bench_train", lambda steps: {**found, "steps": steps}
+        "ferretlite.training.speed.bench_train",
+        lambda steps, dtype, compile: {**found, "steps": steps},
     )
     assert cli.main(["bench", "train", "--steps", "2", "--json", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out

@@ -146,8 +146,8 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     answers = {False: (spent, 0.9), True: (counted, 0.5)}
     asked = []
 
-    def measured(model, processor, stage, seed, n, counting=False):
-        asked.append((stage.name.split()[0], seed, n))
+    def measured(model, processor, stage, seed, n, counting=False, compile=False):
+        asked.append((stage.name.split()[0], seed, n, compile))
         return answers[counting]
 
     monkeypatch.setattr(training_speed, "_measure_steps", measured)
@@ -157,7 +157,7 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     stub = SimpleNamespace(to=lambda device: None)
     monkeypatch.setattr(training_speed, "start_model", lambda seed: (stub, None))
     found = bench_train(steps=2, seed=3, dtype="float32")
-    assert asked == [("III", 3, 2)] * 2
+    assert asked == [("III", 3, 2, False)] * 2
     towers, words = found["parts"]["towers"], found["parts"]["language model"]
     assert towers == dict(seconds=1.0, gflop=2.0, share_of_peak=0.25)
     assert words == dict(seconds=1.0, gflop=2.0, share_of_peak=0.25)  # half is padding
@@ -170,7 +170,8 @@ def test_a_benchmark_charges_towers_and_data_once_a_picture(monkeypatch):
     assert lines[1].split() == ["towers", "1000", "2.0", "2.0", "25%"]
     assert lines[-2].startswith("6.4 samples a second, 20% of float32's matmul peak; 50% of")
     assert "float32 8, bfloat16 32" in lines[-1]
-    half = bench_train(steps=2, seed=3, dtype="bfloat16")
+    half = bench_train(steps=2, seed=3, dtype="bfloat16", compile=True)
+    assert [row[3] for row in asked[2:]] == [True, False]  # counting needs no compiler
     assert half["dtype"] == "bfloat16" and found["dtype"] == "float32"
     assert half["parts"]["towers"]["share_of_peak"] == 0.25 / 4
     assert "5% of bfloat16's matmul peak" in format_training_bench(half)
@@ -182,12 +183,15 @@ def test_seconds_of_a_sample_and_of_a_scene(monkeypatch):
     meter.seconds = Counter({"towers": 48.0, "data": 96.0, "optimiser": 12.0})
     asked = []
     monkeypatch.setattr(
-        training_speed, "_measure_steps", lambda *args, data: asked.append(args[3:]) or (meter, 1.0)
+        training_speed,
+        "_measure_steps",
+        lambda *args, **how: asked.append((*args[3:], *how.values())) or (meter, 1.0),
     )
     stage = replace(PLAIN, visits=4)
     assert measure_seconds_per_sample(None, None, stage, 7) == pytest.approx((12 + 24 + 12) / 48)
     assert measure_seconds_per_sample(None, None, PLAIN, 7, 1) == pytest.approx((48 + 96 + 12) / 16)
-    assert asked == [(7, 3), (7, 1)]
+    measure_seconds_per_sample(None, None, PLAIN, 7, data="files", compile=True)
+    assert asked == [(7, 3, None, False), (7, 1, None, False), (7, 3, "files", True)]
 
 
 def test_seconds_of_a_scene_that_aligns(random_model, monkeypatch):
