@@ -202,3 +202,12 @@ def test_annotations_can_be_evaluated(path):
             written = [x.annotation for x in arguments] + [node.returns]
             unknown = set().union(*(names_of_annotation(x) for x in written if x)) - known
             assert not unknown, f"{node.name}: {unknown}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_pattern_repeats_a_group_possessively(path):
+    r"""Python before 3.11.5 keeps the half-read part: `a(?:bc+d)?+` matches "abc" in "abcx".
+
+    An atomic group says the same: `a(?>(?:bc+d)?)`."""
+    source = path.read_text(encoding="utf-8")
+    assert not re.findall(r"(?<!\\)\)(?:[?*+]|\{+[0-9,]+\}+)\+", source)

@@ -181,14 +181,14 @@ def _find_name(
     return place, ""
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #5e9271d9
-# `*+` and `++` never go back, so each character is read once
+# `*+`, `++` and `(?>…)` never go back, so each character is read once
 _NUMBER = r"[0-9.]++"
 _PAIR = rf"\s*+{_NUMBER}\s*+,\s*+{_NUMBER}\s*+"  # x, y
 _ANY_NUMBER = r"\s*+[0-9０-９.．]++\s*+"
 _ANY_PAIR = rf"{_ANY_NUMBER}[,，、]{_ANY_NUMBER}"
 _FOUR = rf"{_ANY_NUMBER}(?:[,，、;；]?+{_ANY_NUMBER}){{3}}"
 _TOKEN = r"<\|?(?:(?:loc|bin|coord|pos)_?)?[0-9]{1,6}\|?>"
-_VALUE = r"[\"']?\s*+[=:]\s*+[\"']?[0-9]++(?:\.[0-9]++)?+[\"']?"  # ="100"
+_VALUE = r"[\"']?\s*+[=:]\s*+[\"']?[0-9]++(?>(?:\.[0-9]++)?)[\"']?"  # ="100"
 _UNREAD_FORMS = {  # group of `_BRACKET` -> name of a form that is found and not read
     "joined": "two corners joined by a word",
     "signs": "four numbers in other signs",
@@ -200,22 +200,23 @@ _UNREAD_FORMS = {  # group of `_BRACKET` -> name of a form that is found and not
 _UNREAD_PATTERN = (
     rf"(?P<joined>[(（]{_ANY_PAIR}[)）]\s*+(?:to|and|[-–—,，、;；/]|->|→)?\s*+[(（]{_ANY_PAIR}[)）])"
     rf"|(?P<signs>[({{<（｛【]{_FOUR}[)}}>）｝】])"
-    rf"|(?P<tokens>\{{?{_TOKEN}(?:[\s,]*+{_TOKEN}){{3,}}+\}}?+"
-    r"|<patch_index_[0-9]{1,6}>(?:[\s,]*+<patch_index_[0-9]{1,6}>)++)"
+    rf"|(?P<tokens>\{{?{_TOKEN}(?>(?:[\s,]*+{_TOKEN}){{3,}})\}}?+"
+    r"|<patch_index_[0-9]{1,6}>(?>(?:[\s,]*+<patch_index_[0-9]{1,6}>)+))"
     r"|(?P<tagged><\|?(?:b?box(?:_start)?|det|quad|rect)\|?>\s*+[0-9０-９.．][0-9０-９.．,，、;；\s]*+"
-    r"(?:<[/|][^<>]{0,20}>)?+)"
+    r"(?>(?:<[/|][^<>]{0,20}>)?))"
     r"|(?P<edges>(?<![A-Za-z_])[\"']?(?i:x|x_?1|x_?min|left|y_?1|y_?min|top)"
     rf"{_VALUE}(?:[\s,;]*+[\"']?[A-Za-z_]{{1,8}}[0-9]?{_VALUE}){{3}})"
 )
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #6f5ce45d
 _OWN_SIGNS = r"0-9０-９\s.．,，、+-"
+_DECIMAL = r"[0-9]++(?>(?:\.[0-9]++)?)"
 _BRACKET = re.compile(
     rf"(?P<corners>\[\s*+\[{_PAIR}\]\s*+,\s*+\[{_PAIR}\]\s*+\]|\({_PAIR}\)\s*+,?\s*+\({_PAIR}\))"
     r"|(?P<outer>\[(?=\s*+(?:\[|\(\s*+[0-9])))"
     rf"|(?P<box>(?:\[|［(?=\s*+[0-9０-９]))[{_OWN_SIGNS}]*+[\]］]?)"
     rf"|{_UNREAD_PATTERN}"
-    rf"|(?P<bare>(?<![\w.])[0-9]++(?:\.[0-9]++)?+(?:\s*+,\s*+[0-9]++(?:\.[0-9]++)?+){{3,}}+)",
+    rf"|(?P<bare>(?<![\w.]){_DECIMAL}(?>(?:\s*+,\s*+{_DECIMAL}){{3,}}))",
     re.ASCII,
 )
 _FOREIGN_FORMS = {"corners": "two corners", "box": "full-width brackets", **_UNREAD_FORMS}

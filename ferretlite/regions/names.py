@@ -158,13 +158,13 @@ _PRONOUN = _compile(
     r"|(?:he|she|it|that|they|we|you|i)['’](?:s|re|m|ve)\s+)"
 )
 _NOWHERE = _compile(
-    r"(?:\s+|at|in|on|by|as|be|is|are|to|can|here|there|below|above|follows"
+    r"(?>(?:\s+|at|in|on|by|as|be|is|are|to|can|here|there|below|above|follows"
     r"|located|found|placed|positioned|situated|seen|visible|shown|marked"
     r"|(?:(?:the|this|following)\s+)*(?:image|picture|photo|scene|region|area|coordinates?"
     r"|(?:bounding\s+)?box|position|location)"
     r"|(?:the\s+)?(?:far\s+)?(?:top|bottom|upper|lower|left|right|cent(?:er|re)|middle"
     r"|background|foreground)"
-    r"(?:[\s-]+(?:left|right|cent(?:er|re)|side|corner|half|part))*(?:\s+of)?)*+\Z"
+    r"(?:[\s-]+(?:left|right|cent(?:er|re)|side|corner|half|part))*(?:\s+of)?)*)\Z"
 )
 _PLACE_AT_END = _compile(
     r"\s+(?:(?:located|found|positioned|situated|visible|seen|shown)\s+)?"
