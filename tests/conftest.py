@@ -163,3 +163,15 @@ def griffon_model(parts):
         ),
     )
     return FerretForConditionalGeneration(config).eval(), FerretProcessor(config, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder of each exam with two scenes."""
+    from ferretlite.exams.runs import EXAMS
+    from ferretlite.scenes.world import make_scene
+
+    scenes, top = [make_scene(i, 96, "test") for i in range(2)], tmp_path_factory.mktemp("exams")
+    for name, exam in EXAMS.items():
+        exam.example(scenes, top / name)
+    return {name: top / name for name in EXAMS}

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,20 +10,8 @@ import pytest
 from ferretlite.common.errors import InputError
 from ferretlite.exams.core import ExamAnswer, find_picture, score_exam
 from ferretlite.exams.runs import EXAMS, read_exam
-from ferretlite.scenes.world import make_scene
 
 STRANGE = (None, -1, 1e308, 10**30, "", "x", [], {}, [None], {"a": 1}, True, [[1]], float("nan"))
-
-
-@pytest.fixture(scope="module")
-def folders():
-    """A folder of each exam with two scenes."""
-    scenes, found = [make_scene(i, 96, "test") for i in range(2)], {}
-    with tempfile.TemporaryDirectory() as top:
-        for name, exam in EXAMS.items():
-            found[name] = Path(top) / name
-            exam.example(scenes, found[name])
-        yield found
 
 
 def list_places(value, path=()):

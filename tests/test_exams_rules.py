@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,17 +41,6 @@ LIMITS = {  # largest number of new tokens: Ferret's scripts, Griffon's, LLaVA-1
     **dict.fromkeys(("vqav2", "textvqa", "gqa", "mme", "seed-bench"), (128, None)),
     **dict.fromkeys(("llava-bench", "mm-vet"), (1024, None)),
 }
-
-
-@pytest.fixture(scope="module")
-def folders():
-    """A folder of each exam with two scenes."""
-    scenes, found = [make_scene(i, 96, "test") for i in range(2)], {}
-    with tempfile.TemporaryDirectory() as top:
-        for name, exam in EXAMS.items():
-            found[name] = Path(top) / name
-            exam.example(scenes, found[name])
-        yield found
 
 
 def write_lines(path, lines):

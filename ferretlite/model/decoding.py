@@ -513,7 +513,7 @@ def _hash_pixels(*views: torch.Tensor) -> bytes:
     "Return a hash of the pixels of one picture's views."
     found = hashlib.blake2b(digest_size=16)
     for view in views:
-        found.update(view.contiguous().numpy())
+        found.update(view.contiguous().view(torch.uint8).numpy())
     return found.digest()
 
 

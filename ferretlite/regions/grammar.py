@@ -188,7 +188,8 @@ _ANY_NUMBER = r"\s*+[0-9０-９.．]++\s*+"
 _ANY_PAIR = rf"{_ANY_NUMBER}[,，、]{_ANY_NUMBER}"
 _FOUR = rf"{_ANY_NUMBER}(?:[,，、;；]?+{_ANY_NUMBER}){{3}}"
 _TOKEN = r"<\|?(?:(?:loc|bin|coord|pos)_?)?[0-9]{1,6}\|?>"
-_VALUE = r"[\"']?\s*+[=:]\s*+[\"']?[0-9]++(?>(?:\.[0-9]++)?)[\"']?"  # ="100"
+_DECIMAL = r"[0-9]++(?>(?:\.[0-9]++)?)"
+_VALUE = rf"[\"']?\s*+[=:]\s*+[\"']?{_DECIMAL}[\"']?"  # ="100"
 _UNREAD_FORMS = {  # group of `_BRACKET` -> name of a form that is found and not read
     "joined": "two corners joined by a word",
     "signs": "four numbers in other signs",
@@ -210,7 +211,6 @@ _UNREAD_PATTERN = (
 
 # %% ../../nbs/2_regions_and_text/grammar.ipynb #6f5ce45d
 _OWN_SIGNS = r"0-9０-９\s.．,，、+-"
-_DECIMAL = r"[0-9]++(?>(?:\.[0-9]++)?)"
 _BRACKET = re.compile(
     rf"(?P<corners>\[\s*+\[{_PAIR}\]\s*+,\s*+\[{_PAIR}\]\s*+\]|\({_PAIR}\)\s*+,?\s*+\({_PAIR}\))"
     r"|(?P<outer>\[(?=\s*+(?:\[|\(\s*+[0-9])))"
