@@ -35,7 +35,7 @@ class BuildWithoutTools(build_py):
 
 extras = {
     name: requirements(f"requirements_{name}")
-    for name in ("notebooks", "triton", "train", "eval", "captions", "ocr", "docs")
+    for name in ("notebooks", "triton", "train", "eval", "captions", "onnx", "ocr", "docs")
 }
 extras["dev"] = sorted(sum(extras.values(), []) + requirements("requirements_dev"))
 # not in `dev`: once torchao is installed, every program that uses transformers imports it

@@ -8,6 +8,7 @@ from small_model import small_ferret
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ferretlite.common.errors import InputError
 from ferretlite.evaluation import speed
 from ferretlite.model import decoding, inference
 from ferretlite.model.decoding import (
@@ -152,6 +153,12 @@ def test_guesses_do_not_change_what_is_written(llama, monkeypatch, guesses):
         assert tokens.tolist() == [wanted[:n]] and chances.shape == tokens.shape
     plain = PlainDecoder(llama).decode_batch(prompt, every, END, 30)[1]
     torch.testing.assert_close(chances, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_an_answer_of_no_tokens_is_refused(llama):
+    """Zero was never reached by counting up from one, so the loop ran until its cache was full."""
+    with pytest.raises(InputError, match="max_new_tokens: found 0, expected 1 or more"):
+        PlainDecoder(llama).decode_batch(torch.randn(1, 6, 32), torch.ones(1, 6), END, 0)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 9])

@@ -33,6 +33,8 @@ EXTRAS = (
     "pytest",
     "_pytest",
     "hypothesis",
+    "onnx",
+    "onnxruntime",
     "triton",
 )
 
@@ -245,6 +247,7 @@ def test_core_requirements_bring_no_notebook_tools(installed):
         "train",
         "eval",
         "ocr",
+        "onnx",
         "quant",
         "lvis",
         "docs",

@@ -42,7 +42,7 @@ steps=(
     "tests|240|$python -m pytest -q -n0 -m cuda -p no:cacheprovider tests/test_cuda.py tests/test_cuda_kernels.py"
     "cost|240|$python tools/gpu_steps.py cost $small --out $out/cost.json"
     "kernels|240|$python -m ferretlite bench kernels --json $out/kernels.json"
-    "tiny|240|$python -m ferretlite train --preset tiny-wide --towers $weights/towers-wide --samples 120000 --resume --out $out/tiny-wide"
+    "tiny|240|$python -m ferretlite train --preset tiny-wide --towers $weights/towers-wide --lm $weights/lm-wide --samples 120000 --resume --out $out/tiny-wide"
 )
 if [ -n "$small" ]; then # what needs a GPU says so on a CPU: that sentence is the check
     steps[3]="tests|240|$python -m pytest -q -n0 -m cuda -p no:cacheprovider tests/test_cuda_kernels.py"

@@ -123,6 +123,8 @@ def measure_stage(preset: str, number: int, lora: int, small: bool, folder: Path
         tokens_per_second=at_once * tokens / seconds,
         planned_tokens_per_second=plan["tokens_per_second"],
         peak_gb=torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else None,
+        planned_gb=sum(plan["memory"].values()),
+        planned_samples_at_once=plan["at_once"],
         planned_gb_without_activations=sum(
             plan["memory"][k] for k in ("weights", "gradients", "optimiser")
         ),

@@ -24,10 +24,10 @@ from ..common.meters import PeakMemory, measure_quickest, read_clock
 from ..common.tables import format_table
 from .suites import evaluate
 from ..model.configuration import SWITCH_VALUES, FerretConfig
-from ..model.decoding import PlainDecoder
 from ..model.inference import Ferret
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
+from ..model.step_graph import GraphDecoder, make_decoder
 from ..regions.geometry import Box
 from ..scenes.questions import write_prompt
 from ..scenes.world import make_scene
@@ -462,7 +462,7 @@ def bench_decode(
     ferret, question = Ferret.load(model), write_prompt("dense_detection")
     images = [make_scene(seed, split="test").image for seed in range(max(8, *sizes))]
     rows, equal, threads = [], True, {}
-    decoder = PlainDecoder(ferret.model.language_model)
+    decoder = make_decoder(ferret.model.language_model)
 
     def forget():
         "Let no pass know the pictures, or guess from answers about them."
@@ -485,6 +485,7 @@ def bench_decode(
         objects=objects,
         list_seconds=_time_list(ferret, question, objects, limit, forget),
         device=ferret.model.device.type,
+        graph=isinstance(decoder, GraphDecoder),
     )
 
 # %% ../../nbs/8_evaluation/speed.ipynb #0090614d
@@ -498,11 +499,13 @@ def format_decoding_bench(
         rows.append([r["way"], str(r["batch"]), *speed])
     table = format_table(["way", "batch", "tokens/s", "speedup"], rows)
     chosen = ", ".join(f"{n} for a batch of {size}" for size, n in found["threads"].items())
+    steps = "ONNX Runtime" if found["graph"] else "PyTorch (faster: pip install 'ferretlite[onnx]')"
     return (
         f"{table}\nspeedup: our loop over generate, ask over ask with generate; equal answers: "
         f"{'yes' if found['equal'] else 'no'}\n"
         f"a list of {found['objects']} objects takes {found['list_seconds']:.2f} s\n"
-        f"threads of our loop: {chosen} ({found['device']}, {found['process_threads']} threads)"
+        f"threads of our loop: {chosen} ({found['device']}, {found['process_threads']} threads); "
+        f"its steps run in {steps}"
     )
 
 # %% ../../nbs/8_evaluation/speed.ipynb #29be0002

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from ..common.errors import make_input_error
 from .scoring import measure_tokens
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0000c
@@ -413,7 +414,7 @@ def _feed(
 # %% ../../nbs/4_model/decoding.ipynb #28dec004
 _LONG_STEP = 0.03  # seconds of a step that is worth all threads
 _SHORT_ANSWER = 32  # tokens of a batch, below which nothing is measured
-_chosen = {}  # (threads of the process, size of the model, several rows) -> threads
+_chosen = {}  # (class, threads of the process, size of the model, several rows) -> threads
 
 
 @contextmanager
@@ -459,7 +460,7 @@ def find_threads(
 ) -> int:
     "Return how many threads decode fastest in this process, measured at the first need."
     most = torch.get_num_threads()
-    key = most, len(self.layers), self.head.shape, batch > 1
+    key = type(self), most, len(self.layers), self.head.shape, batch > 1
     if most == 1 or self.head.device.type != "cpu" or batch * tokens < _SHORT_ANSWER:
         return _chosen.get(key, most)
     if key not in _chosen:
@@ -478,10 +479,12 @@ def decode_batch(
     embeddings: torch.Tensor,  # [B, L, D]: prompts
     mask: torch.Tensor,  # [B, L], 1 where there is a token; padding on the left
     end: int,  # the end-of-answer token
-    max_new_tokens: int,  # longest answer
+    max_new_tokens: int,  # longest answer, 1 or more
     tokenizer: PreTrainedTokenizerBase | None = None,  # of the model; None: nothing is guessed
 ) -> tuple:  # (tokens [B, n], their probabilities [B, n], or [B, n, 2] with `nearby`)
     "Return the likeliest continuation of each prompt, its end token included, then NO_TOKEN."
+    if max_new_tokens < 1:
+        raise make_input_error("max_new_tokens", max_new_tokens, "1 or more")
     logits, cache = self.read_prompt(embeddings, mask, max_new_tokens + _MOST_GUESSES)
     if tokenizer is not None and getattr(self.words, "tokenizer", None) is not tokenizer:
         self.words = _Words(tokenizer)

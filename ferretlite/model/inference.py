@@ -28,7 +28,7 @@ from ferretlite.model.answers import (
     keep_sure,
     list_groundings,
 )
-from .decoding import NO_TOKEN, MapStore, PlainDecoder, is_plain_llama
+from .decoding import NO_TOKEN, MapStore, is_plain_llama
 
 # %% ../../nbs/4_model/inference.ipynb #93c26802
 from .folders import _find_file, load_all_weights
@@ -45,6 +45,7 @@ from ferretlite.model.scoring import (
     read_score_fit,
     score_groundings,
 )
+from .step_graph import make_decoder
 from ..regions.choices import read_count
 from ferretlite.regions.geometry import (
     Box,
@@ -177,7 +178,7 @@ def _decode_plainly(
     embeddings = model.embed_prompt(inputs.pop("input_ids"), maps, **inputs)
     decoder = getattr(self, "_decoder", None)
     if decoder is None or not decoder.is_current(model.language_model):
-        decoder = PlainDecoder(model.language_model, self._get_nearby_digits())
+        decoder = make_decoder(model.language_model, self._get_nearby_digits())
         self._decoder = decoder
     tokenizer = self.processor.tokenizer
     how = tokenizer.eos_token_id, max_new_tokens, tokenizer
