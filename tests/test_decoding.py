@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ferretlite.common.errors import InputError
 from ferretlite.evaluation import speed
-from ferretlite.model import decoding, inference
+from ferretlite.model import decoding, inference, step_graph
 from ferretlite.model.decoding import (
     NO_TOKEN,
     PlainDecoder,
@@ -255,8 +255,13 @@ def test_threads_change_no_token_and_stay_as_they_were(llama, threads, monkeypat
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("model", ["tiny", "tiny-griffon"])
-def test_shipped_models_answer_as_generate_does(model, monkeypatch):
+def test_shipped_models_answer_as_generate_does(model, graph, monkeypatch):
+    """With the steps in PyTorch, and with those in ONNX Runtime where it is installed."""
+    if graph and not step_graph.has_onnx():
+        pytest.skip("needs the onnx extra")
+    monkeypatch.setattr(step_graph, "can_use_graph", lambda model: graph)
     ferret = Ferret.load(model)
     images = [make_scene(seed, size=192, split="test").image for seed in (3, 4, 5)]
     griffon = model == "tiny-griffon"
@@ -271,6 +276,7 @@ def test_shipped_models_answer_as_generate_does(model, monkeypatch):
 
     fast = answers()
     assert ferret._decoder.is_current(ferret.model.language_model)
+    assert isinstance(ferret._decoder, step_graph.GraphDecoder) is graph
     monkeypatch.setattr(inference, "is_plain_llama", lambda *_: False)
     for ours, theirs in zip(fast, answers()):
         assert ours.raw_text == theirs.raw_text and ours.finish_reason == theirs.finish_reason
@@ -353,12 +359,15 @@ def test_the_bench_counts_the_same_tokens_for_every_way(monkeypatch):
         wrong = {**ways, other: lambda limit: [[1, 2]]}
         assert not speed._compare_ways([wrong], 5, 1)[1]
     told = dict(rows=[dict(batch=1, **r) for r in rows], equal=False, threads={"1": 1, "16": 2})
-    told |= dict(process_threads=2, objects=10, list_seconds=0.375, device="cpu")
+    told |= dict(process_threads=2, objects=10, list_seconds=0.375, device="cpu", graph=True)
     lines = speed.format_decoding_bench(told).splitlines()
     assert lines[2].split() == ["our", "loop", "1", "3", "2.0", "x"]
     assert lines[-3].endswith("equal answers: no")
     assert lines[-2] == "a list of 10 objects takes 0.38 s"
-    assert lines[-1].endswith("1 for a batch of 1, 2 for a batch of 16 (cpu, 2 threads)")
+    assert "1 for a batch of 1, 2 for a batch of 16 (cpu, 2 threads)" in lines[-1]
+    assert lines[-1].endswith("its steps run in ONNX Runtime")
+    last = speed.format_decoding_bench(told | dict(graph=False)).splitlines()[-1]
+    assert last.endswith("its steps run in PyTorch (faster: pip install 'ferretlite[onnx]')")
 
 
 # Maps of pictures seen before

@@ -54,6 +54,17 @@ def test_a_second_run_repeats_only_what_is_not_done(tmp_path):
     assert found.stdout.count("done before") == 6
 
 
+def test_every_carried_package_finds_what_it_requires():
+    "A package whose requirement is neither carried nor expected would stop every step at import."
+    import gpu_wheels
+
+    carried = gpu_wheels.list_carried()
+    known = carried.keys() | gpu_wheels.EXPECTED
+    for name in carried:
+        assert set(gpu_wheels.list_requirements(name)) <= known, name
+    assert {"transformers", "tokenizers", "huggingface-hub", "regex", "matplotlib"} <= set(carried)
+
+
 def test_steps_can_be_chosen_and_an_unknown_one_is_refused(tmp_path):
     found, calls = run(tmp_path, "cost")
     assert found.returncode == 0 and len(calls) == 1 and " cost " in calls[0]

@@ -1,6 +1,7 @@
 """A step as a graph computes what the language model of transformers computes."""
 
-from importlib.util import find_spec
+import copy
+import sys
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ferretlite.common.files import WEIGHTS
 from ferretlite.model import step_graph
-from ferretlite.model.decoding import PlainDecoder
+from ferretlite.model.decoding import PlainDecoder, use_threads
 from ferretlite.model.inference import Ferret
 from ferretlite.model.loading import load_model
-from ferretlite.model.step_graph import GraphDecoder, can_use_graph, make_decoder
+from ferretlite.model.step_graph import GraphDecoder, can_use_graph, choose_decoder
 from ferretlite.scenes.world import make_scene
 
 pytest.importorskip("onnx")
@@ -78,14 +79,16 @@ def test_guesses_and_choices_do_not_change_what_is_written(llama, monkeypatch, g
         assert tokens.tolist() == [wanted[:n]]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_an_answer_outgrows_its_cache_twice(llama, batch):
+def test_an_answer_outgrows_its_cache_twice(llama, batch, threads):
     """The cache begins with room for 64 tokens; END never comes, so 200 tokens are written."""
     prompts = torch.randn(batch, 5, 32, generator=torch.Generator().manual_seed(batch))
     mask = torch.ones(batch, 5, dtype=torch.long)
     how = dict(max_new_tokens=200, do_sample=False, eos_token_id=None, pad_token_id=0)
     wanted = llama.generate(inputs_embeds=prompts, attention_mask=mask, **how)
-    tokens, _ = GraphDecoder(llama).decode_batch(prompts, mask, -5, 200)
+    with use_threads(threads):
+        tokens, _ = GraphDecoder(llama).decode_batch(prompts, mask, -5, 200)
     assert tokens.tolist() == wanted.tolist()
 
 
@@ -103,61 +106,63 @@ def test_a_long_cache_is_not_allocated_for_a_short_answer(llama, monkeypatch):
     assert sizes[0] == 5 + step_graph._ROOM
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-griffon"])
-def test_shipped_models_answer_as_with_generate(name):
-    ferret = Ferret.load(name)
-    images = [make_scene(seed, split="test").image for seed in (3, 4, 5)]
-    names = ["red star", "cup", "dice"]
-    found = []
-    for plain_loop in (True, False):
-        ferret.plain_loop = plain_loop
-        found.append([ferret.ground(image, name) for image, name in zip(images, names)])
-    assert type(ferret._decoder) is GraphDecoder
-    for ours, theirs in zip(*found):
-        assert [g.boxes for g in ours] == [g.boxes for g in theirs]
-
-
 def test_new_weights_make_a_new_graph():
     ferret = Ferret.load("tiny")
-    image = make_scene(1, split="test").image
-    ferret.ask(image, "List the objects.", max_new_tokens=4)
-    first = ferret._decoder
+    image, question = make_scene(1, split="test").image, "List the objects."
+    kinds = []
+    for _ in range(3):
+        ferret.ask(image, question, max_new_tokens=4)
+        kinds.append(ferret._decoder)
+    assert [type(d) for d in kinds] == [PlainDecoder, GraphDecoder, GraphDecoder]
+    assert kinds[1] is kinds[2]
     with torch.no_grad():
         ferret.model.language_model.lm_head.weight.mul_(-1.0)
-    ours = ferret.ask(image, "List the objects.", max_new_tokens=8).raw_text
-    assert ferret._decoder is not first
+    ours = ferret.ask(image, question, max_new_tokens=8).raw_text
+    assert ferret._decoder is not kinds[2] and type(ferret._decoder) is GraphDecoder
+    copied = copy.deepcopy(ferret)  # the sessions of the copy are its own
+    assert copied.ask(image, question, max_new_tokens=8).raw_text == ours
     ferret.plain_loop = False
-    assert ours == ferret.ask(image, "List the objects.", max_new_tokens=8).raw_text
+    assert ours == ferret.ask(image, question, max_new_tokens=8).raw_text
 
 
 def test_only_what_a_graph_can_compute_becomes_one(llama, monkeypatch):
-    assert type(make_decoder(llama)) is GraphDecoder
+    assert can_use_graph(llama)
     shared = make_llama(num_key_value_heads=2)  # heads share keys: the graph has no such form
-    assert type(make_decoder(shared)) is PlainDecoder
+    assert not can_use_graph(shared) and not can_use_graph(make_llama().to(torch.bfloat16))
+    assert type(choose_decoder(None, shared, rows=4)) is PlainDecoder
     monkeypatch.setattr(step_graph, "_LARGEST_GRAPH", 1000)
-    assert type(make_decoder(llama)) is PlainDecoder
+    assert not can_use_graph(llama)
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
 def test_without_the_packages_pytorch_takes_the_steps(llama, monkeypatch, missing):
-    found = find_spec
-    monkeypatch.setattr(
-        step_graph, "find_spec", lambda name: None if name == missing else found(name)
-    )
-    assert not can_use_graph(llama)
-    assert type(make_decoder(llama)) is PlainDecoder
+    monkeypatch.setitem(sys.modules, missing, None)  # its import raises ImportError
+    step_graph.has_onnx.cache_clear()
+    try:
+        assert not can_use_graph(llama)
+        assert type(choose_decoder(None, llama, rows=4)) is PlainDecoder
+    finally:
+        step_graph.has_onnx.cache_clear()
+
+
+def test_a_kept_decoder_stays_until_a_graph_is_worth_it(llama, monkeypatch):
+    first = choose_decoder(None, llama)
+    assert type(first) is PlainDecoder
+    assert type(choose_decoder(None, llama, rows=2)) is GraphDecoder
+    graph = choose_decoder(first, llama)
+    assert type(graph) is GraphDecoder and choose_decoder(graph, llama) is graph
+    monkeypatch.setattr(step_graph, "can_use_graph", lambda model: False)
+    assert choose_decoder(first, llama, rows=9) is first
 
 
 def test_sessions_have_the_threads_of_the_loop(llama):
-    from ferretlite.model.decoding import use_threads
-
     decoder = GraphDecoder(llama)
     with use_threads(1):
         one = decoder.find_session()
         assert one.get_session_options().intra_op_num_threads == 1
         assert decoder.find_session() is one
-    with use_threads(3):
-        assert decoder.find_session().get_session_options().intra_op_num_threads == 3
+    with use_threads(2):
+        assert decoder.find_session().get_session_options().intra_op_num_threads == 2
 
 
 def test_the_graph_keeps_to_the_format():

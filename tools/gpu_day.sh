@@ -24,14 +24,12 @@ for word in "$@"; do
 done
 out=${OUT:-runs/gpu_day}${small:+/dry} weights=nbs/records/weights
 
-if [ -n "${fetch:-}" ]; then # pure packages and those for CPython 3.12; PyTorch and Triton are expected there
+if [ -n "${fetch:-}" ]; then # pure packages and those for CPython 3.12; tools/gpu_wheels.py says which are expected there
     mkdir -p $wheels
-    exec "$python" -m pip download -q --no-deps --only-binary=:all: -d $wheels \
+    "$python" tools/gpu_wheels.py > $wheels/list.txt || exit 1
+    exec "$python" -m pip download -q --no-deps --only-binary=:all: -d $wheels -r $wheels/list.txt \
         --python-version "${GPU_PYTHON:-3.12}" --implementation cp \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-        'transformers>=5.23,<6' 'tokenizers>=0.22' 'huggingface_hub>=1' 'accelerate>=1.12' 'safetensors>=0.8' \
-        'einops>=0.8' 'fastcore>=2.2' 'typer>=0.29' 'peft>=0.18' 'pytest>=8' pluggy iniconfig \
-        pytest-xdist execnet 'hypothesis>=6.100' sortedcontainers
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64
 fi
 
 # name, seconds it may take, command; the order is the order of their worth

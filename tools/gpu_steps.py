@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ferretlite.common.files import WEIGHTS, write_json
-from ferretlite.evaluation.planning import plan_training
+from ferretlite.evaluation.planning import _make_preset_config, _plan_memory, plan_training
 from ferretlite.model.inference import Ferret
 from ferretlite.model.modeling import FerretForConditionalGeneration
 from ferretlite.model.processing import FerretProcessor
@@ -98,6 +98,9 @@ def measure_stage(preset: str, number: int, lora: int, small: bool, folder: Path
     plan = plan_training(preset, 1, 139, lora=lora)["stages"][number]
     at_once = 1 if small else min(8, max(1, plan["at_once"]))
     stage = replace(STAGES[preset][number], batch_size=at_once)
+    planned = _plan_memory(
+        _make_preset_config(preset), stage, gpus=1, at_once=at_once, text=300, lora=lora
+    )
     options = RunOptions(at_once=at_once, checkpointing=True, lora=lora)
     model, processor = make_model(preset, small, torch.float32)
     if DEVICE == "cuda":
@@ -123,11 +126,7 @@ def measure_stage(preset: str, number: int, lora: int, small: bool, folder: Path
         tokens_per_second=at_once * tokens / seconds,
         planned_tokens_per_second=plan["tokens_per_second"],
         peak_gb=torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else None,
-        planned_gb=sum(plan["memory"].values()),
-        planned_samples_at_once=plan["at_once"],
-        planned_gb_without_activations=sum(
-            plan["memory"][k] for k in ("weights", "gradients", "optimiser")
-        ),
+        planned_gb=sum(planned.values()) / 1e9,
         losses=[e["loss"] for e in trainer.state.log_history if "loss" in e],
     )
 
@@ -208,7 +207,7 @@ def main():
             f"ferret-v2-7b, {way}": lambda way=way: measure_answer(
                 "ferret-v2-7b", asked.small, resolution=way
             )
-            for way in ("fixed", "anyres")
+            for way in ("fixed", "anyres", "direct")
         } | {
             f"griffon-v2-13b, {kind}": lambda kind=kind: measure_answer(
                 "griffon-v2-13b", asked.small, projector=kind

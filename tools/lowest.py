@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import course  # noqa: E402
 
-EXTRAS = "train,eval"
+EXTRAS = "train,eval,onnx"
 TEST_TOOLS = ("pytest", "hypothesis", "nbformat", "gguf")  # prefixes of requirements_dev
 FAST_TESTS = (
     "geometry",
@@ -29,6 +29,7 @@ FAST_TESTS = (
     "model",
     "processor",
     "inference",
+    "step_graph",
     "golden",
     "trainer",
     "training",

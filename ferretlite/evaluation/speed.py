@@ -27,7 +27,7 @@ from ..model.configuration import SWITCH_VALUES, FerretConfig
 from ..model.inference import Ferret
 from ..model.modeling import FerretForConditionalGeneration
 from ..model.processing import FerretProcessor
-from ..model.step_graph import GraphDecoder, make_decoder
+from ..model.step_graph import GraphDecoder, choose_decoder
 from ..regions.geometry import Box
 from ..scenes.questions import write_prompt
 from ..scenes.world import make_scene
@@ -437,17 +437,18 @@ def _compare_ways(
     return rows, loops_agree and found["ask with generate"] == found["ask"]
 
 
-def _time_list(ferret: Ferret, question, objects: int, limit: int, forget) -> float:  # seconds
-    "Return the time of listing the objects of one scene, the better of two."
+def _time_list(ferret: Ferret, question, objects: int, forget) -> tuple:  # (seconds, entries)
+    "Return the time of listing the objects of one scene, the better of two, and the list's length."
     seeds = range(1000, 1200)
     scenes = (make_scene(seed, split="count") for seed in seeds)
     image = next(scene.image for scene in scenes if len(scene.objects) == objects)
 
     def answer():
         forget()
-        ferret.ask(image, question, max_new_tokens=limit)
+        return ferret.ask(image, question, max_new_tokens=512)
 
-    return measure_quickest(answer, 2)
+    seconds, listed = measure_quickest(answer, 2), answer()
+    return seconds, sum(len(g.boxes) for g in listed.groundings)
 
 # %% ../../nbs/8_evaluation/speed.ipynb #28dec304
 def bench_decode(
@@ -462,7 +463,7 @@ def bench_decode(
     ferret, question = Ferret.load(model), write_prompt("dense_detection")
     images = [make_scene(seed, split="test").image for seed in range(max(8, *sizes))]
     rows, equal, threads = [], True, {}
-    decoder = make_decoder(ferret.model.language_model)
+    decoder = choose_decoder(None, ferret.model.language_model, rows=2)
 
     def forget():
         "Let no pass know the pictures, or guess from answers about them."
@@ -477,13 +478,14 @@ def bench_decode(
         rows += [dict(batch=size, **row) for row in found]
         equal = equal and agree
         threads[str(size)] = decoder.find_threads(size, limit)
+    seconds, entries = _time_list(ferret, question, objects, forget)
     return dict(
         rows=rows,
         equal=equal,
         threads=threads,
         process_threads=torch.get_num_threads(),
-        objects=objects,
-        list_seconds=_time_list(ferret, question, objects, limit, forget),
+        objects=entries,
+        list_seconds=seconds,
         device=ferret.model.device.type,
         graph=isinstance(decoder, GraphDecoder),
     )

@@ -45,7 +45,7 @@ from ferretlite.model.scoring import (
     read_score_fit,
     score_groundings,
 )
-from .step_graph import make_decoder
+from .step_graph import choose_decoder
 from ..regions.choices import read_count
 from ferretlite.regions.geometry import (
     Box,
@@ -176,10 +176,8 @@ def _decode_plainly(
         store = self._maps = MapStore(model)
     maps = store.compute(pixels, inputs.pop("local_pixels"), inputs["grids"])
     embeddings = model.embed_prompt(inputs.pop("input_ids"), maps, **inputs)
-    decoder = getattr(self, "_decoder", None)
-    if decoder is None or not decoder.is_current(model.language_model):
-        decoder = make_decoder(model.language_model, self._get_nearby_digits())
-        self._decoder = decoder
+    kept, nearby = getattr(self, "_decoder", None), self._get_nearby_digits()
+    decoder = self._decoder = choose_decoder(kept, model.language_model, nearby, len(mask))
     tokenizer = self.processor.tokenizer
     how = tokenizer.eos_token_id, max_new_tokens, tokenizer
     return decoder.decode_batch(embeddings, mask, *how)

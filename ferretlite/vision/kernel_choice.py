@@ -130,23 +130,13 @@ def _check_can_run(x: Tensor):
         raise InputError(f"map: found {x.dtype}, expected float32, float16 or bfloat16.")
 
 
-_LEAST_MS = 1.2  # below, a time without a CPU time beside it may be that of the CPU
-
-
-def _is_doubtful(row: dict, name: str) -> bool:
-    "Return whether a time of the record is short and without a CPU time beside it."
-    return name not in row.get("cpu", {}) and row["ms"][name] < _LEAST_MS
-
-
 def _is_faster(row: dict | None, ours: str, theirs: str) -> bool:
     "Return whether a row of the record says so; what was not measured is not chosen."
 
     def waited(name) -> float:  # ms until GPU and CPU are both done
-        return max(row["ms"][name], row.get("cpu", {}).get(name, 0))
+        return max(row["ms"][name], row["cpu"][name])
 
-    if row is None or ours not in row["ms"] or theirs not in row["ms"]:
-        return False
-    if _is_doubtful(row, ours) or _is_doubtful(row, theirs):
+    if row is None or not {ours, theirs} <= row["ms"].keys() & row.get("cpu", {}).keys():
         return False
     return waited(ours) < waited(theirs)
 
