@@ -3206,6 +3206,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'ferretlite/model/step_graph.py'),
                                              'ferretlite.model.step_graph._Writer.index': ( '4_model/step_graph.html#_writer.index',
                                                                                             'ferretlite/model/step_graph.py'),
+                                             'ferretlite.model.step_graph._finish_graph': ( '4_model/step_graph.html#_finish_graph',
+                                                                                            'ferretlite/model/step_graph.py'),
                                              'ferretlite.model.step_graph._grow': ( '4_model/step_graph.html#_grow',
                                                                                     'ferretlite/model/step_graph.py'),
                                              'ferretlite.model.step_graph._split_mask': ( '4_model/step_graph.html#_split_mask',
