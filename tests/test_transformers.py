@@ -186,7 +186,8 @@ def test_auto_classes_bring_the_same_model(ferret, folder, batch):
     )
     assert type(model) is FerretForConditionalGeneration and type(processor) is FerretProcessor
     with torch.no_grad():
-        assert torch.equal(model.eval()(**batch).logits, ferret.model(**batch).logits)
+        ours, theirs = (m.eval()(**batch).logits for m in (ferret.model, model))
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)  # sums differ by processor
 
 
 def test_an_import_registers_all_and_draws_nothing(folder):
