@@ -185,18 +185,22 @@ def test_a_runs_record_says_what_where_and_how_long(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "asked, minutes, size, works, chosen",
+    "asked, minutes, size, works, dtype, chosen",
     [
-        (None, 30, 1, True, True),
-        (None, 29, 1, True, False),  # too short
-        (None, None, 1, True, False),  # unknown: too large to be measured
-        (None, 300, 2, True, False),  # two processes
-        (None, 300, 1, False, False),  # no compiler
-        (True, 1, 2, False, True),
-        (False, 300, 1, True, False),
+        (None, 30, 1, True, "bfloat16", True),
+        (None, 29, 1, True, "bfloat16", False),  # too short
+        (None, None, 1, True, "bfloat16", False),  # unknown: too large to be measured
+        (None, 300, 2, True, "bfloat16", False),  # two processes
+        (None, 300, 1, False, "bfloat16", False),  # no compiler
+        (None, 300, 1, True, "float32", False),  # compiled steps are slower there
+        (True, 1, 2, False, "float32", True),
+        (False, 300, 1, True, "bfloat16", False),
     ],
 )
-def test_long_runs_are_compiled_where_it_works(monkeypatch, asked, minutes, size, works, chosen):
+def test_long_runs_are_compiled_where_it_pays(
+    monkeypatch, asked, minutes, size, works, dtype, chosen
+):
+    monkeypatch.setattr(speed, "get_training_dtype", lambda: dtype)
     monkeypatch.setattr(speed, "read_world", lambda: (0, size))
     monkeypatch.setattr(speed, "can_compile", lambda: works)
     assert speed.choose_compile(asked, minutes) is chosen
@@ -204,6 +208,7 @@ def test_long_runs_are_compiled_where_it_works(monkeypatch, asked, minutes, size
 
 def test_a_long_run_by_minutes_is_measured_compiled(monkeypatch):
     asked = []
+    monkeypatch.setattr(speed, "get_training_dtype", lambda: "bfloat16")
     monkeypatch.setattr(speed, "can_compile", lambda: True)
     monkeypatch.setattr(speed, "plan_run", lambda *args: asked.append(args) or ([1], [0]))
     for minutes, samples in ((60, None), (None, 24)):

@@ -177,7 +177,8 @@ def read_prompt(
     batch, n, _ = embeddings.shape
     cache = self.make_cache(batch, n + room)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return self.compute_logits(embeddings, positions, cache, 0, _mask_prompt(mask)), cache
+    own = PlainDecoder.compute_logits  # a prompt is one long step, also for subclasses
+    return own(self, embeddings, positions, cache, 0, _mask_prompt(mask)), cache
 
 # %% ../../nbs/4_model/decoding.ipynb #dec0001c
 class _Words:

@@ -244,8 +244,6 @@ def compute_logits(
 ) -> torch.Tensor:  # [B, last, V]
     "Return the logits of the last new tokens, as PlainDecoder does."
     batch, n, _ = x.shape
-    if isinstance(start, int) and start == 0:  # a prompt
-        return PlainDecoder.compute_logits(self, x, positions, cache, start, mask, last)
     if isinstance(start, int):
         slots = torch.arange(start, start + n).expand(batch, n)
     else:

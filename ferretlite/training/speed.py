@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ferretlite.common.devices import (
     autocast,
     choose_training_device,
+    get_training_dtype,
     keep_freed_memory,
     set_training_dtype,
 )
@@ -290,11 +291,12 @@ def choose_compile(
     asked: bool | None,  # by the user; None: choose
     minutes: float | None,  # expected for the run; None: unknown
 ) -> bool:
-    "Return whether a run compiles its language model: where it works and the run is long enough."
+    "Return whether a run compiles its language model: a long one in bfloat16, where it works."
     if asked is not None:
         return asked
     long = minutes is not None and minutes >= _MINUTES_TO_COMPILE
-    return long and read_world()[1] == 1 and can_compile()
+    faster = get_training_dtype() == "bfloat16"  # measured: slower in float32
+    return long and faster and read_world()[1] == 1 and can_compile()
 
 # %% ../../nbs/7_training/training_speed.ipynb #5cc2ae21
 def measure_seconds_per_sample(
