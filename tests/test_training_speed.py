@@ -210,6 +210,8 @@ def test_steps_follow_shares_and_batches():
     "70 samples of shares 1, 2 and 4: 10, 20 and 40; in batches of 10, 5 and 16."
     stages = shared((1, 10, 1), (2, 5, 1), (4, 16, 1))
     assert plan_steps(stages, 70) == [1, 4, 2]  # 40 / 16 = 2.5, to the even number
+    assert plan_steps(stages, 91) == [1, 5, 3]  # 13 / 10 = 1.3, 26 / 5 = 5.2, 52 / 16 = 3.25
+    assert plan_steps(stages, 98) == [1, 6, 4]  # 14 / 10 = 1.4, 28 / 5 = 5.6, 56 / 16 = 3.5
     assert plan_steps(stages, 3) == [1, 1, 1]
 
 
