@@ -648,6 +648,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'ferretlite/data/batches.py'),
                                          'ferretlite.data.batches._check_shares': ( '6_data/batches.html#_check_shares',
                                                                                     'ferretlite/data/batches.py'),
+                                         'ferretlite.data.batches._draw_long_size': ( '6_data/batches.html#_draw_long_size',
+                                                                                      'ferretlite/data/batches.py'),
                                          'ferretlite.data.batches.unwrap_worker_error': ( '6_data/batches.html#unwrap_worker_error',
                                                                                           'ferretlite/data/batches.py')},
             'ferretlite.data.coco': { 'ferretlite.data.coco.CocoScenes': ('6_data/coco.html#cocoscenes', 'ferretlite/data/coco.py'),

@@ -6,6 +6,7 @@
 __all__ = ['SceneStream', 'Revisited', 'ConversationDataset', 'Collator', 'unwrap_worker_error']
 
 # %% ../../nbs/6_data/batches.ipynb #1a57fc96
+import math
 import random
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ..scenes.wide import enlarge_object
 from ..scenes.world import SPLITS, Scene, make_scene
 
 # %% ../../nbs/6_data/batches.ipynb #d3a90c15
-def _check_shares(split: str, others: dict, close: float):
+def _check_shares(split: str, others: dict, close: float, long: float):
     "Raise an InputError for an unknown split, and for shares that are more than the whole."
     for name in (split, *others):
         if name not in SPLITS:
@@ -33,8 +34,16 @@ def _check_shares(split: str, others: dict, close: float):
             f"others: found {others} beside split={split!r}, expected shares of other splits that "
             "add up to at most 1."
         )
-    if not 0 <= close <= 1:
-        raise make_input_error("close", close, "a share from 0 to 1")
+    for name, share in (("close", close), ("long", long)):
+        if not 0 <= share <= 1:
+            raise make_input_error(name, share, "a share from 0 to 1")
+
+# %% ../../nbs/6_data/batches.ipynb #d3a90c18
+def _draw_long_size(chance: random.Random) -> tuple:
+    "Return a (height, width) with sides as 2:1 to 5:1 and the area of a square of 384 pixels."
+    ratio = math.exp(chance.uniform(math.log(2), math.log(5)))
+    sides = (round(384 / ratio**0.5), round(384 * ratio**0.5))
+    return sides if chance.random() < 0.5 else sides[::-1]
 
 # %% ../../nbs/6_data/batches.ipynb #52fabb22
 class SceneStream(torch.utils.data.Dataset):
@@ -53,10 +62,11 @@ class SceneStream(torch.utils.data.Dataset):
         size: int | tuple | None = None,  # side, (height, width), or None: drawn from `sizes`
         others: dict | None = None,  # split -> share of scenes of that split
         close: float = 0.0,  # share of scenes that are enlarged windows; none of split `word`
+        long: float = 0.0,  # share of scenes with sides as 2:1 to 5:1; none if `size` is given
     ):
         self.n, self.seed, self.split, self.size = n, seed, split, size
-        self.others, self.close = others or {}, close
-        _check_shares(split, self.others, close)
+        self.others, self.close, self.long = others or {}, close, long
+        _check_shares(split, self.others, close, long)
 
     def __len__(self):
         return self.n
@@ -66,6 +76,11 @@ class SceneStream(torch.utils.data.Dataset):
             raise IndexError(f"scene: found the number {i}, expected one below {self.n}.")
         rng = random.Random(f"size-{self.seed + i}")
         size = self.size or rng.choice(self.sizes)
+        if (
+            not self.size
+            and (chance := random.Random(f"long-{self.seed + i}")).random() < self.long
+        ):
+            size = _draw_long_size(chance)
         shares = {**self.others, self.split: 1 - sum(self.others.values())}
         split = rng.choices(list(shares), list(shares.values()))[0]
         scene = make_scene(self.seed + i, size, split)

@@ -57,6 +57,8 @@ class Stage:
     split: str = field(default="train", repr=False)  # of the pictures that `others` leaves over
     # share of the pictures that are enlarged windows
     close: float = field(default=0.0, repr=False)
+    # share of the pictures whose sides are as 2:1 to 5:1
+    long: float = field(default=0.0, repr=False)
     weight_decay: float = field(default=0.01, repr=False)  # of matrices
     # share of the steps in which the rate rises; None: a tenth, at most a hundred steps
     warmup: float | None = field(default=None, repr=False)
@@ -141,10 +143,11 @@ TINY_STAGES = (  # stages of the preset `tiny`
 # %% ../../nbs/7_training/stages.ipynb #5ec0ed02
 _WIDE_TABLE = (  # stage -> pictures: stage I, stage II, stage III
     dict(others={"train": 0.1}),
-    dict(others={"train": 0.1, "word": 0.15}, close=0.15),
+    dict(others={"train": 0.1, "word": 0.15}, close=0.15, long=0.1),
     dict(
         others={"train": 0.07, "count": 0.05, "wide-count": 0.18, "word": 0.17},
         close=0.15,
+        long=0.1,
     ),
 )
 
@@ -242,6 +245,7 @@ _TINY_GRIFFON_WIDE_STAGES = (  # stages of the preset `tiny-griffon-wide`
             split="wide",
             others={"train": 0.07, "wide-practice": 0.2, "count": 0.05, "wide-count": 0.25},
             close=0.1,
+            long=0.1,
             visits=3,
         )
         for s in _TINY_GRIFFON_STAGES[1:]

@@ -75,7 +75,7 @@ def make_stage_data(
     """Return the stage's conversations: scenes that no other stage, split or seed shows, each
     `visits` times; first the questions of `first`, then all."""
     first = (seed * 10 + number) * 10**7
-    mixed = dict(split=stage.split, others=stage.others, close=stage.close)
+    mixed = dict(split=stage.split, others=stage.others, close=stage.close, long=stage.long)
     scenes = SceneStream(samples, first, **mixed)
     if stage.visits > 1:
         # so that each picture comes about as often as it should
