@@ -354,7 +354,8 @@ def oracle(ferret, questions, batch=32, on_progress=None):
 SCORE_KEYS = ("auroc", "auroc_raw", "calibration_error")  # of the probabilities of boxes
 KEYS = {
     "absent.balanced_acc",
-    *(f"{task}.{name}" for task in ("absent", "rec", "det") for name in SCORE_KEYS),
+    *(f"{task}.{name}" for task in ("rec", "det") for name in SCORE_KEYS),
+    *(f"absent.{name}" for name in SCORE_KEYS[:2]),
     "rec.acc@0.5",
     "rec.small",
     "rec.medium",

@@ -1,6 +1,6 @@
 """Scores of boxes: evidence of tokens, fits, and what answers make of them."""
 
-import inspect
+import hashlib
 import json
 import math
 
@@ -185,8 +185,33 @@ def test_names_are_compared_in_singular_and_plural():
     assert same["sure_same"] == pytest.approx(math.log(0.5)) and same["sure_other"] == 0
     other = compare_names("red star", "red cup", 0.5)
     assert (other["agree"], other["same"], other["sure_same"]) == (0.5, 0, 0)
-    assert find_box_kind("red star", "FIND ALL STARS") == "listed"  # a plural is another word
+
+
+# name of a box, what the model calls it, share of the asked words that it repeats: by hand
+NAMES = [
+    ("star", "filled red star", 1),  # the answer may say more than was asked
+    ("stars", "filled red star", 1),
+    ("filled red star", "star", 1 / 3),  # and says less here
+    ("boxes", "blue box", 1),
+    ("the largest star left of the cup", "red star", 1),
+    ("star left of the cup", "cup", 0),  # the other object
+    ("left shoe", "shoe", 0.5),  # no relation at the start
+    ("", "star", 0),
+    ("star", "", 0),
+]
+
+
+@pytest.mark.parametrize("name, said, share", NAMES)
+def test_a_second_name_has_to_repeat_what_was_asked(name, said, share):
+    found = compare_names(name, said, 1.0)
+    assert found["agree"] == pytest.approx(share) and found["same"] == (share == 1)
+
+
+def test_a_box_is_asked_if_its_name_repeats_the_question():
+    assert find_box_kind("red stars", "FIND ALL STARS") == "asked"
+    assert find_box_kind("red star", "Find all stars.") == "asked"
     assert find_box_kind("red star", "Where is the Star?") == "asked"
+    assert find_box_kind("the cup", "Where is the star?") == "listed"  # an article says nothing
 
 
 # -- groundings keep their numbers
@@ -318,6 +343,8 @@ def test_a_shipped_fit_is_small_and_was_fitted_on_val(name):
     fit = read_score_fit(path)
     assert "asked" in fit.fits and fit.made_by["split"] == "val"
     assert Ferret.load(name).score_fit == fit
+    inner = hashlib.sha256((WEIGHTS / name / "model.safetensors").read_bytes()).digest()
+    assert fit.made_by["weights"] == hashlib.sha256(inner).hexdigest()[:16]
 
 
 # -- fitting
@@ -353,7 +380,88 @@ def test_scores_are_fitted_on_val_and_saved_in_the_folder(tmp_path, monkeypatch)
     fit = fit_scores(folder, 7)
     assert asked == [(7, 0, "val")] and fit.made_by["split"] == "val"
     assert Ferret.load(folder).score_fit == fit
-    assert inspect.signature(confidence.collect_boxes) is not None
+    with pytest.raises(InputError, match=r"found scores.json.*--overwrite replaces"):
+        fit_scores(folder, 7)
+    assert len(asked) == 1 and fit_scores(folder, 7, overwrite=True) == fit
+
+
+def test_too_few_boxes_make_no_file(tmp_path, monkeypatch):
+    from small_model import save_small
+
+    folder = save_small(tmp_path / "model")
+    monkeypatch.setattr(confidence, "collect_boxes", lambda *given, **named: rows_of(15))
+    with pytest.raises(InputError, match="found 15 boxes in 9 scenes, expected 20 right and 8"):
+        fit_scores(folder, 9)
+    assert not (folder / SCORES_FILE).exists()
+
+
+def overlap(a, b) -> float:
+    """IoU of two boxes, written out."""
+    width = max(0.0, min(a.x2, b.x2) - max(a.x1, b.x1))
+    height = max(0.0, min(a.y2, b.y2) - max(a.y1, b.y1))
+    return width * height / (a.area + b.area - width * height)
+
+
+def test_boxes_are_collected_with_their_truth():
+    rows = confidence.collect_boxes(Ferret.load("tiny"), 2, 9, "test")
+    assert {r["task"] for r in rows} == {"rec", "kind", "absent", "list"}
+    assert {r["scene"] for r in rows} == {9_000_000, 9_000_001}
+    for row in rows:
+        assert row["kind"] == row["evidence"]["kind"]
+        assert {*FEATURES, *BACK_FEATURES} <= set(row["evidence"])
+        assert not (row["right"] and not row["there"])
+
+
+def test_a_box_that_was_found_by_a_bare_kind_is_believed():
+    """Right boxes of `ground` and `detect` keep their score when the model is asked back."""
+    ferret, scores, wrong = Ferret.load("tiny"), [], []
+    for seed in range(12):
+        scene = make_scene(seed, split="test")
+        kind = scene.objects[0].name
+        asked = (ferret.ground, f"the {kind}"), (ferret.detect, [kind])
+        for call, name in asked[: 1 + seed % 2]:
+            for g in call(scene.image, name, verify=True):
+                for box, score in zip(g.boxes, g.scores):
+                    same = [o.box for o in scene.objects if o.name == kind]
+                    right = max(overlap(box, b) for b in same) >= 0.5
+                    (scores if right else wrong).append(score)
+    assert len(scores) >= 10 and np.mean(np.array(scores) > 0.5) >= 0.9
+
+
+def test_asking_back_does_not_change_the_kind_of_a_box():
+    """The name repeats a word of the question, but none of the name that was asked for."""
+    ferret = Scripted("the location [100, 100, 200, 300]", "red star")
+    ferret.score_fit = agreement_fit()
+    [found] = ferret.ground(IMAGE, "star", verify=True)
+    assert found.evidence[0]["kind"] == "asked" and found.scores is not None
+
+
+def test_boxes_without_a_fit_do_not_pass_a_threshold():
+    ferret = Scripted("The objects are: 1: red star [100, 100, 200, 300]")
+    ferret.score_fit = constant_fit(0.7, "asked")
+    answer = ferret.ask(IMAGE, "Find all objects.", min_score=0.1)
+    assert answer.groundings == [] and answer.warnings == [
+        "1 box of a kind without a fit left out."
+    ]
+
+
+def test_intervals_draw_the_boxes_of_a_scene_together():
+    """Ten equal boxes in each of 30 scenes say no more than 30 boxes."""
+    wide, narrow = (
+        compute_score_metrics(
+            [
+                ScoreResult("det", k < 21, 0.5 + 0.01 * (k % 5), 0.1, f"{k}" if one else None)
+                for k in range(30)
+                for _ in range(10)
+            ]
+        )["det.auroc"]["ci95"]
+        for one in (True, False)
+    )
+    single = compute_score_metrics(
+        [ScoreResult("det", k < 21, 0.5 + 0.01 * (k % 5), 0.1) for k in range(30)]
+    )["det.auroc"]["ci95"]
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+    assert wide[1] - wide[0] == pytest.approx(single[1] - single[0], rel=0.15)
 
 
 def test_boxes_are_judged_by_the_question():

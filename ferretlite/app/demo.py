@@ -426,7 +426,8 @@ def format_command(
     folder,  # folder of the demo
 ) -> str:
     "Return the line that asks the same in a terminal, from inside the demo's folder."
-    parts = ["ferretlite", "ask", os.path.relpath(card.path, folder), card.turn.prompt]
+    question = [os.path.relpath(card.path, folder), card.turn.prompt]
+    parts = ["ferretlite", "ask", *question, "--fast"]  # the page looks once
     for r in card.turn.regions:
         if card.mask_path:
             parts += ["--mask", os.path.relpath(card.mask_path, folder)]

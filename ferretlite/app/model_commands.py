@@ -185,12 +185,13 @@ def _fit_scores_of_run(folder, name: str, data) -> None:
     if data:  # the fit asks about drawn scenes
         print("The scores of boxes rank, and are no probabilities: the run learned from own data.")
         return
-    if samples < _LONG_RUN:
-        reason = f"{samples} samples are a short run"
-        print(f"The scores of boxes were not fitted: {reason}; ferretlite fit-scores {name}")
-        return
-    print("Fitting the scores of boxes.")
-    fit_scores(folder, _SCENES_AFTER_TRAINING)
+    try:
+        if samples < _LONG_RUN:
+            raise InputError(f"{samples} samples are a short run; ferretlite fit-scores {name}")
+        print("Fitting the scores of boxes.")
+        fit_scores(folder, _SCENES_AFTER_TRAINING, overwrite=True)
+    except InputError as error:  # a model without right boxes is still a model
+        print(f"The scores of boxes were not fitted: {error}")
 
 # %% ../../nbs/tools/model_commands.ipynb #e192c8d7
 def _read_run_options(device, at_once, checkpointing, lora, slow, group, tensorboard, **others):
@@ -393,6 +394,7 @@ def fit_scores_command(
     seed: SeedOption = 0,
     batch: annotate_option(int, "questions answered at once", max=1_000_000) = 32,
     device: DeviceOption = None,
+    overwrite: annotate_option(bool, "replace the fits of a model that has some") = False,
 ) -> None:
     "Turn the scores of a model's boxes into probabilities."
     with redirect_output():
@@ -401,10 +403,9 @@ def fit_scores_command(
         from ferretlite.evaluation.confidence import fit_scores
 
         with tqdm(total=n, desc="fit-scores", file=sys.stderr) as bar:
-            fit = fit_scores(model, n, seed, split, batch, device, on_progress=bar.update)
+            fit = fit_scores(model, n, seed, split, batch, device, bar.update, overwrite)
         rows = ((kind, fit.made_by[kind]) for kind in fit.fits)
-        told = [f"{kind}: {m['n']} boxes, {m['right']} right" for kind, m in rows]
-    print_result("\n".join(told) or "too few boxes for a fit: ask about more scenes with --n")
+    print_result("\n".join(f"{kind}: {m['n']} boxes, {m['right']} right" for kind, m in rows))
 
 # %% ../../nbs/tools/model_commands.ipynb #449694d0
 def _refuse_options(suite: str, **given) -> None:

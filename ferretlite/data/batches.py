@@ -39,8 +39,11 @@ def _check_shares(split: str, others: dict, close: float, long: float):
             raise make_input_error(name, share, "a share from 0 to 1")
 
 # %% ../../nbs/6_data/batches.ipynb #d3a90c18
-def _draw_long_size(chance: random.Random) -> tuple:
-    "Return a (height, width) with sides as 2:1 to 5:1 and the area of a square of 384 pixels."
+def _stretch(size: tuple, number: int, long: float) -> tuple:
+    "Return the size, or for a share of the numbers one with sides as 2:1 to 5:1."
+    chance = random.Random(f"long-{number}")
+    if chance.random() >= long:
+        return size
     ratio = math.exp(chance.uniform(math.log(2), math.log(5)))
     sides = (round(384 / ratio**0.5), round(384 * ratio**0.5))
     return sides if chance.random() < 0.5 else sides[::-1]
@@ -75,12 +78,7 @@ class SceneStream(torch.utils.data.Dataset):
         if not 0 <= i < self.n:
             raise IndexError(f"scene: found the number {i}, expected one below {self.n}.")
         rng = random.Random(f"size-{self.seed + i}")
-        size = self.size or rng.choice(self.sizes)
-        if (
-            not self.size
-            and (chance := random.Random(f"long-{self.seed + i}")).random() < self.long
-        ):
-            size = _draw_long_size(chance)
+        size = self.size or _stretch(rng.choice(self.sizes), self.seed + i, self.long)
         shares = {**self.others, self.split: 1 - sum(self.others.values())}
         split = rng.choices(list(shares), list(shares.values()))[0]
         scene = make_scene(self.seed + i, size, split)

@@ -6,23 +6,32 @@
 __all__ = ['fit_scores']
 
 # %% ../../nbs/8_evaluation/confidence.ipynb #c0f10005
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
-from ..common.errors import make_input_error
-from .suites import answer_questions, list_judged_boxes, make_questions
+from ..common.errors import InputError, make_input_error
+from ferretlite.evaluation.suites import (
+    Question,
+    answer_questions,
+    list_judged_boxes,
+    make_questions,
+)
+from ..model.answers import Answer
 from ..model.inference import Ferret
 from ..model.loading import find_model
 from ferretlite.model.scoring import (
     BACK_FEATURES,
     FEATURES,
     KINDS,
+    SCORES_FILE,
     ScoreFit,
     ask_back,
-    find_box_kind,
     fit_logistic,
 )
-from ..regions.grammar import get_raw_scores
+from ..regions.grammar import Grounding, get_raw_scores
+from ..scenes.questions import Turn
 from ..scenes.world import make_scene
 
 # %% ../../nbs/8_evaluation/confidence.ipynb #c0f10008
@@ -43,6 +52,20 @@ def _ask_scenes(seeds, split: str, style: str) -> list:  # of (scene number, Que
                 asked.append((number, q))
     return asked
 
+# %% ../../nbs/8_evaluation/confidence.ipynb #c0f10108
+def _ask_kinds(ferret, seeds, split: str) -> list:  # of (scene number, Question, Answer)
+    "Look for one kind of each scene as a user does: `ground(image, 'star')`."
+    found = []
+    for number in seeds:
+        scene = make_scene(number, split=split)
+        if kinds := sorted({o.name for o in scene.objects if not o.text}):
+            kind = Random(f"kind {split} {number}").choice(kinds)
+            truth = Grounding(kind, [o.box for o in scene.objects if o.name == kind])
+            turn = Turn("kind", "", "", meta=dict(groundings=[truth]))
+            answer = Answer("", list(ferret.ground(scene.image, kind)), image=scene.image)
+            found.append((number, Question(scene, turn), answer))
+    return found
+
 
 def _is_there(question) -> bool:
     "Return whether what is asked for is in the scene."
@@ -55,7 +78,7 @@ def _make_row(question, answer, grounding, i: int, hit: bool) -> dict:
     task = {"find": "absent", "find_set": "list", "dense_detection": "list"}
     return dict(
         task=task.get(question.turn.task, question.turn.task),
-        kind=find_box_kind(grounding.name, answer.prompt),
+        kind=grounding.evidence[i]["kind"],
         right=bool(hit),
         there=_is_there(question),
         raw=get_raw_scores(grounding)[i],
@@ -76,8 +99,12 @@ def collect_boxes(
     style, rows = ferret.processor.config.style, []
     for start in range(0, n, _PORTION):
         numbers = range(start, min(n, start + _PORTION))
-        asked = _ask_scenes([seed * 1_000_000 + k for k in numbers], split, style)
+        numbers = [seed * 1_000_000 + k for k in numbers]
+        asked = _ask_scenes(numbers, split, style)
         answers = answer_questions(ferret, [q for _, q in asked], batch)
+        for number, question, answer in _ask_kinds(ferret, numbers, split):
+            asked.append((number, question))
+            answers.append(answer)
         if verify:
             answers = ask_back(ferret, answers, batch)
         for (number, q), a in zip(asked, answers):
@@ -117,6 +144,17 @@ def fit_boxes(
                 made_by[name] = dict(n=len(kept), right=n_right)
     return ScoreFit(fits, made_by)
 
+# %% ../../nbs/8_evaluation/confidence.ipynb #02a58569
+def hash_weights(
+    folder: Path,  # of a model
+) -> str:  # 16 hexadecimal digits
+    "Return what tells the weights of a model from those of another training."
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
 # %% ../../nbs/8_evaluation/confidence.ipynb #02a5856a
 def fit_scores(
     model: str | Path,  # a shipped name or a folder
@@ -126,13 +164,26 @@ def fit_scores(
     batch: int = 32,  # questions answered at once
     device=None,  # None: the GPU if there is one
     on_progress: Callable | None = None,  # called with the number of scenes that are done
+    overwrite: bool = False,  # whether fits that the folder holds are replaced
 ) -> ScoreFit:
-    "Fit the scores of a model's boxes, and write them into its folder."
+    """Fit the scores of a model's boxes, and write them into its folder.
+
+    Raises InputError for a model that has fits, and for too few right or wrong boxes."""
     folder = Path(find_model(model))
     if not folder.is_dir():
         raise make_input_error("fit-scores", str(model), "a folder of this disk, or a shipped name")
+    if (folder / SCORES_FILE).exists() and not overwrite:
+        raise InputError(
+            f"fit-scores {model}: found {SCORES_FILE} in {folder}, expected a model without fitted "
+            "scores; --overwrite replaces them."
+        )
     ferret = Ferret.load(folder, device)
     rows = collect_boxes(ferret, n, seed, split, batch, on_progress=on_progress)
-    fit = fit_boxes(rows, split=split, seed=seed, scenes=n)
+    fit = fit_boxes(rows, split=split, seed=seed, scenes=n, weights=hash_weights(folder))
+    if not fit.fits:
+        raise InputError(
+            f"fit-scores {model}: found {len(rows)} boxes in {n} scenes, expected {_LEAST_RIGHT} "
+            f"right and {_LEAST_WRONG} wrong ones of a kind; ask about more scenes with --n."
+        )
     fit.save(folder)
     return fit

@@ -386,15 +386,17 @@ class ScoreResult:
     right: bool  # the box is right; for `absent`, the thing is there
     score: float  # probability, 0–1
     raw: float  # the papers' product
+    scene: str | None = None  # whose boxes stand or fall together
 
-
+# %% ../../nbs/2_regions_and_text/metrics.ipynb #5c0e1012
 def compute_score_metrics(
     results: list,  # of ScoreResult
     seed: int = 0,  # of the bootstrap
 ) -> dict:
-    """Return AUROC and calibration error of each group.
+    """Return AUROC and calibration error of each group, with intervals over scenes.
 
-    The keys are `rec.auroc`, `rec.auroc_raw` and `rec.calibration_error` for the group `rec`."""
+    The keys are `rec.auroc`, `rec.auroc_raw` and `rec.calibration_error` for the group `rec`. The
+    group `absent` has no calibration error: its scores are of boxes, and its truth of things."""
     metrics = {}
     for group in dict.fromkeys(r.group for r in results):
         held = [r for r in results if r.group == group]
@@ -402,16 +404,19 @@ def compute_score_metrics(
         score, raw = np.array([r.score for r in held]), np.array([r.raw for r in held])
         rate, every = right.mean(), np.arange(len(held))
         random_error = (rate**2 + (1 - rate) ** 2) / 2
-        for key, measure, values, chance, constant in (
+        scenes = [r.scene for r in held]
+        groups = None if None in scenes else scenes
+        measures = (
             ("auroc", compute_auroc, score, 0.5, 0.5),
             ("auroc_raw", compute_auroc, raw, 0.5, 0.5),
             ("calibration_error", compute_calibration_error, score, random_error, 0.0),
-        ):
+        )
+        for key, measure, values, chance, constant in measures[: 2 if group == "absent" else 3]:
 
             def statistic(index, measure=measure, values=values, right=right):
                 return measure(values[index], right[index])
 
-            interval = compute_bootstrap_interval(statistic, len(held), seed=seed)
+            interval = compute_bootstrap_interval(statistic, len(held), seed=seed, groups=groups)
             value = statistic(every)
             metrics[f"{group}.{key}"] = make_metric(value, len(held), interval, chance, constant)
     return metrics

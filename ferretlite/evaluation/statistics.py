@@ -35,12 +35,19 @@ def compute_bootstrap_interval(
     n: int,  # size of the sample
     resamples: int = 1000,  # how many imitations of the sample to draw
     seed: int = 0,  # same seed, same interval
+    groups=None,  # [n] labels: cases of one label, as boxes of one image, are drawn together
 ) -> list:
     """Return the 95 % percentile bootstrap interval [low, high] of a statistic (Efron 1979).
 
     It is shifted so that the mean of the draws is the sample's own value."""
     rng, value = np.random.default_rng(seed), statistic(np.arange(n))
-    values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    if groups is None:
+        values = [statistic(rng.integers(0, n, n)) for _ in range(resamples)]
+    else:
+        _, places = np.unique(np.asarray(groups), return_inverse=True)
+        members = [np.flatnonzero(places == k) for k in range(places.max() + 1)]
+        draws = rng.integers(0, len(members), (resamples, len(members)))
+        values = [statistic(np.concatenate([members[k] for k in draw])) for draw in draws]
     bounds = np.percentile(values, [2.5, 97.5]) + value - np.mean(values)
     return np.clip(bounds, min(value, *values), max(value, *values)).tolist()
 

@@ -306,12 +306,15 @@ def score_boxes(
     judged = list_judged_boxes(question, answer) if group else []
     if any(g.scores is None for g, _, _ in judged):
         return []
-    found = [ScoreResult(group, hit, g.scores[i], get_raw_scores(g)[i]) for g, i, hit in judged]
+    scene = question.scene.id or None
+    found = [
+        ScoreResult(group, hit, g.scores[i], get_raw_scores(g)[i], scene) for g, i, hit in judged
+    ]
     if group != "absent":
         return found
     best = max((f.score for f in found), default=0.0)
     raw = max((f.raw for f in found), default=0.0)
-    return [ScoreResult(group, question.turn.meta["present"], best, raw)]
+    return [ScoreResult(group, question.turn.meta["present"], best, raw, scene)]
 
 # %% ../../nbs/8_evaluation/evaluation.ipynb #af0b08e7
 _ANSWER_TOKEN_LIMITS = {

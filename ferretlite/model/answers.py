@@ -327,14 +327,13 @@ def keep_sure(
     ferret,  # model that is asked back
     image,  # path, PIL image, array or bytes
     found: GroundingList,  # boxes, image frame
-    prompt: str,  # names that were asked for
     verify: bool,  # whether the model is asked back about each box
     min_score: float | None,  # least probability of a box that is kept; None: all stay
 ) -> GroundingList:
     "Return boxes with the scores that were wanted, without the unsure ones."
     groundings = list(found)
     if verify:
-        held = Answer("", groundings, image=load_image(image), prompt=prompt)
+        held = Answer("", groundings, image=load_image(image))
         groundings = ask_back(ferret, [held])[0].groundings
     kept, told = drop_unsure(groundings, min_score)
     reason = found.reason or (told[0] if told and not kept else "")

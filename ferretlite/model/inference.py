@@ -452,7 +452,7 @@ def ground(
         from ferretlite.model.closer import ground_again
 
         found = ground_again(self, image, found, max_new_tokens)
-    return keep_sure(self, image, found, ", ".join(asked), verify, min_score)
+    return keep_sure(self, image, found, verify, min_score)
 
 # %% ../../nbs/4_model/inference.ipynb #6e337574
 @patch
@@ -556,7 +556,7 @@ def detect(
     else:
         answer = self.ask(image, write_prompt("dense_detection"), max_new_tokens=max_new_tokens)
         found = list_groundings([answer])
-    return keep_sure(self, image, found, ", ".join(names or ()), verify, min_score)
+    return keep_sure(self, image, found, verify, min_score)
 
 # %% ../../nbs/4_model/inference.ipynb #d5872da0
 def merge_groundings(

@@ -136,16 +136,39 @@ KINDS = ("asked", "listed")  # of boxes
 BACK_FEATURES = ("agree", "same", "sure_same", "sure_other")  # of asking back
 
 
-def _split_words(text: str) -> set:
-    return set(re.findall(r"\w+", text.lower()))
+_ARTICLES = {"a", "an", "the", "some", "any", "all"}
+_RELATIONS = set(  # words that begin a comparison with another object, or a place
+    "of left right above below under over near next beside between behind before in on at with "
+    "without from to that which who".split()
+)
+_SUPERLATIVES = set("largest biggest smallest tallest leftmost rightmost topmost".split())
 
 
+def _split_words(text: str) -> list:
+    return re.findall(r"\w+", text.lower())
+
+
+def list_described_words(
+    name: str,  # of a box, perhaps with a relation: `the largest star left of the cup`
+) -> set:  # lower case: `star`
+    "Return the words of a name that a description of the object alone can repeat."
+    words = [word for word in _split_words(name) if word not in _ARTICLES]
+    ends = [i for i, word in enumerate(words) if i and word in _RELATIONS]
+    return set(words[: min(ends, default=len(words))]) - _SUPERLATIVES
+
+
+def _repeats(word: str, words: set) -> bool:
+    "Return whether one of the words is this word, in the singular or in the plural."
+    return word in words or any(make_plural(w) == word or make_plural(word) == w for w in words)
+
+# %% ../../nbs/4_model/scoring.ipynb #5c0e0119
 def find_box_kind(
     name: str,  # of a box
     prompt: str,  # question
 ) -> str:  # one of KINDS
     "Return whether the name of a box comes from the question or from the model."
-    return "asked" if _split_words(name) & _split_words(prompt) else "listed"
+    asked = set(_split_words(prompt))
+    return "asked" if any(_repeats(w, asked) for w in list_described_words(name)) else "listed"
 
 
 def compare_names(
@@ -153,10 +176,12 @@ def compare_names(
     said: str,  # what the model calls its region
     likelihood: float,  # probability of that name
 ) -> dict:  # a number for each of BACK_FEATURES
-    "Return how far a second name agrees with the first, and how sure the second one is."
-    known = _split_words(name)
-    forms = [{word, make_plural(word)} for word in _split_words(said)]
-    agree = float(np.mean([bool(form & known) for form in forms])) if forms else 0.0
+    """Return how far a second name agrees with the first, and how sure the second one is.
+
+    `agree` is the share of the first name's words that the second one repeats: a `star` may be
+    called a `filled red star`."""
+    known, heard = list_described_words(name), set(_split_words(said))
+    agree = float(np.mean([_repeats(word, heard) for word in known])) if known else 0.0
     same, sure = float(agree == 1), math.log(max(likelihood, _LEAST))
     return dict(zip(BACK_FEATURES, (agree, same, sure * same, sure * (1 - same))))
 
@@ -233,10 +258,12 @@ def score_groundings(
     "Return groundings with probabilities as scores and the papers' products as raw scores."
     found = []
     for g in groundings:
-        raw, kind = get_raw_scores(g), find_box_kind(g.name, prompt)
-        scores = [fit.score(e, kind) for e in g.evidence or ()] if fit else [None]
-        known = g.evidence is not None and None not in scores
-        found.append(replace(g, scores=scores if known else None, raw_scores=raw))
+        new = dict(kind=find_box_kind(g.name, prompt))  # later questions do not change the kind
+        evidence = None if g.evidence is None else [new | e for e in g.evidence]
+        scores = [fit.score(e, e["kind"]) for e in evidence or ()] if fit else [None]
+        known = evidence is not None and None not in scores
+        numbers = dict(scores=scores if known else None, raw_scores=get_raw_scores(g))
+        found.append(replace(g, evidence=evidence, **numbers))
     return found
 
 
@@ -261,23 +288,19 @@ def drop_unsure(
     groundings: list,  # of Grounding with scores
     min_score: float | None,  # least score of a box that stays; None: all stay
 ) -> tuple:  # (list of Grounding, list of warnings)
-    """Return the boxes whose probability is high enough, and how many were left out.
-
-    Raises InputError for boxes without scores."""
+    "Return the boxes whose probability is high enough, and how many others were left out."
     if min_score is None:
         return groundings, []
-    if any(g.scores is None for g in groundings):
-        raise InputError(
-            "min_score: found boxes without a probability, expected a model with fitted scores; "
-            "run `ferretlite fit-scores MODEL`, or leave min_score out."
-        )
-    kept = []
+    kept, n_unscored, n_low = [], 0, 0
     for g in groundings:
+        if g.scores is None:
+            n_unscored += len(g.boxes)
+            continue
         places = [i for i, score in enumerate(g.scores) if score >= min_score]
         kept += [select_boxes(g, places)] if places else []
-    n = sum(len(g.boxes) for g in groundings) - sum(len(g.boxes) for g in kept)
-    told = f"{n} box{'es' * (n > 1)} with a score below {min_score:g} left out."
-    return kept, [told] if n else []
+        n_low += len(g.boxes) - len(places)
+    told = ((n_low, f"with a score below {min_score:g}"), (n_unscored, "of a kind without a fit"))
+    return kept, [f"{n} box{'es' * (n > 1)} {what} left out." for n, what in told if n]
 
 # %% ../../nbs/4_model/scoring.ipynb #5c0e0024
 _BACK_TOKENS = 32  # longest name of a region

@@ -55,10 +55,8 @@ class Stage:
     resolution: str | None = None  # None: the model's own
     batch_size: int = 16  # samples a step
     split: str = field(default="train", repr=False)  # of the pictures that `others` leaves over
-    # share of the pictures that are enlarged windows
-    close: float = field(default=0.0, repr=False)
-    # share of the pictures whose sides are as 2:1 to 5:1
-    long: float = field(default=0.0, repr=False)
+    close: float = field(default=0.0, repr=False)  # share of pictures that are enlarged windows
+    long: float = field(default=0.0, repr=False)  # share of pictures with sides as 2:1 to 5:1
     weight_decay: float = field(default=0.01, repr=False)  # of matrices
     # share of the steps in which the rate rises; None: a tenth, at most a hundred steps
     warmup: float | None = field(default=None, repr=False)
