@@ -481,7 +481,7 @@ def test_what_a_model_is_called_inside_a_folder(tmp_path, monkeypatch):
 
 
 def test_the_command_that_asks_the_same(tmp_path):
-    ask = "ferretlite ask scenes/a.png 'is it <region>?' "
+    ask = "ferretlite ask scenes/a.png 'is it <region>?' --fast "
     region = dict(prompt="is it <region>?")
     box = card("name", regions=[Box(1.5, 2, 30, 40)], **region)
     assert format_command(box, "tiny", "demo") == ask + "--region 1.5,2,30,40"
@@ -492,11 +492,11 @@ def test_the_command_that_asks_the_same(tmp_path):
     )
     assert format_command(mask, "other", "demo") == ask + "--mask s/m.png --model other"
     part = card("search", prompt="like it?", crops=[Crop("demo/scenes/a.png", Box(1, 2, 3, 4.5))])
-    assert format_command(part, "tiny", "demo").endswith("'like it?' --crop 1,2,3,4.5")
+    assert format_command(part, "tiny", "demo").endswith("'like it?' --fast --crop 1,2,3,4.5")
     file = card("search", prompt="like it?", crops=[Crop("demo/c.png")])
     assert format_command(file, "tiny", "demo").endswith("--crop c.png")
     known = card("rec", prompt="where?", groundings=[Grounding("star", [STAR], [0.7])])
-    assert format_command(known, "tiny", "demo").endswith("'where?' --verify")  # the same scores
+    assert format_command(known, "tiny", "demo").endswith("'where?' --fast --verify")  # the same scores
 
 
 def test_a_card_of_the_page():
