@@ -496,7 +496,7 @@ def test_the_command_that_asks_the_same(tmp_path):
     file = card("search", prompt="like it?", crops=[Crop("demo/c.png")])
     assert format_command(file, "tiny", "demo").endswith("--crop c.png")
     known = card("rec", prompt="where?", groundings=[Grounding("star", [STAR], [0.7])])
-    assert format_command(known, "tiny", "demo").endswith("'where?' --fast --verify")  # the same scores
+    assert format_command(known, "tiny", "demo").endswith("'where?' --fast --verify")  # same scores
 
 
 def test_a_card_of_the_page():
