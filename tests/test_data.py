@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from ferretlite.common.errors import InputError
 from ferretlite.data.batches import Collator, ConversationDataset, SceneStream
 from ferretlite.data.coco import CocoScenes
 from ferretlite.scenes.griffon_tasks import GRIFFON_TASKS
@@ -249,6 +250,20 @@ def test_stream_sizes():
         0
     ].size == (64, 96)
     assert len({SceneStream(30)[i].size for i in range(30)}) > 3 and len(SceneStream(30)) == 30
+
+
+def test_a_share_of_the_stream_is_long():
+    plain, mixed = SceneStream(60, 7), SceneStream(60, 7, long=0.4)
+    pairs = [(plain[i].size, mixed[i].size) for i in range(60)]
+    long = [b for a, b in pairs if a != b]
+    ratios = [max(size) / min(size) for size in long]
+    assert 0.2 < len(long) / 60 < 0.6  # three standard deviations
+    assert 2 <= min(ratios) + 0.02 and max(ratios) <= 5.05 and max(ratios) > 3
+    assert {w > h for h, w in long} == {True, False}
+    assert all(abs(h * w / 384**2 - 1) < 0.02 for h, w in long)
+    assert SceneStream(9, 7, size=64, long=1.0)[0].size == (64, 64)
+    with pytest.raises(InputError, match="long: found 1.5"):
+        SceneStream(9, long=1.5)
 
 
 def test_scenes_that_pose_no_question_are_left_out_of_a_batch(random_model):
