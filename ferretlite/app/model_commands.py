@@ -182,10 +182,10 @@ def _fit_scores_of_run(folder, name: str, data) -> None:
     run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
     sizes = {s.name: s.batch_size for s in STAGES[run["settings"]["preset"]]}
     samples = sum(n * sizes[name] for n, name in zip(run["steps"], run["stages"]))
-    if data:  # the fit asks about drawn scenes
-        print("The scores of boxes rank, and are no probabilities: the run learned from own data.")
-        return
+    (Path(folder) / "scores.json").unlink(missing_ok=True)  # of weights that are gone
     try:
+        if data:  # the fit asks about drawn scenes
+            raise InputError("the run learned from own data; raw_scores rank its boxes")
         if samples < _LONG_RUN:
             raise InputError(f"{samples} samples are a short run; ferretlite fit-scores {name}")
         print("Fitting the scores of boxes.")
