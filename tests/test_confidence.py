@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ from ferretlite.regions.grammar import Grounding, find_groundings, join_boxes, s
 from ferretlite.scenes.questions import Turn
 from ferretlite.scenes.world import make_scene
 
+ROOT = Path(__file__).parent.parent
 IMAGE = make_scene(3, 96).image
 
 
@@ -494,3 +496,21 @@ def test_scoring_twice_keeps_the_product():
     once = score_groundings([g], "the star", constant_fit(0.7, "asked"))
     twice = score_groundings(once, "the star", constant_fit(0.6, "asked"))
     assert twice[0].raw_scores == [0.03] and twice[0].scores == pytest.approx([0.6])
+
+
+# -- what is told about the shipped fits
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-griffon"])
+@pytest.mark.parametrize("row, key", [("from the tokens", "free"), ("after asking", "verified")])
+def test_a_model_card_tells_the_record(name, row, key):
+    """AUROC of single boxes, counted pair by pair."""
+    record = json.loads((ROOT / "nbs/records/confidence.json").read_text())[f"{name}, test"]
+    lines = (WEIGHTS / name / "README.md").read_text(encoding="utf-8").splitlines()
+    [line] = [line for line in lines if line.startswith(f"| {row}")]
+    told = [float(cell.split()[0]) for cell in line.split("|")[2:5]]
+    for task, value in zip(("rec", "kind", "list"), told):
+        boxes = [r for r in record if r["task"] == task and r.get(key) is not None]
+        right, wrong = ([r[key] for r in boxes if r["right"] == hit] for hit in (True, False))
+        pairs = [(a > b) + (a == b) / 2 for a in right for b in wrong]
+        assert sum(pairs) / len(pairs) == pytest.approx(value, abs=0.0051)
