@@ -219,6 +219,7 @@ _OPTIONS = {  # option of a reader -> form of its value
     "size": Form("a side, or [height, width]", (int, list)),
     "others": _TABLE,
     "close": _SHARE,
+    "long": _SHARE,
 }
 _OWN_ARGUMENTS = {"self", "exclude", "strict", "cache"}  # not for a mixture file
 
