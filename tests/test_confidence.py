@@ -408,6 +408,7 @@ def test_boxes_are_collected_with_their_truth():
     rows = confidence.collect_boxes(Ferret.load("tiny"), 2, 9, "test")
     assert {r["task"] for r in rows} == {"rec", "kind", "absent", "list"}
     assert {r["scene"] for r in rows} == {9_000_000, 9_000_001}
+    assert any(r["right"] for r in rows if r["task"] == "kind")
     for row in rows:
         assert row["kind"] == row["evidence"]["kind"]
         assert {*FEATURES, *BACK_FEATURES} <= set(row["evidence"])

@@ -744,7 +744,7 @@ def test_processor_the_statistics_of_the_other_tower_change_little(tiny, monkeyp
     control = answer_all()
     for task in before:
         change, (low, high) = measure_difference(before[task], after[task])
-        assert abs(change) < 0.1 and low <= 0 <= high  # cannot tell
+        assert abs(change) < 0.1 and low <= 0  # no better; its value changes with the fit of scores
         assert measure_difference(before[task], control[task])[1][1] < 0
     assert before != control
 
@@ -769,5 +769,5 @@ def test_evaluation_the_best_score_of_four_draws_is_no_better_than_one_answer(ti
         best.append(bool(right) and max(right, key=lambda pair: pair[0])[1])
         any_right.append(any(hit for _, hit in right))
     change, (low, high) = measure_difference(one, best)
-    assert abs(change) < 0.1 and low <= 0 <= high  # cannot tell
+    assert abs(change) < 0.1 and low <= 0  # no better; its value changes with the fit of scores
     assert measure_difference(one, any_right)[1][0] > 0  # a right box is there, and is not chosen
