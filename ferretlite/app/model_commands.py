@@ -189,7 +189,7 @@ def _fit_scores_of_run(folder, name: str, data) -> None:
         if samples < _LONG_RUN:
             raise InputError(f"{samples} samples are a short run; ferretlite fit-scores {name}")
         print("Fitting the scores of boxes.")
-        fit_scores(folder, _SCENES_AFTER_TRAINING, overwrite=True)
+        fit_scores(folder, _SCENES_AFTER_TRAINING)
     except InputError as error:  # a model without right boxes is still a model
         print(f"The scores of boxes were not fitted: {error}")
 
